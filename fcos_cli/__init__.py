@@ -1,0 +1,31 @@
+"""FCOS: train, measure and run anchor-free object detectors on your own pictures.
+
+The public names load on first use, so that importing the package (and `fcos --help`) stays cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fcos_cli.model.fcos import FCOS
+    from fcos_cli.runtime.detector import Detections
+    from fcos_cli.runtime.detector import open_detector as load
+
+__version__ = "0.1.0"
+__all__ = ["FCOS", "Detections", "__version__", "load"]
+
+_HOMES = {
+    "FCOS": ("fcos_cli.model.fcos", "FCOS"),
+    "Detections": ("fcos_cli.runtime.detector", "Detections"),
+    "load": ("fcos_cli.runtime.detector", "open_detector"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,65 @@
+"""The records every reader produces and everything downstream consumes: Sample, Dataset, Finding. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.model.classes import ClassTable
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and what is known about it.
+
+    image: path of the picture file.
+    image_id: the data set's own id (COCO `images[].id`), else 1, 2, 3, … in file order.
+    width, height: pixels of the picture as shown (after EXIF orientation).
+    boxes: float32 [N, 4], xyxy in source pixels, exclusive ends, inside the picture, width and height > 0.
+    classes: int64 [N], class indices 0…C-1.
+    ignore: bool [N]; crowd or difficult boxes: neither learned nor counted as misses.
+    areas: float64 [N], the area COCO's size buckets use, in source pixels² (`area` of the file, else w·h).
+    """
+
+    image: Path
+    image_id: int
+    width: int
+    height: int
+    boxes: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+    ignore: npt.NDArray[np.bool_]
+    areas: npt.NDArray[np.float64]
+
+
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something noticed in a data set: a stable id (`degenerate-box`), how bad, where, what to do."""
+
+    id: str
+    severity: Severity
+    place: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split of a data set, read. `origin` says in one line where the split came from (told to the user)."""
+
+    samples: list[Sample]
+    classes: ClassTable
+    format: Literal["coco", "yolo", "voc"]
+    split: str
+    source: Path
+    origin: str
+    findings: list[Finding] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.samples)

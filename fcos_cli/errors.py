@@ -1,0 +1,67 @@
+"""The exception tree. Each error says what happened, where, and what to do, and knows its exit code.
+
+    FcosError            1  something failed at run time
+    ├── UsageError       2  a flag, a config key or a combination of them is wrong
+    ├── DataError        3  pictures or annotations cannot be used
+    ├── ModelError       4  a model file or its weights cannot be used
+    ├── ParityError      5  an exported model answers differently from its reference
+    ├── MissingExtra     1  an optional dependency is not installed
+    ├── Interrupted    130  Ctrl-C
+    └── Stopped        143  SIGTERM, after the state was saved
+"""
+
+from __future__ import annotations
+
+
+class FcosError(Exception):
+    """An error a user can act on.
+
+    `what` is one sentence without a final stop; `where` names the file, line or key; `remedy` says what to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"where: {self.where}")
+        if self.remedy:
+            parts.append(f"remedy: {self.remedy}")
+        return "\n".join(parts)
+
+
+class UsageError(FcosError):
+    exit_code = 2
+
+
+class DataError(FcosError):
+    exit_code = 3
+
+
+class ModelError(FcosError):
+    exit_code = 4
+
+
+class ParityError(FcosError):
+    exit_code = 5
+
+
+class MissingExtra(FcosError):
+    """An optional dependency is absent: names the extra that brings it."""
+
+    def __init__(self, what: str, *, extra: str) -> None:
+        super().__init__(what, remedy=f'pip install "fcos-cli[{extra}]"')
+
+
+class Interrupted(FcosError):
+    exit_code = 130
+
+
+class Stopped(FcosError):
+    exit_code = 143
