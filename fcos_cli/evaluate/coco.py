@@ -1,0 +1,301 @@
+"""Detector × data set → COCO's twelve numbers, per-class figures, and the score at which each class works best.
+
+Two evaluators, one code path: hotcoco (fast) and pycocotools (the reference; the tests hold hotcoco to it). Both get
+the same numbers in memory, no files. Notable choices:
+
+- Pictures are numbered by the rank of their `image_id` and classes by their index. Only the order of ids can matter to
+  an evaluator (it breaks ties between equal scores), so the figures are those of the original ids, whatever these are.
+- COCO counts the 100 best detections per picture *and class*; more may be passed, the evaluator drops them.
+- The best threshold comes from the evaluator's own matching at IoU 0.5, not from a second matcher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.detector import Detections, Detector
+from fcos_cli.runtime.predict import Failure, predict
+
+Evaluator = Literal["hotcoco", "pycocotools"]
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class. `truths` counts the boxes that are not ignored; AP and AP50 are -1 where there are none.
+
+    best_threshold: the score from which on F1 at IoU 0.5 is highest (of equals the highest score), None where no
+    detection hits a truth. best_f1: that F1, 0…1; 0 where nothing hits, None where there is no truth.
+    """
+
+    name: str
+    category_id: int
+    AP: float
+    AP50: float
+    best_threshold: float | None
+    best_f1: float | None
+    truths: int
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """`metrics`: the keys of METRICS in that order, each 0…1, or -1 where nothing could be measured (no such truth).
+
+    per_class: in the order of the class table. images: pictures counted. notes: what a reader must know to judge it.
+    """
+
+    metrics: dict[str, float]
+    per_class: list[ClassResult]
+    images: int
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The `images`, `metrics`, `per_class` and `notes` of the `fcos eval --json` document."""
+        return {
+            "images": self.images,
+            "metrics": dict(self.metrics),
+            "per_class": [asdict(row) for row in self.per_class],
+            "notes": list(self.notes),
+        }
+
+
+def score(
+    detections: Sequence[Detections],
+    samples: Sequence[Sample],
+    classes: ClassTable,
+    *,
+    evaluator: Evaluator = "hotcoco",
+    notes: Iterable[str] = (),
+) -> CocoResult:
+    """COCO figures of `detections[i]`, found in `samples[i]`; both index `classes`. Raises UsageError, DataError."""
+    if len(detections) != len(samples):
+        raise DataError(f"{len(detections)} answers for {len(samples)} pictures")
+    if evaluator not in ("hotcoco", "pycocotools"):
+        raise UsageError(f"no evaluator {evaluator!r}", remedy="choose hotcoco or pycocotools")
+    if not samples or not len(classes):
+        known = zip(classes.names, classes.ids, strict=True)
+        rows = [ClassResult(name, category_id, -1.0, -1.0, None, None, 0) for name, category_id in known]
+        return CocoResult(dict.fromkeys(METRICS, -1.0), rows, len(samples), tuple(notes))
+
+    truth, found = _truth(samples, classes), _found(detections, samples)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks on stdout, which carries data
+        run = _hotcoco if evaluator == "hotcoco" else _pycocotools
+        stats, precision, matches = run(truth, found)
+    metrics = {name: float(value) for name, value in zip(METRICS, stats, strict=True)}
+    best = _best_thresholds(matches, len(classes))
+    per_class = []
+    for index, (name, category_id) in enumerate(zip(classes.names, classes.ids, strict=True)):
+        ap, ap50 = _mean(precision[:, :, index, 0, -1]), _mean(precision[0, :, index, 0, -1])
+        per_class.append(ClassResult(name, category_id, ap, ap50, *best[index]))
+    return CocoResult(metrics, per_class, len(samples), tuple(notes))
+
+
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch: int = 8,
+    workers: int = 2,
+    evaluator: Evaluator = "hotcoco",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CocoResult:
+    """Run `detector` over the pictures of `dataset` and score it, in the data set's class table.
+
+    The model's classes are matched to the data's by name; those that the data lacks are dropped and noted. on_progress:
+    called with (pictures done, pictures in all) after each. Raises DataError: no class in common, unreadable picture.
+    """
+    lookup, notes = _match(detector.facts.classes, dataset.classes)
+    detections = detect_all(detector, dataset.samples, batch=batch, workers=workers, on_progress=on_progress)
+    return score(
+        [_relabel(found, lookup) for found in detections],
+        dataset.samples,
+        dataset.classes,
+        evaluator=evaluator,
+        notes=notes,
+    )
+
+
+def detect_all(
+    detector: Detector,
+    samples: Sequence[Sample],
+    *,
+    batch: int = 8,
+    workers: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Detections]:
+    """The detections of each sample, in the model's class indices. Pictures are dropped as soon as they are seen.
+
+    Where the rule lets shapes differ, pictures of like shape share a batch, so that padding is small.
+    """
+    rule = detector.facts.resize
+    order = list(range(len(samples)))
+    if rule.mode == "shortest":
+        order.sort(key=lambda i: rule.geometry(samples[i].width, samples[i].height).resized)
+    answers: list[Detections | None] = [None] * len(samples)
+    paths = (samples[i].image for i in order)
+    for done, (index, answer) in enumerate(
+        zip(order, predict(detector, paths, batch=batch, workers=workers), strict=True), start=1
+    ):
+        if isinstance(answer, Failure):
+            raise answer.error  # a figure over the readable pictures alone would not be the figure asked for
+        answers[index] = answer.detections
+        if on_progress is not None:
+            on_progress(done, len(samples))
+    return [answer for answer in answers if answer is not None]
+
+
+def _match(model: ClassTable, data: ClassTable) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """For each class of the model its index in the data or -1 [C], and what to tell about the rest."""
+    lookup = np.array([-1 if index is None else index for index in model.match(data)], np.int64)
+    if not (lookup >= 0).any():
+        raise DataError(
+            f"the model and the data have no class in common: {_some(model.names)} against {_some(data.names)}",
+            remedy="evaluate on data with the model's classes, or rename the classes of the data",
+        )
+    notes = []
+    if dropped := [name for name, index in zip(model.names, lookup, strict=True) if index < 0]:
+        notes.append(f"detections of classes that the data lacks were dropped: {_some(dropped)}")
+    if unknown := [name for name, index in zip(data.names, data.match(model), strict=True) if index is None]:
+        notes.append(f"classes that the model does not know count as missed: {_some(unknown)}")
+    return lookup, notes
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _relabel(found: Detections, lookup: npt.NDArray[np.int64]) -> Detections:
+    classes = lookup[found.classes]
+    keep = classes >= 0
+    return Detections(found.boxes[keep], found.scores[keep], classes[keep])
+
+
+def _numbers(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+    """1, 2, 3, … in the order of the image ids [len(samples)]."""
+    order = sorted(range(len(samples)), key=lambda i: samples[i].image_id)
+    numbers = np.empty(len(samples), np.int64)
+    numbers[order] = np.arange(1, len(samples) + 1)
+    return numbers
+
+
+def _truth(samples: Sequence[Sample], classes: ClassTable) -> dict[str, Any]:
+    """The samples as a COCO document."""
+    pictures: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, sample in zip(_numbers(samples).tolist(), samples, strict=True):
+        pictures.append({"id": number, "width": sample.width, "height": sample.height, "file_name": sample.image.name})
+        rows = zip(
+            _xywh(sample.boxes).tolist(),
+            sample.classes.tolist(),
+            sample.ignore.tolist(),
+            sample.areas.tolist(),
+            strict=True,
+        )
+        for box, index, ignore, area in rows:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,  # not 0: pycocotools takes a match with id 0 for no match
+                    "image_id": number,
+                    "category_id": index,
+                    "bbox": box,
+                    "area": area,
+                    "iscrowd": int(ignore),
+                }
+            )
+    categories = [{"id": index, "name": name} for index, name in enumerate(classes.names)]
+    return {"images": pictures, "annotations": annotations, "categories": categories}
+
+
+def _found(detections: Sequence[Detections], samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
+    """Rows of (picture number, x, y, w, h, score, class index): float64 [N, 7]."""
+    rows = [
+        np.column_stack([np.full(len(found), number), _xywh(found.boxes), found.scores, found.classes])
+        for number, found in zip(_numbers(samples), detections, strict=True)
+    ]
+    return np.concatenate(rows).astype(np.float64, copy=False)
+
+
+def _xywh(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    wide = boxes.astype(np.float64).reshape(-1, 4)
+    wide[:, 2:] -= wide[:, :2]
+    return wide
+
+
+def _mean(precision: npt.NDArray[np.float64]) -> float:
+    valid = precision[precision > -1]
+    return float(valid.mean()) if valid.size else -1.0
+
+
+Answer = tuple[Sequence[float], npt.NDArray[np.float64], list[dict[str, Any]]]
+"""The 12 numbers; precision [IoU, recall, class, area, maxDets]; matches per picture and class at IoU 0.5."""
+
+
+def _hotcoco(truth: dict[str, Any], found: npt.NDArray[np.float64]) -> Answer:
+    from hotcoco import COCO, COCOeval
+
+    known = COCO(truth)
+    return _run(COCOeval, known, known.load_res(found))
+
+
+def _pycocotools(truth: dict[str, Any], found: npt.NDArray[np.float64]) -> Answer:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    known, answers = COCO(), COCO()
+    known.dataset = truth
+    known.createIndex()
+    if len(found):
+        answers = known.loadRes(found)
+    else:  # loadRes looks at the first row
+        answers.dataset = {**truth, "annotations": []}
+        answers.createIndex()
+    return _run(COCOeval, known, answers)
+
+
+def _run(judge: Any, known: Any, answers: Any) -> Answer:
+    full = judge(known, answers, "bbox")
+    full.evaluate()
+    full.accumulate()
+    full.summarize()
+    plain = judge(known, answers, "bbox")  # once more, for the matches alone: a fortieth of the full run's
+    plain.params.iouThrs, plain.params.maxDets = np.array([0.5]), [100]
+    plain.params.areaRng, plain.params.areaRngLbl = [[0, 1e10]], ["all"]
+    plain.evaluate()
+    return full.stats, np.asarray(full.eval["precision"]), [row for row in plain.evalImgs if row is not None]
+
+
+def _best_thresholds(matches: list[dict[str, Any]], count: int) -> list[tuple[float | None, float | None, int]]:
+    """Per class (best_threshold, best_f1, truths); see ClassResult."""
+    by_class: dict[int, list[dict[str, Any]]] = {index: [] for index in range(count)}
+    for row in matches:
+        by_class[int(row["category_id"])].append(row)
+    return [_best_threshold(rows) for rows in by_class.values()]
+
+
+def _best_threshold(rows: list[dict[str, Any]]) -> tuple[float | None, float | None, int]:
+    truths = sum(len(row["gtIgnore"]) - int(np.sum(row["gtIgnore"])) for row in rows)
+    if not truths:
+        return None, None, 0
+    scores = np.concatenate([np.asarray(row["dtScores"], np.float64) for row in rows])
+    counted = ~np.concatenate([np.asarray(row["dtIgnore"][0], bool) for row in rows])
+    hits = np.concatenate([np.asarray(row["dtMatches"][0], np.float64) > 0 for row in rows])
+    order = np.argsort(-scores[counted], kind="stable")
+    scores, hits = scores[counted][order], hits[counted][order]
+    if not hits.any():
+        return None, 0.0, truths
+    f1 = 2 * np.cumsum(hits) / (np.arange(1, len(hits) + 1) + truths)
+    # A threshold takes all of equal scores or none: only the last of them is a place to cut.
+    last = np.append(scores[1:] != scores[:-1], [True])
+    best = int(np.argmax(np.where(last, f1, -1.0)))
+    return float(scores[best]), float(f1[best]), truths
