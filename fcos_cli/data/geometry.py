@@ -1,4 +1,11 @@
-"""Resize and padding rules, forward and back. Numpy and Pillow only: prediction needs no torch. (being written)"""
+"""Resize and padding rules, forward and back. Numpy and Pillow only: prediction needs no torch.
+
+Notable choices:
+- Pictures are resized by Pillow's bilinear filter on uint8, which averages over the source when it shrinks.
+- Sizes are rounded to whole pixels, so the scale is kept per axis: a box goes forward and back exactly even for a
+  picture of 1 × 5000.
+- Padding sits on the right and at the bottom, hence `pad` is (0, 0); it stays in `Geometry` for rules that centre.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+
+from fcos_cli.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -21,13 +31,22 @@ class Geometry:
     resized: tuple[int, int]
     pad: tuple[int, int]
 
+    def _axes(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Scale and offset as [x, y, x, y], float64 so that going there and back loses nothing to rounding."""
+        scale = np.divide(self.resized, self.source)
+        return np.tile(scale, 2), np.tile(np.asarray(self.pad, np.float64), 2)
+
     def forward(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes xyxy [N, 4] in source pixels → network-input pixels."""
-        raise NotImplementedError
+        """Boxes xyxy [N, 4] in source pixels → network-input pixels, float32."""
+        scale, pad = self._axes()
+        return (np.asarray(boxes, np.float64).reshape(-1, 4) * scale + pad).astype(np.float32)
 
     def inverse(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes xyxy [N, 4] in network-input pixels → source pixels, clipped to the picture."""
-        raise NotImplementedError
+        """Boxes xyxy [N, 4] in network-input pixels → source pixels, clipped to the picture, float32."""
+        scale, pad = self._axes()
+        source = (np.asarray(boxes, np.float64).reshape(-1, 4) - pad) / scale
+        limit = np.tile(np.asarray(self.source, np.float64), 2)
+        return np.clip(source, 0.0, limit).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -37,7 +56,7 @@ class ResizeRule:
     mode `letterbox`: fit into `size` = (height, width) keeping the aspect ratio (enlarging where needed), pad right
     and bottom to exactly `size`. mode `shortest`: shorter side to size[0] unless the longer would pass size[1] (the
     papers' 800/1333), pad right and bottom to the next multiple of `divisor` and to the largest picture of the batch.
-    `pad_value`: 0…255, the grey of the padding.
+    `pad_value`: 0…255, the grey of the padding. Wrong values raise ValueError naming the field.
     """
 
     mode: Literal["letterbox", "shortest"] = "letterbox"
@@ -45,20 +64,93 @@ class ResizeRule:
     divisor: int = 32
     pad_value: int = 114
 
+    def __post_init__(self) -> None:
+        if self.mode not in ("letterbox", "shortest"):
+            raise ValueError(f"mode must be 'letterbox' or 'shortest', not {self.mode!r}")
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"size must be two whole numbers of at least 1, not {self.size!r}")
+        if self.mode == "shortest" and self.size[0] > self.size[1]:
+            raise ValueError(f"size must be (shorter, longer) in mode 'shortest', not {self.size!r}")
+        if self.divisor < 1:
+            raise ValueError(f"divisor must be at least 1, not {self.divisor}")
+        if not 0 <= self.pad_value <= 255:
+            raise ValueError(f"pad_value must be 0…255, not {self.pad_value}")
+
     def geometry(self, width: int, height: int) -> Geometry:
-        raise NotImplementedError
+        """Where a picture of `width` × `height` pixels would be placed. No pixel is touched."""
+        if width < 1 or height < 1:
+            raise ValueError(f"a picture has at least 1 × 1 pixels, not {width} × {height}")
+        resized = self._letterbox(width, height) if self.mode == "letterbox" else self._shortest(width, height)
+        return Geometry((width, height), resized, (0, 0))
+
+    def _letterbox(self, width: int, height: int) -> tuple[int, int]:
+        high, wide = self.size
+        scale = min(high / height, wide / width)
+        # The min() guards the last bit of a float: round(width * (wide / width)) must never exceed the canvas.
+        return min(max(round(width * scale), 1), wide), min(max(round(height * scale), 1), high)
+
+    def _shortest(self, width: int, height: int) -> tuple[int, int]:
+        short, long = self.size
+        scale = min(short / min(width, height), long / max(width, height))
+        # Half rounds up, as in the implementations the published weights were trained with.
+        return max(int(width * scale + 0.5), 1), max(int(height * scale + 0.5), 1)
 
     def resize(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], Geometry]:
         """uint8 HWC RGB → resized uint8 HWC (not padded yet) and its geometry."""
-        raise NotImplementedError
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        geometry = self.geometry(image.shape[1], image.shape[0])
+        if geometry.resized == geometry.source:
+            return image, geometry
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        return np.asarray(picture.resize(geometry.resized, Image.Resampling.BILINEAR)), geometry
 
     def batch(self, images: list[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.uint8], list[Geometry]]:
-        """Pictures uint8 HWC RGB of any sizes → network input uint8 [B, 3, H, W] and one geometry each."""
-        raise NotImplementedError
+        """Pictures uint8 HWC RGB of any sizes → network input uint8 [B, 3, H, W] and one geometry each.
+
+        The array is contiguous and newly allocated. An empty list raises ValueError.
+        """
+        if not images:
+            raise ValueError("a batch has at least one picture")
+        placed = [self.resize(image) for image in images]
+        geometries = [geometry for _, geometry in placed]
+        height, width = self.canvas(geometries)
+        out = np.full((len(images), 3, height, width), self.pad_value, np.uint8)
+        for target, (picture, _) in zip(out, placed, strict=True):
+            target[:, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
+        return out, geometries
+
+    def canvas(self, geometries: list[Geometry]) -> tuple[int, int]:
+        """(height, width) of the network input that holds these pictures."""
+        if self.mode == "letterbox":
+            return self.size
+        width = max(geometry.resized[0] for geometry in geometries)
+        height = max(geometry.resized[1] for geometry in geometries)
+        return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
 
     def to_json(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """A dict of JSON values; `from_json` reads it back."""
+        return {"mode": self.mode, "size": list(self.size), "divisor": self.divisor, "pad_value": self.pad_value}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> ResizeRule:
-        raise NotImplementedError
+        """The rule an artifact carries. Raises ModelError naming the key that is missing, unknown or wrong."""
+        keys = ("mode", "size", "divisor", "pad_value")
+        for key in (*keys, *facts):
+            if key not in facts or key not in keys:
+                problem = "lacks" if key not in facts else "has the unknown key"
+                raise _wrong_rule(f"the resize rule {problem} {key!r}", key)
+        for key in ("divisor", "pad_value"):
+            if type(facts[key]) is not int:
+                raise _wrong_rule(f"{key} must be a whole number, not {facts[key]!r}", key)
+        size = facts["size"]
+        if not isinstance(size, (list, tuple)) or [type(value) for value in size] != [int, int]:
+            raise _wrong_rule(f"size must be two whole numbers, not {size!r}", "size")
+        try:
+            return cls(facts["mode"], (size[0], size[1]), facts["divisor"], facts["pad_value"])
+        except ValueError as error:
+            raise _wrong_rule(str(error), str(error).split()[0]) from error
+
+
+def _wrong_rule(what: str, key: str) -> ModelError:
+    return ModelError(what, where=f"geometry.{key} of the artifact", remedy="export the model again with this version")
