@@ -1,0 +1,190 @@
+"""Predictions → files: our JSON document, JSON lines, COCO results, CSV.
+
+Each writer streams: a picture is written when it comes, and nothing is kept but the failures. A file appears under its
+name only when it is whole (temporary name in the same folder, flushed, renamed), so a run that fails leaves what was
+there before.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol, TextIO
+
+from fcos_cli.errors import FcosError, UsageError
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.predict import Failure, Prediction
+
+Format = Literal["json", "jsonl", "coco", "csv"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Writer(Protocol):
+    def write(self, answer: Prediction | Failure) -> None: ...
+
+
+@contextmanager
+def open_writer(
+    target: Path | TextIO, *, classes: ClassTable, model: str, format: Format | None = None
+) -> Iterator[Writer]:
+    """A writer to a file or to an open text stream (stdout, never closed here).
+
+    format: `json` is the document of `fcos predict --json`; `jsonl` one such result a line; `coco` the results list of
+    COCO evaluators; `csv` one detection a row. None: by the suffix of `target` (.json, .jsonl, .csv). classes: the
+    table that detections index. model: named in the JSON document. Raises UsageError; FcosError if writing fails.
+    """
+    chosen = format or _format_of(target)
+    place: AbstractContextManager[IO[str]] = replacing(target) if isinstance(target, Path) else nullcontext(target)
+    with place as stream:
+        writer = _WRITERS[chosen](stream, classes, model)
+        yield writer
+        writer.end()
+
+
+@contextmanager
+def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """An open file that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Folders on the way are made. Text is UTF-8 with plain newlines. A target that is no regular file (/dev/stdout, a
+    pipe) is written directly. Raises UsageError where `path` cannot be written.
+    """
+    if path.is_dir():
+        raise UsageError("this is a folder, not a file to write", where=path, remedy="name a file")
+    direct = path.exists() and not path.is_file()
+    temporary = path if direct else path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The names of files may hold bytes that are not UTF-8; surrogateescape gives them back as they were.
+        how: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
+        stream = temporary.open("wb" if binary else "w", **how)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write here ({error.strerror})", where=path, remedy="name a place you may write to"
+        ) from error
+    try:
+        with stream:
+            yield stream
+            stream.flush()
+            if not direct:
+                os.fsync(stream.fileno())
+        if not direct:
+            temporary.replace(path)
+    except OSError as error:
+        raise FcosError(
+            f"writing failed ({error.strerror or error})", where=path, remedy="is the disk full?"
+        ) from error
+    finally:
+        if not direct:
+            temporary.unlink(missing_ok=True)
+
+
+def _format_of(target: Path | TextIO) -> Format:
+    suffixes: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
+    suffix = target.suffix.lower() if isinstance(target, Path) else ""
+    if suffix not in suffixes:
+        raise UsageError(
+            f"cannot tell the format from the suffix {suffix!r}", where=target, remedy="use .json, .jsonl or .csv"
+        )
+    return suffixes[suffix]
+
+
+def _failure(answer: Failure) -> dict[str, str]:
+    return {"source": str(answer.source), "error": answer.error.what}
+
+
+def _result(answer: Prediction, classes: ClassTable) -> dict[str, Any]:
+    return {
+        "source": str(answer.source),
+        "width": answer.width,
+        "height": answer.height,
+        "detections": answer.detections.to_json(classes),
+    }
+
+
+class _Base:
+    def __init__(self, stream: IO[str], classes: ClassTable, model: str) -> None:
+        self.stream, self.classes, self.model = stream, classes, model
+        self.written = 0
+        self.begin()
+
+    def begin(self) -> None: ...
+    def write(self, answer: Prediction | Failure) -> None: ...
+    def end(self) -> None: ...
+
+    def item(self, row: dict[str, Any]) -> None:
+        """One more element of a JSON list."""
+        self.stream.write(("," if self.written else "") + "\n" + json.dumps(row))
+        self.written += 1
+
+
+class _Json(_Base):
+    def begin(self) -> None:
+        self.failed: list[dict[str, str]] = []
+        self.stream.write(f'{{"schema_version": 1, "model": {json.dumps(self.model)}, "results": [')
+
+    def write(self, answer: Prediction | Failure) -> None:
+        if isinstance(answer, Failure):
+            self.failed.append(_failure(answer))
+        else:
+            self.item(_result(answer, self.classes))
+
+    def end(self) -> None:
+        self.stream.write(f'\n], "failed": {json.dumps(self.failed)}}}\n')
+
+
+class _JsonLines(_Base):
+    def write(self, answer: Prediction | Failure) -> None:
+        row = _failure(answer) if isinstance(answer, Failure) else _result(answer, self.classes)
+        self.stream.write(json.dumps({"schema_version": 1, **row}) + "\n")
+        self.stream.flush()  # whoever reads the pipe sees each picture at once
+
+
+class _Coco(_Base):
+    """`image_id` is the picture's place in the input, from 1, failures counted; `file_name` its path."""
+
+    def begin(self) -> None:
+        self.place = 0
+        self.stream.write("[")
+
+    def write(self, answer: Prediction | Failure) -> None:
+        self.place += 1
+        if isinstance(answer, Failure):
+            return
+        found = answer.detections
+        for (x1, y1, x2, y2), score, index in zip(
+            found.boxes.tolist(), found.scores, found.classes.tolist(), strict=True
+        ):
+            self.item(
+                {
+                    "image_id": self.place,
+                    "file_name": str(answer.source),
+                    "category_id": self.classes.ids[index],
+                    "bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)],
+                    "score": float(str(score)),  # the shortest decimal of this float32: rounding would make ties
+                }
+            )
+
+    def end(self) -> None:
+        self.stream.write("\n]\n")
+
+
+class _Csv(_Base):
+    def begin(self) -> None:
+        self.rows = csv.writer(self.stream, lineterminator="\n")
+        self.rows.writerow(["source", "x1", "y1", "x2", "y2", "score", "class", "category_id"])
+
+    def write(self, answer: Prediction | Failure) -> None:
+        if isinstance(answer, Failure):
+            return
+        for row in answer.detections.to_json(self.classes):
+            self.rows.writerow([str(answer.source), *row["box"], row["score"], row["class"], row["category_id"]])
+
+
+_WRITERS: dict[Format, type[_Base]] = {"json": _Json, "jsonl": _JsonLines, "coco": _Coco, "csv": _Csv}

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcos_cli.errors import DataError, FcosError, UsageError
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.predict import Failure, Prediction
+from fcos_cli.runtime.writers import open_writer, replacing
+
+CLASSES = ClassTable(("cat", "dog, small"), (17, 3))
+
+
+def found(*rows) -> Detections:
+    return Detections(
+        np.array([r[:4] for r in rows], np.float32).reshape(-1, 4),
+        np.array([r[4] for r in rows], np.float32),
+        np.array([r[5] for r in rows], np.int64),
+    )
+
+
+TWO = Prediction(Path("in/a.jpg"), 64, 48, found((1, 2, 11.5, 22, 0.9, 1), (0, 0, 64, 48, 0.3, 0)))
+NONE = Prediction(Path("b.jpg"), 10, 20, found())
+BAD = Failure(Path("c.jpg"), DataError("the picture file is empty (0 bytes)", where="c.jpg"))
+
+
+def written(format, *answers) -> str:
+    stream = io.StringIO()
+    with open_writer(stream, classes=CLASSES, model="m.safetensors", format=format) as writer:
+        for answer in answers:
+            writer.write(answer)
+    return stream.getvalue()
+
+
+def test_the_json_document_is_the_documented_one():
+    assert json.loads(written("json", TWO, BAD, NONE)) == {
+        "schema_version": 1,
+        "model": "m.safetensors",
+        "results": [
+            {
+                "source": str(Path("in/a.jpg")),
+                "width": 64,
+                "height": 48,
+                "detections": [
+                    {"box": [1.0, 2.0, 11.5, 22.0], "score": 0.9, "class": "dog, small", "category_id": 3},
+                    {"box": [0.0, 0.0, 64.0, 48.0], "score": 0.3, "class": "cat", "category_id": 17},
+                ],
+            },
+            {"source": "b.jpg", "width": 10, "height": 20, "detections": []},
+        ],
+        "failed": [{"source": "c.jpg", "error": "the picture file is empty (0 bytes)"}],
+    }
+
+
+def test_the_json_document_begins_with_its_version_and_may_be_empty():
+    text = written("json")
+    assert text.startswith('{"schema_version": 1')
+    assert json.loads(text) == {"schema_version": 1, "model": "m.safetensors", "results": [], "failed": []}
+
+
+def test_json_lines_are_one_picture_each():
+    rows = [json.loads(line) for line in written("jsonl", TWO, BAD, NONE).splitlines()]
+    assert [r["source"] for r in rows] == [str(Path("in/a.jpg")), "c.jpg", "b.jpg"]
+    assert all(r["schema_version"] == 1 for r in rows)
+    assert rows[1]["error"] == "the picture file is empty (0 bytes)"
+    assert rows[2]["detections"] == []
+
+
+def test_each_json_line_is_there_as_soon_as_it_is_written():
+    read, write = os.pipe()
+    with (
+        os.fdopen(read) as reader,
+        os.fdopen(write, "w") as stream,
+        open_writer(stream, classes=CLASSES, model="m", format="jsonl") as writer,
+    ):
+        writer.write(NONE)
+        assert json.loads(reader.readline())["source"] == "b.jpg"
+
+
+def test_coco_results_have_xywh_the_data_sets_ids_and_the_place_in_the_input():
+    assert json.loads(written("coco", BAD, TWO)) == [
+        {"image_id": 2, "file_name": str(Path("in/a.jpg")), "category_id": 3, "bbox": [1, 2, 10.5, 20], "score": 0.9},
+        {"image_id": 2, "file_name": str(Path("in/a.jpg")), "category_id": 17, "bbox": [0, 0, 64, 48], "score": 0.3},
+    ]
+    assert json.loads(written("coco")) == []
+
+
+def test_coco_scores_keep_every_bit():
+    values = np.random.default_rng(0).random(1000, np.float32)
+    answer = Prediction(Path("a"), 9, 9, found(*[(0, 0, 9, 9, v, 0) for v in values]))
+    back = np.array([row["score"] for row in json.loads(written("coco", answer))], np.float32)
+    np.testing.assert_array_equal(back, values)
+
+
+def test_csv_has_a_row_per_detection():
+    rows = list(csv.DictReader(io.StringIO(written("csv", TWO, BAD, NONE))))
+    assert len(rows) == 2
+    assert list(rows[0]) == ["source", "x1", "y1", "x2", "y2", "score", "class", "category_id"]
+    assert rows[0]["class"] == "dog, small"
+    assert [float(rows[0][k]) for k in ("x1", "y1", "x2", "y2", "score")] == [1, 2, 11.5, 22, 0.9]
+
+
+@pytest.mark.parametrize(("name", "start"), [("o.json", "{"), ("o.JSONL", "{"), ("o.csv", "source,")])
+def test_the_format_follows_the_suffix_and_folders_are_made(tmp_path, name, start):
+    path = tmp_path / "new" / name
+    with open_writer(path, classes=CLASSES, model="m") as writer:
+        writer.write(TWO)
+    assert path.read_text(encoding="utf-8").startswith(start)
+    assert [p.name for p in path.parent.iterdir()] == [name]
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "o.json"
+    path.write_text("before", encoding="utf-8")
+
+    def fail_half_way():
+        with open_writer(path, classes=CLASSES, model="m") as writer:
+            writer.write(TWO)
+            assert path.read_text(encoding="utf-8") == "before"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_half_way()
+    assert path.read_text(encoding="utf-8") == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
+    (tmp_path / "plain").touch()
+    with replacing(tmp_path / "ours") as stream:
+        stream.write("x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_names_that_are_not_utf8_do_not_stop_the_run(tmp_path):
+    odd = Prediction(Path(os.fsdecode(b"caf\xe9.jpg")), 9, 9, found((0, 0, 9, 9, 0.5, 0)))
+    for name in ("o.json", "o.jsonl", "o.csv"):
+        with open_writer(tmp_path / name, classes=CLASSES, model="m") as writer:
+            writer.write(odd)
+    assert json.loads((tmp_path / "o.jsonl").read_text(encoding="utf-8"))["source"] == str(odd.source)
+    assert b"caf\xe9.jpg" in (tmp_path / "o.csv").read_bytes()
+
+
+def test_an_unknown_suffix_or_a_folder_or_a_file_in_the_way_is_a_usage_error(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "dir.json").mkdir()
+    for target in (tmp_path / "o.xml", tmp_path / "dir.json", tmp_path / "file" / "o.json"):
+        with pytest.raises(UsageError) as caught, open_writer(target, classes=CLASSES, model="m"):
+            pass
+        assert caught.value.where == str(target)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_full_disk_is_told():
+    with pytest.raises(FcosError, match="writing failed"), replacing(Path("/dev/full")) as stream:
+        stream.write("x")
+
+
+def test_an_error_of_the_block_is_passed_on(tmp_path):
+    with pytest.raises(BrokenPipeError), replacing(tmp_path / "o"):
+        raise BrokenPipeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="not on Windows")
+def test_a_device_is_written_directly():
+    with replacing(Path("/dev/null")) as stream:
+        stream.write("x")
+    assert not Path("/dev/null").is_file()
