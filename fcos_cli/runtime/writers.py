@@ -77,9 +77,9 @@ def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
         if not direct:
             temporary.replace(path)
     except OSError as error:
-        raise FcosError(
-            f"writing failed ({error.strerror or error})", where=path, remedy="is the disk full?"
-        ) from error
+        if error.errno not in _FULL:
+            raise  # the block's own
+        raise FcosError(f"writing failed ({error.strerror})", where=path, remedy="free some space") from error
     finally:
         if not direct:
             temporary.unlink(missing_ok=True)
