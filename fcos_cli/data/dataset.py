@@ -1,0 +1,123 @@
+"""Dataset, sampler and collate: Samples on disk → training batches, in an order that depends on seed and epoch only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset, Sampler
+
+from fcos_cli.data.images import open_image
+from fcos_cli.data.samples import Sample
+from fcos_cli.data.transforms import Augmentation
+from fcos_cli.errors import DataError
+from fcos_cli.model.targets import Truth
+
+
+class Example(NamedTuple):
+    """One training picture: image uint8 [3, H, W]; boxes float32 [N, 4] xyxy px of it; classes [N]; ignore [N]."""
+
+    image: Tensor
+    boxes: Tensor
+    classes: Tensor
+    ignore: Tensor
+    name: str
+
+
+class Unreadable(NamedTuple):
+    """A picture that could not be opened, and why."""
+
+    error: str
+
+
+class Batch(NamedTuple):
+    """images uint8 [B, 3, H, W]; truth padded to the fullest picture; names of the files; pictures left out."""
+
+    images: Tensor
+    truth: Truth
+    names: list[str]
+    unreadable: list[str]
+
+
+class Key(NamedTuple):
+    """What the sampler asks for: which sample, and the seed of its augmentation."""
+
+    index: int
+    seed: int
+
+
+class TrainingSet(Dataset[Example | Unreadable]):
+    """Samples with augmentation. The same key gives the same example, in whichever process it is made."""
+
+    def __init__(self, samples: Sequence[Sample], augmentation: Augmentation) -> None:
+        self.samples = samples
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key) -> Example | Unreadable:
+        sample = self.samples[key.index]
+        try:
+            pixels = open_image(sample.image)
+        except DataError as error:
+            return Unreadable(str(error))  # one bad file does not end a run; it is reported
+        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key.seed)
+            example = self.augmentation(
+                image, torch.from_numpy(sample.boxes), torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore)
+            )
+        return Example(*example, name=str(sample.image))
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of one epoch: a permutation that depends on (seed, epoch), cut for `rank` of `world` processes.
+
+    `skip` leaves out the first batches, so that a resumed run continues where it stopped. The last batch is dropped
+    when it is not full (unless it is the only one): a step's size, and so its shape and learning rate, stay constant.
+    """
+
+    def __init__(
+        self, count: int, *, batch: int, seed: int, epoch: int, skip: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        generator = np.random.default_rng((seed, epoch))
+        order = generator.permutation(count)
+        seeds = generator.integers(0, 2**63 - 1, size=count)
+        keys = [Key(int(index), int(s)) for index, s in zip(order, seeds, strict=True)][rank::world]
+        full = batches_per_epoch(count, batch=batch, world=world)
+        self.batches = [keys[i * batch : (i + 1) * batch] for i in range(full)][skip:]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+
+def batches_per_epoch(count: int, *, batch: int, world: int = 1) -> int:
+    """Steps of an epoch over `count` pictures, the same in every process; at least 1."""
+    return max(1, count // world // batch)
+
+
+def collate(examples: list[Example | Unreadable]) -> Batch:
+    """Examples of equal picture size → a Batch. Truth is padded with class -1."""
+    good = [example for example in examples if isinstance(example, Example)]
+    bad = [example.error for example in examples if isinstance(example, Unreadable)]
+    if not good:
+        return Batch(torch.empty(0, 3, 1, 1, dtype=torch.uint8), _truth([]), [], bad)
+    return Batch(torch.stack([example.image for example in good]), _truth(good), [e.name for e in good], bad)
+
+
+def _truth(examples: list[Example]) -> Truth:
+    if not examples:
+        return Truth(torch.zeros(0, 0, 4), torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
+    return Truth(
+        boxes=pad_sequence([e.boxes for e in examples], batch_first=True),
+        classes=pad_sequence([e.classes for e in examples], batch_first=True, padding_value=-1),
+        ignore=pad_sequence([e.ignore for e in examples], batch_first=True),
+    )

@@ -1,0 +1,83 @@
+"""Training augmentation: torchvision.transforms.v2 on tv_tensors, boxes and pictures together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+
+class Augmentation:
+    """A picture with its boxes → a training example of exactly `size` = (height, width).
+
+    Multi-scale happens inside a fixed canvas (large-scale jitter): the picture is resized to `scale` times the canvas,
+    then cropped or padded to it at a random place. One shape for the whole run is what a CPU is fastest with.
+    Randomness comes from torch's global generator.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: tuple[int, int],
+        flip: float,
+        crop: float,
+        zoom_out: float,
+        zoom_out_max: float,
+        scale: tuple[float, float],
+        colour: float,
+        fill: int = 114,
+    ) -> None:
+        height, width = size
+        fills = {tv_tensors.Image: (fill, fill, fill), "others": 0}
+        sanitize = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_per_box)
+        self.pipeline = v2.Compose(
+            [
+                _ShrinkTo(2 * max(size)),
+                v2.RandomZoomOut(fill=fills, side_range=(1.0, zoom_out_max), p=zoom_out),
+                v2.RandomApply([v2.RandomIoUCrop(min_scale=0.4, trials=20)], p=crop),
+                sanitize,
+                v2.RandomHorizontalFlip(flip),
+                v2.ScaleJitter((height, width), scale_range=scale, antialias=True),
+                v2.RandomCrop((height, width), pad_if_needed=True, fill=fills),
+                v2.ClampBoundingBoxes(),
+                sanitize,
+                v2.RandomApply([v2.RandomPhotometricDistort(p=0.5)], p=colour),
+            ]
+        )
+
+    def __call__(
+        self, image: Tensor, boxes: Tensor, classes: Tensor, ignore: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """image uint8 [3, h, w], boxes float32 [N, 4] xyxy px of it, classes int64 [N], ignore bool [N] → the same,
+        image uint8 [3, H, W], boxes in its pixels, boxes that left the picture dropped."""
+        example = {
+            "image": tv_tensors.Image(image),
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(image.shape[-2:])),  # type: ignore[call-overload]
+            "classes": classes,
+            "ignore": ignore,
+        }
+        out = self.pipeline(example)
+        plain = torch.Tensor.as_subclass
+        return plain(out["image"], Tensor), plain(out["boxes"], Tensor).float(), out["classes"], out["ignore"]
+
+
+class _ShrinkTo(v2.Transform):
+    """Halve the work on large photographs: nothing downstream needs more than `longest` pixels a side."""
+
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        height, width = v2.functional.get_size(inpt)
+        factor = self.longest / max(height, width)
+        if factor >= 1:
+            return inpt
+        return v2.functional.resize(inpt, [max(1, round(height * factor)), max(1, round(width * factor))])
+
+
+def _per_box(example: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    return example["classes"], example["ignore"]

@@ -1,0 +1,143 @@
+"""Artifacts: self-describing `.safetensors` files. Weights as tensors, every fact about them as JSON metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from fcos_cli.errors import ModelError
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.fcos import FCOS
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A network and what has to be known to use it.
+
+    weights: FCOS state dict, float32 in memory. config, classes: as the network was built. geometry: the resize rule
+    as `ResizeRule.to_json` gives it. threshold: score from which a detection is worth showing; class_thresholds: the
+    same per class index (best F1 on val), where known. provenance: our version, data, metrics, date; for people.
+    """
+
+    weights: dict[str, Tensor]
+    config: ModelConfig
+    classes: ClassTable
+    geometry: dict[str, Any]
+    threshold: float = 0.3
+    class_thresholds: tuple[float, ...] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> FCOS:
+        """The network with its weights, in eval mode. Raises ModelError naming keys that do not fit."""
+        model = FCOS(self.config, classes=len(self.classes))
+        wanted, given = model.state_dict(), self.weights
+        problems = [f"missing {key}" for key in sorted(wanted.keys() - given.keys())]
+        problems += [f"unknown {key}" for key in sorted(given.keys() - wanted.keys())]
+        problems += [
+            f"{key}: shape {tuple(given[key].shape)}, expected {tuple(wanted[key].shape)}"
+            for key in sorted(wanted.keys() & given.keys())
+            if wanted[key].shape != given[key].shape
+        ]
+        if problems:
+            listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+            raise ModelError("the weights do not fit the network they describe", where=listed)
+        model.load_state_dict(given)
+        return model.eval()
+
+    def with_thresholds(self, per_class: tuple[float, ...]) -> Artifact:
+        return replace(self, class_thresholds=per_class)
+
+
+def save(path: Path, artifact: Artifact, *, half: bool = False) -> None:
+    """Write the artifact atomically: a crash leaves the old file or the new one, never half of either.
+
+    half: store floating-point tensors as float16 (half the size; `load` casts them back).
+    """
+    # hand-in-hand views (EMA, tied weights) and channels_last strides are not for a file
+    weights = {key: value.detach().to("cpu").contiguous().clone() for key, value in artifact.weights.items()}
+    if half:
+        weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "model": artifact.config.model_dump(mode="json", exclude={"conventions"}),
+        "conventions": asdict(artifact.config.conventions),
+        "classes": artifact.classes.to_json(),
+        "geometry": artifact.geometry,
+        "thresholds": {"global": artifact.threshold, "per_class": artifact.class_thresholds},
+        "provenance": artifact.provenance,
+    }
+    write_atomically(path, to_bytes(weights, metadata={key: json.dumps(value) for key, value in facts.items()}))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Temporary name in the same folder, flushed to disk, then renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Artifact:
+    """Read an artifact. Raises ModelError naming the file for anything that is not one of ours."""
+    if not path.is_file():
+        raise ModelError("there is no such model file", where=path, remedy="check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"this is not a readable .safetensors file ({error})",
+            where=path,
+            remedy="the file may be cut off or of another kind; copy it again",
+        ) from error
+    weights = {key: value.float() if value.dtype == torch.float16 else value for key, value in weights.items()}
+    return _from_metadata(path, metadata, weights)
+
+
+def _from_metadata(path: Path, metadata: dict[str, str], weights: dict[str, Tensor]) -> Artifact:
+    try:
+        facts = {key: json.loads(metadata[key]) for key in ("format_version", "model", "conventions", "classes")}
+        geometry, thresholds = json.loads(metadata["geometry"]), json.loads(metadata["thresholds"])
+        if facts["format_version"] > FORMAT_VERSION:
+            raise ModelError(
+                f"the file has format version {facts['format_version']}, this program knows up to {FORMAT_VERSION}",
+                where=path,
+                remedy="pip install --upgrade fcos-cli",
+            )
+        per_class = thresholds["per_class"]
+        return Artifact(
+            weights=weights,
+            config=ModelConfig.model_validate({**facts["model"], "conventions": facts["conventions"]}),
+            classes=ClassTable.from_json(facts["classes"]),
+            geometry=geometry,
+            threshold=float(thresholds["global"]),
+            class_thresholds=None if per_class is None else tuple(float(v) for v in per_class),
+            provenance=json.loads(metadata.get("provenance", "{}")),
+        )
+    except KeyError as error:
+        raise ModelError(
+            f"the file lacks the fact {error}",
+            where=path,
+            remedy="it was not written by fcos",
+        ) from error
+    except (json.JSONDecodeError, ValidationError, TypeError, ValueError) as error:
+        raise ModelError(f"the file's metadata cannot be used: {error}", where=path) from error

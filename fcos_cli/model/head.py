@@ -1,0 +1,115 @@
+"""Head: two towers shared by all levels → raw outputs. Module names follow torchvision's FCOS head."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fcos_cli.model.config import STRIDES, ModelConfig
+
+
+class RawOutputs(NamedTuple):
+    """What the network says, one tensor per level P3…P7 in each list, before any sigmoid.
+
+    cls: class logits [B, C, h, w]. ltrb: distances [B, 4, h, w] from the point to the left, top, right and bottom
+    edge, ≥ 0, in pixels of network input. ctr: centerness logits [B, 1, h, w].
+    """
+
+    cls: list[Tensor]
+    ltrb: list[Tensor]
+    ctr: list[Tensor]
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each level's map."""
+        return [(int(level.shape[-2]), int(level.shape[-1])) for level in self.cls]
+
+    def flat(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All points side by side, in the order of `Points`: logits [B, P, C], ltrb [B, P, 4], ctr [B, P], float32."""
+        cls, ltrb, ctr = (
+            torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2).float()
+            for levels in (self.cls, self.ltrb, self.ctr)
+        )
+        return cls, ltrb, ctr[..., 0]
+
+
+def tower(config: ModelConfig) -> nn.Sequential:
+    """`convs` times (3×3 convolution, norm, ReLU) at constant width and resolution."""
+    layers: list[nn.Module] = []
+    for _ in range(config.convs):
+        layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1))
+        group = config.norm == "group"
+        layers.append(nn.GroupNorm(config.groups, config.channels) if group else nn.BatchNorm2d(config.channels))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class ClassificationHead(nn.Module):
+    """Feature map [B, channels, h, w] → class logits [B, C, h, w] and the tower's features."""
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        self.conv = tower(config)
+        self.cls_logits = nn.Conv2d(config.channels, classes, 3, padding=1)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.conv(feature)
+        return self.cls_logits(hidden), hidden
+
+
+class RegressionHead(nn.Module):
+    """Feature map [B, channels, h, w] → distances before activation [B, 4, h, w] and the tower's features."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.conv = tower(config)
+        self.bbox_reg = nn.Conv2d(config.channels, 4, 3, padding=1)
+        self.bbox_ctrness = nn.Conv2d(config.channels, 1, 3, padding=1)
+        levels = len(STRIDES) if config.conventions.scales else 0
+        self.scales = nn.ParameterList([nn.Parameter(torch.ones(1)) for _ in range(levels)])
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.conv(feature)
+        return self.bbox_reg(hidden), hidden
+
+
+class Head(nn.Module):
+    """Feature maps P3…P7 → RawOutputs. The same weights serve every level (FCOS §3.2)."""
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        self.conventions = config.conventions
+        self.classification_head = ClassificationHead(config, classes)
+        self.regression_head = RegressionHead(config)
+        self._init()
+
+    def _init(self) -> None:
+        """Normal 0.01, bias 0; class bias so that every class starts at probability 0.01 (RetinaNet §4.1)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+        bias = self.classification_head.cls_logits.bias
+        if bias is not None:
+            nn.init.constant_(bias, -math.log((1 - 0.01) / 0.01))
+
+    def forward(self, features: list[Tensor]) -> RawOutputs:
+        raw = RawOutputs([], [], [])
+        on_box = self.conventions.centerness_on == "box"
+        for level, (feature, stride) in enumerate(zip(features, STRIDES, strict=True)):
+            logits, class_hidden = self.classification_head(feature)
+            distances, box_hidden = self.regression_head(feature)
+            raw.cls.append(logits)
+            raw.ltrb.append(self._distances(distances, level, stride))
+            raw.ctr.append(self.regression_head.bbox_ctrness(box_hidden if on_box else class_hidden))
+        return raw
+
+    def _distances(self, raw: Tensor, level: int, stride: int) -> Tensor:
+        """Branch output → distances ≥ 0 in pixels, in float32: half precision cannot hold a pixel above 2048."""
+        raw = raw.float()
+        if self.conventions.scales:
+            raw = raw * self.regression_head.scales[level]
+        positive = raw.relu() if self.conventions.activation == "relu" else raw.exp()
+        return positive * stride if self.conventions.stride_normalised else positive

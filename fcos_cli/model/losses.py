@@ -1,0 +1,86 @@
+"""Losses: raw outputs against targets, as named terms, in float32, safe with zero boxes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+
+from fcos_cli.model.head import RawOutputs
+from fcos_cli.model.points import Points
+from fcos_cli.model.targets import Targets
+
+ClassLoss = Literal["focal", "logistic"]
+BoxLoss = Literal["giou", "iou", "l1", "l2"]
+
+
+def losses(
+    raw: RawOutputs,
+    targets: Targets,
+    points: Points,
+    *,
+    class_loss: ClassLoss = "focal",
+    box_loss: BoxLoss = "giou",
+) -> dict[str, Tensor]:
+    """{"cls", "box", "centerness"}: scalars, each a sum divided by the number of positive points (at least 1).
+
+    The count is summed over processes and divided by their number, so that averaging gradients over processes gives
+    the gradient of one large batch. Points inside ignored boxes take no part in `cls`; only positive points take
+    part in `box` and `centerness`. Sources: FCOS eq. 2–3; focal loss α 0.25, γ 2 (RetinaNet).
+    """
+    logits, ltrb, ctr = raw.flat()
+    positive = targets.classes >= 0
+    count = positives_per_process(positive)
+    # no indexing by mask: zero positives then need no special case, and every parameter always gets a gradient
+    weight = positive.float()
+    box = box_terms(ltrb, targets.ltrb, points, kind=box_loss)
+    quality = F.binary_cross_entropy_with_logits(ctr, targets.centerness, reduction="none")
+    return {
+        "cls": (class_terms(logits, targets.classes, kind=class_loss) * ~targets.ignored).sum() / count,
+        "box": (box * weight).sum() / count,
+        "centerness": (quality * weight).sum() / count,
+    }
+
+
+def positives_per_process(positive: Tensor) -> Tensor:
+    """Number of positive points, averaged over processes, at least 1; float32 scalar."""
+    count = positive.sum().float()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(count)
+        count = count / distributed.get_world_size()
+    return count.clamp(min=1)
+
+
+def class_terms(logits: Tensor, classes: Tensor, *, kind: ClassLoss) -> Tensor:
+    """Loss of each point [B, P], summed over C independent yes/no questions. logits [B, P, C], classes [B, P]."""
+    truth = F.one_hot(classes + 1, logits.shape[-1] + 1)[..., 1:].to(logits.dtype)
+    if kind == "focal":
+        return sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2.0).sum(-1)
+    return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(-1)
+
+
+def box_terms(predicted: Tensor, truth: Tensor, points: Points, *, kind: BoxLoss) -> Tensor:
+    """Loss of each point's distances [B, P]; predicted and truth [B, P, 4] in pixels of network input.
+
+    `giou`: 1 - GIoU. `iou`: -ln IoU (UnitBox, FCOS v1). `l1`, `l2`: mean absolute or squared difference of the four
+    distances in strides, so that all levels weigh alike. Values at background points are finite but meaningless.
+    """
+    if kind in ("l1", "l2"):
+        difference = (predicted - truth) / points.stride[:, None]
+        return (difference.abs() if kind == "l1" else difference.square()).mean(-1)
+    if kind == "iou":
+        return -iou(predicted, truth).clamp(min=1e-6).log()
+    # distances are boxes around a common point: (-l, -t, r, b)
+    sign = predicted.new_tensor([-1.0, -1.0, 1.0, 1.0])
+    return generalized_box_iou_loss(predicted * sign, truth * sign, reduction="none")
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of boxes around the same point, given as distances ltrb ≥ 0 [..., 4] each; 0 where both are empty."""
+    width, height = (torch.minimum(a, b)[..., i::2].sum(-1) for i in (0, 1))
+    overlap = width * height
+    areas = [(d[..., 0] + d[..., 2]) * (d[..., 1] + d[..., 3]) for d in (a, b)]
+    return overlap / (areas[0] + areas[1] - overlap).clamp(min=1e-9)
