@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcos_cli.errors import UsageError
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime import draw as module
+from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.draw import BLACK, WHITE, colour, draw, ink, write_picture
+
+CLASSES = ClassTable.from_names([f"thing {n}" for n in range(12)])
+
+
+def found(*rows) -> Detections:
+    return Detections(
+        np.array([r[:4] for r in rows], np.float32).reshape(-1, 4),
+        np.array([r[4] for r in rows], np.float32),
+        np.array([r[5] for r in rows], np.int64),
+    )
+
+
+def grey(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 128, np.uint8)
+
+
+@pytest.fixture
+def tags(monkeypatch):
+    """The places of the tags that `draw` paints, best last, with their texts."""
+    painted = []
+    paint = module._tag
+
+    def remember(pen, spot, text, fill, letters):
+        painted.append((spot, text))
+        paint(pen, spot, text, fill, letters)
+
+    monkeypatch.setattr(module, "_tag", remember)
+    return painted
+
+
+def test_the_line_lies_just_outside_the_box_with_a_halo_on_both_sides():
+    # 100 x 100: line 1, halo 1. The box covers columns 20…59, so the line is column 19, the halo 18 and 20.
+    row = draw(grey(100, 100), found((20, 20, 60, 60, 0.9, 0)), CLASSES)[40]
+    assert [tuple(int(v) for v in row[x]) for x in (17, 18, 19, 20, 21)] == [
+        (128, 128, 128),
+        ink(colour(0)),
+        colour(0),
+        ink(colour(0)),
+        (128, 128, 128),
+    ]
+    assert tuple(row[60]) == colour(0)
+
+
+def test_a_box_along_the_edge_of_the_picture_is_drawn_inside_it():
+    answer = draw(grey(100, 100), found((0, 0, 100, 100, 0.9, 1)), CLASSES)
+    assert tuple(answer[50, 1]) == tuple(answer[50, 98]) == tuple(answer[98, 50]) == colour(1)
+
+
+def test_the_picture_given_is_not_touched_and_without_detections_it_comes_back_as_it_was():
+    image = grey(50, 70)
+    draw(image, found((5, 5, 40, 40, 0.9, 0)), CLASSES)
+    assert (image == 128).all()
+    answer = draw(image, found(), CLASSES)
+    np.testing.assert_array_equal(answer, image)
+    answer[:] = 0
+    assert (image == 128).all()
+
+
+def test_the_better_detection_is_painted_over_the_worse_whatever_their_order():
+    rows = (30, 40, 80, 90, 0.9, 0), (30, 40, 80, 90, 0.5, 1)
+    for answer in (draw(grey(128, 128), found(*order), CLASSES) for order in (rows, rows[::-1])):
+        assert tuple(answer[60, 29]) == colour(0)
+
+
+def test_a_longest_side_reduces_picture_and_boxes_together():
+    answer = draw(grey(400, 200), found((40, 80, 120, 240, 0.9, 0)), CLASSES, max_side=100)
+    assert answer.shape == (100, 50, 3)
+    assert tuple(answer[50, 9]) == colour(0)  # 40 / 4 - 1
+    assert draw(grey(40, 20), found(), CLASSES, max_side=100).shape == (40, 20, 3)
+
+
+def test_lines_and_letters_grow_with_the_picture(tags):
+    for scale in (1, 4):
+        draw(
+            grey(400 * scale, 600 * scale), found(*[np.append(np.array([50, 90, 300, 350]) * scale, (0.9, 0))]), CLASSES
+        )
+    (small, _), (large, _) = tags
+    assert (large[3] - large[1]) / (small[3] - small[1]) == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 40), (40, 1), (2, 3), (12, 12), (24, 24), (10_000, 20), (20, 10_000), (3000, 4000)]
+)
+def test_any_size_of_picture_works(size):
+    height, width = size
+    answer = draw(grey(height, width), found((0, 0, width, height, 0.9, 3), (0, 0, 1, 1, 0.1, 4)), CLASSES)
+    assert answer.shape == (height, width, 3)
+    assert answer.dtype == np.uint8
+    assert (answer != 128).any()
+
+
+def test_tags_stay_inside_the_picture(tags):
+    corners = [(0, 0, 20, 20), (280, 0, 300, 20), (0, 180, 20, 200), (280, 180, 300, 200), (0, 0, 300, 200)]
+    draw(grey(200, 300), found(*[(*box, 0.5, n) for n, box in enumerate(corners)]), CLASSES)
+    assert len(tags) == 5
+    for (x1, y1, x2, y2), _ in tags:
+        assert 0 <= x1 < x2 <= 300
+        assert 0 <= y1 < y2 <= 200
+
+
+def test_tags_of_boxes_on_one_place_do_not_cover_each_other(tags):
+    draw(grey(480, 640), found(*[(200, 150, 400, 300, 0.9 - n / 20, n) for n in range(10)]), CLASSES)
+    for (a, _), (b, _) in combinations(tags, 2):
+        assert module._overlap(a, b) == 0
+
+
+def test_a_name_too_wide_for_the_picture_is_shortened_and_left_out_where_nothing_fits(tags):
+    long = ClassTable.from_names(["x" * 300])
+    draw(grey(100, 100), found((10, 10, 90, 90, 0.5, 0)), long)
+    ((_, text),) = tags
+    assert text.startswith("xxx")
+    assert text.endswith("…")
+    tags.clear()
+    draw(grey(100, 12), found((1, 1, 11, 90, 0.5, 0)), long)
+    assert tags == []
+
+
+def test_letters_that_the_font_lacks_lose_their_accents_or_become_the_class_id(tags):
+    draw(grey(200, 200), found((10, 50, 90, 90, 0.5, 0)), ClassTable(("猫",), (17,)))
+    draw(grey(200, 200), found((10, 50, 90, 90, 0.5, 0)), ClassTable(("Kätzchen",), (17,)))
+    assert [text for _, text in tags] == ["class 17 0.50", "Katzchen 0.50"]
+
+
+def test_classes_keep_their_own_colours():
+    assert colour(0) == (0xE6, 0x9F, 0x00)
+    assert len({colour(index) for index in range(90)}) == 90
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_letters_have_the_contrast_that_wcag_asks_for(background):
+    def luminance(rgb):
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(background), luminance(ink(background))), reverse=True)
+    assert ink(background) in (BLACK, WHITE)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.lists(
+        st.tuples(*[st.floats(-50, 150, width=32)] * 4, st.floats(0, 1, width=32), st.integers(0, 11)), max_size=6
+    ),
+)
+def test_no_box_makes_drawing_fail(height, width, rows):
+    assert draw(grey(height, width), found(*rows), CLASSES).shape == (height, width, 3)
+
+
+def test_boxes_that_are_no_numbers_do_not_make_drawing_fail():
+    draw(grey(20, 20), found((float("nan"), 0, float("inf"), 9, 0.5, 0)), CLASSES)
+
+
+@pytest.mark.parametrize(("name", "format"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.png", "PNG")])
+def test_pictures_are_written_by_suffix_into_new_folders(tmp_path, name, format):
+    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    write_picture(tmp_path / "new" / name, image)
+    with Image.open(tmp_path / "new" / name) as back:
+        assert back.format == format
+        if format == "PNG":
+            np.testing.assert_array_equal(np.asarray(back), image)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == [name]
+
+
+def test_another_suffix_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match=r"\.txt"):
+        write_picture(tmp_path / "a.txt", grey(2, 2))
+
+
+def test_a_picture_too_large_for_jpeg_is_a_usage_error_and_leaves_what_was_there(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"before")
+    with pytest.raises(UsageError, match=r"\.png"):
+        write_picture(tmp_path / "a.jpg", grey(1, 70_000))
+    assert (tmp_path / "a.jpg").read_bytes() == b"before"
+    write_picture(tmp_path / "a.png", grey(1, 70_000))
