@@ -1,0 +1,148 @@
+"""stdout is data, stderr is people: messages, tables, progress and errors go to stderr, `emit_json` to stdout.
+
+Rich is imported when something is printed, not before. Text is never read as markup: names with [brackets] stay whole.
+Colours follow the terminal, NO_COLOR and FORCE_COLOR, as rich reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from fcos_cli.errors import FcosError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCHEMA_VERSION = 1
+
+
+def err() -> Console:
+    """A console on stderr. Off a terminal it is wide, so that no table is cut in a log file."""
+    from rich.console import Console
+
+    width = None if sys.stderr.isatty() else 160
+    return Console(stderr=True, width=width, markup=False, highlight=False, emoji=False)
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """A line for people; long ones are left to the terminal to wrap, so that paths can be copied."""
+    err().print(text, style=style, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A line for people, marked as a warning."""
+    say(f"warning: {text}", style="yellow")
+
+
+def print_error(error: FcosError) -> None:
+    """What happened, where, what to do: up to three lines."""
+    from rich.text import Text
+
+    console = err()
+    parts = [
+        ("error: ", error.what, "bold red"),
+        ("  where: ", error.where, "dim"),
+        ("  do:    ", error.remedy, "green"),
+    ]
+    for label, text, style in parts:
+        if text:
+            console.print(Text.assemble((label, style), text), soft_wrap=True)
+
+
+def emit_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout, `schema_version` first. What JSON cannot hold (NaN, infinity) becomes null."""
+    json.dump(_plain({"schema_version": SCHEMA_VERSION, **document}), sys.stdout, indent=2)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    """`value` of nothing but what JSON knows: tuples as lists, numpy's scalars as numbers, the rest as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy, without importing it
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+    """A table for people: first column left, others right; floats to three decimals, None and COCO's -1.0 as a dash."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for place, column in enumerate(columns):
+        grid.add_column(Text(column), justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(_cell(value)) for value in row))
+    err().print(grid)
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and (value == -1 or math.isnan(value))):
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def progress(task: str, *, total: int | None = None, every: int | None = None) -> Iterator[Callable[..., None]]:
+    """How far `task` is: a bar on a terminal, elsewhere one plain line per `every` steps (default: about ten in all).
+
+    Yields `update(done, total=None, note="")`; `note` is shown behind the count (a loss, say).
+    """
+    console = err()
+    with (
+        _bar(console, task, total)
+        if console.is_terminal and not console.is_dumb_terminal
+        else _lines(console, task, total, every) as update
+    ):
+        yield update
+
+
+@contextmanager
+def _bar(console: Console, task: str, total: int | None) -> Iterator[Callable[..., None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+        transient=True,
+    ) as bar:
+        row = bar.add_task(task, total=total, note="")
+
+        def update(done: int, total: int | None = None, note: str = "") -> None:
+            bar.update(row, completed=done, total=total, note=note)
+
+        yield update
+
+
+@contextmanager
+def _lines(console: Console, task: str, total: int | None, every: int | None) -> Iterator[Callable[..., None]]:
+    begun, known, told = time.monotonic(), total, 0
+
+    def update(done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal known, told
+        known = total or known
+        step = every or (max(1, known // 10) if known else 100)
+        if done // step == told // step and (done != known or done == told):
+            return
+        told = done
+        pace = done / max(time.monotonic() - begun, 1e-9)
+        console.print(f"{task} {done}{f'/{known}' if known else ''} ({pace:.1f}/s) {note}".rstrip(), soft_wrap=True)
+
+    yield update
