@@ -63,26 +63,27 @@ class CocoSource:
 def find(path: Path) -> CocoSource | None:
     """The COCO data set of a folder, or the one of a `.json` file; None where there is none."""
     if path.is_file():
-        return CocoSource(path.parent, {split_name(path): path}) if path.suffix.lower() == ".json" else None
+        return (
+            CocoSource(path.parent, {_split_name(path, path.parent): path}) if path.suffix.lower() == ".json" else None
+        )
     files = sorted({*path.glob("*.json"), *path.glob("*/*.json")})
     files = [file for file in files if not file.name.startswith(_OTHER_TASKS) and _looks_like_coco(file)]
     files = [file for file in files if file.name.startswith("instances_")] or files
     named = defaultdict(list)
     for file in files:
-        named[split_name(file)].append(file)
+        named[_split_name(file, path)].append(file)
     splits = {name: group[0] for name, group in named.items() if len(group) == 1}
     for group in named.values():  # train2014 and train2017: neither may be taken for `train`
         splits |= {f"{file.parent.name}/{file.stem}": file for file in group if len(group) > 1}
     return CocoSource(path, splits) if splits else None
 
 
-def split_name(file: Path) -> str:
+def _split_name(file: Path, root: Path) -> str:
     """`instances_train2017.json` → train; `valid/_annotations.coco.json` → valid; else the name without suffix."""
-    for text in (file.stem, file.parent.name):
-        word = _SPLIT_WORD.search(text.lower().replace("_", " "))
-        if word:
-            return word[1]
-    return file.stem
+    word = _SPLIT_WORD.search(file.stem.lower().replace("_", " "))
+    if word is None and file.parent != root:  # the data set's own folder may be called anything
+        word = _SPLIT_WORD.fullmatch(file.parent.name.lower())
+    return word[1] if word else file.stem
 
 
 def _looks_like_coco(file: Path) -> bool:
@@ -230,7 +231,8 @@ def _picture_folders(file: Path) -> list[Path]:
     here = file.parent
     name = file.stem.removeprefix("instances_")
     bases = [here, here.parent] if here.name.lower() in ("annotations", "labels", "ann") else [here]
-    tails = (name, f"images/{name}", split_name(file), f"images/{split_name(file)}", "images", ".", "JPEGImages")
+    split = _split_name(file, here)
+    tails = (name, f"images/{name}", split, f"images/{split}", "images", ".", "JPEGImages")
     found = [base / tail for tail in tails for base in bases if (base / tail).is_dir()]
     found += [folder for base in bases for folder in sorted(base.iterdir()) if folder.is_dir()]
     return list(dict.fromkeys(found))

@@ -17,13 +17,13 @@ the file nor on where the folder lies.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fcos_cli.data import coco
+from fcos_cli.data import coco, voc, yolo
 from fcos_cli.data.records import Notes, Source
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
@@ -75,7 +75,8 @@ def read_dataset(
 def _find(path: Path) -> Source:
     if not path.exists():
         raise DataError("the data set does not exist", where=path, remedy="check the path")
-    for find in (coco.find,):
+    finders: tuple[Callable[[Path], Source | None], ...] = (coco.find, voc.find, yolo.find)
+    for find in finders:
         source = find(path)
         if source is not None:
             return source
@@ -129,7 +130,8 @@ def _read(source: Source, names: Sequence[str], classes: ClassTable, notes: Note
     if len(names) > 1:
         samples = list({sample.image: sample for sample in reversed(samples)}.values())[::-1]
         if len({sample.image_id for sample in samples}) < len(samples):
-            notes.add("ids-renumbered", _listing(names), count=len(samples))
+            if source.format == "coco":  # the others have no ids of their own to lose
+                notes.add("ids-renumbered", _listing(names), count=len(samples))
             samples = [replace(sample, image_id=number) for number, sample in enumerate(samples, start=1)]
     if not samples:
         raise DataError("the split has no pictures", where=f"{source.root}: {_listing(names)}", remedy="add pictures")

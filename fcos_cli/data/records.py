@@ -157,7 +157,8 @@ class FileIndex:
 
     def _names(self, folder: Path) -> list[str]:
         if folder not in self._listed:
-            self._listed[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []
+            # not iterdir(): a Path per file would double the time for 100,000 pictures
+            self._listed[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
         return self._listed[folder]
 
 

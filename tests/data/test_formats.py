@@ -1,0 +1,160 @@
+"""Which pictures a split is made of, said aloud, the same for every format."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.samples import Dataset
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.model.classes import ClassTable
+
+
+def coco_set(file: Path, count: int, *, prefix: str = "p", turned: bool = False) -> Path:
+    """A COCO file of `count` tiny pictures in images/, one box each of class `thing` (id 5)."""
+    folder = file.parent / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{prefix}{number}.png" for number in range(count)]
+    for name in names:
+        Image.new("L", (8, 8)).save(folder / name)
+    images = [{"id": i, "file_name": n, "width": 8, "height": 8} for i, n in enumerate(names)]
+    boxes = [{"image_id": i, "category_id": 5, "bbox": [1, 1, 4, 4]} for i in range(count)]
+    categories = [{"id": 5, "name": "thing"}]
+    file.write_text(
+        json.dumps({"images": images[::-1] if turned else images, "annotations": boxes, "categories": categories})
+    )
+    return file
+
+
+def names(dataset: Dataset) -> set[str]:
+    return {sample.image.name for sample in dataset.samples}
+
+
+@pytest.mark.parametrize("stand_in", ["valid", "validation", "test"])
+def test_another_name_stands_in_for_val_and_says_so(stand_in: str, tmp_path: Path) -> None:
+    coco_set(tmp_path / "train.json", 3)
+    coco_set(tmp_path / f"{stand_in}.json", 2, prefix="v")
+    dataset = read_dataset(tmp_path, split="val")
+    assert names(dataset) == {"v0.png", "v1.png"}
+    assert dataset.split == "val"
+    assert stand_in in dataset.origin
+    assert len(read_dataset(tmp_path, split="train")) == 3
+
+
+def test_val_goes_before_test_and_both_can_be_named(tmp_path: Path) -> None:
+    for count, split in enumerate(("train", "val", "test"), start=1):
+        coco_set(tmp_path / f"{split}.json", count, prefix=split)
+    assert len(read_dataset(tmp_path, split="val")) == 2
+    assert len(read_dataset(tmp_path)) == 2
+    assert len(read_dataset(tmp_path, split="test")) == 3
+    assert len(read_dataset(tmp_path, split="all")) == 6
+
+
+def test_trainval_stands_in_for_train_without_the_pictures_of_val(tmp_path: Path) -> None:
+    coco_set(tmp_path / "trainval.json", 4)
+    coco_set(tmp_path / "val.json", 1)
+    assert names(read_dataset(tmp_path, split="train")) == {"p1.png", "p2.png", "p3.png"}
+
+
+def test_without_val_a_tenth_is_set_aside_and_the_origin_says_it(tmp_path: Path) -> None:
+    coco_set(tmp_path / "train.json", 20)
+    train, val = read_dataset(tmp_path, split="train"), read_dataset(tmp_path, split="val")
+    assert (len(train), len(val)) == (18, 2)
+    assert not names(train) & names(val)
+    assert train.origin == val.origin == "no val split found: 10 % of 20 pictures set aside, seed 0"
+    assert train.classes == val.classes
+
+
+@pytest.mark.parametrize(("count", "fraction", "expected"), [(2, 0.1, 1), (25, 0.1, 2), (15, 0.1, 2), (4, 0.99, 3)])
+def test_the_count_set_aside_is_rounded_and_leaves_both_sides_something(count, fraction, expected, tmp_path) -> None:
+    coco_set(tmp_path / "train.json", count)
+    assert len(read_dataset(tmp_path, split="val", val_fraction=fraction)) == expected
+
+
+def test_the_division_depends_on_seed_and_names_only(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    coco_set(tmp_path / "a" / "train.json", 30)
+    held = names(read_dataset(tmp_path / "a", split="val"))
+    coco_set(tmp_path / "a" / "train.json", 30, turned=True)
+    assert names(read_dataset(tmp_path / "a", split="val")) == held
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert names(read_dataset(tmp_path / "b", split="val")) == held
+    assert names(read_dataset(tmp_path / "b", split="val", seed=1)) != held
+
+
+def test_a_file_means_its_whole_unless_train_or_val_is_asked(tmp_path: Path) -> None:
+    file = coco_set(tmp_path / "val.json", 10)
+    assert len(read_dataset(file)) == len(read_dataset(file, split="all")) == 10
+    assert len(read_dataset(file, split="val")) == 1
+    train = read_dataset(file, split="train")
+    assert len(train) == 9
+    assert train.origin.startswith("val.json divided")
+
+
+def test_the_only_set_of_a_folder_is_divided_whatever_its_name(tmp_path: Path) -> None:
+    coco_set(tmp_path / "export_17.json", 10)
+    assert len(read_dataset(tmp_path, split="train")) == 9
+    assert len(read_dataset(tmp_path)) == 1
+
+
+def test_val_alone_is_not_trained_on(tmp_path: Path) -> None:
+    coco_set(tmp_path / "val.json", 10)
+    assert len(read_dataset(tmp_path)) == 10
+    with pytest.raises(DataError, match="no train split, only val"):
+        read_dataset(tmp_path, split="train")
+
+
+def test_a_single_picture_cannot_be_divided(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="single picture"):
+        read_dataset(coco_set(tmp_path / "x.json", 1), split="train")
+
+
+def test_an_unknown_split_lists_what_there_is(tmp_path: Path) -> None:
+    coco_set(tmp_path / "train.json", 2)
+    coco_set(tmp_path / "val.json", 2)
+    with pytest.raises(DataError, match="no night split, only train, val"):
+        read_dataset(tmp_path, split="night")
+
+
+def test_all_of_two_files_with_the_same_ids_is_renumbered(tmp_path: Path) -> None:
+    coco_set(tmp_path / "train.json", 2)
+    coco_set(tmp_path / "val.json", 2, prefix="v")
+    dataset = read_dataset(tmp_path, split="all")
+    assert [sample.image_id for sample in dataset.samples] == [1, 2, 3, 4]
+    assert [finding.id for finding in dataset.findings] == ["ids-renumbered"]
+
+
+def test_two_sets_of_one_split_name_are_not_confused(tmp_path: Path) -> None:
+    coco_set(tmp_path / "train2014.json", 2)
+    coco_set(tmp_path / "train2017.json", 3)
+    with pytest.raises(DataError, match=r"train2014.*train2017"):
+        read_dataset(tmp_path, split="train")
+
+
+def test_a_given_class_table_is_matched_by_name(tmp_path: Path) -> None:
+    file = coco_set(tmp_path / "x.json", 2)
+    dataset = read_dataset(file, classes=ClassTable(("other", "thing"), (1, 9)))
+    assert dataset.classes.ids == (1, 9)
+    assert dataset.samples[0].classes.tolist() == [1]
+    with pytest.raises(DataError, match="no class of the data set"):
+        read_dataset(file, classes=ClassTable(("other",), (1,)))
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, float("nan")])
+def test_a_fraction_that_is_none_is_a_usage_error(fraction: float, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="val_fraction"):
+        read_dataset(coco_set(tmp_path / "x.json", 2), val_fraction=fraction)
+
+
+def test_what_is_no_data_set_is_told_with_what_would_be_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data set") as caught:
+        read_dataset(tmp_path)
+    assert "data.yaml" in str(caught.value.remedy)
+    with pytest.raises(DataError, match="does not exist"):
+        read_dataset(tmp_path / "none")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DataError, match="not a data set"):
+        read_dataset(tmp_path / "a.txt")

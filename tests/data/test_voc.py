@@ -1,0 +1,172 @@
+"""Pascal VOC: counted from 1 with inclusive ends, alphabetical classes, every usual place of the files."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fcos_cli.data.formats import read_dataset
+from fcos_cli.errors import DataError
+
+
+def thing(name: str = "dog", box: tuple[object, ...] | None = (11, 21, 30, 40), extra: str = "") -> str:
+    keys = ("xmin", "ymin", "xmax", "ymax")
+    inner = "".join(f"<{k}>{v}</{k}>" for k, v in zip(keys, box, strict=True)) if box else ""
+    return f"<object><name>{name}</name>{extra}{f'<bndbox>{inner}</bndbox>' if box else ''}</object>"
+
+
+def annotate(file: Path, *things: str, size: tuple[int, int] | None = (100, 50), filename: str = "x.jpg") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    said = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size else ""
+    file.write_text(f"<annotation><filename>{filename}</filename>{said}{''.join(things)}</annotation>")
+
+
+def draw(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (100, 50)).save(file)
+
+
+def devkit(root: Path, **lists: str) -> Path:
+    """Pictures a (a dog), b (a cat), c (nothing), and ImageSets/Main lists."""
+    for stem, things in (("a", [thing()]), ("b", [thing("cat")]), ("c", [])):
+        draw(root / "JPEGImages" / f"{stem}.jpg")
+        annotate(root / "Annotations" / f"{stem}.xml", *things)
+    for name, content in lists.items():
+        (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text(content)
+    return root
+
+
+def stems(path: Path, split: str | None) -> list[str]:
+    return [sample.image.stem for sample in read_dataset(path, split=split).samples]
+
+
+def test_pixels_count_from_one_and_ends_are_inclusive(tmp_path: Path) -> None:
+    dataset = read_dataset(devkit(tmp_path, train="a\nb\n", val="c\n"), split="train")
+    assert dataset.samples[0].boxes.tolist() == [[10, 20, 30, 40]]
+    assert dataset.format == "voc"
+    assert dataset.findings == []
+
+
+def test_classes_are_alphabetical_over_all_files_with_ids_from_one(tmp_path: Path) -> None:
+    devkit(tmp_path, train="a\n", val="b\n")
+    for split in ("train", "val"):
+        dataset = read_dataset(tmp_path, split=split)
+        assert dataset.classes.to_json() == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    assert dataset.samples[0].classes.tolist() == [0]
+
+
+def test_difficult_objects_are_ignored_and_parts_are_not_objects(tmp_path: Path) -> None:
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    devkit(tmp_path)
+    annotate(tmp_path / "Annotations/a.xml", thing(extra="<difficult>1</difficult>"), thing(box=(1, 1, 9, 9)) + part)
+    dataset = read_dataset(tmp_path, split="all")
+    assert dataset.samples[0].ignore.tolist() == [True, False]
+    assert "head" not in dataset.classes.names
+
+
+def test_lists_name_the_splits_and_may_have_columns_and_suffixes(tmp_path: Path) -> None:
+    devkit(tmp_path, train="b.jpg\na  1\n\n", val="c -1\n", cat_train="a 1\n")
+    assert stems(tmp_path, "train") == ["a", "b"]
+    assert stems(tmp_path, "val") == ["c"]
+    assert stems(tmp_path, "all") == ["a", "b", "c"]
+
+
+def test_voc2007_trains_on_trainval_and_takes_test_for_val(tmp_path: Path) -> None:
+    devkit(tmp_path, trainval="a\nb\n", test="c\n")
+    assert stems(tmp_path, "train") == ["a", "b"]
+    assert stems(tmp_path, "val") == ["c"]
+
+
+def test_trainval_beside_val_alone_loses_the_val_pictures(tmp_path: Path) -> None:
+    devkit(tmp_path, trainval="a\nb\nc\n", val="c\n")
+    assert stems(tmp_path, "train") == ["a", "b"]
+
+
+def test_without_lists_all_files_are_one_set_that_is_divided(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    assert len(read_dataset(tmp_path, split="train")) == 2
+    assert len(read_dataset(tmp_path, split="val")) == 1
+
+
+@pytest.mark.parametrize("inner", ["VOCdevkit/VOC2012", "VOC2012", "."])
+def test_the_devkit_is_found_below_the_folder(inner: str, tmp_path: Path) -> None:
+    devkit(tmp_path / inner, train="a\n", val="b\n")
+    assert stems(tmp_path, "train") == ["a"]
+
+
+def test_two_devkits_must_be_told_apart(tmp_path: Path) -> None:
+    devkit(tmp_path / "VOC2007")
+    devkit(tmp_path / "VOC2012")
+    with pytest.raises(DataError, match="2 VOC data sets here, VOC2007, VOC2012"):
+        read_dataset(tmp_path)
+
+
+def test_xml_beside_the_pictures_is_read_with_folders_as_splits(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        draw(tmp_path / split / f"{split}.png")
+        annotate(tmp_path / split / f"{split}.xml", thing())
+    assert stems(tmp_path, "train") == ["train"]
+    assert stems(tmp_path, "val") == ["valid"]
+    assert stems(tmp_path / "valid", "all") == ["valid"]
+
+
+def test_small_annotations_and_images_folders_are_read_too(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "a.png")
+    annotate(tmp_path / "annotations" / "a.xml", thing())
+    assert stems(tmp_path, "all") == ["a"]
+
+
+def test_a_picture_is_found_by_the_xmls_name_then_by_what_it_says(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    draw(tmp_path / "JPEGImages" / "x.jpg")
+    annotate(tmp_path / "Annotations" / "other.xml", thing(), filename="C:\\x.jpg")
+    assert stems(tmp_path, "all") == ["a", "b", "c", "x"]
+
+
+def test_a_size_of_zero_is_read_from_the_picture(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    annotate(tmp_path / "Annotations" / "a.xml", thing(), size=(0, 0))
+    annotate(tmp_path / "Annotations" / "b.xml", thing(), size=None)
+    assert {(s.width, s.height) for s in read_dataset(tmp_path, split="all").samples} == {(100, 50)}
+
+
+def test_bad_objects_and_missing_pictures_are_told(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    annotate(tmp_path / "Annotations" / "a.xml", thing(box=None), thing(box=(5, 5, "", 9)), thing(box=(9, 9, 5, 5)))
+    annotate(tmp_path / "Annotations" / "gone.xml", thing(), filename="gone.jpg")
+    dataset = read_dataset(tmp_path, split="all")
+    assert len(dataset) == 3
+    found = {finding.id: finding for finding in dataset.findings}
+    assert set(found) == {"malformed-row", "degenerate-box", "missing-image"}
+    assert found["malformed-row"].message.startswith("2 ")
+    assert found["missing-image"].place == "gone.jpg"
+
+
+def test_a_box_counted_from_zero_is_clipped_without_a_word(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    annotate(tmp_path / "Annotations" / "a.xml", thing(box=(0, 0, 100, 50)))
+    dataset = read_dataset(tmp_path, split="all")
+    assert dataset.samples[0].boxes.tolist() == [[0, 0, 100, 50]]
+    assert dataset.findings == []
+
+
+def test_broken_xml_names_file_and_line(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    (tmp_path / "Annotations" / "b.xml").write_text("<annotation>\n<object>\n</annotation>")
+    with pytest.raises(DataError, match="not valid XML") as caught:
+        read_dataset(tmp_path)
+    assert str(caught.value.where).endswith("b.xml:3")
+
+
+def test_no_objects_anywhere_means_no_classes(tmp_path: Path) -> None:
+    draw(tmp_path / "JPEGImages" / "a.jpg")
+    annotate(tmp_path / "Annotations" / "a.xml")
+    with pytest.raises(DataError, match="no classes"):
+        read_dataset(tmp_path)
+
+
+def test_a_list_whose_pictures_are_all_missing_is_an_error(tmp_path: Path) -> None:
+    devkit(tmp_path, train="a\n", val="z1\nz2\n")
+    with pytest.raises(DataError, match="none of the 2 entries of the val split has its picture"):
+        read_dataset(tmp_path)

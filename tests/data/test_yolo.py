@@ -1,0 +1,185 @@
+"""YOLO data sets: shares become pixels, paths are found where exporters really put them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcos_cli.data.formats import read_dataset
+from fcos_cli.errors import DataError
+
+NAMES = "names: [cat, dog]\n"
+
+
+def add(root: Path, picture: str, label: str | None, rows: str = "0 0.5 0.5 0.2 0.4\n") -> None:
+    """A 100 x 50 picture, and its label file where `label` is given."""
+    (root / picture).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (100, 50)).save(root / picture)
+    if label is not None:
+        (root / label).parent.mkdir(parents=True, exist_ok=True)
+        (root / label).write_text(rows)
+
+
+def standard(root: Path, rows: str = "0 0.5 0.5 0.2 0.4\n", yaml: str = NAMES) -> Path:
+    for split in ("train", "val"):
+        add(root, f"images/{split}/a.png", f"labels/{split}/a.txt", rows)
+    (root / "data.yaml").write_text(yaml + "train: images/train\nval: images/val\n")
+    return root
+
+
+def test_centre_and_size_become_pixel_corners(tmp_path: Path) -> None:
+    # cx 0.5 of 100 = 50, w 0.2 = 20: 40…60; cy 0.5 of 50 = 25, h 0.4 = 20: 15…35.
+    dataset = read_dataset(standard(tmp_path), split="train")
+    (sample,) = dataset.samples
+    np.testing.assert_allclose(sample.boxes, [[40, 15, 60, 35]], atol=1e-4)
+    assert dataset.format == "yolo"
+    assert dataset.classes.to_json() == [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
+    assert (sample.image_id, sample.width, sample.height) == (1, 100, 50)
+    assert dataset.findings == []
+
+
+def test_a_polygon_becomes_its_bounding_box(tmp_path: Path) -> None:
+    rows = "1 0.1 0.2 0.5 0.2 0.3 0.8\n0 0.5 0.5 0.2 0.4\n"
+    (sample,) = read_dataset(standard(tmp_path, rows), split="train").samples
+    np.testing.assert_allclose(sample.boxes, [[10, 10, 50, 40], [40, 15, 60, 35]], atol=1e-4)
+    assert sample.classes.tolist() == [1, 0]
+
+
+def test_key_points_behind_the_box_are_not_a_polygon(tmp_path: Path) -> None:
+    rows = "0 0.5 0.5 0.2 0.4 0.9 0.9 0.1 0.1\n"
+    (sample,) = read_dataset(standard(tmp_path, rows, NAMES + "kpt_shape: [2, 2]\n"), split="train").samples
+    np.testing.assert_allclose(sample.boxes, [[40, 15, 60, 35]], atol=1e-4)
+
+
+def test_names_may_be_a_mapping_and_stay_texts(tmp_path: Path) -> None:
+    dataset = read_dataset(standard(tmp_path, yaml="names:\n  1: no\n  0: 1e3\n"), split="train")
+    assert dataset.classes.names == ("1e3", "no")
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("../train/images", "../valid/images"),
+        ("train/images", "valid/images"),
+        ("./train/images", "./valid/images"),
+        ("/content/job-3/train/images", "/content/job-3/valid/images"),
+        ("[train/images]", "[valid/images]"),
+        ("train", "valid"),
+        ("train.txt", "valid.txt"),
+    ],
+)
+def test_pictures_are_found_where_exporters_put_them(train: str, val: str, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for split in ("train", "valid"):
+        add(root, f"{split}/images/{split}.png", f"{split}/labels/{split}.txt")
+        (root / f"{split}.txt").write_text(f"./{split}/images/{split}.png\n\n")
+    (root / "data.yaml").write_text(f"{NAMES}train: {train}\nval: {val}\n")
+    for path in (root, root / "data.yaml"):
+        assert [s.image.name for s in read_dataset(path, split="train").samples] == ["train.png"]
+        assert [s.image.name for s in read_dataset(path).samples] == ["valid.png"]
+    assert len(read_dataset(root, split="train").samples[0].boxes) == 1
+
+
+def test_the_path_key_is_relative_to_the_file_and_stale_ones_are_forgiven(tmp_path: Path) -> None:
+    standard(tmp_path / "inner")
+    for said in ("inner", "/nowhere/inner"):
+        (tmp_path / "data.yaml").write_text(f"{NAMES}path: {said}\ntrain: images/train\nval: images/val\ntest:\n")
+        assert len(read_dataset(tmp_path / "data.yaml", split="train")) == 1
+
+
+def test_labels_beside_the_pictures_are_found(tmp_path: Path) -> None:
+    add(tmp_path, "photos/a.png", "photos/a.txt")
+    add(tmp_path, "photos/b.png", "photos/b.txt")
+    (tmp_path / "data.yaml").write_text(NAMES + "train: photos\n")
+    assert sum(len(s.boxes) for s in read_dataset(tmp_path, split="all").samples) == 2
+
+
+def test_the_last_images_folder_is_the_one_that_becomes_labels(tmp_path: Path) -> None:
+    root = tmp_path / "images" / "set"
+    standard(root)
+    assert len(read_dataset(root, split="train").samples[0].boxes) == 1
+
+
+def test_a_folder_with_classes_txt_needs_no_yaml(tmp_path: Path) -> None:
+    standard(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    with pytest.raises(DataError, match="what the classes are called"):
+        read_dataset(tmp_path)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert len(read_dataset(tmp_path, split="train").samples[0].boxes) == 1
+
+
+def test_a_picture_without_label_file_has_no_objects(tmp_path: Path) -> None:
+    standard(tmp_path)
+    add(tmp_path, "images/train/b.png", None)
+    add(tmp_path, "images/train/c.png", "labels/train/c.txt", "")
+    dataset = read_dataset(tmp_path, split="train")
+    assert [len(s.boxes) for s in dataset.samples] == [1, 0, 0]
+    assert [s.image_id for s in dataset.samples] == [1, 2, 3]
+    assert [(f.id, f.severity, f.place) for f in dataset.findings] == [("no-label-file", "info", "b.png")]
+
+
+def test_no_label_file_at_all_is_an_error(tmp_path: Path) -> None:
+    add(tmp_path, "images/train/a.png", None)
+    (tmp_path / "data.yaml").write_text(NAMES + "train: images/train\nval: images/train\n")
+    with pytest.raises(DataError, match="none of the 1 pictures") as caught:
+        read_dataset(tmp_path, split="train")
+    assert "labels" in str(caught.value.where)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ("0 0.5 0.5 0.2", "malformed-row"),
+        ("0 0.5 0.5 0.2 0.4 0.9", "malformed-row"),
+        ("cat 0.5 0.5 0.2 0.4", "malformed-row"),
+        ("2 0.5 0.5 0.2 0.4", "unknown-category"),
+        ("0.5 0.5 0.5 0.2 0.4", "unknown-category"),
+        ("0 nan 0.5 0.2 0.4", "non-finite-box"),
+        ("nan 0.5 0.5 0.2 0.4", "unknown-category"),
+        ("0 0.5 0.5 0 0.4", "degenerate-box"),
+        ("0 5 0.5 0.2 0.4", "box-outside"),
+        ("0 0.95 0.5 0.2 0.4", "box-clipped"),
+    ],
+)
+def test_a_bad_row_is_told_with_file_and_line_and_the_others_stay(row: str, kind: str, tmp_path: Path) -> None:
+    dataset = read_dataset(standard(tmp_path, f"1 0.5 0.5 0.2 0.4\n{row}\n"), split="train")
+    (finding,) = dataset.findings
+    assert finding.id == kind
+    assert dataset.samples[0].classes[0] == 1
+    if kind in ("malformed-row", "unknown-category"):
+        assert "a.txt:2" in finding.place
+
+
+def test_listed_pictures_that_are_missing_or_broken_are_told(tmp_path: Path) -> None:
+    standard(tmp_path)
+    (tmp_path / "images/train/bad.png").write_bytes(b"not a picture")
+    (tmp_path / "list.txt").write_text("images/train/a.png\nimages/train/bad.png\nimages/train/gone.png\n")
+    (tmp_path / "data.yaml").write_text(NAMES + "train: list.txt\nval: images/val\n")
+    dataset = read_dataset(tmp_path, split="train")
+    assert len(dataset) == 1
+    assert [f.id for f in dataset.findings] == ["missing-image", "unreadable-image"]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("names: [a\ntrain: x\n", "not valid YAML"),
+        ("- a\n", "not a YOLO data set"),
+        ("names: []\ntrain: images/train\n", "no classes"),
+        ("train: images/train\n", "no classes"),
+        ("names: [a, b]\nnc: 3\ntrain: images/train\n", "`nc` says 3"),
+        ("names: [a, a]\ntrain: images/train\n", "twice"),
+        ("names: {x: a}\ntrain: images/train\n", "no number"),
+        ("names: [a]\n", "names no pictures"),
+        ("names: [a]\ntrain: elsewhere\n", "not where the data set says"),
+    ],
+)
+def test_a_broken_data_yaml_is_an_error_with_place_and_remedy(yaml: str, message: str, tmp_path: Path) -> None:
+    standard(tmp_path)
+    (tmp_path / "data.yaml").write_text(yaml)
+    with pytest.raises(DataError, match=message) as caught:
+        read_dataset(tmp_path / "data.yaml", split="train")
+    assert "data.yaml" in str(caught.value.where)
+    assert caught.value.remedy
