@@ -287,9 +287,9 @@ def _best_threshold(rows: list[dict[str, Any]]) -> tuple[float | None, float | N
     truths = sum(len(row["gtIgnore"]) - int(np.sum(row["gtIgnore"])) for row in rows)
     if not truths:
         return None, None, 0
-    scores = np.concatenate([np.asarray(row["dtScores"], np.float64) for row in rows])
-    counted = ~np.concatenate([np.asarray(row["dtIgnore"][0], bool) for row in rows])
-    hits = np.concatenate([np.asarray(row["dtMatches"][0], np.float64) > 0 for row in rows])
+    scores = np.array([value for row in rows for value in row["dtScores"]], np.float64)
+    counted = ~np.array([ignored for row in rows for ignored in row["dtIgnore"][0]], bool)
+    hits = np.array([match > 0 for row in rows for match in row["dtMatches"][0]], bool)
     order = np.argsort(-scores[counted], kind="stable")
     scores, hits = scores[counted][order], hits[counted][order]
     if not hits.any():
