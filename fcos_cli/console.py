@@ -138,7 +138,7 @@ def _lines(console: Console, task: str, total: int | None, every: int | None) ->
     def update(done: int, total: int | None = None, note: str = "") -> None:
         nonlocal known, told
         known = total or known
-        step = every or (max(1, known // 10) if known else 100)
+        step = every or (math.ceil(known / 10) if known else 100)
         if done // step == told // step and (done != known or done == told):
             return
         told = done
