@@ -25,28 +25,25 @@ CHECKED_SIZES = 200  # pictures whose header is compared with the size the annot
 EXAMPLES = 3
 
 _KINDS: dict[str, tuple[Severity, str, str]] = {
-    "missing-image": ("error", "pictures named by the annotations are not on disk; left out", "restore the files"),
-    "unreadable-image": (
-        "error",
-        "pictures cannot be read; left out",
-        "replace them, or take them out of the data set",
-    ),
-    "unknown-category": ("error", "boxes of a class that the data set does not declare; dropped", "declare the class"),
-    "unknown-image": ("error", "boxes for a picture that the file does not list; dropped", "list the picture"),
-    "malformed-row": ("error", "rows that cannot be read as a box; dropped", "correct these rows"),
-    "non-finite-box": ("error", "boxes with NaN or infinite coordinates; dropped", "correct these boxes"),
-    "degenerate-box": ("warning", "boxes without width or height; dropped", "correct or remove these boxes"),
-    "box-outside": ("warning", "boxes wholly outside their picture; dropped", "check the units and the picture size"),
-    "box-clipped": ("warning", "boxes that reached over the edge by more than 1 px; clipped", "usually harmless"),
-    "duplicate-box": ("warning", "boxes given twice, same class and place; dropped once", "remove the copies"),
+    "missing-image": ("error", "pictures named by the annotations but not on disk, left out", "restore the files"),
+    "unreadable-image": ("error", "pictures that cannot be read", "replace them, or take them out of the data set"),
+    "unknown-category": ("error", "boxes of a class that the data set does not declare, dropped", "declare the class"),
+    "unknown-image": ("error", "boxes for a picture that the file does not list, dropped", "list the picture"),
+    "malformed-row": ("error", "rows that cannot be read as a box, dropped", "correct these rows"),
+    "non-finite-box": ("error", "boxes with NaN or infinite coordinates, dropped", "correct these boxes"),
+    "degenerate-box": ("warning", "boxes without width or height, dropped", "correct or remove these boxes"),
+    "box-outside": ("warning", "boxes wholly outside their picture, dropped", "check the units and the picture size"),
+    "box-clipped": ("warning", "boxes that reached over the edge by more than 1 px, clipped", "usually harmless"),
+    "duplicate-box": ("warning", "boxes given before with the same class and place, dropped", "remove the copies"),
     "size-mismatch": (
         "warning",
-        "pictures whose size, EXIF orientation applied, is not the one in the annotations",
+        f"pictures, of up to {CHECKED_SIZES} looked at, that with EXIF orientation applied are not as large as the "
+        "annotations say",
         "if width and height are swapped, the boxes were drawn on the unturned picture: turn the files or the boxes",
     ),
-    "no-label-file": ("info", "pictures without a label file; kept as pictures without objects", ""),
+    "class-not-in-table": ("warning", "boxes of classes that the given class table lacks, dropped", "check the names"),
+    "no-label-file": ("info", "pictures without a label file, kept as pictures without objects", ""),
     "ids-renumbered": ("info", "pictures numbered 1, 2, 3, … because their own ids cannot be used", ""),
-    "class-not-in-table": ("warning", "boxes of classes that the given class table lacks; dropped", "check the names"),
 }
 
 
@@ -70,7 +67,7 @@ class Notes:
             severity, message, remedy = _KINDS[kind]
             more = ", …" if self._counts[kind] > len(self._places[kind]) else ""
             place = ", ".join(self._places[kind]) + more
-            found.append(Finding(kind, severity, place, f"{self._counts[kind]} {message}", remedy))
+            found.append(Finding(kind, severity, place, f"{message}: {self._counts[kind]}", remedy))
         return found
 
 

@@ -139,7 +139,7 @@ def test_bad_objects_and_missing_pictures_are_told(tmp_path: Path) -> None:
     assert len(dataset) == 3
     found = {finding.id: finding for finding in dataset.findings}
     assert set(found) == {"malformed-row", "degenerate-box", "missing-image"}
-    assert found["malformed-row"].message.startswith("2 ")
+    assert found["malformed-row"].message.endswith(": 2")
     assert found["missing-image"].place == "gone.jpg"
 
 
