@@ -23,6 +23,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    path: str = Field("", description="the data set's folder or annotation file")
     resize: Literal["letterbox", "shortest"] = Field("letterbox", description="rule at prediction; travels with it")
     size: tuple[int, int] = Field((320, 320), description="height, width; for shortest: short side, longest side")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="set aside where the data has no val split")

@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 class Key(NamedTuple):
     """What the sampler asks for: which sample, and the seed of its augmentation."""
 
-    index: int
+    number: int
     seed: int
 
 
@@ -61,7 +61,7 @@ class TrainingSet(Dataset[Example | Unreadable]):
         return len(self.samples)
 
     def __getitem__(self, key: Key) -> Example | Unreadable:
-        sample = self.samples[key.index]
+        sample = self.samples[key.number]
         try:
             pixels = open_image(sample.image)
         except DataError as error:

@@ -56,8 +56,8 @@ class Artifact:
         model.load_state_dict(given)
         return model.eval()
 
-    def with_thresholds(self, per_class: tuple[float, ...]) -> Artifact:
-        return replace(self, class_thresholds=per_class)
+    def with_thresholds(self, threshold: float, per_class: tuple[float, ...]) -> Artifact:
+        return replace(self, threshold=threshold, class_thresholds=per_class)
 
 
 def save(path: Path, artifact: Artifact, *, half: bool = False) -> None:

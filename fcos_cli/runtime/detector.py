@@ -99,9 +99,46 @@ def to_source(raw: RawDetections, geometries: list[Geometry]) -> list[Detections
     return answers
 
 
+def default_weights() -> Path:
+    """The detector that ships in the package."""
+    return Path(__file__).resolve().parent.parent / "assets" / "default.safetensors"
+
+
+def find_artifact(model: str | Path) -> Path:
+    """The file behind what a user calls a model: a file, a run folder (its best weights), or `default`.
+
+    Raises ModelError naming what is there instead.
+    """
+    if str(model) == "default":
+        return default_weights()
+    path = Path(model)
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise ModelError(
+            "this folder holds neither best.safetensors nor last.safetensors",
+            where=path,
+            remedy="name a run folder that `fcos train` wrote, or a model file",
+        )
+    if not path.is_file():
+        raise ModelError("there is no such model", where=path, remedy="name a .safetensors file or a run folder")
+    return path
+
+
 def open_detector(model: str | Path = "default", *, score: float | None = None, device: str = "auto") -> Detector:
     """A detector from any artifact: a `.safetensors` file, a run folder, or a name from the zoo (`default`).
 
     score: lowest score to return (default: the artifact's own candidate threshold). Raises ModelError.
     """
-    raise ModelError("not written yet")
+    path = find_artifact(model)
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"{path.suffix or 'files without a suffix'} cannot be run by this version",
+            where=path,
+            remedy="use a .safetensors file",
+        )
+    from fcos_cli.model.artifact import load
+    from fcos_cli.runtime.pytorch import PyTorchDetector
+
+    return PyTorchDetector.from_artifact(load(path), name=str(model), score=score, device=device)

@@ -13,25 +13,26 @@ from fcos_cli.runtime.detector import Facts, RawDetections
 
 
 class PyTorchDetector:
-    """Runs an `Artifact` eagerly, float32, channels_last, on `device` (`auto`: CUDA where present, else CPU)."""
+    """Runs a network eagerly in float32 and channels_last. Build one from a file with `from_artifact`."""
 
-    def __init__(self, artifact: Artifact, *, name: str, score: float | None = None, device: str = "auto") -> None:
+    def __init__(self, model: FCOS, facts: Facts, *, name: str, device: torch.device) -> None:
+        self.model, self.facts, self.name, self.device = model, facts, name, device
+
+    @classmethod
+    def from_artifact(
+        cls, artifact: Artifact, *, name: str, score: float | None = None, device: str = "auto"
+    ) -> PyTorchDetector:
+        """score: lowest score to return (default: the artifact's own); device: `auto` is CUDA where present."""
+        picked = pick_device(device)
+        model = artifact.build().to(device=picked, memory_format=torch.channels_last)
         if score is not None:
-            artifact = _with_score(artifact, score)
-        self.device = pick_device(device)
-        self.model = artifact.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.name = name
-        self.facts = facts_of(artifact)
+            model.config = model.config.model_copy(update={"score_threshold": score})
+        return cls(model, facts_of(artifact), name=name, device=picked)
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
-        return detect_with(self.model, images, device=self.device)
-
-
-def detect_with(model: FCOS, images: npt.NDArray[np.uint8], *, device: torch.device) -> RawDetections:
-    """Run a network on uint8 [B, 3, H, W] and bring its detections back as numpy."""
-    with torch.inference_mode():
-        found = model.detect(torch.from_numpy(images).to(device))
-    return RawDetections(*(tensor.cpu().numpy() for tensor in found))
+        with torch.inference_mode():
+            found = self.model.detect(torch.from_numpy(images).to(self.device))
+        return RawDetections(*(tensor.cpu().numpy() for tensor in found))
 
 
 def facts_of(artifact: Artifact) -> Facts:
@@ -58,9 +59,3 @@ def pick_device(device: str) -> torch.device:
             f"device {device!r} cannot be used here ({str(error).splitlines()[0]})", remedy="--device cpu"
         ) from error
     return picked
-
-
-def _with_score(artifact: Artifact, score: float) -> Artifact:
-    from dataclasses import replace
-
-    return replace(artifact, config=artifact.config.model_copy(update={"score_threshold": score}))

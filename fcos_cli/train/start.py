@@ -1,0 +1,156 @@
+"""From what the user typed to a running training: settings, data, run folder; new, resumed, dry or demo."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcos_cli.config import Config, Origins, flatten, resolve
+from fcos_cli.console import say, table, warn
+from fcos_cli.data.doctor import examine, examine_pair
+from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.samples import Dataset, Finding
+from fcos_cli.data.shapes import write_shapes
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.model.backbone import input_facts
+from fcos_cli.train.loop import resize_rule, train
+from fcos_cli.train.show import Terminal
+from fcos_cli.train.state import Progress
+
+RUNS = Path("runs/train")
+
+DEMO: dict[str, Any] = {
+    "model": {"channels": 64, "convs": 1, "ranges": [32.0, 64.0, 128.0, 256.0]},
+    "data": {"size": [160, 160]},
+    "augment": {"crop": 0.0, "zoom_out": 0.0, "scale": [0.9, 1.1], "colour": 0.0},
+    "train": {"epochs": 8, "batch": 16, "val_every": 4, "ema": 0.98},
+}
+"""Settings of `--demo`: minutes on a CPU."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that could start."""
+
+    config: Config
+    origins: Origins
+    train: Dataset
+    val: Dataset
+
+
+def plan(
+    data: Path | None, *, file: Path | None, assignments: list[str], flags: Mapping[str, Any], base: Mapping[str, Any]
+) -> Plan:
+    """Settings and data of a new run. Raises UsageError without data, DataError for data that cannot be used."""
+    flags = {**flags, "data.path": None if data is None else str(data)}
+    config, origins = resolve(file=file, assignments=assignments, flags=flags, base=base)
+    if "model.backbone" in origins:  # another backbone's weights want other pixels than the default's
+        facts = {f"model.{key}": value for key, value in input_facts(config.model.backbone).items()}
+        absent = {key: value for key, value in facts.items() if key not in origins}
+        config, origins = resolve(file=file, assignments=assignments, flags={**flags, **absent}, base=base)
+        origins.update(dict.fromkeys(absent, f"timm's {config.model.backbone}"))
+    if not config.data.path:
+        raise UsageError(
+            "no data to train on",
+            remedy="fcos train DATA, a folder with COCO, YOLO or VOC annotations; or try fcos train --demo",
+        )
+    train_set, val_set = read_splits(config)
+    return Plan(config, origins, train_set, val_set)
+
+
+def read_splits(config: Config) -> tuple[Dataset, Dataset]:
+    """The train and the val split with one class table."""
+    path, data = Path(config.data.path), config.data
+    train_set = read_dataset(path, split="train", val_fraction=data.val_fraction, seed=data.split_seed)
+    val_set = read_dataset(path, split="val", val_fraction=data.val_fraction, seed=data.split_seed)
+    if train_set.classes != val_set.classes:
+        raise DataError("train and val have different class tables", where=path)
+    return train_set, val_set
+
+
+def begin(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
+    """Run the plan in `folder`, which must not hold a run yet."""
+    if (folder / "config.toml").exists():
+        raise UsageError(
+            "this run folder is already in use",
+            where=folder,
+            remedy=f"fcos train --resume {folder}, or choose another --name or --out",
+        )
+    tell_data(plan)
+    return folder, _run(plan, folder, resume=False)
+
+
+def resume(folder: Path, *, flags: Mapping[str, Any]) -> tuple[Path, Progress]:
+    """Go on with the run in `folder`, with the settings and data it began with; only machine flags may differ."""
+    if not (folder / "state.pt").is_file():
+        raise UsageError(
+            "there is no saved run to resume", where=folder, remedy="name a run folder that holds state.pt"
+        )
+    changed = [key for key, value in flags.items() if value is not None and key not in MACHINE]
+    if changed:
+        raise UsageError(
+            f"a resumed run keeps its settings; {', '.join(changed)} cannot change",
+            remedy=f"leave them out, or start a new run with --init {folder / 'last.safetensors'}",
+        )
+    config, origins = resolve(file=folder / "config.toml", environ={}, flags=flags)
+    train_set, val_set = read_splits(config)
+    return folder, _run(Plan(config, origins, train_set, val_set), folder, resume=True)
+
+
+MACHINE = {"train.device", "train.workers", "train.amp"}
+"""Settings that may differ between the parts of a resumed run."""
+
+
+def _run(plan: Plan, folder: Path, *, resume: bool) -> Progress:
+    listener = Terminal()
+    say(f"run folder: {folder}")
+    try:
+        return train(plan.config, plan.train, plan.val, folder=folder, resume=resume, listener=listener)
+    finally:
+        listener.close()
+
+
+def demo_data(folder: Path) -> Path:
+    """The drawn data set of `--demo`, made anew where it is not there yet."""
+    if not (folder / "val.json").is_file():
+        say(f"drawing the demo pictures into {folder}")
+        write_shapes(folder, train=800, val=100, size=160)
+    return folder
+
+
+def new_folder(name: str | None, data: Path | None) -> Path:
+    """runs/train/NAME, or the data's name with the first free number behind it."""
+    if name is not None:
+        return RUNS / name
+    stem = "run" if data is None else (data.stem if data.is_file() else data.resolve().name)
+    taken = 1
+    while (RUNS / (stem if taken == 1 else f"{stem}-{taken}")).exists():
+        taken += 1
+    return RUNS / (stem if taken == 1 else f"{stem}-{taken}")
+
+
+def tell_data(plan: Plan) -> list[Finding]:
+    """Say what will be trained on, and what is odd about it. Returns the findings."""
+    for dataset in (plan.train, plan.val):
+        boxes = sum(len(sample.boxes) for sample in dataset.samples)
+        say(f"{dataset.split}: {len(dataset)} pictures, {boxes} boxes ({dataset.format}; {dataset.origin})")
+    say(f"classes: {', '.join(plan.train.classes.names)}")
+    findings = [*examine(plan.train, rule=resize_rule(plan.config)), *examine_pair(plan.train, plan.val)]
+    for finding in findings:
+        text = f"{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
+        warn(text) if finding.severity != "info" else say(text)
+    return findings
+
+
+def tell_config(plan: Plan) -> None:
+    """Every setting with the origin of its value."""
+    rows = [
+        (key, str(value), plan.origins.get(key, "default"))
+        for key, value in flatten(plan.config.model_dump(mode="json")).items()
+    ]
+    table(("setting", "value", "from"), rows, title="settings")
+    steps = max(1, math.floor(len(plan.train) / plan.config.train.batch))
+    say(f"{plan.config.train.epochs} epochs of {steps} steps of {plan.config.train.batch} pictures")
