@@ -66,7 +66,7 @@ def find(path: Path) -> CocoSource | None:
         return (
             CocoSource(path.parent, {_split_name(path, path.parent): path}) if path.suffix.lower() == ".json" else None
         )
-    files = sorted({*path.glob("*.json"), *path.glob("*/*.json")})
+    files = sorted({*path.glob("[!.]*.json"), *path.glob("[!.]*/[!.]*.json")})
     files = [file for file in files if not file.name.startswith(_OTHER_TASKS) and _looks_like_coco(file)]
     files = [file for file in files if file.name.startswith("instances_")] or files
     named = defaultdict(list)

@@ -148,7 +148,9 @@ class FileIndex:
     def pictures(self, folder: Path) -> dict[str, str]:
         """Stem → file name of the pictures in a folder, sorted; empty where there is no such folder."""
         if folder not in self._stems:
-            names = (name for name in self._names(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+            names = (
+                name for name in self._names(folder) if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            )
             self._stems[folder] = {Path(name).stem: name for name in names}
         return self._stems[folder]
 

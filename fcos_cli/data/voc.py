@@ -21,6 +21,7 @@ from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 
+_XML = "[!.]*.xml"  # not the `._` twins that archives made on a Mac carry
 _LISTS = ("train", "val", "trainval", "test")
 
 
@@ -56,7 +57,7 @@ class VocSource:
 
     def classes(self, splits: Sequence[str]) -> ClassTable:
         folders = [self.annotations] if self.annotations else list(self.splits.values())
-        files = [file for folder in folders for file in sorted(folder.glob("*.xml"))]
+        files = [file for folder in folders for file in sorted(folder.glob(_XML))]
         names = sorted({thing.name for file in files for thing in self._annotation(file).things})
         if not names:
             raise DataError("no XML file has an object, so there are no classes", where=self.root, remedy="label some")
@@ -102,9 +103,13 @@ class VocSource:
         """The XML files of a split, sorted; a list may name some that do not exist."""
         place = self.splits[split]
         if place.is_dir():
-            return sorted(place.glob("*.xml"))
+            return sorted(place.glob(_XML))
         folder = self.annotations or place.parent
-        entries = [line.split()[0] for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+        entries = [
+            line.split()[0]
+            for line in place.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            if line.strip()
+        ]
         stems = (
             entry[: -len(s)] if (s := Path(entry).suffix).lower() in IMAGE_SUFFIXES else entry for entry in entries
         )
@@ -119,8 +124,9 @@ class VocSource:
         self, file: Path, annotation: Annotation, number: int, index: FileIndex, notes: Notes
     ) -> Picture | None:
         # The XML's own name comes first: `filename` is often left over from before the files were renamed.
-        folders = [self.root / name for name in ("JPEGImages", "images", "Images", "img")]
-        folders += [file.parent, file.parent.parent / "images", self.root]
+        bases = dict.fromkeys((self.root, file.parent.parent))
+        folders = [base / name for base in bases for name in ("JPEGImages", "images", "Images", "img")]
+        folders += [file.parent, self.root]
         found = [folder / name for folder in folders if (name := index.pictures(folder).get(file.stem))]
         said = PurePosixPath(annotation.filename.replace("\\", "/")).name
         found += [folder / said for folder in folders if said and folder / said in index]
@@ -157,7 +163,7 @@ def _annotations_of(base: Path) -> Path | None:
     if not base.is_dir():
         return None
     folders = [base / name for name in ("Annotations", "annotations", "xmls", "xml")]
-    return next((folder for folder in folders if folder.is_dir() and next(folder.glob("*.xml"), None)), None)
+    return next((folder for folder in folders if folder.is_dir() and next(folder.glob(_XML), None)), None)
 
 
 def _with_lists(base: Path) -> VocSource:
@@ -177,7 +183,7 @@ def _beside_pictures(path: Path) -> VocSource | None:
 
 
 def _has_annotation(folder: Path) -> bool:
-    first = next(iter(sorted(folder.glob("*.xml"))), None)
+    first = next(iter(sorted(folder.glob(_XML))), None)
     return first is not None and b"<annotation" in first.read_bytes()[:4096]
 
 

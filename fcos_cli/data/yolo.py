@@ -86,9 +86,9 @@ class YoloSource:
                 remedy=f"correct the path of `{split}` in the data.yaml",
             )
         if place.is_dir():
-            yield from (file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            yield from (file for file in place.rglob("[!.]*") if file.suffix.lower() in IMAGE_SUFFIXES)
         else:
-            for line in place.read_text(encoding="utf-8").splitlines():
+            for line in place.read_text(encoding="utf-8-sig", errors="replace").splitlines():
                 if line.strip():
                     yield _resolve(line.strip(), place.parent, self.root) or place.parent / line.strip()
 
@@ -108,7 +108,7 @@ def find(path: Path) -> YoloSource | None:
 def _from_yaml(file: Path) -> YoloSource:
     try:
         # BaseLoader keeps every scalar a text: a class called `no` or `1e3` stays what was written.
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         raise DataError(
@@ -166,7 +166,7 @@ def _from_folders(path: Path) -> YoloSource | None:
             where=path,
             remedy="write a data.yaml with `names`, `train` and `val`, or a classes.txt with one name per line",
         )
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
     names = _names({"names": [line for line in lines if line]}, file)
     layouts = ("images/{}", "{}/images")
     places = {split: path / layout.format(split) for layout in layouts for split in _SPLITS}
@@ -203,7 +203,7 @@ def _boxes(
 ) -> list[tuple[int, tuple[float, float, float, float]]]:
     """(class index, xyxy as shares of the picture) per usable row."""
     found = []
-    for number, line in enumerate(label.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(label.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -183,3 +183,13 @@ def test_a_broken_data_yaml_is_an_error_with_place_and_remedy(yaml: str, message
         read_dataset(tmp_path / "data.yaml", split="train")
     assert "data.yaml" in str(caught.value.where)
     assert caught.value.remedy
+
+
+def test_byte_order_marks_and_hidden_twins_do_no_harm(tmp_path: Path) -> None:
+    standard(tmp_path)
+    for file in (tmp_path / "data.yaml", tmp_path / "labels/train/a.txt"):
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+    (tmp_path / "images/train/._a.png").write_bytes(b"resource fork")
+    dataset = read_dataset(tmp_path, split="train")
+    assert [len(s.boxes) for s in dataset.samples] == [1]
+    assert dataset.findings == []

@@ -1,0 +1,71 @@
+"""Tidying: whatever a reader hands over, the Samples that come out keep their promise."""
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcos_cli.data.records import FileIndex, Notes, Picture, Rows, samples
+
+PICTURES = [Picture(Path("a.png"), 7, 100, 50), Picture(Path("b.png"), 9, 10, 10)]
+
+
+def test_boxes_go_to_their_pictures_in_the_order_they_came() -> None:
+    rows = Rows.of([(1, (0, 0, 5, 5), 0, False), (0, (1, 1, 2, 2), 1, True), (1, (2, 2, 4, 4), 2, False)])
+    first, second = samples(PICTURES, rows, notes := Notes())
+    assert first.boxes.tolist() == [[1, 1, 2, 2]]
+    assert first.ignore.tolist() == [True]
+    assert second.classes.tolist() == [0, 2]
+    assert second.areas.tolist() == [25, 4]
+    assert notes.findings() == []
+
+
+def test_no_boxes_at_all_leaves_pictures_without_objects() -> None:
+    for sample in samples(PICTURES, Rows.of([]), Notes()):
+        assert sample.boxes.shape == (0, 4)
+        assert (sample.boxes.dtype, sample.classes.dtype) == (np.float32, np.int64)
+        assert (sample.ignore.dtype, sample.areas.dtype) == (np.bool_, np.float64)
+
+
+def test_no_pictures_make_no_samples() -> None:
+    assert samples([], Rows.of([]), Notes()) == []
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.tuples(*[st.floats(-200, 200, width=32) | st.sampled_from([np.nan, np.inf, 1e300])] * 4),
+            st.integers(0, 3),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_every_box_is_kept_valid_or_counted(rows) -> None:
+    notes = Notes()
+    result = samples(PICTURES, Rows.of(rows), notes)
+    kept = 0
+    for picture, sample in zip(PICTURES, result, strict=True):
+        kept += len(sample.boxes)
+        assert np.isfinite(sample.boxes).all()
+        assert (sample.boxes >= 0).all()
+        assert (sample.boxes[:, 2:] > sample.boxes[:, :2]).all()
+        assert (sample.boxes[:, 2:] <= [picture.width, picture.height]).all()
+        assert (sample.areas > 0).all()
+        assert sample.boxes.dtype == np.float32
+        assert len(sample.boxes) == len(sample.classes) == len(sample.ignore) == len(sample.areas)
+    dropped = sum(int(f.message.rpartition(": ")[2]) for f in notes.findings() if f.id != "box-clipped")
+    assert kept + dropped == len(rows)
+
+
+def test_a_file_index_knows_files_and_pictures_by_stem(tmp_path: Path) -> None:
+    for name in ("a.JPG", "a.xml", "._a.jpg", "b.txt"):
+        (tmp_path / name).touch()
+    index = FileIndex()
+    assert tmp_path / "a.xml" in index
+    assert tmp_path / "c.xml" not in index
+    assert tmp_path / "none" / "c.xml" not in index
+    assert index.pictures(tmp_path) == {"a": "a.JPG"}
+    assert index.pictures(tmp_path / "none") == {}
