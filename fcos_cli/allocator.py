@@ -17,4 +17,4 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL("libc.so.6").mallopt
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # numbers of malloc.h
     settings = ((m_mmap_threshold, 1 << 30), (m_trim_threshold, 2**31 - 1), (m_top_pad, 256 << 20))
-    return all([mallopt(option, value) == 1 for option, value in settings])
+    return bool(sum(mallopt(option, value) for option, value in settings) == len(settings))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from fcos_cli import __version__
 from fcos_cli.errors import FcosError
+
+if TYPE_CHECKING:
+    from fcos_cli.evaluate.coco import Evaluator
 
 app = typer.Typer(
     name="fcos",
@@ -44,7 +47,7 @@ def main() -> None:
         sys.exit(0)
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 (Typer's callback form)
+def _version(value: bool) -> None:
     if value:
         typer.echo(f"fcos-cli {__version__}")
         raise typer.Exit
@@ -52,8 +55,8 @@ def _version(value: bool) -> None:  # noqa: FBT001 (Typer's callback form)
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,  # noqa: FBT002
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,  # noqa: FBT002
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     pass
 
@@ -81,11 +84,9 @@ def train(
     workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of order, augmentation and new weights.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Train on a small drawn data set, minutes on a CPU.")] = False,  # noqa: FBT002
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check data and settings, train nothing.")
-    ] = False,  # noqa: FBT002
-    as_json: Json = False,  # noqa: FBT002
+    demo: Annotated[bool, typer.Option("--demo", help="Train on a small drawn data set, minutes on a CPU.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data and settings, train nothing.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a detector on DATA; writes a run folder with the best and the last weights."""
     from fcos_cli.allocator import keep_freed_memory
@@ -136,7 +137,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
     device: DeviceFlag = None,
-    as_json: Json = False,  # noqa: FBT002
+    as_json: Json = False,
 ) -> None:
     """COCO's 12 numbers of MODEL on DATA, per class AP, AP50 and best threshold."""
     from fcos_cli.allocator import keep_freed_memory
@@ -151,20 +152,20 @@ def evaluate(
         raise UsageError(f"unknown evaluator {evaluator!r}", where="--evaluator", remedy="use hotcoco or pycocotools")
     detector = open_detector(model, score=score, device=device or "auto")
     dataset = read_dataset(data, split=split)
-    show(detector, dataset, evaluator=evaluator, batch=batch, limit=limit, as_json=as_json)
+    show(detector, dataset, evaluator=cast("Evaluator", evaluator), batch=batch, limit=limit, as_json=as_json)
 
 
 @app.command()
 def predict(
     sources: Annotated[list[str], typer.Argument(help="Pictures, folders, 'glob*' patterns, .txt lists of paths.")],
     model: Annotated[str, typer.Option(help="A .safetensors file, a run folder, or `default`.")] = "default",
-    viz: Annotated[bool, typer.Option("--viz", help="Write pictures with boxes into --out.")] = False,  # noqa: FBT002
+    viz: Annotated[bool, typer.Option("--viz", help="Write pictures with boxes into --out.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("predictions"),
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score shown; default: the model's own per class.")
     ] = None,
-    as_json: Json = False,  # noqa: FBT002
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON line per picture on stdout.")] = False,  # noqa: FBT002
+    as_json: Json = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON line per picture on stdout.")] = False,
     save: Annotated[
         list[Path] | None, typer.Option(help="Also write to a file: .json, .jsonl, .csv, or .coco.json for COCO.")
     ] = None,
@@ -176,8 +177,8 @@ def predict(
 
     keep_freed_memory()
     from fcos_cli.errors import UsageError
-    from fcos_cli.runtime.detector import open_detector
     from fcos_cli.runtime.deliver import deliver
+    from fcos_cli.runtime.detector import open_detector
     from fcos_cli.runtime.sources import expand
 
     if as_json and jsonl:
@@ -197,11 +198,11 @@ def predict(
 
 
 @app.command()
-def info(model: Model = "default", as_json: Json = False) -> None:  # noqa: FBT002
+def info(model: Model = "default", as_json: Json = False) -> None:
     """What a model file says of itself: classes, input, thresholds, conventions, provenance."""
     from fcos_cli.model.artifact import load
-    from fcos_cli.runtime.detector import find_artifact
     from fcos_cli.runtime.describe import describe
+    from fcos_cli.runtime.detector import find_artifact
 
     path = find_artifact(model)
     describe(load(path), path=path, as_json=as_json)

@@ -1,13 +1,13 @@
 """The exception tree. Each error says what happened, where, and what to do, and knows its exit code.
 
-    FcosError            1  something failed at run time
-    ├── UsageError       2  a flag, a config key or a combination of them is wrong
-    ├── DataError        3  pictures or annotations cannot be used
-    ├── ModelError       4  a model file or its weights cannot be used
-    ├── ParityError      5  an exported model answers differently from its reference
-    ├── MissingExtra     1  an optional dependency is not installed
-    ├── Interrupted    130  Ctrl-C
-    └── Stopped        143  SIGTERM, after the state was saved
+FcosError            1  something failed at run time
+├── UsageError       2  a flag, a config key or a combination of them is wrong
+├── DataError        3  pictures or annotations cannot be used
+├── ModelError       4  a model file or its weights cannot be used
+├── ParityError      5  an exported model answers differently from its reference
+├── MissingExtra     1  an optional dependency is not installed
+├── Interrupted    130  Ctrl-C
+└── Stopped        143  SIGTERM, after the state was saved
 """
 
 from __future__ import annotations

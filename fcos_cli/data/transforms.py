@@ -55,7 +55,7 @@ class Augmentation:
         image uint8 [3, H, W], boxes in its pixels, boxes that left the picture dropped."""
         example = {
             "image": tv_tensors.Image(image),
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(image.shape[-2:])),  # type: ignore[call-overload]
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(image.shape[-2:])),
             "classes": classes,
             "ignore": ignore,
         }
@@ -64,7 +64,7 @@ class Augmentation:
         return plain(out["image"], Tensor), plain(out["boxes"], Tensor).float(), out["classes"], out["ignore"]
 
 
-class _ShrinkTo(v2.Transform):
+class _ShrinkTo(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
     """Halve the work on large photographs: nothing downstream needs more than `longest` pixels a side."""
 
     def __init__(self, longest: int) -> None:

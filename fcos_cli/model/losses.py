@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +58,7 @@ def class_terms(logits: Tensor, classes: Tensor, *, kind: ClassLoss) -> Tensor:
     """Loss of each point [B, P], summed over C independent yes/no questions. logits [B, P, C], classes [B, P]."""
     truth = F.one_hot(classes + 1, logits.shape[-1] + 1)[..., 1:].to(logits.dtype)
     if kind == "focal":
-        return sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2.0).sum(-1)
+        return cast(Tensor, sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2.0)).sum(-1)
     return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(-1)
 
 
@@ -75,7 +75,7 @@ def box_terms(predicted: Tensor, truth: Tensor, points: Points, *, kind: BoxLoss
         return -iou(predicted, truth).clamp(min=1e-6).log()
     # distances are boxes around a common point: (-l, -t, r, b)
     sign = predicted.new_tensor([-1.0, -1.0, 1.0, 1.0])
-    return generalized_box_iou_loss(predicted * sign, truth * sign, reduction="none")
+    return cast(Tensor, generalized_box_iou_loss(predicted * sign, truth * sign, reduction="none"))
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from fcos_cli.errors import UsageError
+from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detections
-from fcos_cli.runtime.writers import replacing
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]

@@ -24,7 +24,7 @@ class PyTorchDetector:
     ) -> PyTorchDetector:
         """score: lowest score to return (default: the artifact's own); device: `auto` is CUDA where present."""
         picked = pick_device(device)
-        model = artifact.build().to(device=picked, memory_format=torch.channels_last)
+        model = artifact.build().to(picked).to(memory_format=torch.channels_last)
         if score is not None:
             model.config = model.config.model_copy(update={"score_threshold": score})
         return cls(model, facts_of(artifact), name=name, device=picked)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from fcos_cli.model.artifact import write_atomically
+from fcos_cli.files import replacing
 
 Row = dict[str, Any]
 
@@ -46,7 +46,8 @@ class MetricsFile:
         if resume_at and path.is_file():
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [row for row in rows if row["step"] <= resume_at]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        with replacing(path) as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
         self.path = path
         self.board = _tensorboard(path.parent)
 
@@ -68,7 +69,7 @@ def _tensorboard(folder: Path) -> Any:
         return None
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
 
 
 class Meter:

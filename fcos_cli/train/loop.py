@@ -1,4 +1,4 @@
-"""The training loop, top to bottom: build the parts, run epochs, validate, keep the best; stop and go on at any step."""
+"""The training loop, top to bottom: build the parts, run epochs, validate, keep the best; stop and go on anywhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.transforms import Augmentation
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.evaluate.coco import CocoResult, evaluate
-from fcos_cli.model.artifact import Artifact, save, write_atomically
+from fcos_cli.files import replacing
+from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.losses import losses
 from fcos_cli.model.targets import Truth, assign
@@ -109,7 +110,7 @@ def _building(
     """All parts of a run, new or as they were saved."""
     device = pick_device(config.train.device)
     model, origin = build_initial(config, train_set.classes)
-    model.to(device=device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     if config.data.drop_empty:
         train_set = _without_empty(train_set)
     if len(train_set) == 0:
@@ -129,7 +130,8 @@ def _building(
     progress = load_state(folder / "state.pt", parts, data_hash=data_hash) if resume else Progress()
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "config.toml", to_toml(config).encode())
+        with replacing(folder / "config.toml") as file:
+            file.write(to_toml(config))
     run = Run(
         config=config,
         train=train_set,
@@ -233,7 +235,7 @@ def _step(run: Run, batch: Batch) -> dict[str, float] | None:
             remedy="lower --lr, or look at these pictures and their boxes; the last saved state is kept",
         )
     parts.optimizer.zero_grad(set_to_none=True)
-    parts.scaler.scale(total).backward()
+    parts.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
     parts.scaler.unscale_(parts.optimizer)
     norm = nn.utils.clip_grad_norm_(parts.model.parameters(), config.clip)
     parts.scaler.step(parts.optimizer)

@@ -138,7 +138,7 @@ def tell_data(plan: Plan) -> list[Finding]:
         boxes = sum(len(sample.boxes) for sample in dataset.samples)
         say(f"{dataset.split}: {len(dataset)} pictures, {boxes} boxes ({dataset.format}; {dataset.origin})")
     say(f"classes: {', '.join(plan.train.classes.names)}")
-    findings = [*examine(plan.train, rule=resize_rule(plan.config)), *examine_pair(plan.train, plan.val)]
+    findings = [*examine(plan.train, resize=resize_rule(plan.config)), *examine_pair(plan.train, plan.val)]
     for finding in findings:
         text = f"{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
         warn(text) if finding.severity != "info" else say(text)

@@ -3,7 +3,6 @@ powers."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from fcos_cli.errors import DataError
-from fcos_cli.model.artifact import write_atomically
+from fcos_cli.files import replacing
 from fcos_cli.model.fcos import FCOS
 
 STATE_VERSION = 1
@@ -57,9 +56,8 @@ def save_state(path: Path, parts: Parts, progress: Progress, *, data_hash: str) 
         "scaler": parts.scaler.state_dict(),
         "torch_rng": torch.get_rng_state(),
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    with replacing(path, binary=True) as file:
+        torch.save(content, file)
 
 
 def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
@@ -73,7 +71,9 @@ def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
             remedy="start a new run; best.safetensors and last.safetensors of this one are still good (--init)",
         ) from error
     if content["version"] != STATE_VERSION:
-        raise DataError("the saved state is of another version of fcos", where=path, remedy="finish it with that version")
+        raise DataError(
+            "the saved state is of another version of fcos", where=path, remedy="finish it with that version"
+        )
     if content["data_hash"] != data_hash:
         raise DataError(
             "the training data is not what this run started with",

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.models.detection.fcos import FCOS as TorchvisionFCOS
+from torchvision.models.detection import fcos as torchvision_fcos
 
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import Points, all_points
@@ -22,7 +22,9 @@ def points_of(side: int, *, offset: float = 0.5) -> Points:
     return all_points(sizes, STRIDES, offset=offset)
 
 
-def truth_of(boxes: Sequence[Sequence[float]], classes: Sequence[int] | None = None, ignore: Sequence[bool] = ()) -> Truth:
+def truth_of(
+    boxes: Sequence[Sequence[float]], classes: Sequence[int] | None = None, ignore: Sequence[bool] = ()
+) -> Truth:
     n = len(boxes)
     return Truth(
         torch.tensor(boxes, dtype=torch.float32).reshape(1, n, 4),
@@ -86,13 +88,13 @@ def test_equal_areas_go_to_the_first_box() -> None:
 def test_areas_that_differ_by_one_square_pixel_are_told_apart() -> None:
     large = [0.0, 0.0, 250.0, 250.0]
     smaller = [0.0, 0.0, 250.0, 249.996]  # torchvision's float32 1e8 - area cannot see this
-    points, targets = run(truth_of([large, smaller]), radius=0.0)
+    _, targets = run(truth_of([large, smaller]), radius=0.0)
     positive = targets.classes >= 0
     assert bool((targets.box[positive] == 1).all())
 
 
 @pytest.mark.parametrize(("ends", "levels"), [("half-open", [8]), ("closed", [8, 16]), ("open", [])])
-def test_a_longest_distance_of_exactly_64_belongs_to_the_level_the_convention_says(ends: str, levels: list[int]) -> None:
+def test_a_longest_distance_of_exactly_64_belongs_where_the_convention_says(ends: str, levels: list[int]) -> None:
     # from (56, 56) of stride 16 and (60, 60) of stride 8 … a box whose longest distance is 64 from both
     found = []
     for stride, x in ((8, 60.0), (16, 56.0)):
@@ -180,7 +182,7 @@ def torchvision_targets(points: Points, boxes: Tensor) -> Tensor:
 
     size = (points.stride / 2)[:, None]
     anchors = torch.cat((points.xy - size, points.xy + size), 1)
-    oracle = TorchvisionFCOS.__new__(TorchvisionFCOS)
+    oracle = torchvision_fcos.FCOS.__new__(torchvision_fcos.FCOS)
     torch.nn.Module.__init__(oracle)
     oracle.center_sampling_radius = 1.5
     oracle.head = Head()
