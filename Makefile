@@ -1,0 +1,36 @@
+# make demo   find objects in two photos with the detector that ships in the package
+# make test   ruff, mypy and the tests
+# Both make a virtual environment in .venv first; PYTHON=python3.12 make test chooses another Python (3.11 or newer).
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format clean
+
+demo: .venv/.installed
+	$(BIN)/fcos predict examples/photos --viz --out predictions
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable .
+	touch $@
+
+.venv/.installed-dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable ".[dev]"
+	touch $@ .venv/.installed
+
+clean:
+	rm -rf .venv build dist predictions .mypy_cache .ruff_cache .pytest_cache
