@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -166,7 +167,7 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     return repr(value)
@@ -190,5 +191,7 @@ def _explain(error: ValidationError, origins: Origins) -> UsageError:
     """Pydantic's first complaint as one of ours."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-    where = f"{key} ({origins[key]})" if key in origins else key
+    # a rule between several settings is told at their section: blame those of it that somebody set
+    blamed = [k for k in origins if k == key or k.startswith(f"{key}.")]
+    where = ", ".join(f"{k} ({origins[k]})" for k in blamed) or key
     return UsageError(f"{first['msg']}, but got {first['input']!r}"[:300], where=where)
