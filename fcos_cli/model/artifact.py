@@ -102,24 +102,29 @@ def load(path: Path) -> Artifact:
 
 def _from_metadata(path: Path, metadata: dict[str, str], weights: dict[str, Tensor]) -> Artifact:
     try:
-        facts = {key: json.loads(metadata[key]) for key in ("format_version", "model", "conventions", "classes")}
-        geometry, thresholds = json.loads(metadata["geometry"]), json.loads(metadata["thresholds"])
-        if facts["format_version"] > FORMAT_VERSION:
+        version = json.loads(metadata["format_version"])
+        if version > FORMAT_VERSION:  # first of all: a newer file may lack or mean anything else
             raise ModelError(
-                f"the file has format version {facts['format_version']}, this program knows up to {FORMAT_VERSION}",
+                f"the file has format version {version}, this program knows up to {FORMAT_VERSION}",
                 where=path,
                 remedy="pip install --upgrade fcos-cli",
             )
-        per_class = thresholds["per_class"]
+        facts = {key: json.loads(metadata[key]) for key in ("model", "conventions", "classes")}
+        geometry, thresholds = json.loads(metadata["geometry"]), json.loads(metadata["thresholds"])
+        per_class, classes = thresholds["per_class"], ClassTable.from_json(facts["classes"])
+        if not isinstance(geometry, dict) or (per_class is not None and len(per_class) != len(classes)):
+            raise ValueError("geometry is not a table, or there is not one threshold per class")
         return Artifact(
             weights=weights,
             config=ModelConfig.model_validate({**facts["model"], "conventions": facts["conventions"]}),
-            classes=ClassTable.from_json(facts["classes"]),
+            classes=classes,
             geometry=geometry,
             threshold=float(thresholds["global"]),
             class_thresholds=None if per_class is None else tuple(float(v) for v in per_class),
             provenance=json.loads(metadata.get("provenance", "{}")),
         )
+    except ModelError as error:  # the class table's own
+        raise ModelError(error.what, where=path, remedy=error.remedy) from error
     except KeyError as error:
         raise ModelError(
             f"the file lacks the fact {error}",

@@ -1,0 +1,50 @@
+"""A network of a tenth of a million weights, for tests that need a real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.conventions import Conventions
+from fcos_cli.model.fcos import FCOS
+
+CLASSES = ClassTable(("circle", "square", "triangle"), (1, 2, 3))
+
+SHAPE: dict[str, Any] = {
+    "backbone": "test_efficientnet",
+    "channels": 16,
+    "groups": 4,
+    "convs": 1,
+    "ranges": (16.0, 32.0, 64.0, 128.0),
+    "candidates": 50,
+}
+
+
+def tiny_config(*, conventions: Conventions | None = None, **changes: Any) -> ModelConfig:
+    return ModelConfig(**{**SHAPE, "conventions": conventions or Conventions(), **changes})
+
+
+def tiny_model(*, classes: int = 3, seed: int = 0, conventions: Conventions | None = None, **changes: Any) -> FCOS:
+    """The network in eval mode; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FCOS(tiny_config(conventions=conventions, **changes), classes=classes).eval()
+
+
+def tiny_artifact(**changes: Any) -> Artifact:
+    """An untrained detector of three shapes at 64 × 64; everything it finds has a score near 0.07."""
+    model = tiny_model()
+    facts: dict[str, Any] = {
+        "weights": model.state_dict(),
+        "config": model.config,
+        "classes": CLASSES,
+        "geometry": ResizeRule("letterbox", (64, 64)).to_json(),
+        "threshold": 0.06,
+        "provenance": {"data": {"name": "shapes"}, "epoch": 3},
+    }
+    return Artifact(**{**facts, **changes})
