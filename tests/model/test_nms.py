@@ -1,0 +1,174 @@
+"""NMS: cases on paper, then exactness far from the origin, then torchvision's operator as oracle."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import nms as torchvision_nms
+
+from fcos_cli.model.decode import Candidates
+from fcos_cli.model.nms import BatchDetections, keep_mask, suppress
+
+Row = tuple[Sequence[float], float, int]
+"""box, score, class"""
+
+
+def candidates_of(*pictures: Sequence[Row]) -> Candidates:
+    """Padded to the fullest picture with places of score 0."""
+    most = max(len(rows) for rows in pictures)
+    padded = [[*rows, *[([0, 0, 0, 0], 0.0, 0)] * (most - len(rows))] for rows in pictures]
+    return Candidates(
+        torch.tensor([[row[0] for row in rows] for rows in padded], dtype=torch.float32).reshape(-1, most, 4),
+        torch.tensor([[row[1] for row in rows] for rows in padded], dtype=torch.float32).reshape(-1, most),
+        torch.tensor([[row[2] for row in rows] for rows in padded], dtype=torch.int64).reshape(-1, most),
+    )
+
+
+def scores_left(*pictures: Sequence[Row], iou: float = 0.5, most: int = 100) -> list[list[float]]:
+    left = suppress(candidates_of(*pictures), iou=iou, max_detections=most)
+    return [
+        [round(v, 4) for v in left.scores[i, : int(count)].tolist()] for i, count in enumerate(left.counts.tolist())
+    ]
+
+
+def test_of_two_boxes_that_overlap_by_more_than_the_threshold_the_better_stays() -> None:
+    # 10 × 10 each, shifted by 2: 80 shared of 120, IoU 2/3
+    rows = [([0, 0, 10, 10], 0.5, 0), ([2, 0, 12, 10], 0.9, 0)]
+    assert scores_left(rows, iou=0.66) == [[0.9]]
+    assert scores_left(rows, iou=0.67) == [[0.9, 0.5]]
+
+
+def test_an_overlap_of_exactly_the_threshold_is_not_more_than_it() -> None:
+    rows = [([0, 0, 10, 10], 0.9, 0), ([0, 0, 10, 5], 0.8, 0)]  # IoU 0.5, exact in binary
+    assert scores_left(rows, iou=0.5) == [[0.9, 0.8]]
+
+
+def test_another_class_in_the_same_place_survives() -> None:
+    assert scores_left([([0, 0, 10, 10], 0.9, 0), ([0, 0, 10, 10], 0.8, 1)]) == [[0.9, 0.8]]
+
+
+def test_another_picture_survives() -> None:
+    row = ([0, 0, 10, 10], 0.9, 0)
+    assert scores_left([row], [row]) == [[0.9], [0.9]]
+
+
+def test_a_box_that_went_takes_no_other_with_it() -> None:
+    # A takes B, B would have taken C, but A and C hardly touch
+    chain = [([0, 0, 10, 10], 0.9, 0), ([3, 0, 13, 10], 0.8, 0), ([6, 0, 16, 10], 0.7, 0)]
+    assert scores_left(chain, iou=0.5) == [[0.9, 0.7]]
+
+
+def test_nothing_in_gives_nothing_out() -> None:
+    left = suppress(candidates_of([([1, 1, 2, 2], 0.0, 1)], []), iou=0.5, max_detections=5)
+    assert left.counts.tolist() == [0, 0]
+    assert left.classes.tolist() == [[-1], [-1]]
+    assert float(left.boxes.abs().sum() + left.scores.sum()) == 0
+    none = Candidates(torch.zeros(2, 0, 4), torch.zeros(2, 0), torch.zeros(2, 0, dtype=torch.int64))
+    assert suppress(none, iou=0.5, max_detections=5).counts.tolist() == [0, 0]
+
+
+def test_empty_places_are_neither_kept_nor_do_they_push_others_out() -> None:
+    left = suppress(
+        candidates_of([([0, 0, 10, 10], 0.0, 0), ([0, 0, 10, 10], 0.3, 0)], [([0, 0, 10, 10], 0.0, 0)]),
+        iou=0.5,
+        max_detections=2,
+    )
+    assert left.counts.tolist() == [1, 0]
+    assert left.classes.tolist() == [[0, -1], [-1, -1]]
+    assert left.boxes[0].tolist() == [[0, 0, 10, 10], [0, 0, 0, 0]]
+
+
+def test_of_equal_scores_the_earlier_comes_first_and_stays() -> None:
+    apart = [([20 * i, 0, 20 * i + 10, 10], 0.5, i % 3) for i in range(50)]
+    left = suppress(candidates_of(apart), iou=0.5, max_detections=30)
+    assert left.boxes[0, :, 0].tolist() == [20 * i for i in range(30)]
+    together = [([0.1 * i, 0, 10 + 0.1 * i, 10], 0.5, 0) for i in range(20)]
+    left = suppress(candidates_of(together), iou=0.5, max_detections=30)
+    assert left.counts.tolist() == [1]
+    assert left.boxes[0, 0].tolist() == [0, 0, 10, 10]
+
+
+def test_the_best_are_kept_when_there_are_too_many() -> None:
+    rows = [([20 * i, 0, 20 * i + 10, 10], score, 0) for i, score in enumerate((0.2, 0.9, 0.4, 0.7))]
+    assert scores_left(rows, most=2) == [[0.9, 0.7]]
+
+
+def test_boxes_come_out_as_they_went_in() -> None:
+    box = [1000.123, 0.456, 1100.789, 7.125]
+    left = suppress(candidates_of([(box, 0.5, 79)]), iou=0.5, max_detections=1)
+    assert torch.equal(left.boxes[0, 0], torch.tensor(box))
+
+
+def test_a_box_without_area_overlaps_nothing() -> None:
+    rows = [([5, 5, 5, 5], 0.9, 0), ([5, 5, 5, 5], 0.8, 0), ([0, 0, 10, 10], 0.7, 0)]
+    assert scores_left(rows) == [[0.9, 0.8, 0.7]]
+
+
+@pytest.mark.parametrize("index", [0, 1, 40, 79])
+@pytest.mark.parametrize(("shift", "count"), [(24.999, 1), (25.001, 2)])
+def test_a_decision_close_to_the_threshold_does_not_depend_on_the_class(index: int, shift: float, count: int) -> None:
+    # 100 px wide, shifted by 25: IoU 75/125 = 0.6. A thousandth of a pixel decides; an offset of 79 · 1334 in float32
+    # would round it away.
+    x = 1100.0
+    rows = [([x, 700, x + 100, 720], 0.9, index), ([x + shift, 700, x + 100 + shift, 720], 0.8, index)]
+    others = [([x, 700, 1333, 720], 0.5 + i / 1000, i) for i in range(80) if i != index]
+    mask = keep_mask(candidates_of([*rows, *others]), iou=0.6)
+    assert int(mask[0, :2].sum()) == count
+    assert int(mask[0, 2:].sum()) == 79
+
+
+def oracle(candidates: Candidates, iou: float) -> list[list[int]]:
+    """Kept places per picture, by torchvision's operator class by class in float64."""
+    kept = []
+    for boxes, scores, classes in zip(*candidates, strict=True):
+        places: list[int] = []
+        for index in classes.unique().tolist():
+            own = ((classes == index) & (scores > 0)).nonzero()[:, 0]
+            places += own[torchvision_nms(boxes[own].double(), scores[own].double(), iou)].tolist()
+        kept.append(sorted(places))
+    return kept
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_torchvision_keeps_the_same_boxes_class_by_class(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.rand(3, 400, 2, generator=generator) * 1000
+    boxes = torch.cat((low, low + 20 + torch.rand(3, 400, 2, generator=generator) * 300), 2)
+    scores = torch.rand(3, 400, generator=generator)
+    scores = scores.where(scores > 0.1, 0)
+    candidates = Candidates(boxes, scores, torch.randint(0, 4, (3, 400), generator=generator))
+    mask = keep_mask(candidates, iou=0.5)
+    assert [row.nonzero()[:, 0].tolist() for row in mask] == oracle(candidates, 0.5)
+    assert 10 < int(mask.sum()) < int((scores > 0).sum())
+
+
+corner = st.integers(0, 12)
+row = st.tuples(corner, corner, st.integers(1, 8), st.integers(1, 8), st.integers(0, 4), st.integers(0, 1))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(row, min_size=1, max_size=12), st.sampled_from([0.3, 0.5, 0.7]))
+def test_what_is_left_is_sorted_spread_out_and_covers_what_went(rows: list[tuple[int, ...]], iou: float) -> None:
+    given_ = candidates_of([([x, y, x + w, y + h], score / 4, index) for x, y, w, h, score, index in rows])
+    left: BatchDetections = suppress(given_, iou=iou, max_detections=100)
+    count = int(left.counts[0])
+    boxes, scores, classes = left.boxes[0, :count], left.scores[0, :count], left.classes[0, :count]
+    assert bool((scores[1:] <= scores[:-1]).all())
+    overlap = overlaps(boxes, boxes) * (classes[:, None] == classes)
+    assert bool((overlap.fill_diagonal_(0) <= iou).all())
+    for box, score, index in zip(*(part[0] for part in given_), strict=True):
+        if score > 0:  # it stayed, or a box at least as good of its class covers it
+            better = (scores >= score) & (classes == index)
+            covered = overlaps(box[None].double(), boxes[better].double()) > iou
+            assert bool(covered.any()) or bool((boxes[better] == box).all(1).any())
+
+
+def overlaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """IoU [N, M] in float64."""
+    a, b = a.double(), b.double()
+    low, high = torch.maximum(a[:, None, :2], b[None, :, :2]), torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (a, b)]
+    return shared / (areas[0][:, None] + areas[1] - shared)
