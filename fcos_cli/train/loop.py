@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -186,7 +187,7 @@ def _epoch(run: Run, progress: Progress) -> None:
                 meter = Meter()
         if any_process(bool(run.stop), device=run.device):
             _save(run, progress)
-            raise run.stop.error(remedy=f"go on with: fcos train --resume {run.folder}")
+            raise run.stop.error(remedy=_remedy(run))
         if time.monotonic() - saved > 60 * run.config.train.save_minutes:
             _save(run, progress)
             saved = time.monotonic()
@@ -275,7 +276,7 @@ def _validate(run: Run, progress: Progress) -> None:
         facts = Facts(classes=run.train.classes, resize=resize_rule(run.config))
         detector = PyTorchDetector(model.eval(), facts, name="last", device=run.device)
         started = time.monotonic()
-        result = evaluate(detector, run.val, on_progress=run.listener.validating)
+        result = evaluate(detector, run.val, on_progress=partial(_watch, run))
         row: Row = {
             "kind": "val",
             "step": progress.step,
@@ -294,6 +295,17 @@ def _validate(run: Run, progress: Progress) -> None:
         run.listener.validated({**row, "best": better})
     if run.world.size > 1:
         torch.distributed.barrier()
+
+
+def _watch(run: Run, done: int, total: int) -> None:
+    """A validation can take minutes: a request to stop is heard in it too. The state was saved before it."""
+    run.listener.validating(done, total)
+    if run.stop:
+        raise run.stop.error(remedy=_remedy(run))
+
+
+def _remedy(run: Run) -> str:
+    return f"go on with: fcos train --resume {run.folder}"
 
 
 def _averaged(run: Run) -> FCOS:
