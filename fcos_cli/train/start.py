@@ -16,7 +16,8 @@ from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.shapes import write_shapes
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import input_facts
-from fcos_cli.train.loop import resize_rule, train
+from fcos_cli.train.loop import train
+from fcos_cli.train.run import resize_rule
 from fcos_cli.train.show import Terminal
 from fcos_cli.train.state import Progress
 

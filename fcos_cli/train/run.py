@@ -1,0 +1,151 @@
+"""A run: what stays the same from its first step to its last, built new or brought back to where it was saved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from fcos_cli.config import Config, to_toml
+from fcos_cli.data.dataset import batches_per_epoch
+from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.errors import DataError, FcosError
+from fcos_cli.files import replacing
+from fcos_cli.runtime.pytorch import pick_device
+from fcos_cli.train.distributed import World
+from fcos_cli.train.initial import build_initial
+from fcos_cli.train.log import Listener, MetricsFile, Silent
+from fcos_cli.train.recipe import Precision, build_average, build_optimizer, build_schedule, pick_precision
+from fcos_cli.train.signals import StopRequest
+from fcos_cli.train.state import Parts, Progress, load_state, save_state
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same from the first step of a run to its last."""
+
+    config: Config
+    train: Dataset
+    val: Dataset
+    folder: Path
+    parts: Parts
+    network: nn.Module
+    precision: Precision
+    world: World
+    device: torch.device
+    origin: str
+    data_hash: str
+    metrics: MetricsFile | None
+    listener: Listener
+    stop: StopRequest
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return batches_per_epoch(len(self.train), batch=self.config.train.batch, world=self.world.size)
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.config.train.epochs
+
+    def save(self, progress: Progress) -> None:
+        """Write state.pt (the main process does)."""
+        if self.world.main:
+            save_state(self.folder / "state.pt", self.parts, progress, data_hash=self.data_hash)
+
+    def stopped(self) -> FcosError:
+        """The exception for a request to stop."""
+        return self.stop.error(remedy=f"go on with: fcos train --resume {self.folder}")
+
+
+@contextmanager
+def building(
+    config: Config,
+    train_set: Dataset,
+    val_set: Dataset,
+    folder: Path,
+    world: World,
+    listener: Listener,
+    stop: StopRequest,
+    *,
+    resume: bool,
+) -> Iterator[tuple[Run, Progress]]:
+    """All parts of a run, new or as they were saved."""
+    device = pick_device(config.train.device)
+    model, origin = build_initial(config, train_set.classes)
+    model.to(device).to(memory_format=torch.channels_last)
+    if config.data.drop_empty:
+        train_set = without_empty(train_set)
+    if len(train_set) == 0:
+        raise DataError("no picture is left to train on", where=train_set.source)
+    batch = config.train.batch
+    optimizer = build_optimizer(model, config.train, pictures=batch * world.size)
+    steps = batches_per_epoch(len(train_set), batch=batch, world=world.size) * config.train.epochs
+    precision = pick_precision(config.train, device)
+    parts = Parts(
+        model=model,
+        average=build_average(model, config.train),
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, steps=steps, warmup=config.train.warmup),
+        scaler=GradScaler(device.type, enabled=precision.scaled),
+    )
+    data_hash = fingerprint(train_set)
+    progress = load_state(folder / "state.pt", parts, data_hash=data_hash) if resume else Progress()
+    if world.main:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "config.toml") as file:
+            file.write(to_toml(config))
+    run = Run(
+        config=config,
+        train=train_set,
+        val=val_set,
+        folder=folder,
+        parts=parts,
+        network=model if world.size == 1 else DistributedDataParallel(model),
+        precision=precision,
+        world=world,
+        device=device,
+        origin=origin,
+        data_hash=data_hash,
+        metrics=MetricsFile(folder / "metrics.jsonl", resume_at=progress.step) if world.main else None,
+        listener=listener if world.main else Silent(),
+        stop=stop,
+    )
+    run.listener.note(f"starting from {origin}")
+    if precision.note:
+        run.listener.note(precision.note)
+    try:
+        yield run, progress
+    finally:
+        if run.metrics is not None:
+            run.metrics.close()
+
+
+def resize_rule(config: Config) -> ResizeRule:
+    return ResizeRule(mode=config.data.resize, size=config.data.size)
+
+
+def without_empty(dataset: Dataset) -> Dataset:
+    return replace(dataset, samples=[s for s in dataset.samples if len(s.boxes)])
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A hash of what is learned from: file names, boxes, classes, in order. Not of the pictures' bytes."""
+    digest = hashlib.sha256()
+
+    def add(sample: Sample) -> None:
+        digest.update(sample.image.name.encode())
+        for array in (sample.boxes, sample.classes, sample.ignore):
+            digest.update(array.tobytes())
+
+    for sample in dataset.samples:
+        add(sample)
+    digest.update(repr((dataset.classes.names, dataset.classes.ids)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,85 @@
+"""Validation: COCO numbers of the averaged weights; the last and the best of them as artifacts."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import cast
+
+import torch
+
+from fcos_cli import __version__
+from fcos_cli.evaluate.coco import CocoResult, evaluate
+from fcos_cli.model.artifact import Artifact, save
+from fcos_cli.model.fcos import FCOS
+from fcos_cli.runtime.detector import Facts
+from fcos_cli.runtime.pytorch import PyTorchDetector
+from fcos_cli.train.log import Row
+from fcos_cli.train.run import Run, resize_rule
+from fcos_cli.train.state import Progress
+
+
+def validate(run: Run, progress: Progress) -> None:
+    """COCO numbers of the averaged weights on val; keeps `last`, and `best` where AP is the highest so far."""
+    if run.world.main:
+        model = _averaged(run)
+        facts = Facts(classes=run.train.classes, resize=resize_rule(run.config))
+        detector = PyTorchDetector(model.eval(), facts, name="last", device=run.device)
+        started = time.monotonic()
+        result = evaluate(detector, run.val, on_progress=partial(_watch, run))
+        row: Row = {
+            "kind": "val",
+            "step": progress.step,
+            "epoch": progress.epoch + 1,
+            **{name: round(value, 5) for name, value in result.metrics.items()},
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        better = result.metrics["AP"] >= progress.best
+        artifact = _artifact(run, model, result, progress)
+        save(run.folder / "last.safetensors", artifact)
+        if better:
+            progress.best, progress.best_epoch = result.metrics["AP"], progress.epoch
+            save(run.folder / "best.safetensors", artifact)
+        if run.metrics is not None:
+            run.metrics.add(row)
+        run.listener.validated({**row, "best": better})
+    if run.world.size > 1:
+        torch.distributed.barrier()
+
+
+def _watch(run: Run, done: int, total: int) -> None:
+    """A validation can take minutes: a request to stop is heard in it too. The state was saved before it."""
+    run.listener.validating(done, total)
+    if run.stop:
+        raise run.stopped()
+
+
+def _averaged(run: Run) -> FCOS:
+    return run.parts.model if run.parts.average is None else cast(FCOS, run.parts.average.module)
+
+
+def _artifact(run: Run, model: FCOS, result: CocoResult, progress: Progress) -> Artifact:
+    """The weights with everything a user of them has to know."""
+    artifact = Artifact(
+        weights=dict(model.state_dict()),
+        config=run.config.model,
+        classes=run.train.classes,
+        geometry=resize_rule(run.config).to_json(),
+        provenance={
+            "fcos_cli": __version__,
+            "torch": torch.__version__,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "data": {"name": run.train.source.name, "pictures": len(run.train), "sha256": run.data_hash},
+            "initial_weights": run.origin,
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "metrics": {name: round(value, 4) for name, value in result.metrics.items()},
+        },
+    )
+    found = [row.best_threshold for row in result.per_class if row.best_threshold is not None]
+    if not found:
+        return artifact
+    middle = sum(found) / len(found)
+    per_class = tuple(middle if row.best_threshold is None else row.best_threshold for row in result.per_class)
+    return artifact.with_thresholds(middle, per_class)
