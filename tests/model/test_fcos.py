@@ -1,0 +1,207 @@
+"""FCOS as a whole: pixels in, raw outputs and detections out; torchvision's network as oracle."""
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models import detection
+
+from fcos_cli.errors import UsageError
+from fcos_cli.model.backbone import input_facts
+from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.conventions import Conventions
+from fcos_cli.model.fcos import FCOS
+from fcos_cli.model.head import RawOutputs
+from tests.tiny import tiny_model
+
+TORCHVISION = ModelConfig(
+    backbone="resnet50",
+    channels=256,
+    convs=4,
+    backbone_norm_eps=0.0,
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    conventions=Conventions(point_offset=0.0),
+)
+
+
+def pixels(height: int = 64, width: int = 96, *, batch: int = 2, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def flat(raw: RawOutputs) -> list[Tensor]:
+    return [level for part in raw for level in part]
+
+
+def theirs() -> detection.FCOS:
+    model: detection.FCOS = detection.fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
+    return model.eval()
+
+
+def test_keys_and_shapes_of_the_resnet50_model_are_torchvisions() -> None:
+    with torch.device("meta"):
+        ours, oracle = FCOS(TORCHVISION, classes=91), theirs()
+    wanted = {k: v.shape for k, v in oracle.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert {k: v.shape for k, v in ours.state_dict().items()} == wanted
+
+
+def test_torchvisions_weights_give_torchvisions_outputs() -> None:
+    torch.manual_seed(0)
+    oracle = theirs()
+    with torch.device("meta"):
+        ours = FCOS(TORCHVISION, classes=91)
+    ours = ours.to_empty(device="cpu").eval()
+    ours.mean.copy_(torch.tensor(TORCHVISION.mean).view(1, 3, 1, 1))
+    ours.std.copy_(torch.tensor(TORCHVISION.std).view(1, 3, 1, 1))
+    loaded = ours.load_state_dict(oracle.state_dict(), strict=False)
+    assert loaded.missing_keys == []
+    assert all(key.endswith("num_batches_tracked") for key in loaded.unexpected_keys)
+
+    images = pixels(64, 96, batch=1)
+    with torch.inference_mode():
+        raw = ours(images)
+        normalised = oracle.transform.normalize(images[0] / 255)[None]
+        outputs = oracle.head(list(oracle.backbone(normalised).values()))
+    cls, ltrb, ctr = raw.flat()
+    strides = torch.cat([torch.full((h * w,), s) for (h, w), s in zip(raw.sizes(), STRIDES, strict=True)])
+    torch.testing.assert_close(cls, outputs["cls_logits"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ltrb / strides[:, None], outputs["bbox_regression"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ctr, outputs["bbox_ctrness"][..., 0], rtol=1e-4, atol=1e-4)
+
+
+def test_bytes_and_floats_give_the_same_outputs() -> None:
+    model = tiny_model()
+    with torch.inference_mode():
+        for a, b in zip(flat(model(pixels())), flat(model(pixels().float())), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_normalisation_lives_in_the_network() -> None:
+    plain = tiny_model(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    whitened = tiny_model(mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0))
+    images = pixels().float()
+    by_hand = (images - torch.tensor([10.0, 20, 30]).view(3, 1, 1)) / torch.tensor([2.0, 4, 8]).view(3, 1, 1)
+    with torch.inference_mode():
+        for a, b in zip(flat(whitened(images)), flat(plain(by_hand)), strict=True):
+            torch.testing.assert_close(a, b)
+    assert not {"mean", "std"} & plain.state_dict().keys()
+
+
+def test_a_picture_gets_in_a_batch_what_it_gets_alone() -> None:
+    model, images = tiny_model(), pixels(batch=3)
+    with torch.inference_mode():
+        together, alone = model(images), model(images[1:2])
+    for a, b in zip(flat(together), flat(alone), strict=True):
+        torch.testing.assert_close(a[1:2], b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "resnet18",
+        "resnet50",
+        "resnet101",
+        "resnext50_32x4d",
+        "mobilenetv2_100",
+        "mobilenetv3_large_100",
+        "mobilenetv4_conv_small",
+        "efficientnet_lite0",
+        "efficientnet_b0",
+        "regnetx_004",
+        "regnety_004",
+        "convnext_tiny",
+        "dla34",
+        "hrnet_w18",
+        "hgnetv2_b0",
+        "repvgg_a0",
+        "test_efficientnet",
+        "test_resnet.r160_in1k",
+    ],
+)
+def test_backbones_by_name_give_five_levels_with_strides_8_to_128(backbone: str) -> None:
+    height, width = 192, 96
+    with torch.device("meta"):  # shapes only: even the largest builds in a blink
+        model = FCOS(ModelConfig(backbone=backbone, channels=32, convs=1), classes=2)
+        raw = model(torch.zeros(1, 3, height, width))
+    assert raw.sizes() == [(-(-height // s), -(-width // s)) for s in STRIDES]
+    assert {level.shape[1] for level in raw.cls} == {2}
+
+
+def test_an_input_that_no_stride_divides_is_covered_to_its_edge() -> None:
+    with torch.inference_mode():
+        raw = tiny_model()(pixels(72, 200))
+    assert raw.sizes() == [(9, 25), (5, 13), (3, 7), (2, 4), (1, 2)]
+    assert all(bool(torch.isfinite(level).all()) for level in flat(raw))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [("resnet5o", "resnet50"), ("vit_small_patch16_224", "strides 8, 16 and 32"), ("nonsense_9", "timm")],
+)
+def test_a_backbone_that_cannot_be_used_is_a_usage_error(wrong: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told) as caught:
+        FCOS(ModelConfig(backbone=wrong), classes=2)
+    assert wrong in caught.value.what
+    assert caught.value.where == "model.backbone"
+
+
+@pytest.mark.parametrize("norm", ["frozen", "trained"])
+def test_the_backbones_statistics_move_only_where_the_config_says(norm: str) -> None:
+    model = tiny_model(backbone_norm=norm).train()
+    statistics = {k: v.clone() for k, v in model.state_dict().items() if "body" in k and "running" in k}
+    assert len(statistics) > 10
+    model(pixels())
+    moved = [k for k, v in statistics.items() if not torch.equal(v, model.state_dict()[k])]
+    assert bool(moved) == (norm == "trained")
+
+
+def test_the_epsilon_of_the_backbones_norm_is_the_configs() -> None:
+    for frozen in ("frozen", "trained"):
+        model = tiny_model(backbone_norm=frozen, backbone_norm_eps=0.25)
+        found = {module.eps for module in model.backbone.body.modules() if "BatchNorm" in type(module).__name__}
+        assert found == {0.25}
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = tiny_model(conventions=Conventions(scales=True)).train()
+    sum(level.sum() for level in flat(model(pixels()))).backward()  # type: ignore[union-attr]
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_points_belong_to_the_outputs() -> None:
+    model = tiny_model(conventions=Conventions(point_offset=0.0))
+    with torch.inference_mode():
+        raw = model(pixels())
+        points = model.points(raw)
+    assert len(points.xy) == raw.flat()[0].shape[1]
+    assert points.xy[:2].tolist() == [[0, 0], [8, 0]]
+
+
+def test_detections_are_the_outputs_decoded_and_thinned_out() -> None:
+    model = tiny_model(max_detections=7)
+    with torch.inference_mode():
+        found = model.detect(pixels())
+        again = model.post_process(model(pixels()), height=64, width=96)
+    assert found.boxes.shape == (2, 7, 4)
+    assert found.counts.tolist() == [7, 7]
+    assert bool((found.boxes[..., 0::2] <= 96).all())
+    assert bool((found.boxes[..., 1::2] <= 64).all())
+    for a, b in zip(found, again, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_threshold_that_nothing_reaches_gives_no_detection() -> None:
+    with torch.inference_mode():
+        found = tiny_model(score_threshold=0.9).detect(pixels())
+    assert found.counts.tolist() == [0, 0]
+    assert bool((found.classes == -1).all())
+
+
+def test_the_pixels_a_backbone_wants_come_with_its_name() -> None:
+    assert input_facts("efficientnet_lite0") == {}
+    facts = input_facts("resnet50")
+    assert facts["mean"] == pytest.approx((123.675, 116.28, 103.53))
+    assert facts["std"] == pytest.approx((58.395, 57.12, 57.375))
+    assert facts["backbone_norm_eps"] == 0
+    ModelConfig(backbone="resnet50", **facts)

@@ -1,0 +1,161 @@
+"""Head: the same weights for every level, and switches that do what their names say."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fcos_cli.model.config import STRIDES
+from fcos_cli.model.conventions import Conventions
+from fcos_cli.model.head import Head, RawOutputs
+from tests.tiny import tiny_config
+
+SIZES = [(8, 6), (4, 3), (2, 2), (1, 1), (1, 1)]
+
+
+def head_of(*, classes: int = 3, seed: int = 0, norm: str = "group", convs: int = 1, **switches: object) -> Head:
+    torch.manual_seed(seed)
+    config = tiny_config(conventions=Conventions(**switches), norm=norm, convs=convs)  # type: ignore[arg-type]
+    return Head(config, classes).eval()
+
+
+def features(seed: int = 1, batch: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, 16, h, w, generator=generator) * 5 for h, w in SIZES]
+
+
+def branch_says(head: Head, value: float) -> None:
+    """Make the box branch answer `value` everywhere."""
+    nn.init.zeros_(head.regression_head.bbox_reg.weight)
+    nn.init.constant_(head.regression_head.bbox_reg.bias, value)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def answer(head: Head) -> RawOutputs:
+    raw: RawOutputs = head(features())
+    return raw
+
+
+def test_each_level_gets_logits_distances_and_centerness_of_its_size() -> None:
+    raw = answer(head_of(classes=7))
+    assert [tuple(level.shape) for level in raw.cls] == [(2, 7, h, w) for h, w in SIZES]
+    assert [tuple(level.shape) for level in raw.ltrb] == [(2, 4, h, w) for h, w in SIZES]
+    assert [tuple(level.shape) for level in raw.ctr] == [(2, 1, h, w) for h, w in SIZES]
+    assert raw.sizes() == SIZES
+
+
+def test_relu_distances_are_the_branch_times_the_stride() -> None:
+    head = head_of()
+    branch_says(head, 1.5)
+    assert [level.unique().tolist() for level in answer(head).ltrb] == [[1.5 * stride] for stride in STRIDES]
+    branch_says(head, -1.5)
+    assert all(float(level.abs().max()) == 0 for level in answer(head).ltrb)
+
+
+def test_plain_pixel_distances_know_no_stride() -> None:
+    head = head_of(stride_normalised=False)
+    branch_says(head, 1.5)
+    assert [level.unique().tolist() for level in answer(head).ltrb] == [[1.5]] * 5
+
+
+def test_exp_distances_are_positive_even_where_the_branch_is_negative() -> None:
+    head = head_of(activation="exp", stride_normalised=False)
+    branch_says(head, -2.0)
+    for level in answer(head).ltrb:
+        assert level.unique().tolist() == pytest.approx([math.exp(-2)])
+
+
+def test_a_scale_multiplies_its_level_before_the_activation() -> None:
+    head = head_of(scales=True, activation="exp", stride_normalised=False)
+    assert [scale.item() for scale in head.regression_head.scales] == [1.0] * 5
+    branch_says(head, 2.0)
+    with torch.no_grad():
+        head.regression_head.scales[1].fill_(0.5)
+    assert [float(level.max()) for level in answer(head).ltrb] == pytest.approx(
+        [math.exp(2), math.e, *[math.exp(2)] * 3]
+    )
+
+
+def test_without_scales_there_are_no_such_weights() -> None:
+    assert not [key for key in head_of().state_dict() if "scales" in key]
+    assert len([key for key in head_of(scales=True).state_dict() if "scales" in key]) == 5
+
+
+def test_centerness_sits_on_the_tower_the_convention_names() -> None:
+    raws = {}
+    for place in ("box", "class"):
+        head = head_of(centerness_on=place)
+        before = answer(head).ctr[0]
+        with torch.no_grad():
+            head.regression_head.conv[0].weight.mul_(-1)
+        raws[place] = torch.equal(answer(head).ctr[0], before)
+    assert raws == {"box": False, "class": True}
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [{"activation": "exp"}, {"stride_normalised": False}, {"centerness_on": "class"}],
+    ids=lambda switch: next(iter(switch)),
+)
+def test_a_switch_changes_what_the_same_weights_say(switch: dict[str, object]) -> None:
+    plain, switched = head_of(), head_of(**switch)
+    assert plain.state_dict().keys() == switched.state_dict().keys()
+    switched.load_state_dict(plain.state_dict())
+    a, b = answer(plain), answer(switched)
+    different = ["ctr"] if "centerness_on" in switch else ["ltrb"]
+    for part in RawOutputs._fields:
+        same = all(torch.equal(x, y) for x, y in zip(getattr(a, part), getattr(b, part), strict=True))
+        assert same == (part not in different)
+
+
+@pytest.mark.parametrize("activation", ["relu", "exp"])
+def test_distances_are_never_negative(activation: str) -> None:
+    for seed in range(3):
+        assert all(bool((level >= 0).all()) for level in answer(head_of(activation=activation, seed=seed)).ltrb)
+
+
+def test_the_same_weights_serve_every_level() -> None:
+    head = head_of(stride_normalised=False)
+    feature = features()[0]
+    with torch.no_grad():
+        raw = head([feature] * 5)
+    for level in range(1, 5):
+        assert torch.equal(raw.cls[level], raw.cls[0])
+        assert torch.equal(raw.ltrb[level], raw.ltrb[0])
+        assert torch.equal(raw.ctr[level], raw.ctr[0])
+
+
+def test_a_new_head_believes_in_every_class_by_one_percent() -> None:
+    logits = torch.cat([level.flatten() for level in answer(head_of()).cls])
+    assert float(logits.sigmoid().mean()) == pytest.approx(0.01, rel=0.1)
+    assert float(head_of().state_dict()["regression_head.bbox_ctrness.bias"]) == 0
+
+
+def test_towers_are_as_deep_and_normalised_as_the_config_says() -> None:
+    for norm, kind in (("group", nn.GroupNorm), ("batch", nn.BatchNorm2d)):
+        head = head_of(norm=norm, convs=3)
+        for tower in (head.classification_head.conv, head.regression_head.conv):
+            assert [type(layer) for layer in tower] == [nn.Conv2d, kind, nn.ReLU] * 3
+    groups = [layer.num_groups for layer in head_of().modules() if isinstance(layer, nn.GroupNorm)]
+    assert groups == [4, 4]
+
+
+def test_flat_puts_all_points_side_by_side_row_by_row_in_float32() -> None:
+    raw = RawOutputs(*([level.half() for level in part] for part in answer(head_of())))
+    cls, ltrb, ctr = raw.flat()
+    points = sum(h * w for h, w in SIZES)
+    assert (cls.shape, ltrb.shape, ctr.shape) == ((2, points, 3), (2, points, 4), (2, points))
+    assert {cls.dtype, ltrb.dtype, ctr.dtype} == {torch.float32}
+    row, column = 5, 2  # of the first level, 6 wide
+    assert torch.equal(cls[1, row * 6 + column], raw.cls[0][1, :, row, column].float())
+    assert torch.equal(ltrb[1, 48 + 3 * 3 + 1], raw.ltrb[1][1, :, 3, 1].float())
+    assert torch.equal(ctr[0, -1], raw.ctr[4][0, 0, 0, 0].float())
+
+
+def test_distances_are_float32_whatever_the_body_runs_in() -> None:
+    head = head_of()
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        raw = head(features())
+    assert {level.dtype for level in raw.cls} == {torch.bfloat16}
+    assert {level.dtype for level in raw.ltrb} == {torch.float32}
