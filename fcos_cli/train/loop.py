@@ -46,12 +46,10 @@ def train(
                     _epoch(run, progress)
                     progress.pending_validation = True
                     run.save(progress)
-                if (
-                    progress.epoch % config.train.val_every == config.train.val_every - 1
-                    or progress.epoch == config.train.epochs - 1
-                ):
+                done = progress.epoch + 1
+                if done % config.train.val_every == 0 or done == config.train.epochs:
                     validate(run, progress)
-                progress.epoch, progress.step_in_epoch, progress.pending_validation = progress.epoch + 1, 0, False
+                progress.epoch, progress.step_in_epoch, progress.pending_validation = done, 0, False
                 run.save(progress)
         return progress
 
