@@ -35,12 +35,12 @@ class Augmentation:
         sanitize = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_per_box)
         self.pipeline = v2.Compose(
             [
-                _ShrinkTo(2 * max(size)),
+                _Bound(2 * max(size)),
                 v2.RandomZoomOut(fill=fills, side_range=(1.0, zoom_out_max), p=zoom_out),
                 v2.RandomApply([v2.RandomIoUCrop(min_scale=0.4, trials=20)], p=crop),
                 sanitize,
                 v2.RandomHorizontalFlip(flip),
-                v2.ScaleJitter((height, width), scale_range=scale, antialias=True),
+                _ScaleJitter((height, width), scale),
                 v2.RandomCrop((height, width), pad_if_needed=True, fill=fills),
                 v2.ClampBoundingBoxes(),
                 sanitize,
@@ -64,8 +64,11 @@ class Augmentation:
         return plain(out["image"], Tensor), plain(out["boxes"], Tensor).float(), out["classes"], out["ignore"]
 
 
-class _ShrinkTo(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
-    """Halve the work on large photographs: nothing downstream needs more than `longest` pixels a side."""
+class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
+    """Halve the work on large photographs: nothing downstream needs more than `longest` pixels a side.
+
+    Sides of 1 or 2 pixels become 3: the IoU crop cannot halve them.
+    """
 
     def __init__(self, longest: int) -> None:
         super().__init__()
@@ -73,10 +76,30 @@ class _ShrinkTo(v2.Transform):  # type: ignore[misc]  # torchvision ships no typ
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         height, width = v2.functional.get_size(inpt)
-        factor = self.longest / max(height, width)
-        if factor >= 1:
-            return inpt
-        return v2.functional.resize(inpt, [max(1, round(height * factor)), max(1, round(width * factor))])
+        factor = min(1.0, self.longest / max(height, width))
+        bound = [max(3, round(height * factor)), max(3, round(width * factor))]
+        return inpt if bound == [height, width] else v2.functional.resize(inpt, bound)
+
+
+class _ScaleJitter(v2.Transform):  # type: ignore[misc]
+    """Fit the picture into `size` = (height, width), times a random factor of `scale`; no side becomes 0 pixels.
+
+    torchvision's own takes `size` for (width, height), and comes to 0 pixels for a panorama of 2000 × 3.
+    """
+
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.size, self.scale = size, scale
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        sides = v2.functional.get_size(flat_inputs[0])
+        low, high = self.scale
+        factor = min(wanted / side for wanted, side in zip(self.size, sides, strict=True))
+        factor *= low + float(torch.rand(1)) * (high - low)
+        return {"size": [max(1, int(side * factor)) for side in sides]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return v2.functional.resize(inpt, params["size"])
 
 
 def _per_box(example: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,191 @@
+"""Training data: which example comes when depends on seed and epoch only, and a bad file costs its place only."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from fcos_cli.data.dataset import (
+    Batch,
+    EpochBatches,
+    Example,
+    Key,
+    TrainingSet,
+    Unreadable,
+    batches_per_epoch,
+    collate,
+)
+from fcos_cli.data.samples import Sample
+from fcos_cli.data.transforms import Augmentation
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Six pictures with 0…5 boxes; the last box of each is a crowd."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    listed = []
+    for number in range(6):
+        path = folder / f"{number}.png"
+        Image.fromarray(rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(path)
+        low = rng.integers(0, 30, (number, 2))
+        listed.append(
+            Sample(
+                image=path,
+                image_id=number,
+                width=70,
+                height=50,
+                boxes=np.hstack([low, low + 18]).astype(np.float32),
+                classes=np.arange(number, dtype=np.int64),
+                ignore=np.arange(number) == number - 1,
+                areas=np.full(number, 324.0),
+            )
+        )
+    return listed
+
+
+def augmentation() -> Augmentation:
+    return Augmentation(size=(64, 64), flip=0.5, crop=0.5, zoom_out=0.5, zoom_out_max=1.5, scale=(0.8, 1.2), colour=0.5)
+
+
+@pytest.fixture(scope="module")
+def training(samples: list[Sample]) -> TrainingSet:
+    return TrainingSet(samples, augmentation())
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    tensors = zip((a.images, *a.truth), (b.images, *b.truth), strict=True)
+    return a.names == b.names and all(torch.equal(x, y) for x, y in tensors)
+
+
+def numbers(batches: EpochBatches) -> list[int]:
+    return [key.number for batch in batches for key in batch]
+
+
+def test_an_example_is_a_picture_of_network_size_with_its_boxes_and_its_name(training: TrainingSet) -> None:
+    example = training[Key(3, 0)]
+    assert isinstance(example, Example)
+    assert example.image.shape == (3, 64, 64)
+    assert example.image.dtype == torch.uint8
+    assert len(example.boxes) == len(example.classes) == len(example.ignore) <= 3
+    assert example.name.endswith("3.png")
+
+
+def test_the_same_key_gives_the_same_example_whatever_came_before(training: TrainingSet) -> None:
+    first = training[Key(4, 123)]
+    torch.manual_seed(99)
+    torch.rand(7)
+    training[Key(1, 5)]
+    again = training[Key(4, 123)]
+    assert all(torch.equal(a, b) for a, b in zip(first[:4], again[:4], strict=True))
+    other = training[Key(4, 124)]
+    assert not torch.equal(first[0], other[0])
+
+
+def test_making_an_example_leaves_the_callers_randomness_alone(training: TrainingSet) -> None:
+    before = torch.get_rng_state()
+    training[Key(2, 7)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork, from Python 3.12 on
+def test_loader_processes_make_the_very_batches_that_this_one_makes(training: TrainingSet) -> None:
+    keys = EpochBatches(6, batch=2, seed=1, epoch=0)
+    here = [collate([training[key] for key in batch]) for batch in keys]
+    there = list(DataLoader(training, batch_sampler=keys, collate_fn=collate, num_workers=2))
+    assert len(here) == len(there) == 3
+    assert all(equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_the_order_depends_on_seed_and_epoch_only() -> None:
+    def order(*, seed: int, epoch: int) -> list[list[Key]]:
+        return list(EpochBatches(20, batch=5, seed=seed, epoch=epoch))
+
+    torch.manual_seed(0)
+    np.random.seed(0)
+    one = order(seed=1, epoch=2)
+    torch.manual_seed(5)
+    assert order(seed=1, epoch=2) == one
+    assert order(seed=2, epoch=2) != one
+    assert order(seed=1, epoch=3) != one
+
+
+def test_every_picture_comes_once_an_epoch_each_time_with_a_new_seed() -> None:
+    epochs = [EpochBatches(12, batch=4, seed=0, epoch=epoch) for epoch in (0, 1)]
+    assert [sorted(numbers(epoch)) for epoch in epochs] == [list(range(12))] * 2
+    seeds = [{key.seed for batch in epoch for key in batch} for epoch in epochs]
+    assert len(seeds[0]) == len(seeds[1]) == 12
+    assert not seeds[0] & seeds[1]
+
+
+def test_skipping_continues_where_the_run_stopped() -> None:
+    whole = list(EpochBatches(23, batch=4, seed=3, epoch=1))
+    for skip in range(len(whole) + 1):
+        assert list(EpochBatches(23, batch=4, seed=3, epoch=1, skip=skip)) == whole[skip:]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 4))
+def test_ranks_share_the_pictures_without_overlap_in_equally_many_steps(count: int, batch: int, world: int) -> None:
+    ranks = [EpochBatches(count, batch=batch, seed=0, epoch=0, rank=rank, world=world) for rank in range(world)]
+    steps = batches_per_epoch(count, batch=batch, world=world)
+    assert [len(rank) for rank in ranks] == [steps] * world
+    together = [number for rank in ranks for number in numbers(rank)]
+    assert len(set(together)) == len(together)
+    if count >= world * batch:
+        assert all(len(part) == batch for rank in ranks for part in rank)
+        assert len(together) == steps * world * batch
+
+
+def test_a_set_smaller_than_a_batch_is_one_smaller_step() -> None:
+    (only,) = EpochBatches(3, batch=8, seed=0, epoch=0)
+    assert len(only) == 3
+
+
+def test_truth_is_padded_to_the_fullest_picture_with_class_minus_one(training: TrainingSet) -> None:
+    still = TrainingSet(
+        training.samples,
+        Augmentation(size=(50, 70), flip=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0),
+    )
+    batch = collate([still[Key(number, 0)] for number in (0, 3, 1)])
+    assert batch.images.shape == (3, 3, 50, 70)
+    assert batch.truth.boxes.shape == (3, 3, 4)
+    assert batch.truth.classes.tolist() == [[-1, -1, -1], [0, 1, 2], [0, -1, -1]]
+    assert batch.truth.ignore.tolist() == [[False] * 3, [False, False, True], [True, False, False]]
+    assert torch.equal(batch.truth.boxes[1], torch.from_numpy(training.samples[3].boxes))
+    assert [Path(name).name for name in batch.names] == ["0.png", "3.png", "1.png"]
+
+
+def test_a_batch_without_any_box_has_truth_of_width_zero(training: TrainingSet) -> None:
+    batch = collate([training[Key(0, seed)] for seed in range(2)])
+    assert batch.truth.boxes.shape == (2, 0, 4)
+    assert batch.truth.classes.shape == batch.truth.ignore.shape == (2, 0)
+    assert (batch.truth.classes.dtype, batch.truth.ignore.dtype) == (torch.int64, torch.bool)
+
+
+def test_an_unreadable_picture_is_left_out_and_named(samples: list[Sample], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a picture")
+    gone = tmp_path / "gone.jpg"
+    some = [samples[1], *(Sample(p, 9, 70, 50, *_no_boxes()) for p in (broken, gone)), samples[2]]
+    training = TrainingSet(some, augmentation())
+    assert isinstance(training[Key(1, 0)], Unreadable)
+    batch = collate([training[Key(number, 0)] for number in range(4)])
+    assert len(batch.images) == len(batch.truth.boxes) == 2
+    assert [Path(name).name for name in batch.names] == ["1.png", "2.png"]
+    assert [any(str(path) in error for error in batch.unreadable) for path in (broken, gone)] == [True, True]
+
+
+def test_a_batch_of_nothing_but_unreadable_pictures_is_empty() -> None:
+    batch = collate([Unreadable("a"), Unreadable("b")])
+    assert (len(batch.images), len(batch.truth.boxes), batch.names) == (0, 0, [])
+    assert batch.unreadable == ["a", "b"]
+
+
+def _no_boxes() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0)

@@ -1,0 +1,179 @@
+"""Augmentation: coloured rectangles on grey show whether the boxes still fit after every change."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fcos_cli.data.transforms import Augmentation
+
+COLOURS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
+GREY = 114
+STILL: dict[str, Any] = {
+    "flip": 0.0,
+    "crop": 0.0,
+    "zoom_out": 0.0,
+    "zoom_out_max": 2.0,
+    "scale": (1.0, 1.0),
+    "colour": 0.0,
+}
+ALL: dict[str, Any] = {**STILL, "flip": 0.5, "crop": 0.7, "zoom_out": 0.5, "scale": (0.6, 1.6)}
+
+Example = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def augment(example: Example, *, seed: int = 0, size: tuple[int, int] = (64, 96), **settings: Any) -> Example:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Augmentation(size=size, **{**STILL, **settings})(*example)
+
+
+def drawn(height: int = 120, width: int = 160, boxes: list[list[int]] | None = None) -> Example:
+    """A grey picture; box i is filled with colour i and has class i; every second one is a crowd."""
+    boxes = [[10, 20, 60, 70], [90, 10, 150, 50], [70, 80, 100, 115]] if boxes is None else boxes
+    image = torch.full((3, height, width), GREY, dtype=torch.uint8)
+    for colour, (x1, y1, x2, y2) in zip(COLOURS, boxes, strict=False):
+        image[:, y1:y2, x1:x2] = colour[:, None, None]
+    classes = torch.arange(len(boxes))
+    return image, torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), classes, classes % 2 == 1
+
+
+def coloured(image: Tensor, index: int) -> list[float] | None:
+    """The box around the pixels that are rather colour `index` than grey, or None."""
+    others = [channel for channel in range(3) if channel != index]
+    mask = image[index].int() - image[others].int().amax(0) > 127
+    ys, xs = mask.nonzero(as_tuple=True)
+    return [xs.min().item(), ys.min().item(), xs.max().item() + 1, ys.max().item() + 1] if len(xs) else None
+
+
+def assert_boxes_fit(example: Example) -> None:
+    image, boxes, classes, _ = example
+    for box, index in zip(boxes.tolist(), classes.tolist(), strict=True):
+        seen = coloured(image, index)
+        thin = min(box[2] - box[0], box[3] - box[1]) < 2.5  # may be blurred away
+        assert thin or seen is not None
+        if seen is not None:
+            assert box == pytest.approx(seen, abs=1.6)
+
+
+@pytest.mark.parametrize("side", [(64, 48), (32, 96), (128, 96), (30, 200), (400, 200)], ids=str)
+def test_without_any_chance_the_picture_is_fitted_into_the_canvas(side: tuple[int, int]) -> None:
+    height, width = side
+    image, boxes, classes, _ = augment(drawn(height, width, [[0, 0, width, height]]))
+    assert image.shape == (3, 64, 96)
+    factor = min(64 / height, 96 / width)
+    x1, y1, x2, y2 = boxes[0].tolist()
+    assert (x2 - x1, y2 - y1) == (int(width * factor), int(height * factor))
+    assert coloured(image, int(classes[0])) == [x1, y1, x2, y2]
+    assert image[:, :, : int(x1)].unique().tolist() in ([], [GREY])
+
+
+def test_a_picture_of_the_canvas_size_stays_as_it_is() -> None:
+    example = drawn(64, 96, [[3, 5, 40, 50]])
+    for before, after in zip(example, augment(example), strict=True):
+        assert torch.equal(before, after)
+        assert type(after) is Tensor
+
+
+def test_a_flip_mirrors_picture_and_boxes() -> None:
+    example = drawn(64, 96, [[3, 5, 40, 50]])
+    image, boxes, _, _ = augment(example, flip=1.0)
+    assert torch.equal(image, example[0].flip(-1))
+    assert boxes.tolist() == [[56, 5, 93, 50]]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"flip": 1.0},
+        {"crop": 1.0},
+        {"zoom_out": 1.0},
+        {"scale": (0.5, 0.6)},
+        {"scale": (1.5, 2.0)},
+        ALL,
+    ],
+    ids=["flip", "crop", "zoom-out", "smaller", "larger", "all"],
+)
+def test_boxes_fit_what_is_drawn_and_stay_inside(settings: dict[str, Any]) -> None:
+    seen = 0
+    for seed in range(25):
+        example = augment(drawn(), seed=seed, **settings)
+        image, boxes, classes, ignore = example
+        assert image.shape == (3, 64, 96)
+        assert image.dtype == torch.uint8
+        assert boxes.dtype == torch.float32
+        assert boxes.shape == (len(classes), 4)
+        assert bool((boxes >= 0).all())
+        assert bool((boxes[:, 0::2] <= 96).all())
+        assert bool((boxes[:, 1::2] <= 64).all())
+        assert bool((boxes[:, 2:] - boxes[:, :2] >= 1).all())
+        assert_boxes_fit(example)
+        assert torch.equal(ignore, classes % 2 == 1)  # flags stay with their boxes
+        seen += len(boxes)
+    assert seen > 20
+
+
+def test_all_augmentations_really_happen() -> None:
+    for settings in ({"crop": 1.0}, {"zoom_out": 1.0}, {"scale": (0.5, 1.5)}):
+        assert len({augment(drawn(64, 96), seed=seed, **settings)[0].numpy().tobytes() for seed in range(12)}) >= 8
+
+
+def test_colours_change_and_boxes_do_not() -> None:
+    example = drawn(64, 96, [[3, 5, 40, 50]])
+    answers = [augment(example, seed=seed, colour=1.0) for seed in range(8)]
+    assert all(torch.equal(answer[1], example[1]) for answer in answers)
+    assert any(not torch.equal(answer[0], example[0]) for answer in answers)
+
+
+def test_a_picture_without_boxes_goes_through_everything() -> None:
+    image = torch.full((3, 50, 70), 9, dtype=torch.uint8)
+    nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+    for seed in range(15):
+        out, boxes, classes, ignore = augment((image, *nothing), seed=seed, **{**ALL, "crop": 1.0, "colour": 1.0})
+        assert out.shape == (3, 64, 96)
+        assert (boxes.shape, classes.shape, ignore.shape) == ((0, 4), (0,), (0,))
+        assert (boxes.dtype, classes.dtype, ignore.dtype) == (torch.float32, torch.int64, torch.bool)
+
+
+@pytest.mark.parametrize("side", [(1, 1), (2, 2), (1, 400), (400, 1), (2, 3000), (3000, 2), (900, 1200)], ids=str)
+@pytest.mark.parametrize("size", [(64, 96), (32, 320)], ids=str)
+def test_pictures_of_odd_shapes_come_out_in_the_one_size(side: tuple[int, int], size: tuple[int, int]) -> None:
+    height, width = side
+    example = drawn(height, width, [[0, 0, width, height]])
+    for seed in range(8):
+        image, boxes, classes, _ = augment(example, seed=seed, size=size, **{**ALL, "crop": 1.0})
+        assert image.shape == (3, *size)
+        assert len(boxes) == len(classes) <= 1
+
+
+def test_large_pictures_are_shrunk_first_and_their_boxes_with_them() -> None:
+    sizes: list[tuple[int, ...]] = []
+    augmentation = Augmentation(size=(64, 96), **STILL)
+    for step in augmentation.pipeline.transforms:
+        step.register_forward_pre_hook(lambda _module, inputs: sizes.append(tuple(inputs[0]["image"].shape[-2:])))
+    torch.manual_seed(0)
+    example = augmentation(*drawn(1200, 900, [[100, 200, 500, 900]]))
+    assert sizes[0] == (1200, 900)
+    assert sizes[1] == (192, 144)  # twice the longer side of the network input
+    assert_boxes_fit(example)
+
+
+def test_the_same_seed_gives_the_same_example_and_another_another() -> None:
+    one, same, other = (
+        augment(
+            drawn(),
+            seed=seed,
+            **ALL,
+        )
+        for seed in (5, 5, 6)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not torch.equal(one[0], other[0])
+
+
+def test_the_input_is_not_changed() -> None:
+    example = drawn()
+    copies = [part.clone() for part in example]
+    augment(example, **{**ALL, "colour": 1.0})
+    assert all(torch.equal(a, b) for a, b in zip(example, copies, strict=True))
