@@ -74,9 +74,10 @@ def _ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor |
         weight = 1 - min(decay, (1 + float(seen)) / (10 + float(seen)))
         pairs = list(zip(averaged, current, strict=True))
         floats = [(a, c) for a, c in pairs if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
+        if floats:  # tensors come grouped by dtype: BatchNorm's counters alone, too
+            torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
         for a, c in pairs:
-            if not a.is_floating_point():  # BatchNorm's counters
+            if not a.is_floating_point():
                 a.copy_(c)
 
     return update

@@ -1,0 +1,187 @@
+"""The recipe's parts against figures worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW
+
+from fcos_cli.config import TrainConfig
+from fcos_cli.model.conventions import Conventions
+from fcos_cli.model.fcos import FCOS
+from fcos_cli.train import recipe
+from fcos_cli.train.recipe import (
+    Precision,
+    build_average,
+    build_optimizer,
+    build_schedule,
+    has_native_bf16,
+    pick_precision,
+    scaled_lr,
+)
+from tests.tiny import tiny_model
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def model() -> FCOS:
+    return tiny_model(conventions=Conventions(scales=True))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "pictures", "factor"),
+    [("sgd", 16, 1), ("sgd", 8, 0.5), ("sgd", 64, 4), ("adamw", 16, 1), ("adamw", 4, 0.5), ("adamw", 64, 2)],
+)
+def test_the_learning_rate_is_scaled_to_the_pictures_of_a_step(optimizer: str, pictures: int, factor: float) -> None:
+    config = TrainConfig(optimizer=optimizer, lr=0.01)  # type: ignore[arg-type]
+    assert scaled_lr(config, pictures=pictures) == pytest.approx(0.01 * factor)
+
+
+def test_every_parameter_is_in_one_group_with_the_right_rate_and_decay(model: FCOS) -> None:
+    config = TrainConfig(lr=0.01, backbone_lr=0.1, weight_decay=0.05)
+    optimizer = build_optimizer(model, config, pictures=16)
+    assert isinstance(optimizer, AdamW)
+    settings = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    assert len(settings) == len(list(model.parameters())) == sum(len(g["params"]) for g in optimizer.param_groups)
+    for name, parameter in model.named_parameters():
+        lr = 0.001 if name.startswith("backbone.body.") else 0.01
+        decay = 0.05 if parameter.ndim > 1 else 0.0
+        assert settings[id(parameter)] == (pytest.approx(lr), decay), name
+    for name in ("head.regression_head.scales.0", "head.classification_head.cls_logits.bias"):
+        assert settings[id(model.get_parameter(name))][1] == 0
+
+
+def test_a_backbone_rate_of_zero_freezes_it(model: FCOS) -> None:
+    optimizer = build_optimizer(model, TrainConfig(backbone_lr=0), pictures=16)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("backbone.body.")}
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters())) - len(frozen)
+
+
+def test_sgd_has_nesterov_momentum(model: FCOS) -> None:
+    optimizer = build_optimizer(model, TrainConfig(optimizer="sgd", lr=0.08), pictures=4)
+    assert isinstance(optimizer, SGD)
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["momentum"], group["nesterov"]) == (pytest.approx(0.02), 0.9, True)
+
+
+def rates(*, steps: int, warmup: int, lr: float = 1.0) -> list[float]:
+    """The learning rate that each of the steps is made with."""
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    schedule = build_schedule(optimizer, steps=steps, warmup=warmup)
+    used = []
+    for _ in range(steps):
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return used
+
+
+def test_the_rate_climbs_in_equal_steps_and_falls_along_half_a_cosine() -> None:
+    used = rates(steps=44, warmup=4, lr=2.0)
+    assert used[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
+    assert used[24] == pytest.approx(2 * (0.01 + 0.99 / 2))  # half way from 4 to 44
+    assert used[14] == pytest.approx(2 * (0.01 + 0.99 * (1 + math.sqrt(0.5)) / 2))  # a quarter
+    assert used[43] == pytest.approx(2 * (0.01 + 0.99 * (1 + math.cos(math.pi * 39 / 40)) / 2))
+    assert used[4:] == sorted(used[4:], reverse=True)
+
+
+def test_warm_up_takes_at_most_a_tenth_of_the_run() -> None:
+    assert rates(steps=20, warmup=1000)[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rates(steps=5, warmup=1000)[0] == 1
+
+
+def test_after_the_last_step_the_rate_stays_at_one_percent() -> None:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = build_schedule(optimizer, steps=3, warmup=0)
+    optimizer.step()
+    for _ in range(10):
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_averaged_weights_follow_the_formula(model: FCOS) -> None:
+    average = build_average(model, TrainConfig(ema=0.5))
+    assert average is not None
+    key = "head.classification_head.cls_logits.bias"
+    weight, averaged = model.get_parameter(key), average.module.get_parameter(key)
+    by_hand = 0.0
+    with torch.no_grad():
+        for seen, value in enumerate((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)):
+            weight.fill_(value)
+            average.update_parameters(model)
+            decay = min(0.5, (1 + seen) / (10 + seen))  # grows to the wanted one: the start is forgotten
+            by_hand = value if seen == 0 else decay * by_hand + (1 - decay) * value
+            assert averaged.tolist() == pytest.approx([by_hand] * 3)
+
+
+def test_the_average_is_a_copy_that_gets_no_gradient_and_is_in_eval_mode(model: FCOS) -> None:
+    average = build_average(model.train(), TrainConfig())
+    assert average is not None
+    assert not average.training
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+    ours, theirs = model.state_dict(), average.module.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(ours[key].data_ptr() != theirs[key].data_ptr() for key in ours if ours[key].numel())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_counters_of_batch_norm_are_copied_not_averaged() -> None:
+    model = tiny_model(norm="batch")
+    average = build_average(model, TrainConfig(ema=0.9))
+    assert average is not None
+    counters = [key for key in model.state_dict() if key.endswith("num_batches_tracked")]
+    assert counters
+    for count in (3, 11):
+        for key in counters:
+            model.state_dict()[key].fill_(count)
+        average.update_parameters(model)
+        assert {int(average.module.state_dict()[key]) for key in counters} == {count}
+
+
+def test_a_decay_of_zero_means_no_average(model: FCOS) -> None:
+    assert build_average(model, TrainConfig(ema=0)) is None
+
+
+@pytest.mark.parametrize(
+    ("amp", "device", "native", "wanted"),
+    [
+        ("off", GPU, True, Precision(None, scaled=False)),
+        ("off", CPU, True, Precision(None, scaled=False)),
+        ("auto", CPU, True, Precision(torch.bfloat16, scaled=False)),
+        ("auto", CPU, False, Precision(None, scaled=False)),
+        ("auto", GPU, True, Precision(torch.bfloat16, scaled=False)),
+        ("auto", GPU, False, Precision(torch.float16, scaled=True)),
+        ("bf16", CPU, True, Precision(torch.bfloat16, scaled=False)),
+        ("fp16", GPU, True, Precision(torch.float16, scaled=True)),
+    ],
+)
+def test_precision_is_what_the_hardware_is_fast_in(
+    monkeypatch: pytest.MonkeyPatch, amp: str, device: torch.device, native: bool, wanted: Precision
+) -> None:
+    monkeypatch.setattr(recipe, "has_native_bf16", lambda _: native)
+    assert pick_precision(TrainConfig(amp=amp), device) == wanted  # type: ignore[arg-type]
+
+
+def test_a_slow_or_impossible_wish_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "has_native_bf16", lambda _: False)
+    slow = pick_precision(TrainConfig(amp="bf16"), CPU)
+    assert slow.dtype == torch.bfloat16
+    assert "emulates" in slow.note
+    impossible = pick_precision(TrainConfig(amp="fp16"), CPU)
+    assert impossible.dtype is None
+    assert "needs a GPU" in impossible.note
+
+
+@pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_gpus_from_ampere_on_multiply_in_bf16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], native: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert has_native_bf16(GPU) is native
+
+
+def test_a_cpu_can_be_asked() -> None:
+    assert has_native_bf16(CPU) in (True, False)
