@@ -27,6 +27,7 @@ from fcos_cli.runtime.detector import Detections, Detector
 from fcos_cli.runtime.predict import Failure, predict
 
 Evaluator = Literal["hotcoco", "pycocotools"]
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -108,14 +109,18 @@ def evaluate(
     workers: int = 2,
     evaluator: Evaluator = "hotcoco",
     on_progress: Callable[[int, int], None] | None = None,
+    on_unreadable: Callable[[Failure], None] | None = None,
 ) -> CocoResult:
     """Run `detector` over the pictures of `dataset` and score it, in the data set's class table.
 
     The model's classes are matched to the data's by name; those that the data lacks are dropped and noted. on_progress:
-    called with (pictures done, pictures in all) after each. Raises DataError: no class in common, unreadable picture.
+    called with (pictures done, pictures in all) after each. on_unreadable: told of a picture that cannot be read, in
+    which then nothing was found; without it that is a DataError, and so is a data set with no class of the model's.
     """
     lookup, notes = _match(detector.facts.classes, dataset.classes)
-    detections = detect_all(detector, dataset.samples, batch=batch, workers=workers, on_progress=on_progress)
+    detections = detect_all(
+        detector, dataset.samples, batch=batch, workers=workers, on_progress=on_progress, on_unreadable=on_unreadable
+    )
     return score(
         [_relabel(found, lookup) for found in detections],
         dataset.samples,
@@ -132,6 +137,7 @@ def detect_all(
     batch: int = 8,
     workers: int = 2,
     on_progress: Callable[[int, int], None] | None = None,
+    on_unreadable: Callable[[Failure], None] | None = None,
 ) -> list[Detections]:
     """The detections of each sample, in the model's class indices. Pictures are dropped as soon as they are seen.
 
@@ -147,8 +153,10 @@ def detect_all(
         zip(order, predict(detector, paths, batch=batch, workers=workers), strict=True), start=1
     ):
         if isinstance(answer, Failure):
-            raise answer.error  # a figure over the readable pictures alone would not be the figure asked for
-        answers[index] = answer.detections
+            if on_unreadable is None:
+                raise answer.error  # a figure over the readable pictures alone would not be the figure asked for
+            on_unreadable(answer)
+        answers[index] = NOTHING if isinstance(answer, Failure) else answer.detections
         if on_progress is not None:
             on_progress(done, len(samples))
     return [answer for answer in answers if answer is not None]

@@ -27,7 +27,12 @@ def validate(run: Run, progress: Progress) -> None:
         facts = Facts(classes=run.train.classes, resize=resize_rule(run.config))
         detector = PyTorchDetector(model.eval(), facts, name="last", device=run.device)
         started = time.monotonic()
-        result = evaluate(detector, run.val, on_progress=partial(_watch, run))
+        result = evaluate(
+            detector,
+            run.val,
+            on_progress=partial(_watch, run),
+            on_unreadable=lambda failure: run.listener.note(f"nothing found in a val picture: {failure.error}"),
+        )
         row: Row = {
             "kind": "val",
             "step": progress.step,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -424,3 +424,14 @@ def test_an_unreadable_picture_stops_the_evaluation(tmp_path):
 def test_the_result_is_a_plain_record():
     result = score([found([])], [sample([])], ONE)
     assert result == CocoResult(result.metrics, result.per_class, 1, ())
+
+
+def test_a_caller_who_listens_gets_nothing_found_for_an_unreadable_picture(tmp_path):
+    samples = [*painted(tmp_path, [(50, 50)], [20], [0]), sample([[0, 0, 5, 5]], image=str(tmp_path / "gone.png"))]
+    samples[1] = replace(samples[1], image_id=2)
+    told = []
+    detector = PixelDetector(Facts(AB, PlainRule()))
+    result = evaluate(detector, dataset(samples, AB), on_unreadable=told.append)
+    assert [failure.source.name for failure in told] == ["gone.png"]
+    assert result.images == 2
+    assert result.metrics["AR100"] == pytest.approx(0.5)
