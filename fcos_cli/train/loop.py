@@ -99,6 +99,7 @@ def _loader(run: Run, keys: EpochBatches) -> DataLoader[Any]:
         num_workers=workers,
         pin_memory=run.device.type == "cuda",
         worker_init_fn=_ignore_interrupts if workers else None,
+        generator=torch.Generator(),  # an iterator draws a seed: not from the run's randomness, which resumes exactly
     )
 
 

@@ -63,14 +63,14 @@ def save_state(path: Path, parts: Parts, progress: Progress, *, data_hash: str) 
 def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
     """Bring `parts` to the saved state. Raises DataError where the file is unreadable or of other data."""
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
         raise DataError(
             f"the saved state cannot be read ({type(error).__name__})",
             where=path,
             remedy="start a new run; best.safetensors and last.safetensors of this one are still good (--init)",
         ) from error
-    if content["version"] != STATE_VERSION:
+    if not isinstance(content, dict) or content.get("version") != STATE_VERSION:
         raise DataError(
             "the saved state is of another version of fcos", where=path, remedy="finish it with that version"
         )
@@ -80,11 +80,18 @@ def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
             where=path,
             remedy="restore the data, or start a new run with --init RUN/last.safetensors",
         )
-    parts.model.load_state_dict(content["model"])
-    if parts.average is not None:
-        parts.average.load_state_dict(content["average"])
-    parts.optimizer.load_state_dict(content["optimizer"])
-    parts.schedule.load_state_dict(content["schedule"])
-    parts.scaler.load_state_dict(content["scaler"])
+    try:
+        parts.model.load_state_dict(content["model"])
+        if parts.average is not None:
+            parts.average.load_state_dict(content["average"])
+        parts.optimizer.load_state_dict(content["optimizer"])
+        parts.schedule.load_state_dict(content["schedule"])
+        parts.scaler.load_state_dict(content["scaler"])
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            "the saved state does not fit the network of config.toml",
+            where=path,
+            remedy="restore config.toml beside it as it was, or start a new run",
+        ) from error
     torch.set_rng_state(content["torch_rng"])
     return Progress(**content["progress"])

@@ -1,0 +1,68 @@
+"""Runs of seconds: a tiny network on drawn pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fcos_cli.config import Config
+from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.samples import Dataset
+from fcos_cli.train.log import Row
+from tests.tiny import SHAPE
+
+SETTINGS: dict[str, Any] = {
+    "model": SHAPE,
+    "data": {"size": (64, 64)},
+    "train": {"epochs": 2, "batch": 2, "lr": 0.01, "init": "random", "device": "cpu", "workers": 0, "amp": "off"},
+}
+"""2 epochs of 3 steps, with the 6 pictures of `splits`."""
+
+
+def config_of(**train: Any) -> Config:
+    return Config.model_validate({**SETTINGS, "train": {**SETTINGS["train"], **train}})
+
+
+def splits(folder: Path) -> tuple[Dataset, Dataset]:
+    """The first 6 pictures of train, and val."""
+    whole = read_dataset(folder, split="train")
+    return replace(whole, samples=whole.samples[:6]), read_dataset(folder, split="val")
+
+
+class Recorder:
+    """A listener that keeps what it hears; `on_step` and `on_validating` may do something at a step."""
+
+    def __init__(self, on_step: Any = None, on_validating: Any = None) -> None:
+        self.notes: list[str] = []
+        self.steps: list[Row] = []
+        self.validations: list[Row] = []
+        self.on_step, self.on_validating = on_step, on_validating
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, row: Row) -> None:
+        self.steps.append(row)
+        if self.on_step:
+            self.on_step(row["step"])
+
+    def validating(self, done: int, total: int) -> None:
+        if self.on_validating:
+            self.on_validating(done, total)
+
+    def validated(self, row: Row) -> None:
+        self.validations.append(row)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal to the last bit, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)

@@ -1,0 +1,357 @@
+"""The loop as a user meets it: what a run writes, and that stopping anywhere and going on changes nothing."""
+
+import json
+import os
+import signal
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcos_cli.config import Config, resolve
+from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.errors import DataError, FcosError, Interrupted, Stopped
+from fcos_cli.model.artifact import load
+from fcos_cli.train import loop
+from fcos_cli.train.loop import train
+from fcos_cli.train.state import Progress
+from tests.train.runs import SETTINGS, Recorder, config_of, same, splits
+
+
+@pytest.fixture(scope="module")
+def data(shapes: Path) -> tuple[Dataset, Dataset]:
+    return splits(shapes)
+
+
+@pytest.fixture(autouse=True)
+def _no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcos_cli.train.log.find_spec", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def whole(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorder, Progress]:
+    """A run that nothing interrupted."""
+    folder, listener = tmp_path_factory.mktemp("whole") / "run", Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fcos_cli.train.log.find_spec", lambda _: None)
+        patch.setattr(loop, "LOG_EVERY", 2)
+        progress = train(config_of(), *data, folder=folder, resume=False, listener=listener)
+    return folder, listener, progress
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    """Rows of validation without their times."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder) if row["kind"] == "val"]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
+    return content
+
+
+def at(step: int, number: int = signal.SIGTERM) -> Callable[[int], None]:
+    """Send this process a signal when `step` is done."""
+
+    def strike(done: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    return strike
+
+
+def run(folder: Path, data: tuple[Dataset, Dataset], *, resume: bool = False, **hooks: Any) -> Recorder:
+    listener = Recorder(**hooks)
+    train(config_of(), *data, folder=folder, resume=resume, listener=listener)
+    return listener
+
+
+def test_a_run_writes_its_settings_figures_weights_and_state(whole: tuple[Path, Recorder, Progress]) -> None:
+    folder, _, progress = whole
+    names = {"config.toml", "metrics.jsonl", "best.safetensors", "last.safetensors", "state.pt"}
+    assert {file.name for file in folder.iterdir()} == names
+    assert resolve(file=folder / "config.toml", environ={})[0] == config_of()
+    assert tomllib.loads((folder / "config.toml").read_text())["train"]["epochs"] == 2
+    assert (progress.step, progress.epoch, progress.step_in_epoch, progress.pending_validation) == (6, 2, 0, False)
+
+
+def test_figures_are_one_json_object_a_line(whole: tuple[Path, Recorder, Progress]) -> None:
+    folder, listener, progress = whole
+    kinds = [(row["kind"], row["step"], row["epoch"]) for row in rows(folder)]
+    assert kinds == [("train", 2, 1), ("val", 3, 1), ("train", 4, 2), ("train", 6, 2), ("val", 6, 2)]
+    first = rows(folder)[0]
+    assert first.keys() >= {"loss", "cls", "box", "centerness", "grad_norm", "lr", "images_per_s"}
+    assert first["loss"] == pytest.approx(first["cls"] + first["box"] + first["centerness"], abs=1e-4)
+    assert rows(folder)[1].keys() >= {"AP", "AP50", "AR100", "seconds"}
+    assert max(row["AP"] for row in rows(folder) if row["kind"] == "val") == pytest.approx(progress.best, abs=1e-5)
+    assert [row["step"] for row in listener.steps] == [1, 2, 3, 4, 5, 6]
+    assert {row["steps"] for row in listener.steps} == {6}
+
+
+def test_the_weights_know_what_they_were_trained_on(whole: tuple[Path, Recorder, Progress]) -> None:
+    folder, _, progress = whole
+    last, best = load(folder / "last.safetensors"), load(folder / "best.safetensors")
+    assert last.classes.names == ("circle", "square", "triangle")
+    assert last.geometry["size"] == [64, 64]
+    assert last.provenance["data"]["pictures"] == 6
+    assert (last.provenance["epoch"], last.provenance["step"]) == (2, 6)
+    assert best.provenance["epoch"] == progress.best_epoch + 1
+    assert best.provenance["metrics"]["AP"] == pytest.approx(progress.best, abs=1e-4)
+    assert last.provenance["initial_weights"] == "random weights"
+    average = {k.removeprefix("module."): v for k, v in state(folder)["average"].items() if k != "n_averaged"}
+    assert same(last.weights, average)
+    last.build()
+
+
+def test_the_loss_falls(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    listener = Recorder()
+    config = config_of(epochs=10, val_every=10, lr=0.02)
+    train(config, *data, folder=tmp_path / "run", resume=False, listener=listener)
+    losses = [row["loss"] for row in listener.steps if row["step"] % 3 == 0]  # means over an epoch
+    assert losses[-1] < 0.8 * losses[0]
+    assert len(listener.validations) == 1
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    torch.manual_seed(12345)  # what came before must not matter
+    run(tmp_path / "again", data)
+    assert same(state(whole[0])["model"], state(tmp_path / "again")["model"])
+    train(config_of(seed=1), *data, folder=tmp_path / "other", resume=False, listener=Recorder())
+    assert not same(state(whole[0])["model"], state(tmp_path / "other")["model"])
+
+
+@pytest.mark.parametrize("steps", [(2,), (3,), (1, 5), (6,)], ids=str)
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path, steps: tuple[int, ...]
+) -> None:
+    folder = tmp_path / "run"
+    for number, step in enumerate(steps):
+        with pytest.raises(Stopped, match="state is saved") as caught:
+            run(folder, data, resume=number > 0, on_step=at(step))
+        assert caught.value.exit_code == 143
+        assert f"--resume {folder}" in str(caught.value.remedy)
+        assert state(folder)["progress"]["step"] == step
+        torch.manual_seed(77)  # another process starts elsewhere
+    listener = run(folder, data, resume=True)
+    assert [row["step"] for row in listener.steps] == list(range(steps[-1] + 1, 7))
+    assert same(state(folder), state(whole[0]))
+    for name in ("best.safetensors", "last.safetensors"):
+        assert same(load(folder / name).weights, load(whole[0] / name).weights)
+    assert figures(folder) == figures(whole[0])
+
+
+def test_ctrl_c_saves_and_is_told_as_interrupted(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted) as caught:
+        run(tmp_path / "run", data, on_step=at(2, signal.SIGINT))
+    assert caught.value.exit_code == 130
+    run(tmp_path / "run", data, resume=True)
+    assert same(state(tmp_path / "run"), state(whole[0]))
+
+
+def test_a_stop_during_validation_is_heard_and_the_validation_made_up_for(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        run(tmp_path / "run", data, on_validating=lambda done, _: at(2)(done))
+    assert state(tmp_path / "run")["progress"]["pending_validation"] is True
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+    listener = run(tmp_path / "run", data, resume=True)
+    assert [row["step"] for row in listener.validations] == [3, 6]
+    assert same(state(tmp_path / "run"), state(whole[0]))
+    assert figures(tmp_path / "run") == figures(whole[0])
+
+
+def test_a_crash_costs_no_more_than_what_came_after_the_last_save(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    def crash(step: int) -> None:
+        if step == 5:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "run", data, on_step=crash)
+    assert state(tmp_path / "run")["progress"]["step"] == 3
+    listener = run(tmp_path / "run", data, resume=True)
+    assert [row["step"] for row in listener.steps] == [4, 5, 6]
+    assert same(state(tmp_path / "run"), state(whole[0]))
+    assert figures(tmp_path / "run") == figures(whole[0])
+
+
+def test_the_state_is_saved_within_an_epoch_when_time_is_up(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look(step: int) -> None:
+        file = tmp_path / "run" / "state.pt"
+        seen.append(state(tmp_path / "run")["progress"]["step"] if file.exists() else 0)
+
+    config = config_of(save_minutes=1e-9, epochs=1)
+    train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder(on_step=look))
+    assert seen == [0, 1, 2]
+
+
+def test_a_finished_run_that_is_resumed_does_nothing_more(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    before = state(whole[0])
+    listener = run(whole[0], data, resume=True)
+    assert listener.steps == listener.validations == []
+    assert same(state(whole[0]), before)
+
+
+def changed(dataset: Dataset, **changes: Any) -> Dataset:
+    first = replace(dataset.samples[0], **changes)
+    return replace(dataset, samples=[first, *dataset.samples[1:]])
+
+
+def test_a_run_does_not_go_on_with_other_data(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(Stopped):
+        run(folder, data, on_step=at(1))
+    before = state(folder)
+    train_set, val_set = data
+    sample = next(s for s in train_set.samples if len(s.boxes))
+    others = [
+        replace(train_set, samples=train_set.samples[1:]),
+        replace(train_set, samples=train_set.samples[::-1]),
+        replace(train_set, samples=[replace(s, boxes=s.boxes + 1) if s is sample else s for s in train_set.samples]),
+        replace(train_set, samples=[replace(s, classes=s.classes * 0) for s in train_set.samples]),
+        replace(train_set, classes=replace(train_set.classes, names=("a", "b", "c"))),
+    ]
+    for other in others:
+        with pytest.raises(DataError, match="not what this run started with") as caught:
+            run(folder, (other, val_set), resume=True)
+        assert "state.pt" in str(caught.value.where)
+    assert same(state(folder), before)
+    moved = [replace(s, image=tmp_path / ".." / s.image.parent / s.image.name) for s in train_set.samples]
+    run(folder, (replace(train_set, samples=moved), val_set), resume=True)  # the same data elsewhere is the same
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_names_its_pictures_and_spoils_nothing(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    true, calls = loop.losses, []
+
+    def spoiled(*arguments: Any, **settings: Any) -> dict[str, torch.Tensor]:
+        terms = true(*arguments, **settings)
+        calls.append(1)
+        return {**terms, "box": terms["box"] * bad} if len(calls) == 5 else terms
+
+    monkeypatch.setattr(loop, "losses", spoiled)
+    with pytest.raises(FcosError, match=r"not finite.*box (nan|inf)") as caught:
+        run(tmp_path / "run", data)
+    assert caught.value.exit_code == 1
+    named = str(caught.value.where).split(", ")
+    assert len(named) == 2
+    assert set(named) <= {str(sample.image) for sample in data[0].samples}
+    weights = load(tmp_path / "run" / "last.safetensors").weights  # of the first epoch
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+    assert state(tmp_path / "run")["progress"]["step"] == 3
+
+
+def without_boxes(dataset: Dataset) -> Dataset:
+    empty = {"boxes": np.zeros((0, 4), np.float32), "classes": np.zeros(0, np.int64)}
+    empty |= {"ignore": np.zeros(0, np.bool_), "areas": np.zeros(0)}
+    return replace(dataset, samples=[replace(sample, **empty) for sample in dataset.samples])  # type: ignore[arg-type]
+
+
+def test_pictures_without_any_object_can_be_trained_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    listener = run(tmp_path / "run", (without_boxes(data[0]), data[1]))
+    assert len(listener.steps) == 6
+    assert all(np.isfinite(row["loss"]) for row in listener.steps)
+    assert listener.steps[-1]["box"] == 0
+
+
+def test_a_validation_set_without_any_object_gives_no_figure_and_no_error(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    listener = run(tmp_path / "run", (data[0], without_boxes(data[1])))
+    assert [row["AP"] for row in listener.validations] == [-1, -1]
+    assert load(tmp_path / "run" / "best.safetensors").class_thresholds is None
+
+
+def test_pictures_without_objects_can_be_left_out(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    some = replace(data[0], samples=[*without_boxes(data[0]).samples[:3], *data[0].samples[3:]])
+    kept = sum(len(sample.boxes) > 0 for sample in some.samples)
+    config = Config.model_validate({**SETTINGS, "data": {"size": (64, 64), "drop_empty": True}})
+    train(config, some, data[1], folder=tmp_path / "run", resume=False, listener=Recorder())
+    assert load(tmp_path / "run" / "last.safetensors").provenance["data"]["pictures"] == kept
+    with pytest.raises(DataError, match="no picture is left"):
+        train(config, without_boxes(some), data[1], folder=tmp_path / "x", resume=False, listener=Recorder())
+
+
+def test_an_unreadable_picture_is_told_and_the_run_goes_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a picture")
+    listener = run(tmp_path / "run", (changed(data[0], image=broken), data[1]))
+    told = [note for note in listener.notes if "left out" in note]
+    assert len(told) == 2  # once an epoch
+    assert str(broken) in told[0]
+    assert len(listener.steps) == 6
+
+
+def test_a_step_whose_pictures_are_all_unreadable_is_passed_over(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    gone = [replace(sample, image=tmp_path / "gone.jpg") for sample in data[0].samples]
+    with pytest.warns(UserWarning, match="lr_scheduler"):  # torch's, about a step of the schedule alone
+        listener = run(tmp_path / "run", (replace(data[0], samples=gone), data[1]))
+    assert listener.steps == []
+    assert len(listener.validations) == 2
+
+
+def test_crowds_and_pictures_of_any_size_can_be_trained_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    samples = []
+    for number, (width, height) in enumerate([(1, 1), (300, 2), (640, 480), (64, 64)]):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (width, height)).save(path)
+        box = np.array([[0, 0, width, height]] * 2, np.float32)
+        flags = np.array([True, False])
+        samples.append(Sample(path, number, width, height, box, np.array([0, 1]), flags, np.ones(2)))
+    listener = run(tmp_path / "run", (replace(data[0], samples=samples), data[1]))
+    assert all(np.isfinite(row["loss"]) for row in listener.steps)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd", "ema": 0, "class_loss": "logistic", "box_loss": "iou"},
+        {"backbone_lr": 0, "box_loss": "l1"},
+        {"amp": "bf16"},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_every_recipe_runs_stops_and_goes_on(
+    data: tuple[Dataset, Dataset], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    config = config_of(**settings, val_every=2)
+    train(config, *data, folder=tmp_path / "a", resume=False, listener=Recorder())
+    with pytest.raises(Stopped):
+        train(config, *data, folder=tmp_path / "b", resume=False, listener=Recorder(on_step=at(4)))
+    train(config, *data, folder=tmp_path / "b", resume=True, listener=Recorder())
+    assert same(state(tmp_path / "a"), state(tmp_path / "b"))
+
+
+def test_batch_norm_can_be_trained(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    model = {**SETTINGS["model"], "norm": "batch", "backbone_norm": "trained"}
+    config = Config.model_validate({**SETTINGS, "model": model})
+    train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder())
+    load(tmp_path / "run" / "best.safetensors").build()
+
+
+def test_signal_handlers_are_given_back(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Stopped):
+        run(tmp_path / "run", data, on_step=at(1))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

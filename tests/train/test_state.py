@@ -1,0 +1,133 @@
+"""Training state: all of it comes back, and a file that cannot be used says so."""
+
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from fcos_cli.config import TrainConfig
+from fcos_cli.errors import DataError
+from fcos_cli.train.recipe import build_average, build_optimizer, build_schedule
+from fcos_cli.train.state import STATE_VERSION, Parts, Progress, load_state, save_state
+from tests.tiny import tiny_model
+from tests.train.runs import same
+
+PROGRESS = Progress(step=7, epoch=1, step_in_epoch=2, best=0.25, best_epoch=0, pending_validation=True)
+
+
+def parts_of(*, seed: int, ema: float = 0.9, **shape: object) -> Parts:
+    model = tiny_model(seed=seed, **shape).train()
+    config = TrainConfig(ema=ema)
+    optimizer = build_optimizer(model, config, pictures=4)
+    scaler = GradScaler("cpu", enabled=False)
+    return Parts(model, build_average(model, config), optimizer, build_schedule(optimizer, steps=50, warmup=5), scaler)
+
+
+def worked(parts: Parts, steps: int = 3) -> Parts:
+    for _ in range(steps):
+        parts.optimizer.zero_grad()
+        sum(level.sum() for level in parts.model(torch.rand(1, 3, 64, 64) * 255).cls).backward()  # type: ignore[union-attr]
+        parts.optimizer.step()
+        parts.schedule.step()
+        if parts.average is not None:
+            parts.average.update_parameters(parts.model)
+    return parts
+
+
+def facts(parts: Parts) -> dict[str, object]:
+    return {
+        name: None if part is None else part.state_dict()  # type: ignore[attr-defined]
+        for name, part in vars(parts).items()
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    save_state(tmp_path / "state.pt", worked(parts_of(seed=0)), PROGRESS, data_hash="abc")
+    return tmp_path / "state.pt"
+
+
+@pytest.mark.parametrize("ema", [0.9, 0.0])
+def test_everything_comes_back(tmp_path: Path, ema: float) -> None:
+    saved = worked(parts_of(seed=0, ema=ema))
+    torch.manual_seed(5)
+    save_state(tmp_path / "state.pt", saved, PROGRESS, data_hash="abc")
+    expected = torch.rand(3)
+    other = parts_of(seed=1, ema=ema)
+    torch.manual_seed(6)
+    assert load_state(tmp_path / "state.pt", other, data_hash="abc") == PROGRESS
+    assert same(facts(other), facts(saved))
+    assert torch.equal(torch.rand(3), expected)
+    torch.manual_seed(1)
+    on = worked(saved)
+    torch.manual_seed(1)
+    assert same(facts(worked(other)), facts(on))  # and both go on alike
+
+
+def test_the_file_is_read_without_running_code(path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (path.parent / "owned",))  # type: ignore[return-value]
+
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError):
+        load_state(path, parts_of(seed=0), data_hash="abc")
+    assert not (path.parent / "owned").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 2000, -1], ids=str)
+def test_a_cut_off_file_is_told_with_a_way_out(path: Path, kept: int) -> None:
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        load_state(path, parts_of(seed=0), data_hash="abc")
+    assert caught.value.where == str(path)
+    assert "--init" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"model": {}}, [1, 2], torch.zeros(2)], ids=["empty", "other", "list", "tensor"]
+)
+def test_a_file_of_another_program_is_told(path: Path, content: object) -> None:
+    torch.save(content, path)
+    with pytest.raises(DataError) as caught:
+        load_state(path, parts_of(seed=0), data_hash="abc")
+    assert caught.value.where == str(path)
+
+
+def test_a_state_of_another_version_is_told(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "version": STATE_VERSION + 1}, path)
+    with pytest.raises(DataError, match="another version"):
+        load_state(path, parts_of(seed=0), data_hash="abc")
+
+
+def test_other_data_is_refused_before_anything_is_changed(path: Path) -> None:
+    parts = parts_of(seed=1)
+    before = {key: value.clone() for key, value in parts.model.state_dict().items()}
+    with pytest.raises(DataError, match="not what this run started with"):
+        load_state(path, parts, data_hash="xyz")
+    assert same(parts.model.state_dict(), before)
+
+
+def test_a_state_of_another_network_is_told(path: Path) -> None:
+    for parts in (parts_of(seed=0, channels=32), parts_of(seed=0, convs=2)):
+        with pytest.raises(DataError, match="does not fit") as caught:
+            load_state(path, parts, data_hash="abc")
+        assert caught.value.where == str(path)
+
+
+def test_a_failing_save_leaves_the_old_state(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def half(content: object, file: io.BufferedWriter) -> None:
+        file.write(b"half a file")
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(RuntimeError, match="killed"):
+        save_state(path, parts_of(seed=3), PROGRESS, data_hash="abc")
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["state.pt"]
