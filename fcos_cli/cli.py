@@ -213,6 +213,6 @@ def parse_size(text: str) -> tuple[int, int]:
     from fcos_cli.errors import UsageError
 
     parts = text.lower().split("x")
-    if len(parts) in (1, 2) and all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) in (1, 2) and all(part.isdecimal() and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[-1])
     raise UsageError(f"--size {text!r} is not a size", remedy="--size 320, or --size 320x416 (height x width)")

@@ -8,9 +8,18 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fcos_cli.errors import UsageError
 from fcos_cli.model.config import ModelConfig
@@ -26,10 +35,18 @@ class DataConfig(BaseModel):
 
     path: str = Field("", description="the data set's folder or annotation file")
     resize: Literal["letterbox", "shortest"] = Field("letterbox", description="rule at prediction; travels with it")
-    size: tuple[int, int] = Field((320, 320), description="height, width; for shortest: short side, longest side")
+    size: tuple[PositiveInt, PositiveInt] = Field(
+        (320, 320), description="height, width; for shortest: short side, longest side"
+    )
     val_fraction: float = Field(0.1, gt=0, lt=1, description="set aside where the data has no val split")
     split_seed: int = Field(0, description="seed of that split")
     drop_empty: bool = Field(False, description="leave out pictures without objects")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.resize == "shortest" and self.size[0] > self.size[1]:
+            raise ValueError(f"size = {self.size} must be (short side, longest side) for resize = shortest")
+        return self
 
 
 class AugmentConfig(BaseModel):
@@ -41,8 +58,17 @@ class AugmentConfig(BaseModel):
     crop: float = Field(0.5, ge=0, le=1, description="IoU crop: a part that keeps some box well inside")
     zoom_out: float = Field(0.3, ge=0, le=1, description="put the picture on a larger canvas")
     zoom_out_max: float = Field(2.0, ge=1, description="largest side of that canvas, in picture sides")
-    scale: tuple[float, float] = Field((0.75, 1.25), description="multi-scale: size relative to the network input")
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.75, 1.25), description="multi-scale: size relative to the network input, from … to"
+    )
     colour: float = Field(0.5, ge=0, le=1, description="brightness, contrast, saturation, hue")
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("the first of the two must be the smaller")
+        return scale
 
 
 class TrainConfig(BaseModel):
