@@ -1,0 +1,109 @@
+"""What a run tells: the figures' file, means and pace, lines for people, and how it hears signals."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.errors import Interrupted, Stopped
+from fcos_cli.train.log import Meter, MetricsFile
+from fcos_cli.train.show import Terminal, describe, duration
+from fcos_cli.train.signals import catching_signals
+
+ROW = {"kind": "train", "step": 50, "steps": 100, "epoch": 1, "loss": 1.21, "cls": 0.23, "box": 0.34}
+ROW |= {"centerness": 0.64, "images_per_s": 6.9, "seconds_left": 720.0}
+
+
+def test_a_new_run_begins_a_new_file_and_a_resumed_one_keeps_what_was_before(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("of an earlier run\n")
+    file = MetricsFile(path, resume_at=0)
+    for step in (20, 40, 60):
+        file.add({"kind": "train", "step": step, "loss": 1.0})
+    file.close()
+    with path.open("a") as stream:
+        stream.write('{"kind": "train", "st')  # killed while it wrote
+    MetricsFile(path, resume_at=45).add({"kind": "val", "step": 50, "AP": 0.1})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [20, 40, 50]
+
+
+def test_the_curves_go_to_tensorboard_where_it_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+    file = MetricsFile(tmp_path / "metrics.jsonl", resume_at=0)
+    file.add({"kind": "train", "step": 1, "epoch": 1, "loss": 0.5})
+    file.close()
+    assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
+
+
+def test_a_meter_gives_the_mean_of_each_term_and_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("fcos_cli.train.log.time.monotonic", lambda: now[0])
+    meter = Meter()
+    for loss in (1.0, 2.0, 6.0):
+        now[0] += 2
+        meter.add({"loss": loss, "box": loss / 2}, pictures=8)
+    assert meter.read() == {"loss": 3.0, "box": 1.5, "images_per_s": 4.0}
+    assert meter.seconds_per_step == 2.0
+    assert set(Meter().read()) == {"images_per_s"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (45, "45 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (11100, "3 h 05 min")],
+)
+def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_step_is_one_line() -> None:
+    assert describe(ROW) == "loss 1.210 (cls 0.230 box 0.340 centerness 0.640) 6.9 images/s, 12 min left"
+
+
+def test_off_a_terminal_only_some_steps_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal(interactive=False)
+    for step in (1, 49, 50, 99, 100):
+        terminal.step({**ROW, "step": step})
+    terminal.validating(1, 2)
+    terminal.validated({"epoch": 1, "AP": 0.5, "AP50": 0.75, "AP75": 0.25, "seconds": 3.0, "best": True})
+    terminal.close()
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert [line.split()[1] for line in lines[:2]] == ["50/100", "100/100"]
+    assert lines[2] == "epoch 1 val AP 0.500 AP50 0.750 AP75 0.250 in 3 s (best so far)"
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Stopped), (signal.SIGINT, Interrupted)])
+def test_a_signal_is_a_request(number: int, kind: type[Exception]) -> None:
+    with catching_signals() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop
+        error = stop.error(remedy="go on")
+    assert type(error) is kind
+    assert error.remedy == "go on"
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    with catching_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_in_another_thread_signals_are_left_alone() -> None:
+    seen: list[bool] = []
+
+    def work() -> None:
+        with catching_signals() as stop:
+            seen.append(bool(stop))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]
