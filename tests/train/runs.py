@@ -17,6 +17,7 @@ from tests.tiny import SHAPE
 SETTINGS: dict[str, Any] = {
     "model": SHAPE,
     "data": {"size": (64, 64)},
+    "augment": {"crop": 0.0, "zoom_out": 0.0, "colour": 0.0},
     "train": {"epochs": 2, "batch": 2, "lr": 0.01, "init": "random", "device": "cpu", "workers": 0, "amp": "off"},
 }
 """2 epochs of 3 steps, with the 6 pictures of `splits`."""

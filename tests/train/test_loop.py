@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fcos_cli.config import Config, resolve
+from fcos_cli.config import AugmentConfig, Config, resolve
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, FcosError, Interrupted, Stopped
 from fcos_cli.model.artifact import load
@@ -129,6 +129,21 @@ def test_what_happened_in_the_process_before_does_not_matter(
     torch.manual_seed(12345)
     run(tmp_path / "again", data)
     assert same(state(whole[0]), state(tmp_path / "again"))
+
+
+def test_every_epoch_has_its_own_order(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[list[Any]] = []
+    true = loop.EpochBatches
+
+    def watched(*arguments: Any, **settings: Any) -> Any:
+        epochs.append(list(true(*arguments, **settings)))
+        return true(*arguments, **settings)
+
+    monkeypatch.setattr(loop, "EpochBatches", watched)
+    run(tmp_path / "run", data)
+    assert epochs == [list(true(6, batch=2, seed=0, epoch=epoch)) for epoch in (0, 1)]
 
 
 @pytest.mark.parametrize("steps", [(2,), (3,), (1, 5), (6,)], ids=str)
@@ -317,7 +332,10 @@ def test_crowds_and_pictures_of_any_size_can_be_trained_on(data: tuple[Dataset, 
         box = np.array([[0, 0, width, height]] * 2, np.float32)
         flags = np.array([True, False])
         samples.append(Sample(path, number, width, height, box, np.array([0, 1]), flags, np.ones(2)))
-    listener = run(tmp_path / "run", (replace(data[0], samples=samples), data[1]), epochs=1)
+    config = config_of(epochs=1).model_copy(update={"augment": AugmentConfig(crop=1.0, zoom_out=1.0, colour=1.0)})
+    listener = Recorder()
+    odd = replace(data[0], samples=samples)
+    train(config, odd, data[1], folder=tmp_path / "run", resume=False, listener=listener)
     assert all(np.isfinite(row["loss"]) for row in listener.steps)
 
 
