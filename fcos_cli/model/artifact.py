@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from fcos_cli.errors import ModelError
+from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import ModelConfig
@@ -41,7 +41,13 @@ class Artifact:
 
     def build(self) -> FCOS:
         """The network with its weights, in eval mode. Raises ModelError naming keys that do not fit."""
-        model = FCOS(self.config, classes=len(self.classes))
+        try:
+            model = FCOS(self.config, classes=len(self.classes))
+        except UsageError as error:
+            raise ModelError(
+                f"this timm cannot build the model's backbone {self.config.backbone!r}",
+                remedy="pip install --upgrade timm",
+            ) from error
         wanted, given = model.state_dict(), self.weights
         problems = [f"missing {key}" for key in sorted(wanted.keys() - given.keys())]
         problems += [f"unknown {key}" for key in sorted(given.keys() - wanted.keys())]

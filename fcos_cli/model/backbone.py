@@ -56,6 +56,8 @@ def _body(config: ModelConfig, *, pretrained: bool) -> Any:
     try:
         body: Any = timm.create_model(config.backbone, features_only=True, pretrained=pretrained)
     except (AttributeError, RuntimeError, AssertionError) as error:
+        if pretrained and "pretrained" in str(error):
+            raise ModelError(f"timm has no pretrained weights of {config.backbone}", remedy="--init random") from error
         raise _unusable(config.backbone) from error
     except Exception as error:  # timm's hub client raises many kinds where there is no network
         raise ModelError(

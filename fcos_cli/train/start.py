@@ -46,7 +46,7 @@ def plan(
     data: Path | None, *, file: Path | None, assignments: list[str], flags: Mapping[str, Any], base: Mapping[str, Any]
 ) -> Plan:
     """Settings and data of a new run. Raises UsageError without data, DataError for data that cannot be used."""
-    flags = {**flags, "data.path": None if data is None else str(data)}
+    flags = {**flags, "data.path": None if data is None else str(data.resolve())}
     config, origins = resolve(file=file, assignments=assignments, flags=flags, base=base)
     if "model.backbone" in origins:  # another backbone's weights want other pixels than the default's
         facts = {f"model.{key}": value for key, value in input_facts(config.model.backbone).items()}
@@ -74,7 +74,7 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
 
 def begin(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
     """Run the plan in `folder`, which must not hold a run yet."""
-    if (folder / "config.toml").exists():
+    if (folder / "state.pt").exists():
         raise UsageError(
             "this run folder is already in use",
             where=folder,

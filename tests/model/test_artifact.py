@@ -229,3 +229,9 @@ def test_equal_configs_build_networks_with_equal_keys(artifact: Artifact) -> Non
     again = ModelConfig.model_validate(artifact.config.model_dump(mode="json"))
     assert again == artifact.config
     assert tiny_model().state_dict().keys() == artifact.weights.keys()
+
+
+def test_a_backbone_that_this_timm_lacks_is_a_fault_of_the_model_not_of_the_user(artifact: Artifact) -> None:
+    unknown = replace(artifact, config=artifact.config.model_copy(update={"backbone": "resnet5000"}))
+    with pytest.raises(ModelError, match="resnet5000"):
+        unknown.build()

@@ -1,0 +1,49 @@
+"""Starting a run: what is refused, what is remembered."""
+
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.data.shapes import write_shapes
+from fcos_cli.errors import UsageError
+from fcos_cli.train import start
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes") / "data", train=2, val=1, size=32)
+
+
+def plan(data: Path, **flags: object) -> start.Plan:
+    return start.plan(data, file=None, assignments=[], flags=flags, base={})
+
+
+def test_the_data_is_remembered_by_its_full_path(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shapes.parent)
+    assert plan(Path("data")).config.data.path == str(shapes.resolve())
+
+
+def test_a_folder_with_a_saved_run_is_refused_and_one_that_never_saved_is_not(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    monkeypatch.setattr(start, "train", lambda *_, **__: begun.append(True))
+    (tmp_path / "config.toml").write_text("")  # killed before the first save
+    start.begin(plan(shapes), folder=tmp_path)
+    assert begun
+    (tmp_path / "state.pt").write_bytes(b"")
+    with pytest.raises(UsageError, match="already in use"):
+        start.begin(plan(shapes), folder=tmp_path)
+
+
+def test_another_backbone_brings_its_own_mean_and_deviation(shapes: Path) -> None:
+    made = plan(shapes, **{"model.backbone": "resnet18"})
+    assert made.config.model.mean == pytest.approx((123.675, 116.28, 103.53), abs=1e-2)
+    assert made.config.model.backbone_norm_eps == 0
+    assert made.origins["model.mean"] == "timm's resnet18"
+
+
+def test_a_resumed_run_refuses_other_settings(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"")
+    with pytest.raises(UsageError, match="train.lr"):
+        start.resume(tmp_path, flags={"train.lr": 0.1})
