@@ -45,5 +45,5 @@ def test_another_backbone_brings_its_own_mean_and_deviation(shapes: Path) -> Non
 
 def test_a_resumed_run_refuses_other_settings(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"")
-    with pytest.raises(UsageError, match="train.lr"):
+    with pytest.raises(UsageError, match=r"train\.lr"):
         start.resume(tmp_path, flags={"train.lr": 0.1})
