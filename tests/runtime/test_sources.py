@@ -41,16 +41,16 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
 
 
 def test_a_list_names_paths_beside_itself_or_in_the_working_folder(tmp_path, monkeypatch):
-    touch(tmp_path, "lists/near.jpg", "work/far.jpg")
+    touch(tmp_path, "lists/near.jpg", "here/far.jpg")
     (tmp_path / "lists/l.txt").write_text(
-        f"\ufeffnear.jpg\r\n\n# a comment\nfar.jpg\ngone.jpg\n{tmp_path}/work/far.jpg\n", encoding="utf-8"
+        f"\ufeffnear.jpg\r\n\n# a comment\nfar.jpg\ngone.jpg\n{tmp_path}/here/far.jpg\n", encoding="utf-8"
     )
-    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "here")
     assert list(expand(["../lists/l.txt"])) == [
         Path("../lists/near.jpg"),
         Path("far.jpg"),
         Path("../lists/gone.jpg"),  # left for the reader to report
-        tmp_path / "work/far.jpg",
+        tmp_path / "here/far.jpg",
     ]
 
 
