@@ -15,8 +15,9 @@ import numpy.typing as npt
 from fcos_cli.console import print_error, say
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections, Detector, Facts
+from fcos_cli.runtime.detector import Detections, Detector
 from fcos_cli.runtime.draw import draw, write_picture
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.predict import Failure, Prediction, predict
 from fcos_cli.runtime.writers import Format, open_writer
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.data.geometry import Geometry, ResizeRule
+from fcos_cli.data.geometry import Geometry
 from fcos_cli.errors import ModelError
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.facts import Facts
 
 
 class RawDetections(NamedTuple):
@@ -59,20 +60,6 @@ class Detections:
             }
             for box, score, index in zip(self.boxes, self.scores, self.classes.tolist(), strict=True)
         ]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What an artifact says of itself, the same in every format.
-
-    thresholds: the score from which a detection is worth showing: `global`, and per class index the best F1 on val.
-    """
-
-    classes: ClassTable
-    resize: ResizeRule
-    threshold: float = 0.3
-    class_thresholds: tuple[float, ...] | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 class Detector(Protocol):

@@ -9,7 +9,8 @@ import torch
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.runtime.detector import Facts, RawDetections
+from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.facts import Facts
 
 
 class PyTorchDetector:
@@ -36,11 +37,17 @@ class PyTorchDetector:
 
 
 def facts_of(artifact: Artifact) -> Facts:
+    config = artifact.config
     return Facts(
         classes=artifact.classes,
         resize=ResizeRule.from_json(artifact.geometry),
+        conventions=config.conventions,
         threshold=artifact.threshold,
         class_thresholds=artifact.class_thresholds,
+        score_threshold=config.score_threshold,
+        nms_iou=config.nms_iou,
+        max_detections=config.max_detections,
+        model=config.model_dump(mode="json", exclude={"conventions"}),
         provenance=artifact.provenance,
     )
 

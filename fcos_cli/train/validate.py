@@ -13,7 +13,7 @@ from fcos_cli import __version__
 from fcos_cli.evaluate.coco import CocoResult, evaluate
 from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.runtime.detector import Facts
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.pytorch import PyTorchDetector
 from fcos_cli.train.log import Row
 from fcos_cli.train.run import Run, resize_rule

@@ -18,7 +18,8 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import METRICS, CocoResult, detect_all, evaluate, score
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections, Facts, RawDetections
+from fcos_cli.runtime.detector import Detections, RawDetections
+from fcos_cli.runtime.facts import Facts
 
 EVALUATORS = ("hotcoco", "pycocotools")
 ONE = ClassTable(("cat",), (7,))
