@@ -56,12 +56,32 @@ def _decode_level(cls: Tensor, ltrb: Tensor, ctr: Tensor, *, stride: int, config
     _, classes, height, width = cls.shape
     scores = combine(cls, ctr, rule=config.conventions.score).permute(0, 2, 3, 1).flatten(1)  # [B, h·w·C]
     # k zeros behind: the k best then always exist, and k stays constant for every input size (export needs that)
-    best, place = F.pad(scores, (0, config.candidates)).topk(config.candidates, dim=1)
+    best, place = _best(F.pad(scores, (0, config.candidates)), config.candidates, threshold=config.score_threshold)
     place = place.clamp(max=height * width * classes - 1)
-    class_index = place % classes
+    class_index = place.fmod(classes)  # of whole numbers ≥ 0 the same as %, and one operation where that is five
     point = (place - class_index) // classes
 
     centre = grid(height, width, stride=stride, offset=config.conventions.point_offset, device=cls.device)[point]
     distances = ltrb.float().flatten(2).transpose(1, 2).gather(1, point[..., None].expand(-1, -1, 4))
     boxes = torch.cat((centre - distances[..., :2], centre + distances[..., 2:]), dim=-1)
     return Candidates(boxes, best * (best >= config.score_threshold), class_index)
+
+
+def _best(scores: Tensor, k: int, *, threshold: float) -> tuple[Tensor, Tensor]:
+    """The k highest of each row [B, N] and their places, best first; of equal scores the earlier place comes first.
+
+    ONNX defines its TopK so. PyTorch leaves open which of two equal values comes first, and which is cut off.
+    """
+    best, place = scores.topk(k, dim=1)
+    if torch.compiler.is_compiling():
+        return best, place
+    if bool((best[:, -1] >= threshold).any()):  # rare: equal scores might be cut at the k-th place
+        last = scores.shape[1] - 1
+        # the bits of a score ≥ 0 sort like the score itself; behind them the place, counted from the end
+        backwards = torch.arange(last, -1, -1, device=scores.device)
+        keys = (scores.view(torch.int32).long() << 32 | backwards).topk(k, dim=1).values
+        place = last - (keys & 0xFFFFFFFF)
+        return scores.gather(1, place), place
+    place, _ = place.sort(dim=1)
+    best, order = scores.gather(1, place).sort(dim=1, descending=True, stable=True)
+    return best, place.gather(1, order)

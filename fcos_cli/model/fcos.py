@@ -35,9 +35,10 @@ class FCOS(nn.Module):
     def forward(self, images: Tensor) -> RawOutputs:
         """Images [B, 3, H, W], RGB 0…255 → RawOutputs, per level [B, ·, ⌈H/s⌉, ⌈W/s⌉]."""
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
-        if images.device.type != "meta":
+        if images.device.type != "meta" and not torch.compiler.is_compiling():
             normalised = normalised.contiguous(memory_format=torch.channels_last)
-        raw: RawOutputs = self.head(self.backbone(normalised))
+        # an exported body may be in half precision; normalisation never is
+        raw: RawOutputs = self.head(self.backbone(normalised.to(next(self.backbone.parameters()).dtype)))
         return raw
 
     def points(self, raw: RawOutputs) -> Points:

@@ -1,4 +1,8 @@
-"""NMS: candidates → detections. One semantic, eager and exported: greedy, per class, float coordinates untouched."""
+"""NMS: candidates → detections. One semantic: greedy, per class, float coordinates untouched.
+
+`keep_mask` is one operation: eager PyTorch runs it as written here, an export lowers it to the target's own
+NonMaxSuppression. `keep_by_sweeps` says the same with plain tensor operations, for targets that have none.
+"""
 
 from __future__ import annotations
 
@@ -24,31 +28,41 @@ class BatchDetections(NamedTuple):
     counts: Tensor
 
 
-def keep_mask(candidates: Candidates, *, iou: float) -> Tensor:
-    """bool [B, P]: survivors of greedy NMS among candidates of the same picture and class with score > 0.
-
-    A box goes when it overlaps a better one of its class by more than `iou`. Classes are moved apart in float64,
-    where adding the offset is exact: torchvision's own float32 offset moves edges by up to 1/128 px.
-    """
-    keep = torch.zeros_like(candidates.scores, dtype=torch.bool)
+@torch.library.custom_op("fcos::keep_mask", mutates_args=())
+def _keep_mask(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class_count: int) -> Tensor:
+    keep = torch.zeros_like(scores, dtype=torch.bool)
     # picture by picture: the work grows with the square of what one call compares
-    for boxes, scores, classes, kept in zip(*candidates, keep, strict=True):
-        alive = scores.nonzero()[:, 0]
+    for picture_boxes, picture_scores, picture_classes, kept in zip(boxes, scores, classes, keep, strict=True):
+        alive = picture_scores.nonzero()[:, 0]
         if alive.numel() == 0:
             continue
-        apart = boxes[alive].double()
-        apart = apart + (classes[alive] * (apart.max() + 1))[:, None]
-        kept[alive[greedy_nms(apart, scores[alive].double(), iou)]] = True
+        apart = picture_boxes[alive].double()
+        apart = apart + (picture_classes[alive] * (apart.max() + 1))[:, None]
+        kept[alive[greedy_nms(apart, picture_scores[alive].double(), iou)]] = True
     return keep
 
 
-def suppress(candidates: Candidates, *, iou: float, max_detections: int) -> BatchDetections:
-    """Candidates → the `max_detections` best survivors of each picture. Equal scores: the earlier candidate first."""
+@_keep_mask.register_fake
+def _(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class_count: int) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def keep_mask(candidates: Candidates, *, iou: float, class_count: int = 0) -> Tensor:
+    """bool [B, P]: survivors of greedy NMS among candidates of the same picture and class with score > 0.
+
+    A box goes when it overlaps a better one of its class by more than `iou`; of equal scores the earlier is better.
+    Classes are moved apart in float64, where adding the offset is exact: torchvision's own float32 offset moves edges
+    by up to 1/128 px. class_count: only exported graphs need to be told how many classes there are.
+    """
+    keep: Tensor = _keep_mask(*candidates, iou, class_count)
+    return keep
+
+
+def select(candidates: Candidates, keep: Tensor, *, max_detections: int) -> BatchDetections:
+    """The `max_detections` best of the candidates where `keep` [B, P] is true. Equal scores: the earlier first."""
     boxes, scores, classes = candidates
-    kept = torch.where(keep_mask(candidates, iou=iou), scores, 0.0)
-    # a stable sort, not topk: which of two equal scores comes first must not depend on the machine
-    order = kept.argsort(dim=1, descending=True, stable=True)[:, :max_detections]
-    best = kept.gather(1, order)
+    kept = torch.where(keep, scores, 0.0)
+    best, order = _ranked(kept, max_detections)
     full = best > 0
     return BatchDetections(
         boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * full[..., None],
@@ -56,3 +70,55 @@ def suppress(candidates: Candidates, *, iou: float, max_detections: int) -> Batc
         classes=classes.gather(1, order).masked_fill(~full, -1),
         counts=full.sum(1),
     )
+
+
+def _ranked(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The best `most` scores of each row [B, P] and their places, best first, of equal ones the earlier first."""
+    if torch.compiler.is_compiling():  # ONNX defines its TopK so; PyTorch leaves the order of equal values open
+        best, order = scores.topk(min(most, scores.shape[1]), dim=1)
+        return best, order
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :most]
+    return scores.gather(1, order), order
+
+
+def suppress(candidates: Candidates, *, iou: float, max_detections: int) -> BatchDetections:
+    """Candidates → the `max_detections` best survivors of each picture. Equal scores: the earlier candidate first."""
+    return select(candidates, keep_mask(candidates, iou=iou), max_detections=max_detections)
+
+
+def suppress_by_sweeps(
+    candidates: Candidates, *, iou: float, max_detections: int, sweeps: int, best: int
+) -> tuple[BatchDetections, Tensor]:
+    """`suppress` in tensor operations only, and `converged` bool [B]: is the answer known to be the exact one?
+
+    Compares the `best` candidates of each picture with one another, [B, best, best], and repeats
+    keep = alive and not suppressed by one that is kept. Each sweep settles one more link of every chain of
+    suppressions, so the answer is exact once a sweep changes nothing. Candidates beyond `best` cannot change what
+    stands above them: cutting them off is exact where there are none, or where the answer is full without them.
+    """
+    top, order = _ranked(candidates.scores, best)
+    boxes = candidates.boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    classes = candidates.classes.gather(1, order)
+    alive = (top > 0).float()
+    hits = (_pairwise_iou(boxes) > iou) & (classes[:, :, None] == classes[:, None, :])
+    hits = hits.float().triu(1)  # [B, by, of]: only the better one, which stands earlier, suppresses
+
+    keep = before = alive
+    for _ in range(sweeps):
+        before = keep
+        keep = alive * (1 - (hits * keep[:, :, None]).amax(1))
+    stable = (keep == before).all(1)
+
+    found = select(Candidates(boxes, top, classes), keep > 0, max_detections=max_detections)
+    whole = ((candidates.scores > 0).sum(1) <= top.shape[1]) | (found.counts >= max_detections)
+    return found, stable & whole
+
+
+def _pairwise_iou(boxes: Tensor) -> Tensor:
+    """IoU of every box with every other of its picture: [B, N, 4] → [B, N, N]; empty boxes overlap nothing."""
+    lower = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    upper = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    sides = (upper - lower).clamp(min=0)
+    overlap = sides[..., 0] * sides[..., 1]
+    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return overlap / (area[:, :, None] + area[:, None, :] - overlap).clamp(min=1e-12)

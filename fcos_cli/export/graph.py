@@ -1,0 +1,65 @@
+"""The exported graph as one module: pixels in, detections out. Traces the same decode and NMS that PyTorch runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fcos_cli.model.decode import decode
+from fcos_cli.model.fcos import FCOS
+from fcos_cli.model.head import RawOutputs
+from fcos_cli.model.nms import keep_mask, select, suppress_by_sweeps
+
+SWEEPS, COMPARED = 16, 2048
+"""Of the tensor form of NMS: how often it looks again, and how many candidates of a picture it compares."""
+
+LEVELS = ("p3", "p4", "p5", "p6", "p7")
+DETECTIONS = ("boxes", "scores", "classes", "counts")
+RAW = tuple(f"{branch}_{level}" for branch in ("cls", "ltrb", "ctr") for level in LEVELS)
+"""Names of the raw outputs inside an exported graph, in the order in which `Graph` returns them."""
+
+
+class Graph(nn.Module):
+    """images uint8 [B, 3, H, W] → boxes, scores, classes, counts (`BatchDetections`), [converged,] raw outputs (`RAW`).
+
+    `converged` bool [B] exists for the tensor form of NMS only. The raw outputs are float32; they are returned so that
+    their names stay in the file, where the proof of parity cuts it; a finished file does not show them.
+    """
+
+    def __init__(self, model: FCOS, *, nms: Literal["op", "tensor"]) -> None:
+        super().__init__()
+        self.model, self.nms = model, nms
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        cls, ltrb, ctr = self.model(images)
+        raw = RawOutputs([level.float() for level in cls], ltrb, [level.float() for level in ctr])
+        config = self.model.config
+        candidates = decode(raw, height=images.shape[-2], width=images.shape[-1], config=config)
+        most = config.max_detections
+        if self.nms == "op":
+            keep = keep_mask(candidates, iou=config.nms_iou, class_count=cls[0].shape[1])
+            return (*select(candidates, keep, max_detections=most), *raw.cls, *raw.ltrb, *raw.ctr)
+        found, converged = suppress_by_sweeps(
+            candidates, iou=config.nms_iou, max_detections=most, sweeps=SWEEPS, best=COMPARED
+        )
+        return (*found, converged, *raw.cls, *raw.ltrb, *raw.ctr)
+
+
+def output_names(nms: Literal["op", "tensor"]) -> tuple[str, ...]:
+    """Names of what a finished file returns, in order."""
+    return DETECTIONS if nms == "op" else (*DETECTIONS, "converged")
+
+
+def half_body(model: FCOS) -> FCOS:
+    """The network's body in half precision, in place; normalisation, distances, decode and NMS stay in float32."""
+    model.backbone.half()
+    model.head.half()
+    return model
+
+
+def example(*, batch: int | None, size: tuple[int, int] | None) -> Tensor:
+    """Pixels to trace with: two pictures where the batch is dynamic (a batch of one would be taken for a constant)."""
+    height, width = size or (256, 320)
+    return torch.zeros((batch or 2, 3, height, width), dtype=torch.uint8)

@@ -1,0 +1,67 @@
+"""What the user wants of an export. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.errors import UsageError
+from fcos_cli.runtime.facts import Facts
+
+Format = Literal["onnx", "openvino", "trt", "trt-rtx"]
+Precision = Literal["fp32", "fp16", "int8"]
+Target = Literal["cpu", "tensorrt"]
+
+SMALLEST = 160
+"""Smallest height and width of a dynamic input, pixels: below 129 the map of P7 would have a single row."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported, and how.
+
+    size: (height, width) of a fixed input in pixels, None = any size. batch: pictures of a fixed batch, None = any
+    number. score, iou, max_detections: of post-processing, None = the model's own. nms: one NonMaxSuppression
+    operation, or plain tensor operations. target: whose int8 is made.
+    """
+
+    format: Format = "onnx"
+    precision: Precision = "fp32"
+    size: tuple[int, int] | None = None
+    batch: int | None = None
+    score: float | None = None
+    iou: float | None = None
+    max_detections: int | None = None
+    nms: Literal["op", "tensor"] = "op"
+    target: Target = "cpu"
+
+    def __post_init__(self) -> None:
+        for flag, value, allowed in (
+            ("--format", self.format, get_args(Format)),
+            ("--precision", self.precision, get_args(Precision)),
+            ("--target", self.target, get_args(Target)),
+        ):
+            if value not in allowed:
+                raise UsageError(f"{flag} {value!r} is not known", remedy=f"use one of {', '.join(allowed)}")
+        if self.size is not None and min(self.size) < SMALLEST:
+            raise UsageError(
+                f"--size {self.size[0]}x{self.size[1]} is too small for the pyramid's five levels",
+                remedy=f"use at least {SMALLEST}x{SMALLEST}",
+            )
+
+    def apply(self, facts: Facts) -> Facts:
+        """The facts of the exported model: the given ones with what these options change. `verified` is still False."""
+        size = self.size
+        resize = facts.resize
+        if size is not None:
+            resize = ResizeRule("letterbox", size, pad_value=resize.pad_value, divisor=resize.divisor)
+        return replace(
+            facts,
+            resize=resize,
+            score_threshold=facts.score_threshold if self.score is None else self.score,
+            nms_iou=facts.nms_iou if self.iou is None else self.iou,
+            max_detections=self.max_detections or facts.max_detections,
+            precision=self.precision,
+            verified=False,
+        )
