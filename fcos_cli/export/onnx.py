@@ -6,12 +6,16 @@ import contextlib
 import io
 import re
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from fcos_cli import __version__
 from fcos_cli.export.graph import RAW, Graph, example, half_body, output_names
 from fcos_cli.export.options import SMALLEST, ExportOptions
+from fcos_cli.files import replacing
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.runtime.facts import Facts
 
@@ -117,17 +121,46 @@ def clean(proto: onnx.ModelProto, dynamic: dict[int, Any]) -> onnx.ModelProto:
     return proto
 
 
-def finish(proto: onnx.ModelProto, facts: Facts, *, outputs: tuple[str, ...]) -> onnx.ModelProto:
-    """Hide all outputs but `outputs`, write the facts into the file's metadata, and run the checker on it."""
+def finish(proto: onnx.ModelProto, *, outputs: tuple[str, ...]) -> onnx.ModelProto:
+    """Hide all outputs but `outputs`, and hold the graph to its promises: valid, and of standard operators only."""
     import onnx
 
     kept = {output.name: output for output in proto.graph.output}
     del proto.graph.output[:]
     proto.graph.output.extend(kept[name] for name in outputs)
-    proto.producer_name = "fcos-cli"
-    onnx.helper.set_model_props(proto, facts.to_metadata())
+    proto.producer_name, proto.producer_version = "fcos-cli", __version__
     onnx.checker.check_model(proto, full_check=True)
     foreign = {entry.domain for entry in proto.opset_import} | {node.domain for node in proto.graph.node}
     if foreign - {"", "ai.onnx"}:
         raise RuntimeError(f"the graph uses operators of {sorted(foreign)}")
+    return proto
+
+
+def write(proto: onnx.ModelProto, path: Path, facts: Facts) -> None:
+    """Write the file, whole or not at all, with `facts` in its metadata."""
+    import onnx
+
+    onnx.helper.set_model_props(proto, facts.to_metadata())
+    with replacing(path, binary=True) as file:
+        file.write(proto.SerializeToString())
+
+
+def store_in_half(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights of more than one dimension stored as float16 and cast back by the graph, which runtimes do once, on load.
+
+    Exact for weights that came from a file in half.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    casts = []
+    for tensor in proto.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        name, half = tensor.name, numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
     return proto

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
@@ -23,7 +23,8 @@ class ExportOptions:
 
     size: (height, width) of a fixed input in pixels, None = any size. batch: pictures of a fixed batch, None = any
     number. score, iou, max_detections: of post-processing, None = the model's own. nms: one NonMaxSuppression
-    operation, or plain tensor operations. target: whose int8 is made.
+    operation, or plain tensor operations. target: whose int8 is made. half_weights: store float weights in half and
+    cast them on load.
     """
 
     format: Format = "onnx"
@@ -35,6 +36,7 @@ class ExportOptions:
     max_detections: int | None = None
     nms: Literal["op", "tensor"] = "op"
     target: Target = "cpu"
+    half_weights: bool = False
 
     def __post_init__(self) -> None:
         for flag, value, allowed in (
@@ -65,3 +67,36 @@ class ExportOptions:
             precision=self.precision,
             verified=False,
         )
+
+
+def make_options(
+    format_: str,
+    *,
+    precision: str = "fp32",
+    size: tuple[int, int] | None = None,
+    batch: str = "dynamic",
+    score: float | None = None,
+    iou: float | None = None,
+    max_detections: int | None = None,
+    target: str | None = None,
+    half_weights: bool = False,
+) -> ExportOptions:
+    """Options as the command line gives them: `batch` is `dynamic` or a number, what the format implies is filled in.
+
+    Raises UsageError naming the flag.
+    """
+    if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
+        raise UsageError(f"--batch {batch!r} is not a number of pictures", remedy="--batch 1, or --batch dynamic")
+    on_tensorrt = format_ in ("trt", "trt-rtx")
+    return ExportOptions(
+        format=cast("Format", format_),
+        precision=cast("Precision", precision),
+        size=size,
+        batch=None if batch == "dynamic" else int(batch),
+        score=score,
+        iou=iou,
+        max_detections=max_detections,
+        nms="tensor" if format_ == "trt-rtx" else "op",  # TensorRT-RTX has no kernel for NonMaxSuppression
+        target=cast("Target", target or ("tensorrt" if on_tensorrt else "cpu")),
+        half_weights=half_weights,
+    )

@@ -1,0 +1,60 @@
+"""Which pictures an export is measured and calibrated with."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.data.images import open_image
+from fcos_cli.errors import DataError, UsageError
+
+PROOF, CALIBRATION = 6, 128
+"""Pictures of the user's that parity is measured on, and that int8 ranges are taken from."""
+
+
+def shipped() -> list[Path]:
+    """The two photos that come with the package."""
+    return sorted((Path(__file__).resolve().parent.parent / "assets" / "photos").glob("*.jpg"))
+
+
+def for_proof(data: Path | None) -> list[Path]:
+    """Pictures of the val split of `data`, spread over it; the shipped ones without it."""
+    if data is None:
+        return shipped()
+    paths = [sample.image for sample in read_dataset(data).samples]
+    if not paths:
+        raise DataError("the val split has no pictures to compare on", where=data)
+    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, PROOF).astype(int))]
+
+
+def for_calibration(data: Path | None, *, weights: Path) -> list[Path]:
+    """A seeded sample of the train split of `data`, or of the data set that the run folder of `weights` names."""
+    data = data or _of_run(weights.parent)
+    if data is None:
+        raise UsageError(
+            "int8 takes the ranges of its numbers from pictures, and none were named",
+            where="--data",
+            remedy="--data FOLDER with the data set that the model was trained on",
+        )
+    samples = read_dataset(data, split="train").samples
+    order = np.random.default_rng(0).permutation(len(samples))
+    return [samples[i].image for i in sorted(order[:CALIBRATION])]
+
+
+def _of_run(folder: Path) -> Path | None:
+    config = folder / "config.toml"
+    if not config.is_file():
+        return None
+    path = tomllib.loads(config.read_text(encoding="utf-8")).get("data", {}).get("path")
+    return Path(path) if path and Path(path).exists() else None
+
+
+def network_inputs(paths: Sequence[Path], rule: ResizeRule) -> list[npt.NDArray[np.uint8]]:
+    """Each picture as network input of its own, uint8 [1, 3, H, W]."""
+    return [rule.batch([open_image(path)])[0] for path in paths]

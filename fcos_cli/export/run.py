@@ -1,0 +1,221 @@
+"""`fcos export`: weights → one file for another runtime, compared with PyTorch before success is reported.
+
+The ONNX file comes first, whatever the format; OpenVINO and TensorRT are made from it. A machine that cannot make the
+asked format keeps the ONNX and is told the command that finishes the job elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fcos_cli import __version__
+from fcos_cli.console import emit_json, say
+from fcos_cli.data.formats import read_dataset
+from fcos_cli.errors import ModelError, ParityError
+from fcos_cli.export.graph import output_names
+from fcos_cli.export.onnx import OPSET, finish, store_in_half, trace, write
+from fcos_cli.export.openvino import write_openvino
+from fcos_cli.export.options import ExportOptions
+from fcos_cli.export.pictures import for_calibration, for_proof, network_inputs
+from fcos_cli.model.artifact import Artifact, load
+from fcos_cli.runtime.detector import default_weights, find_artifact
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.pytorch import facts_of
+
+if TYPE_CHECKING:
+    import onnx
+
+    from fcos_cli.export.parity import Parity
+
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine", "trt-rtx": ".engine"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export. out: the file to write. data: the user's data set, for int8 ranges, pictures and AP; limit: of its
+    val split only the first N for AP. verify: measure parity. engine: how a TensorRT engine is built."""
+
+    options: ExportOptions
+    out: Path
+    data: Path | None = None
+    limit: int | None = None
+    verify: bool = True
+    engine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came out. parity: None where it was not measured. unfinished: why only the ONNX could be made here."""
+
+    path: Path
+    facts: Facts
+    parity: Parity | None
+    unfinished: str | None = None
+
+
+def find_weights(model: str) -> Path:
+    """The PyTorch weights behind what a user calls a model. Raises ModelError."""
+    path = default_weights() if model == "default" else find_artifact(model)
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            "only PyTorch weights can be exported: they are the reference that the result is compared with",
+            where=path,
+            remedy="name the .safetensors file or the run folder",
+        )
+    return path
+
+
+def default_out(weights: Path, options: ExportOptions) -> Path:
+    """Beside the weights, or in the current folder for the shipped ones: `best.onnx`, `best-fp16.onnx`, `best.xml`."""
+    folder = Path() if weights == default_weights() else weights.parent
+    precision = "" if options.precision == "fp32" else f"-{options.precision}"
+    return folder / f"{weights.stem}{precision}{SUFFIX[options.format]}"
+
+
+def export(weights: Path, job: Job) -> Exported:
+    """Export, prove, and say so in the file. Raises ParityError after everything was written where they differ."""
+    if job.out.suffix != SUFFIX[job.options.format]:
+        raise ModelError(
+            f"{job.options.format} files end in {SUFFIX[job.options.format]}", where=job.out, remedy="change --out"
+        )
+    artifact = load(weights)
+    facts = job.options.apply(facts_of(artifact))
+    facts = replace(facts, provenance={**facts.provenance, "export": _origin(weights)})
+    say(f"exporting {weights} to {job.options.format} {job.options.precision}")
+    proto = graph(artifact, facts, job, weights=weights)
+    onnx_file = job.out if job.options.format == "onnx" else job.out.with_suffix(".onnx")
+    if job.options.format == "onnx":
+        return _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
+    if job.options.format == "openvino":
+        write(proto, onnx_file, facts)
+        return _proved(
+            artifact,
+            job,
+            facts,
+            job.out,
+            lambda told: write_openvino(onnx_file, job.out, told, precision=told.precision),
+        )
+    return _engine(artifact, job, facts, proto, onnx_file)
+
+
+def graph(artifact: Artifact, facts: Facts, job: Job, *, weights: Path) -> onnx.ModelProto:
+    """The traced graph, quantised or stored in half where that was asked; facts are written with the file."""
+    proto = trace(artifact, facts, job.options)
+    if job.options.precision == "int8":
+        from fcos_cli.export.quantize import quantize
+
+        pictures = network_inputs(for_calibration(job.data, weights=weights), facts.resize)
+        say(f"measuring ranges on {len(pictures)} pictures")
+        proto = quantize(proto, pictures, target=job.options.target)
+    if job.options.half_weights:
+        proto = store_in_half(proto)
+    return finish(proto, outputs=output_names(job.options.nms))
+
+
+def _origin(weights: Path) -> dict[str, Any]:
+    import torch
+
+    return {
+        "weights": weights.name,
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "opset": OPSET,
+        "fcos": __version__,
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _proved(artifact: Artifact, job: Job, facts: Facts, path: Path, save: Callable[[Facts], None]) -> Exported:
+    """Write the file, compare it, and write into it whether it passed."""
+    save(facts)
+    say(f"wrote {path} ({_size(path) / 1e6:.1f} MB)")
+    if not job.verify:
+        say("not compared with PyTorch (--no-verify): the file says that it is unverified")
+        return Exported(path, facts, None)
+    parity = compare(artifact, job, facts, path)
+    if not parity.passed:
+        raise ParityError(
+            f"the exported model answers differently from PyTorch: {parity.failures[0]}",
+            where=path.with_suffix(".parity.json"),
+            remedy="the file stays, marked as unverified; try --precision fp32, or report this with the .parity.json",
+        )
+    facts = replace(facts, verified=True)
+    save(facts)
+    return Exported(path, facts, parity)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a model file; of OpenVINO's two files both."""
+    beside = path.with_suffix(".bin")
+    return path.stat().st_size + (beside.stat().st_size if path.suffix == ".xml" and beside.exists() else 0)
+
+
+def compare(artifact: Artifact, job: Job, facts: Facts, path: Path) -> Parity:
+    """Parity of the file at `path` with PyTorch, told, drawn and written beside it as `.parity.json`."""
+    from fcos_cli.export import cuts, parity_report
+    from fcos_cli.export.parity import ap_parity, prove
+    from fcos_cli.runtime.detector import open_detector
+
+    if path.suffix == ".onnx":
+        opened: cuts.Cuts = cuts.OnnxCuts(path)
+    elif path.suffix == ".xml":
+        opened = cuts.OpenVinoCuts(path)
+    else:
+        opened = cuts.DetectorCuts(open_detector(path))
+    parity = prove(artifact, opened, facts, pictures=for_proof(job.data))
+    if job.data is not None:
+        dataset = read_dataset(job.data)
+        if job.limit is not None:
+            dataset = replace(dataset, samples=dataset.samples[: job.limit])
+        parity = ap_parity(parity, artifact, open_detector(path), dataset)
+    parity_report.show(parity)
+    parity_report.write_report(parity, path)
+    return parity
+
+
+def _engine(artifact: Artifact, job: Job, facts: Facts, proto: onnx.ModelProto, onnx_file: Path) -> Exported:
+    """The ONNX, proved by itself, then the engine; where it cannot be built here, the ONNX stays and we say why."""
+    from fcos_cli.export.tensorrt import CannotBuild, build_engine
+
+    made = _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
+    flavour = "trt" if job.options.format == "trt" else "trt-rtx"
+    try:
+        build_engine(onnx_file, job.out, flavour=flavour, say=say, **job.engine)
+    except CannotBuild as error:
+        say(f"{error.what}; the ONNX is ready. {error.remedy}")
+        return replace(made, unfinished=error.what)
+    return Exported(job.out, facts, made.parity)
+
+
+def engine_settings(assignments: list[str] | None) -> dict[str, Any]:
+    """`--engine KEY=VALUE` → arguments of `build_engine`. Raises UsageError."""
+    from fcos_cli.export.tensorrt import parse_settings
+
+    return parse_settings(assignments or [])
+
+
+def tell(exported: Exported, *, as_json: bool) -> None:
+    """The last word: one line for people, or the `export` document."""
+    parity = exported.parity
+    if as_json:
+        emit_json(
+            {
+                "artifact": exported.path,
+                "format": exported.path.suffix.lstrip("."),
+                "precision": exported.facts.precision,
+                "parity": None if parity is None else {"passed": parity.passed, "report": report_of(exported.path)},
+                "unfinished": exported.unfinished,
+            }
+        )
+    verdict = "unverified" if parity is None else "answers as PyTorch does"
+    say(f"{exported.path}: {verdict}")
+
+
+def report_of(path: Path) -> Path:
+    return path.with_suffix(".parity.json")
