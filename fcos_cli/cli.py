@@ -23,8 +23,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Argument(help="A .safetensors file, a run folder, or `default`, the shipped detector.")]
+KINDS = "A run folder, a .safetensors, .onnx, .xml (OpenVINO) or .engine file, or `default`, the shipped detector."
+Model = Annotated[str, typer.Argument(help=KINDS)]
 DeviceFlag = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
+BackendFlag = Annotated[
+    str | None, typer.Option("--backend", help="pytorch, onnxruntime, openvino, tensorrt; default by MODEL's kind.")
+]
+PrecisionFlag = Annotated[
+    str | None, typer.Option("--precision", help="bf16: let OpenVINO compute in it; default as MODEL is stored.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -137,6 +144,8 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
     device: DeviceFlag = None,
+    backend: BackendFlag = None,
+    precision: PrecisionFlag = None,
     as_json: Json = False,
 ) -> None:
     """COCO's 12 numbers of MODEL on DATA, per class AP, AP50 and best threshold."""
@@ -150,7 +159,7 @@ def evaluate(
 
     if evaluator not in ("hotcoco", "pycocotools"):
         raise UsageError(f"unknown evaluator {evaluator!r}", where="--evaluator", remedy="use hotcoco or pycocotools")
-    detector = open_detector(model, score=score, device=device or "auto")
+    detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
     dataset = read_dataset(data, split=split)
     show(detector, dataset, evaluator=cast("Evaluator", evaluator), batch=batch, limit=limit, as_json=as_json)
 
@@ -158,7 +167,7 @@ def evaluate(
 @app.command()
 def predict(
     sources: Annotated[list[str], typer.Argument(help="Pictures, folders, 'glob*' patterns, .txt lists of paths.")],
-    model: Annotated[str, typer.Option(help="A .safetensors file, a run folder, or `default`.")] = "default",
+    model: Annotated[str, typer.Option(help=KINDS)] = "default",
     viz: Annotated[bool, typer.Option("--viz", help="Write pictures with boxes into --out.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("predictions"),
     score: Annotated[
@@ -171,6 +180,8 @@ def predict(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
     device: DeviceFlag = None,
+    backend: BackendFlag = None,
+    precision: PrecisionFlag = None,
 ) -> None:
     """Find objects in pictures. One bad file does not stop the others (exit code 1 at the end)."""
     from fcos_cli.allocator import keep_freed_memory
@@ -183,7 +194,7 @@ def predict(
 
     if as_json and jsonl:
         raise UsageError("--json and --jsonl both want stdout", remedy="choose one; --save writes the other")
-    detector = open_detector(model, score=score, device=device or "auto")
+    detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
     failed = deliver(
         detector,
         expand(sources),
@@ -198,14 +209,61 @@ def predict(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A .safetensors file, a run folder, or `default`.")],
+    format_: Annotated[str, typer.Option("--format", help="onnx, openvino, trt or trt-rtx.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="Of the network's body: fp32, fp16 or int8.")] = "fp32",
+    size: Annotated[str, typer.Option(help="Network input: dynamic, 640, or HEIGHTxWIDTH.")] = "dynamic",
+    batch: Annotated[str, typer.Option(help="Pictures at a time: dynamic, or a number.")] = "dynamic",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: beside the weights.")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest score the file will return.")] = None,
+    iou: Annotated[float | None, typer.Option(min=0, max=1, help="NMS threshold.")] = None,
+    max_detections: Annotated[int | None, typer.Option(min=1, help="Most detections per picture.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set: int8 is calibrated on its train split, both APs are taken on val.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="AP on the first N pictures only.")] = None,
+    target: Annotated[str | None, typer.Option(help="Whose int8: cpu or tensorrt; default by --format.")] = None,
+    half_weights: Annotated[bool, typer.Option("--half-weights", help="Store fp32 weights in half.")] = False,
+    verify: Annotated[bool, typer.Option(help="Compare the result with PyTorch.")] = True,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", metavar="KEY=VALUE", help="TensorRT: min, opt, max (BxHxW), workspace, cache, sm."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write MODEL for another runtime, decoding and NMS inside, and prove that it answers as PyTorch does."""
+    from fcos_cli.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    from fcos_cli.export import run
+    from fcos_cli.export.options import make_options
+
+    options = make_options(
+        format_,
+        precision=precision,
+        size=None if size == "dynamic" else parse_size(size),
+        batch=batch,
+        score=score,
+        iou=iou,
+        max_detections=max_detections,
+        target=target,
+        half_weights=half_weights,
+    )
+    weights = run.find_weights(model)
+    job = run.Job(options, out or run.default_out(weights, options), data, limit, verify, run.engine_settings(engine))
+    run.tell(run.export(weights, job), as_json=as_json)
+
+
+@app.command()
 def info(model: Model = "default", as_json: Json = False) -> None:
     """What a model file says of itself: classes, input, thresholds, conventions, provenance."""
-    from fcos_cli.model.artifact import load
     from fcos_cli.runtime.describe import describe
     from fcos_cli.runtime.detector import find_artifact
+    from fcos_cli.runtime.headers import read_header
 
     path = find_artifact(model)
-    describe(load(path), path=path, as_json=as_json)
+    describe(read_header(path), path=path, as_json=as_json)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fcos_cli.config import flatten
 from fcos_cli.console import emit_json, say, table
-from fcos_cli.model.artifact import Artifact
+from fcos_cli.runtime.headers import Header
 
 
-def describe(artifact: Artifact, *, path: Path, as_json: bool) -> None:
-    """Print the artifact's facts: a table for people, or one JSON document."""
-    facts: dict[str, Any] = {
-        "file": str(path),
-        "bytes": path.stat().st_size,
-        "parameters": sum(weight.numel() for weight in artifact.weights.values()),
-        "classes": artifact.classes.to_json(),
-        "geometry": artifact.geometry,
-        "threshold": artifact.threshold,
-        "class_thresholds": artifact.class_thresholds,
-        "model": artifact.config.model_dump(mode="json", exclude={"conventions"}),
-        "conventions": asdict(artifact.config.conventions),
-        "provenance": artifact.provenance,
-    }
+def describe(header: Header, *, path: Path, as_json: bool) -> None:
+    """Print what a model file says of itself: tables for people, or one JSON document."""
+    document = to_json(header, path=path)
     if as_json:
-        emit_json(facts)
+        emit_json(document)
         return
-    say(f"{path} ({facts['bytes'] / 1e6:.1f} MB, {facts['parameters'] / 1e6:.2f} M parameters)")
-    limits = artifact.class_thresholds or (artifact.threshold,) * len(artifact.classes)
+    facts = header.facts
+    weights = "" if header.parameters is None else f", {header.parameters / 1e6:.2f} M parameters"
+    proof = {None: "", True: ", verified against PyTorch", False: ", not verified"}[facts.verified]
+    say(f"{path} ({header.bytes / 1e6:.1f} MB{weights}, {facts.precision}{proof})")
+    thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     table(
         ("class", "data-set id", "threshold"),
-        [(n, i, t) for n, i, t in zip(artifact.classes.names, artifact.classes.ids, limits, strict=True)],
+        list(zip(facts.classes.names, facts.classes.ids, thresholds, strict=True)),
     )
-    parts = ("geometry", "model", "conventions", "provenance")
-    table(("fact", "value"), [(k, str(v)) for k, v in flatten({part: facts[part] for part in parts}).items()])
+    parts = ("geometry", "limits", "model", "conventions", "engine", "provenance")
+    table(("fact", "value"), list(_rows({part: document[part] for part in parts if document[part] is not None})))
+
+
+def to_json(header: Header, *, path: Path) -> dict[str, Any]:
+    """The `fcos info --json` document. parameters: None where only the graph knows them; engine: of engines only."""
+    facts = header.facts
+    return {
+        "file": str(path),
+        "format": path.suffix.lower().removeprefix("."),
+        "bytes": header.bytes,
+        "parameters": header.parameters,
+        "precision": facts.precision,
+        "verified": facts.verified,
+        "classes": facts.classes.to_json(),
+        "geometry": facts.resize.to_json(),
+        "threshold": facts.threshold,
+        "class_thresholds": facts.class_thresholds,
+        "limits": {
+            "score": facts.score_threshold,
+            "nms_iou": facts.nms_iou,
+            "max_detections": facts.max_detections,
+        },
+        "model": facts.model,
+        "conventions": asdict(facts.conventions),
+        "engine": header.engine,
+        "provenance": facts.provenance,
+    }
+
+
+def _rows(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """{"model": {"channels": 64}} → ("model.channels", "64")."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.geometry import Geometry
-from fcos_cli.errors import ModelError
+from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.facts import Facts
+
+Backend = Literal["pytorch", "onnxruntime", "openvino", "tensorrt"]
+
+BACKENDS: dict[str, tuple[Backend, ...]] = {
+    ".safetensors": ("pytorch",),
+    ".onnx": ("onnxruntime", "openvino"),
+    ".xml": ("openvino",),
+    ".engine": ("tensorrt",),
+}
+"""Suffix of a model file → what can run it, the usual one first."""
+
+_ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class RawDetections(NamedTuple):
@@ -65,12 +79,20 @@ class Detections:
 class Detector(Protocol):
     """Anything that maps a batch of pictures to detections.
 
-    Calling it: `images` uint8 [B, 3, H, W], RGB, as `ResizeRule.batch` makes them. `score`: keep candidates whose
-    final score is at least this (float 0…1).
+    Calling it: `images` uint8 [B, 3, H, W], RGB, any B ≥ 1, as `ResizeRule.batch` makes them. backend: one of
+    `Backend`. precision: what really runs: `fp32`, `fp16`, `bf16`, `int8`, or `mixed`. device: where, readable as text.
     """
 
-    name: str
-    facts: Facts
+    @property
+    def name(self) -> str: ...
+    @property
+    def facts(self) -> Facts: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def device(self) -> object: ...
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections: ...
 
@@ -87,17 +109,23 @@ def to_source(raw: RawDetections, geometries: list[Geometry]) -> list[Detections
 
 
 def default_weights() -> Path:
-    """The detector that ships in the package."""
-    return Path(__file__).resolve().parent.parent / "assets" / "default.safetensors"
+    """The weights that ship in the package: what `default` means to training and export, and to PyTorch."""
+    return _ASSETS / "default.safetensors"
 
 
-def find_artifact(model: str | Path) -> Path:
+def find_artifact(model: str | Path, *, backend: Backend | None = None, device: str = "auto") -> Path:
     """The file behind what a user calls a model: a file, a run folder (its best weights), or `default`.
 
+    `default` is the exported form of the shipped weights, default.onnx, which starts in a fraction of PyTorch's time.
+    It is `default_weights()` where PyTorch is asked for, by backend, or by `cuda` without naming a backend (`auto` does
+    not look for torch's GPUs, since that would take longer than to answer).
     Raises ModelError naming what is there instead.
     """
     if str(model) == "default":
-        return default_weights()
+        exported = _ASSETS / "default.onnx"
+        if backend == "pytorch" or (backend is None and (device.startswith("cuda") or not exported.is_file())):
+            return default_weights()
+        return exported
     path = Path(model)
     if path.is_dir():
         for name in ("best.safetensors", "last.safetensors"):
@@ -109,23 +137,104 @@ def find_artifact(model: str | Path) -> Path:
             remedy="name a run folder that `fcos train` wrote, or a model file",
         )
     if not path.is_file():
-        raise ModelError("there is no such model", where=path, remedy="name a .safetensors file or a run folder")
+        raise ModelError(
+            "there is no such model", where=path, remedy=f"name a run folder, or a file: {', '.join(BACKENDS)}"
+        )
     return path
 
 
-def open_detector(model: str | Path = "default", *, score: float | None = None, device: str = "auto") -> Detector:
-    """A detector from any artifact: a `.safetensors` file, a run folder, or a name from the zoo (`default`).
+def open_detector(
+    model: str | Path = "default",
+    *,
+    score: float | None = None,
+    device: str = "auto",
+    backend: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Detector:
+    """A detector from any artifact: a file of BACKENDS' suffixes, a run folder, or a name from the zoo (`default`).
 
-    score: lowest score to return (default: the artifact's own candidate threshold). Raises ModelError.
+    score: lowest score to return (default: the artifact's own candidate threshold; an exported model cannot go below
+    it). device: `auto`, `cpu`, or as the backend names its devices. backend: what runs it, of those that can run the
+    file; default the first. precision: None is the file's own; OpenVINO can compute in `bf16` what is not quantised.
+    threads: of the CPU (PyTorch's are the whole process's); default all. Nothing but a `.safetensors` imports torch.
+    Raises UsageError, ModelError, MissingExtra.
     """
-    path = find_artifact(model)
-    if path.suffix != ".safetensors":
-        raise ModelError(
-            f"{path.suffix or 'files without a suffix'} cannot be run by this version",
+    if score is not None and not 0 <= score <= 1:
+        raise UsageError(f"a score is a number from 0 to 1, not {score:g}", where="--score")
+    if precision is not None and precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}", where="--precision", remedy=_one_of(PRECISIONS))
+    asked = _known_backend(backend)
+    path = find_artifact(model, backend=asked, device=device)
+    detector = _open(
+        path, _choose(path, asked), str(model), score=score, device=device, precision=precision, threads=threads
+    )
+    if precision not in (None, detector.precision) and detector.precision != "mixed":  # mixed: int8, the rest as asked
+        raise UsageError(
+            f"the precision {precision} cannot be had from a model of {detector.precision} by {detector.backend}",
             where=path,
-            remedy="use a .safetensors file",
+            remedy="leave --precision out, export the model in that precision, or try --backend openvino",
         )
+    return detector
+
+
+def _open(
+    path: Path,
+    backend: Backend,
+    name: str,
+    *,
+    score: float | None,
+    device: str,
+    precision: str | None,
+    threads: int | None,
+) -> Detector:
+    if backend == "onnxruntime":
+        from fcos_cli.runtime.onnxruntime import OnnxRuntimeDetector
+
+        return OnnxRuntimeDetector.open(path, name=name, score=score, device=device, threads=threads)
+    if backend == "openvino":
+        from fcos_cli.runtime.openvino import OpenVinoDetector
+
+        return OpenVinoDetector.open(path, name=name, score=score, device=device, precision=precision, threads=threads)
+    if backend == "tensorrt":
+        from fcos_cli.runtime.tensorrt import TensorRtDetector
+
+        return TensorRtDetector.open(path, name=name, score=score, device=device)
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.pytorch import PyTorchDetector
 
-    return PyTorchDetector.from_artifact(load(path), name=str(model), score=score, device=device)
+    return PyTorchDetector.from_artifact(load(path), name=name, score=score, device=device, threads=threads)
+
+
+def _known_backend(backend: str | None) -> Backend | None:
+    for known in get_args(Backend):
+        if backend == known:
+            return known  # type: ignore[no-any-return]
+    if backend is None:
+        return None
+    raise UsageError(f"unknown backend {backend!r}", where="--backend", remedy=_one_of(get_args(Backend)))
+
+
+def _choose(path: Path, asked: Backend | None) -> Backend:
+    """What runs the file. Raises ModelError for an unknown kind of file, UsageError for a backend that cannot."""
+    able = BACKENDS.get(path.suffix.lower())
+    if able is None:
+        raise ModelError(
+            f"{path.suffix or 'a file without a suffix'} is no kind of model that can be run",
+            where=path,
+            remedy=f"use a run folder or one of {', '.join(BACKENDS)}",
+        )
+    if asked is None:
+        return able[0]
+    if asked not in able:
+        kinds = ", ".join(suffix for suffix, backends in BACKENDS.items() if asked in backends)
+        raise UsageError(
+            f"{asked} cannot run a {path.suffix} file",
+            where=path,
+            remedy=f"leave --backend out, or use --backend {' or '.join(able)}; {asked} runs {kinds}",
+        )
+    return asked
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return f"use one of {', '.join(names)}"

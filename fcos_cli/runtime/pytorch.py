@@ -16,14 +16,26 @@ from fcos_cli.runtime.facts import Facts
 class PyTorchDetector:
     """Runs a network eagerly in float32 and channels_last. Build one from a file with `from_artifact`."""
 
+    backend = "pytorch"
+    precision = "fp32"
+
     def __init__(self, model: FCOS, facts: Facts, *, name: str, device: torch.device) -> None:
         self.model, self.facts, self.name, self.device = model, facts, name, device
 
     @classmethod
     def from_artifact(
-        cls, artifact: Artifact, *, name: str, score: float | None = None, device: str = "auto"
+        cls,
+        artifact: Artifact,
+        *,
+        name: str,
+        score: float | None = None,
+        device: str = "auto",
+        threads: int | None = None,
     ) -> PyTorchDetector:
-        """score: lowest score to return (default: the artifact's own); device: `auto` is CUDA where present."""
+        """score: lowest score to return (default: the artifact's own). device: `auto` is CUDA where present. threads:
+        of the CPU, for all of torch in this process; None leaves them as they are."""
+        if threads is not None:
+            torch.set_num_threads(threads)
         picked = pick_device(device)
         model = artifact.build().to(picked).to(memory_format=torch.channels_last)
         if score is not None:

@@ -1,0 +1,122 @@
+"""What exported models share when they are called: batches cut to what the file takes, answers checked and filtered.
+
+Notable choices:
+- The last part of a batch is filled up with copies of its last picture: nothing the network has not seen, so nothing
+  can fail that would not have failed anyway. Their answers are dropped.
+- A score above the file's own is applied to the answer. This is exactly what a higher threshold inside gives: the best
+  candidates are chosen by score before any threshold, and in greedy NMS no box is removed by a worse one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.errors import FcosError, ModelError, UsageError
+from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.facts import Facts
+
+INPUT = "images"
+OUTPUTS = ("boxes", "scores", "classes", "counts")
+CONVERGED = "converged"
+"""Further output, bool [B], of models whose NMS is a fixed number of sweeps: False where these were too few."""
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What one call of a model takes: `least` … `most` pictures (None = any number) of height × width (None = any)."""
+
+    least: int = 1
+    most: int | None = None
+    height: int | None = None
+    width: int | None = None
+
+    @classmethod
+    def of_shape(cls, batch: int | None, height: int | None, width: int | None) -> Intake:
+        """By the dimensions of a graph's input, None = free."""
+        return cls(1 if batch is None else batch, batch, height, width)
+
+
+def detect(
+    images: npt.NDArray[np.uint8],
+    run: Callable[[npt.NDArray[np.uint8]], Outputs],
+    *,
+    intake: Intake,
+    score: float | None,
+    where: Path,
+) -> RawDetections:
+    """The answer for `images` uint8 [B, 3, H, W], any B ≥ 1, from calls of `run` with what `intake` allows.
+
+    run: pictures → outputs by name, at least OUTPUTS. score: lowest score to return, None = all there are. Raises
+    ModelError where the size of the pictures does not fit, FcosError where the suppression chain was cut off.
+    """
+    _check_size(images.shape[2:], intake, where)
+    parts = []
+    step = intake.most or len(images)
+    for begin in range(0, len(images), step):
+        part = images[begin : begin + step]
+        missing = max(intake.least - len(part), 0)
+        filled = np.concatenate([part, part[-1:].repeat(missing, axis=0)]) if missing else part
+        found = run(np.ascontiguousarray(filled))
+        _check_converged(found, where)
+        parts.append([np.asarray(found[name])[: len(part)] for name in OUTPUTS])
+    boxes, scores, classes, counts = (
+        values[0] if len(values) == 1 else np.concatenate(values) for values in zip(*parts, strict=True)
+    )
+    raw = RawDetections(
+        boxes.astype(np.float32, copy=False),
+        scores.astype(np.float32, copy=False),
+        classes.astype(np.int64, copy=False),
+        counts.astype(np.int64, copy=False),
+    )
+    return raw if score is None else above(raw, score)
+
+
+def above(raw: RawDetections, score: float) -> RawDetections:
+    """`raw` without what scores less than `score`; places that fall empty are 0, 0, -1 as in any answer."""
+    keep = raw.scores >= np.float32(score)  # float32, as the comparison inside a network is
+    keep &= raw.classes >= 0
+    return RawDetections(
+        np.where(keep[..., None], raw.boxes, np.float32(0)),
+        np.where(keep, raw.scores, np.float32(0)),
+        np.where(keep, raw.classes, np.int64(-1)),
+        keep.sum(axis=1, dtype=np.int64),
+    )
+
+
+def check_score(score: float | None, facts: Facts, where: Path) -> None:
+    """UsageError where detections are asked for that the graph has already dropped."""
+    if score is not None and score < facts.score_threshold:
+        raise UsageError(
+            f"this model drops what scores less than {facts.score_threshold:g}, so a score of {score:g} cannot be had",
+            where=where,
+            remedy=f"export it again with --score {score:g}, or use its .safetensors",
+        )
+
+
+def _check_size(size: tuple[int, ...], intake: Intake, where: Path) -> None:
+    for given, wanted in zip(size, (intake.height, intake.width), strict=True):
+        if wanted is not None and given != wanted:
+            raise ModelError(
+                f"the model takes pictures of {intake.height or 'any'} x {intake.width or 'any'} pixels (height x "
+                f"width), not of {size[0]} x {size[1]}",
+                where=where,
+                remedy="export it again with --size dynamic, or with the size you need",
+            )
+
+
+def _check_converged(found: Outputs, where: Path) -> None:
+    if CONVERGED in found and not np.asarray(found[CONVERGED]).all():
+        raise FcosError(
+            "this picture holds a longer chain of overlapping boxes than the model's NMS follows, so its answer would "
+            "be wrong",
+            where=where,
+            remedy="use the .safetensors, or export with --format onnx, whose NMS has no limit",
+        )

@@ -1,0 +1,146 @@
+"""The ONNX Runtime detector: `.onnx` on a CPU, or on NVIDIA's GPUs where that build of ONNX Runtime is installed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.errors import FcosError, ModelError, UsageError
+from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.headers import read_header
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+NAMES = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
+
+Provider = tuple[str, dict[str, str]]
+
+
+class OnnxRuntimeDetector:
+    """Runs an exported graph. Open one with `open`.
+
+    precision: the file's own. device: what really runs it: `cpu`, `cuda:N`, `tensorrt:N`.
+    """
+
+    backend = "onnxruntime"
+
+    def __init__(self, session: Any, facts: Facts, *, path: Path, name: str, device: str, score: float | None) -> None:
+        self.session, self.facts, self.path, self.name = session, facts, path, name
+        self.device, self.score = device, score
+        self.precision = facts.precision
+        self.outputs = [output.name for output in session.get_outputs()]
+        inputs = {value.name: value.shape for value in session.get_inputs()}
+        if set(inputs) != {INPUT} or not set(OUTPUTS) <= set(self.outputs):
+            raise ModelError(
+                f"the graph maps {', '.join(inputs)} to {', '.join(self.outputs)}, not {INPUT} to {', '.join(OUTPUTS)}",
+                where=path,
+                remedy="only models that `fcos export` wrote can be run",
+            )
+        self.outputs = [value for value in self.outputs if value in (*OUTPUTS, CONVERGED)]
+        batch, _, height, width = (value if isinstance(value, int) else None for value in inputs[INPUT])
+        self.intake = Intake.of_shape(batch, height, width)
+
+    @classmethod
+    def open(
+        cls, path: Path, *, name: str, score: float | None = None, device: str = "auto", threads: int | None = None
+    ) -> OnnxRuntimeDetector:
+        """score: lowest score to return (default: the file's own). device: `auto` (CUDA where this ONNX Runtime has it,
+        else the CPU), `cpu`, `cuda`, `cuda:1` …, `tensorrt` (its provider, and CUDA or the CPU for what it cannot do).
+        threads: of the CPU, default all that the process may use. Raises UsageError, ModelError, FcosError.
+        """
+        facts = read_header(path).facts
+        check_score(score, facts, path)
+        runtime = _import()
+        attempts = providers(device, runtime.get_available_providers())
+        session = _session(runtime, path, attempts, threads=threads)
+        first = session.get_providers()[0]
+        wanted, options = attempts[0][0]
+        if device != "auto" and first != wanted:
+            raise UsageError(
+                f"device {device!r} cannot be used here: ONNX Runtime fell back to {NAMES.get(first, first)}",
+                remedy="check CUDA's libraries (and TensorRT's), or use --device cpu",
+            )
+        number = "" if first == CPU else f":{options.get('device_id', 0)}"
+        return cls(session, facts, path=path, name=name, device=NAMES.get(first, first) + number, score=score)
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
+        return detect(images, self._run, intake=self.intake, score=self.score, where=self.path)
+
+    def _run(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        try:
+            return dict(zip(self.outputs, self.session.run(self.outputs, {INPUT: images}), strict=True))
+        except Exception as error:  # its exceptions have no common ancestor
+            raise FcosError(f"ONNX Runtime failed ({_one_line(error)})", where=self.path) from error
+
+
+def providers(device: str, available: list[str]) -> list[list[Provider]]:
+    """What to try, one after the other, for `device`; each a list of providers by falling preference.
+
+    Raises UsageError for what is unknown, or absent from this build of ONNX Runtime.
+    """
+    kind, _, number = device.partition(":")
+    cpu: Provider = (CPU, {})
+    # TensorFloat-32 would round the convolutions' inputs to 10 bits: fp32 means fp32
+    cuda: Provider = (CUDA, {"device_id": number or "0", "use_tf32": "0"})
+    if device == "auto":
+        return [[cuda, cpu], [cpu]] if CUDA in available else [[cpu]]
+    if device == "cpu":
+        return [[cpu]]
+    wanted = {"cuda": CUDA, "tensorrt": TENSORRT}.get(kind)
+    if wanted not in available or not (number or "0").isdecimal():
+        here = ", ".join(NAMES[provider] for provider in available if provider in NAMES)
+        raise UsageError(
+            f"device {device!r} cannot be used by this ONNX Runtime, which has: {here}",
+            remedy="--device cpu" + ("" if wanted in (None, *available) else ", or pip install onnxruntime-gpu"),
+        )
+    below = [cuda, cpu] if CUDA in available else [cpu]
+    return [below if wanted == CUDA else [(TENSORRT, {"device_id": number or "0"}), *below]]
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise FcosError(
+            "ONNX Runtime is not installed", remedy="pip install onnxruntime (or onnxruntime-gpu)"
+        ) from error
+    onnxruntime.set_default_logger_severity(3)  # errors; its warnings are of devices that nobody asked for
+    return onnxruntime
+
+
+def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, threads: int | None) -> Any:
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # what fails is raised, and told once
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or _allowed_threads()
+    # waiting threads spin while a picture is computed, which is fast, and sleep between pictures, which is polite
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    for attempt in attempts:
+        try:
+            # without enable_fallback=0 it would tell of its fallbacks on stdout, which belongs to data
+            return runtime.InferenceSession(str(path), options, providers=attempt, enable_fallback=0)
+        except Exception as error:  # its exceptions have no common ancestor
+            if attempt is attempts[-1]:
+                raise ModelError(
+                    f"ONNX Runtime cannot load this model ({_one_line(error)})",
+                    where=path,
+                    remedy="copy the file again, or export the model again with this version",
+                ) from error
+    raise AssertionError("no attempt")
+
+
+def _allowed_threads() -> int:
+    """0, ONNX Runtime's own choice (all physical cores, pinned), unless this process may not use all cores."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    allowed = len(affinity(0)) if affinity else os.cpu_count()
+    return 0 if allowed == os.cpu_count() else int(allowed or 0)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

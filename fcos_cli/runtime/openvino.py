@@ -1,0 +1,139 @@
+"""The OpenVINO detector: `.xml` (with its `.bin`) and `.onnx`, on Intel's and others' CPUs and on Intel's GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
+from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.headers import read_header
+
+TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+"""Our names of precisions → OpenVINO's."""
+
+
+class OpenVinoDetector:
+    """Runs an exported graph. Open one with `open`.
+
+    precision: what the compiled model reports, `int8` where the file is quantised, `mixed` where its other layers do
+    not run in float32. device: `cpu`, `gpu`, `gpu.1` ….
+    """
+
+    backend = "openvino"
+
+    def __init__(self, compiled: Any, facts: Facts, *, path: Path, name: str, device: str, score: float | None) -> None:
+        self.facts, self.path, self.name, self.device, self.score = facts, path, name, device, score
+        self.request = compiled.create_infer_request()
+        inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
+        if len(compiled.inputs) != 1 or INPUT not in inputs or not set(OUTPUTS) <= set(outputs):
+            raise ModelError(
+                f"the graph maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} to {', '.join(OUTPUTS)}",
+                where=path,
+                remedy="only models that `fcos export` wrote can be run",
+            )
+        self.outputs = [output for output in (*OUTPUTS, CONVERGED) if output in outputs]
+        shape = inputs[INPUT].get_partial_shape()
+        batch, _, height, width = (None if size.is_dynamic else size.get_length() for size in shape)
+        self.intake = Intake.of_shape(batch, height, width)
+        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        body = next((ours for ours, theirs in TYPES.items() if theirs == used), str(used))
+        self.precision = body if facts.precision != "int8" else "int8" if body == "fp32" else "mixed"
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        name: str,
+        score: float | None = None,
+        device: str = "auto",
+        precision: str | None = None,
+        threads: int | None = None,
+    ) -> OpenVinoDetector:
+        """score: lowest score to return (default: the file's own). device: `auto` (the CPU), `cpu`, `gpu`, `gpu.1` ….
+        precision: of what is not quantised: `fp32`, or `bf16` and `fp16` where the device has them. None is fp32: left
+        to itself OpenVINO takes bf16 on some CPUs, and a file would answer differently from machine to machine.
+        threads: of the CPU, default all. Raises UsageError, ModelError, MissingExtra.
+        """
+        facts = read_header(path).facts
+        check_score(score, facts, path)
+        openvino = _import()
+        core = openvino.Core()
+        picked = pick_device(device, core.available_devices)
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _inference_type(core, picked, precision, facts, path),
+        }
+        if threads is not None and picked == "CPU":
+            config["INFERENCE_NUM_THREADS"] = str(threads)
+        try:
+            compiled = core.compile_model(core.read_model(path), picked, config)
+        except Exception as error:  # RuntimeError, and whatever else its plugins let through
+            raise ModelError(
+                f"OpenVINO cannot load this model ({_one_line(error)})",
+                where=path,
+                remedy="copy the file again (of an .xml also its .bin), or export the model again with this version",
+            ) from error
+        return cls(compiled, facts, path=path, name=name, device=picked.lower(), score=score)
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
+        return detect(images, self._run, intake=self.intake, score=self.score, where=self.path)
+
+    def _run(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        try:
+            found = self.request.infer({INPUT: images}, share_inputs=True, share_outputs=False)
+            return {name: found[name] for name in self.outputs}
+        except Exception as error:
+            raise FcosError(f"OpenVINO failed ({_one_line(error)})", where=self.path) from error
+
+
+def pick_device(device: str, available: list[str]) -> str:
+    """`auto`, `cpu`, `gpu`, `gpu:1`, `gpu.1` → OpenVINO's name of it. Raises UsageError where it is not there."""
+    wanted = "CPU" if device == "auto" else device.upper().replace(":", ".")
+    known = {*available, *(name.partition(".")[0] for name in available)}
+    if wanted not in known:
+        raise UsageError(
+            f"device {device!r} cannot be used by OpenVINO here, which has: {', '.join(sorted(known)).lower()}",
+            remedy="--device cpu",
+        )
+    return wanted
+
+
+def _inference_type(core: Any, device: str, precision: str | None, facts: Facts, path: Path) -> str:
+    """OpenVINO's name of the type to compute in. Raises UsageError where the device or the file does not allow it."""
+    if precision is None or precision == facts.precision == "int8":
+        return TYPES["fp32"]
+    if precision not in TYPES or (precision == "fp32" and facts.precision == "int8"):
+        raise UsageError(
+            f"the precision {precision} cannot be had from a model of {facts.precision}",
+            where=path,
+            remedy=f"fcos export --precision {precision}",
+        )
+    able = [ours for ours in TYPES if ours.upper() in core.get_property(device, "OPTIMIZATION_CAPABILITIES")]
+    if precision not in able:
+        raise UsageError(
+            f"this {device} cannot compute in {precision}", remedy=f"leave it out, or use one of {', '.join(able)}"
+        )
+    return TYPES[precision]
+
+
+def _ports(ports: Any) -> dict[str, Any]:
+    return {name: port for port in ports for name in port.get_names()}
+
+
+def _import() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
+    return openvino
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
