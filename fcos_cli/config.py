@@ -55,6 +55,7 @@ class AugmentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     flip: float = Field(0.5, ge=0, le=1, description="mirror left-right")
+    turn: float = Field(0.0, ge=0, le=1, description="turn by 90, 180 or 270 degrees: for pictures without an up")
     crop: float = Field(0.5, ge=0, le=1, description="IoU crop: a part that keeps some box well inside")
     zoom_out: float = Field(0.3, ge=0, le=1, description="put the picture on a larger canvas")
     zoom_out_max: float = Field(2.0, ge=1, description="largest side of that canvas, in picture sides")

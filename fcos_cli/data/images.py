@@ -15,28 +15,15 @@ import struct
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (  # noqa: F401  (importing a plugin enters its decoder into Image.OPEN)
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile
 
 from fcos_cli.errors import DataError
-
-with suppress(ImportError):  # Pillow 11.3 and later
-    from PIL import AvifImagePlugin  # noqa: F401
 
 MAX_PIXELS = 178_956_970  # what Pillow itself refuses: 512 MiB as RGB
 IMAGE_SUFFIXES = frozenset(
@@ -44,7 +31,20 @@ IMAGE_SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2"}
 )
 
-_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+_DECODERS = {
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "DIB": "BmpImagePlugin",
+    "GIF": "GifImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+    "AVIF": "AvifImagePlugin",  # Pillow 11.3 and later
+}
+"""Format → the module of Pillow that enters its decoder into Image.OPEN; imported when a file may need it."""
+
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -122,7 +122,9 @@ def _identify(stream: BinaryIO, place: str) -> ImageFile.ImageFile:
     if not prefix:
         raise DataError("the picture file is empty (0 bytes)", where=place, remedy="copy or download it again")
     reason = "no known picture format begins like this"
-    for name in _FORMATS:
+    for name, module in _DECODERS.items():
+        with suppress(ImportError):
+            import_module(f"PIL.{module}")
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory is None or accept is None:
             continue

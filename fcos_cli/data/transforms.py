@@ -23,6 +23,7 @@ class Augmentation:
         *,
         size: tuple[int, int],
         flip: float,
+        turn: float,
         crop: float,
         zoom_out: float,
         zoom_out_max: float,
@@ -40,6 +41,7 @@ class Augmentation:
                 v2.RandomApply([v2.RandomIoUCrop(min_scale=0.4, trials=20)], p=crop),
                 sanitize,
                 v2.RandomHorizontalFlip(flip),
+                v2.RandomApply([_QuarterTurn()], p=turn),
                 _ScaleJitter((height, width), scale),
                 v2.RandomCrop((height, width), pad_if_needed=True, fill=fills),
                 v2.ClampBoundingBoxes(),
@@ -79,6 +81,27 @@ class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
         factor = min(1.0, self.longest / max(height, width))
         bound = [max(3, round(height * factor)), max(3, round(width * factor))]
         return inpt if bound == [height, width] else v2.functional.resize(inpt, bound)
+
+
+class _QuarterTurn(v2.Transform):  # type: ignore[misc]
+    """Turn by 90, 180 or 270 degrees, each as likely. No pixel is resampled and boxes stay tight."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"turns": int(torch.randint(1, 4, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        turns = params["turns"]
+        if isinstance(inpt, tv_tensors.Image):
+            return tv_tensors.wrap(inpt.rot90(turns, dims=(-2, -1)), like=inpt)
+        if not isinstance(inpt, tv_tensors.BoundingBoxes):
+            return inpt
+        height, width = inpt.canvas_size
+        boxes = inpt.as_subclass(torch.Tensor)
+        for _ in range(turns):  # against the clock: what was at x now lies `width - x` from the top
+            x1, y1, x2, y2 = boxes.unbind(-1)
+            boxes = torch.stack((y1, width - x2, y2, width - x1), dim=-1)
+            height, width = width, height
+        return tv_tensors.wrap(boxes, like=inpt, canvas_size=(height, width))
 
 
 class _ScaleJitter(v2.Transform):  # type: ignore[misc]

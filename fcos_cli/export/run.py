@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcos_cli import __version__
-from fcos_cli.console import emit_json, say
+from fcos_cli.console import emit_json, progress, say
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.errors import ModelError, ParityError
 from fcos_cli.export.graph import output_names
@@ -26,7 +26,7 @@ from fcos_cli.export.pictures import for_calibration, for_proof, network_inputs
 from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.runtime.detector import default_weights, find_artifact
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.pytorch import facts_of
+from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 
 if TYPE_CHECKING:
     import onnx
@@ -168,15 +168,26 @@ def compare(artifact: Artifact, job: Job, facts: Facts, path: Path) -> Parity:
         opened = cuts.OpenVinoCuts(path)
     else:
         opened = cuts.DetectorCuts(open_detector(path))
-    parity = prove(artifact, opened, facts, pictures=for_proof(job.data))
+    ap = None
     if job.data is not None:
         dataset = read_dataset(job.data)
         if job.limit is not None:
             dataset = replace(dataset, samples=dataset.samples[: job.limit])
-        parity = ap_parity(parity, artifact, open_detector(path), dataset)
+        reference = PyTorchDetector.from_artifact(_limited(artifact, facts), name="PyTorch", device="cpu")
+        with progress("AP of both", total=2 * len(dataset)) as update:
+            ap = ap_parity(reference, open_detector(path), dataset, on_progress=update)
+    with progress("comparing") as update:
+        parity = prove(artifact, opened, facts, pictures=for_proof(job.data), ap=ap, on_progress=update)
     parity_report.show(parity)
     parity_report.write_report(parity, path)
     return parity
+
+
+def _limited(artifact: Artifact, facts: Facts) -> Artifact:
+    """The reference with the limits and the input size of the exported file."""
+    limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
+    config = artifact.config.model_copy(update={**limits, "max_detections": facts.max_detections})
+    return replace(artifact, config=config, geometry=facts.resize.to_json())
 
 
 def _engine(artifact: Artifact, job: Job, facts: Facts, proto: onnx.ModelProto, onnx_file: Path) -> Exported:

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from fcos_cli.model.config import STRIDES, ModelConfig
 
+FIRST_DISTANCE = 4.0
+"""Distance to every edge that an untrained network answers, in strides: what a level's own boxes have at their centre
+lies between 2 and 8 of them."""
+
 
 class RawOutputs(NamedTuple):
     """What the network says, one tensor per level P3…P7 in each list, before any sigmoid.
@@ -86,7 +90,11 @@ class Head(nn.Module):
         self._init()
 
     def _init(self) -> None:
-        """Normal 0.01, bias 0; class bias so that every class starts at probability 0.01 (RetinaNet §4.1)."""
+        """Normal 0.01, bias 0; class bias so that every class starts at probability 0.01 (RetinaNet §4.1).
+
+        Distances through a ReLU start at `FIRST_DISTANCE` strides: from 0, where the papers start, half of them have no
+        gradient, and a few unlucky steps can push all of them below, from where nothing brings them back.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.normal_(module.weight, std=0.01)
@@ -94,6 +102,11 @@ class Head(nn.Module):
         bias = self.classification_head.cls_logits.bias
         if bias is not None:
             nn.init.constant_(bias, -math.log((1 - 0.01) / 0.01))
+        bias = self.regression_head.bbox_reg.bias
+        if bias is not None and self.conventions.activation == "relu":
+            nn.init.constant_(
+                bias, FIRST_DISTANCE if self.conventions.stride_normalised else FIRST_DISTANCE * STRIDES[0]
+            )
 
     def forward(self, features: list[Tensor]) -> RawOutputs:
         raw = RawOutputs([], [], [])

@@ -50,7 +50,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 def augmentation() -> Augmentation:
-    return Augmentation(size=(64, 64), flip=0.5, crop=0.5, zoom_out=0.5, zoom_out_max=1.5, scale=(0.8, 1.2), colour=0.5)
+    return Augmentation(
+        size=(64, 64), flip=0.5, turn=0.0, crop=0.5, zoom_out=0.5, zoom_out_max=1.5, scale=(0.8, 1.2), colour=0.5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +152,7 @@ def test_a_set_smaller_than_a_batch_is_one_smaller_step() -> None:
 def test_truth_is_padded_to_the_fullest_picture_with_class_minus_one(training: TrainingSet) -> None:
     still = TrainingSet(
         training.samples,
-        Augmentation(size=(50, 70), flip=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0),
+        Augmentation(size=(50, 70), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0),
     )
     batch = collate([still[Key(number, 0)] for number in (0, 3, 1)])
     assert batch.images.shape == (3, 3, 50, 70)

@@ -12,13 +12,14 @@ COLOURS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint
 GREY = 114
 STILL: dict[str, Any] = {
     "flip": 0.0,
+    "turn": 0.0,
     "crop": 0.0,
     "zoom_out": 0.0,
     "zoom_out_max": 2.0,
     "scale": (1.0, 1.0),
     "colour": 0.0,
 }
-ALL: dict[str, Any] = {**STILL, "flip": 0.5, "crop": 0.7, "zoom_out": 0.5, "scale": (0.6, 1.6)}
+ALL: dict[str, Any] = {**STILL, "flip": 0.5, "turn": 0.5, "crop": 0.7, "zoom_out": 0.5, "scale": (0.6, 1.6)}
 
 Example = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -83,17 +84,27 @@ def test_a_flip_mirrors_picture_and_boxes() -> None:
     assert boxes.tolist() == [[56, 5, 93, 50]]
 
 
+def test_a_picture_is_turned_by_each_quarter_with_its_boxes() -> None:
+    example = drawn(64, 64, [[3, 5, 40, 50]])
+    turned = {tuple(augment(example, seed=seed, size=(64, 64), turn=1.0)[1][0].tolist()) for seed in range(20)}
+    assert turned == {(5, 24, 50, 61), (24, 14, 61, 59), (14, 3, 59, 40)}
+    wide = drawn(64, 96, [[3, 5, 40, 50]])
+    image, boxes, _, _ = augment(wide, seed=1, size=(96, 96), turn=1.0)
+    assert coloured(image, 0) == pytest.approx(boxes[0].tolist(), abs=1.6)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"flip": 1.0},
+        {"turn": 1.0},
         {"crop": 1.0},
         {"zoom_out": 1.0},
         {"scale": (0.5, 0.6)},
         {"scale": (1.5, 2.0)},
         ALL,
     ],
-    ids=["flip", "crop", "zoom-out", "smaller", "larger", "all"],
+    ids=["flip", "turn", "crop", "zoom-out", "smaller", "larger", "all"],
 )
 def test_boxes_fit_what_is_drawn_and_stay_inside(settings: dict[str, Any]) -> None:
     seen = 0

@@ -159,6 +159,24 @@ def test_each_level_keeps_its_own_best() -> None:
     assert [(box[0], index) for box, _, index in answers] == [(19, 0), (11, 0), (6, 1)]
 
 
+def test_of_equal_scores_the_earlier_places_are_kept_in_their_order() -> None:
+    raw = silent(64, 64)
+    raw.cls[0][:] = 0.0  # every class of every point of P3 alike: 64 points, 2 classes, 10 places
+    answer = decode(raw, height=64, width=64, config=config_of())
+    assert answer.classes[0, :10].tolist() == [0, 1] * 5
+    centres = (answer.boxes[0, :10, :2] + answer.boxes[0, :10, 2:]) / 2
+    assert centres.tolist() == [[4 + 8 * (i // 2), 4] for i in range(10)]
+
+
+def test_a_better_score_comes_before_equal_ones_wherever_it_stands() -> None:
+    raw = silent(64, 64)
+    raw.cls[0][:] = 0.0
+    raw.cls[0][0, 1, 7, 7] = 1.0
+    answer = decode(raw, height=64, width=64, config=config_of())
+    assert answer.classes[0, :4].tolist() == [1, 0, 1, 0]
+    assert answer.boxes[0, :2, 0].tolist() == [60, 4]
+
+
 def test_pictures_of_a_batch_do_not_mix() -> None:
     raw = silent(64, 64, batch=2)
     say(raw, 0, 1, 2, cls={1: LN3}, ltrb=[4, 5, 6, 7], ctr=0.0)

@@ -132,6 +132,15 @@ def test_a_new_head_believes_in_every_class_by_one_percent() -> None:
     assert float(head_of().state_dict()["regression_head.bbox_ctrness.bias"]) == 0
 
 
+def test_every_distance_of_a_new_head_lets_gradients_through_its_relu() -> None:
+    for level, stride in zip(answer(head_of()).ltrb, STRIDES, strict=True):
+        assert float(level.min()) > 2 * stride
+        assert float(level.max()) < 8 * stride
+    assert min(float(level.min()) for level in answer(head_of(stride_normalised=False)).ltrb) > 16
+    # exp has a gradient everywhere, and starts at one stride
+    assert float(answer(head_of(activation="exp")).ltrb[0].mean()) == pytest.approx(8, rel=0.2)
+
+
 def test_towers_are_as_deep_and_normalised_as_the_config_says() -> None:
     for norm, kind in (("group", nn.GroupNorm), ("batch", nn.BatchNorm2d)):
         head = head_of(norm=norm, convs=3)

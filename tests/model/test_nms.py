@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision.ops import nms as torchvision_nms
 
 from fcos_cli.model.decode import Candidates
-from fcos_cli.model.nms import BatchDetections, keep_mask, suppress
+from fcos_cli.model.nms import BatchDetections, keep_mask, suppress, suppress_by_sweeps
 
 Row = tuple[Sequence[float], float, int]
 """box, score, class"""
@@ -142,6 +142,53 @@ def test_torchvision_keeps_the_same_boxes_class_by_class(seed: int) -> None:
     mask = keep_mask(candidates, iou=0.5)
     assert [row.nonzero()[:, 0].tolist() for row in mask] == oracle(candidates, 0.5)
     assert 10 < int(mask.sum()) < int((scores > 0).sum())
+
+
+def crowd(seed: int, *, count: int = 300) -> Candidates:
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.rand(2, count, 2, generator=generator) * 200
+    boxes = torch.cat((low, low + 20 + torch.rand(2, count, 2, generator=generator) * 80), 2)
+    scores = torch.rand(2, count, generator=generator)
+    return Candidates(boxes, scores.where(scores > 0.1, 0), torch.randint(0, 3, (2, count), generator=generator))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sweeps_of_tensor_operations_keep_what_greedy_nms_keeps(seed: int) -> None:
+    candidates = crowd(seed)
+    expected = suppress(candidates, iou=0.5, max_detections=100)
+    found, converged = suppress_by_sweeps(candidates, iou=0.5, max_detections=100, sweeps=16, best=300)
+    assert converged.tolist() == [True, True]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_chain_of_suppressions_longer_than_the_sweeps_is_noticed() -> None:
+    # each box overlaps only its neighbours, so every second one stays, and the last is settled last of all
+    rows = [([4 * i, 0, 4 * i + 10, 10], 0.9 - i / 100, 0) for i in range(20)]
+    candidates = candidates_of(rows)
+    exact = suppress(candidates, iou=0.4, max_detections=100)
+    assert exact.counts.tolist() == [10]
+    short, converged = suppress_by_sweeps(candidates, iou=0.4, max_detections=100, sweeps=6, best=20)
+    assert converged.tolist() == [False]
+    assert short.counts.tolist() != [10]
+    whole, converged = suppress_by_sweeps(candidates, iou=0.4, max_detections=100, sweeps=24, best=20)
+    assert converged.tolist() == [True]
+    assert torch.equal(whole.boxes, exact.boxes)
+
+
+def test_candidates_that_were_not_compared_are_noticed_unless_the_answer_is_full_without_them() -> None:
+    candidates = candidates_of([([20 * i, 0, 20 * i + 10, 10], 0.9 - i / 100, 0) for i in range(12)])
+    few, converged = suppress_by_sweeps(candidates, iou=0.5, max_detections=100, sweeps=4, best=8)
+    assert (few.counts.tolist(), converged.tolist()) == ([8], [False])
+    full, converged = suppress_by_sweeps(candidates, iou=0.5, max_detections=8, sweeps=4, best=8)
+    assert (full.counts.tolist(), converged.tolist()) == ([8], [True])
+
+
+def test_sweeps_leave_boxes_without_area_and_empty_places_alone() -> None:
+    rows = [([5, 5, 5, 5], 0.9, 0), ([5, 5, 5, 5], 0.8, 0), ([0, 0, 10, 10], 0.7, 0)]
+    found, converged = suppress_by_sweeps(candidates_of(rows, []), iou=0.5, max_detections=5, sweeps=4, best=3)
+    assert found.counts.tolist() == [3, 0]
+    assert converged.tolist() == [True, True]
 
 
 corner = st.integers(0, 12)
