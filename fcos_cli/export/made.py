@@ -1,0 +1,263 @@
+"""Made raw outputs: what a picture would have to be like to make post-processing go wrong.
+
+Real pictures show what is common; these show what is rare, on any model, trained or not, so that the proof does not
+depend on luck: overlaps a hundredth from the NMS threshold, scores at the score threshold, more boxes than fit, more
+candidates than a level keeps, chains of suppressions, equal scores, boxes beyond the edge, two classes in one place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.decode import combine
+from fcos_cli.model.head import RawOutputs
+
+SILENT = -30.0
+"""A class logit whose probability is far below every threshold."""
+
+SURE = 8.0
+"""A centerness logit that hardly lowers a score."""
+
+Sizes = Sequence[tuple[int, int]]
+
+
+class Case(NamedTuple):
+    """Raw outputs of one picture [1, ·, h, w] per level. exact: both sides must find equally many; where equal scores
+    overlap or are cut off, any of them may be the one that stays, and the numbers may differ.
+    """
+
+    name: str
+    raw: RawOutputs
+    exact: bool = True
+
+
+def made_cases(sizes: Sizes, *, classes: int, config: ModelConfig) -> list[Case]:
+    """Every case that fits maps of these (height, width), P3 first."""
+    return [*_thresholds(sizes, classes, config), *_crowds(sizes, classes, config), *_ties(sizes, classes, config)]
+
+
+def altered_cases(raw: RawOutputs, *, config: ModelConfig) -> Iterator[Case]:
+    """What the network said of one picture [1, …], as it is, and with its class logits moved.
+
+    Raised until the surest pairs of point and class are all but certain; lowered until nothing is left; rounded to
+    quarters, which makes many scores equal.
+    """
+    best = torch.cat([level.flatten() for level in raw.cls])
+    enough = min(len(best), 4 * config.max_detections)
+    yield Case("real", raw, exact=False)
+    yield Case("real, raised", _shifted(raw, 2.0 - float(best.topk(enough).values[-1])), exact=False)
+    yield Case("real, lowered to none", _shifted(raw, SILENT - float(best.max())))
+    rounded = [[(level * 4).round() / 4 for level in levels] for levels in (raw.cls, raw.ctr)]
+    yield Case("real, rounded", RawOutputs(rounded[0], list(raw.ltrb), rounded[1]), exact=False)
+
+
+def _shifted(raw: RawOutputs, by: float) -> RawOutputs:
+    return RawOutputs([level + by for level in raw.cls], list(raw.ltrb), list(raw.ctr))
+
+
+class _Page:
+    """Raw outputs of a network that sees nothing, to write on."""
+
+    def __init__(self, sizes: Sizes, classes: int, config: ModelConfig) -> None:
+        self.config, self.classes, self.sizes = config, classes, sizes
+        self.raw = RawOutputs(
+            [torch.full((1, classes, h, w), SILENT) for h, w in sizes],
+            [torch.zeros(1, 4, h, w) for h, w in sizes],
+            [torch.full((1, 1, h, w), SURE) for h, w in sizes],
+        )
+
+    def centre(self, level: int, row: int, column: int) -> tuple[float, float]:
+        offset, stride = self.config.conventions.point_offset, STRIDES[level]
+        return (column + offset) * stride, (row + offset) * stride
+
+    def write(self, level: int, row: int, column: int, *, ltrb: Sequence[float], scores: dict[int, float]) -> None:
+        """One point: distances in pixels, and final scores by class."""
+        self.raw.ltrb[level][0, :, row, column] = torch.tensor(ltrb)
+        for index, score in scores.items():
+            self.raw.cls[level][0, index, row, column] = self.logits(torch.tensor(score))
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Class logits that give these final scores."""
+        product = scores.double() ** 2 if self.config.conventions.score == "sqrt" else scores.double()
+        return (product / torch.tensor(SURE).double().sigmoid()).clamp(1e-12, 1 - 1e-6).logit().float()
+
+    def scores(self, count: int) -> Tensor:
+        """So many different scores well above the threshold, highest first."""
+        low = self.config.score_threshold
+        return torch.linspace(low + 0.9 * (1 - low), low + 0.2 * (1 - low), count)
+
+
+def _thresholds(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
+    yield Case("none", _Page(sizes, classes, config).raw)
+    yield Case("one", _one(sizes, classes, config))
+    yield Case("one per level, beyond the edge", _levels(sizes, classes, config))
+    yield Case("all classes in one place", _classes(sizes, classes, config))
+    yield Case("overlaps around the NMS threshold", _overlaps(sizes, classes, config))
+    yield Case("scores around the threshold", _scores(sizes, classes, config))
+    chain = _chain(sizes, classes, config)
+    if chain is not None:
+        yield Case("chain of suppressions", chain)
+
+
+def _one(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
+    page = _Page(sizes, classes, config)
+    (height, width), score = sizes[0], float(page.scores(1)[0])
+    page.write(0, height // 2, width // 2, ltrb=(9.3, 7.7, 12.1, 5.9), scores={classes - 1: score})
+    return page.raw
+
+
+def _levels(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
+    """The last point of every level: a box that leaves the picture right and below, and starts at a broken pixel."""
+    page = _Page(sizes, classes, config)
+    for level, score in enumerate(page.scores(len(sizes)).tolist()):
+        (height, width), stride = sizes[level], STRIDES[level]
+        ltrb = (0.71 * stride, 0.83 * stride, 3.0 * stride, 2.0 * stride)
+        page.write(level, height - 1, width - 1, ltrb=ltrb, scores={level % classes: score})
+    return page.raw
+
+
+def _classes(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
+    page = _Page(sizes, classes, config)
+    shown = min(classes, config.candidates, 20)
+    page.write(0, 1, 1, ltrb=(5.5, 4.5, 6.5, 7.5), scores=dict(enumerate(page.scores(shown).tolist())))
+    return page.raw
+
+
+def _overlaps(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
+    """Pairs of nested boxes of one class on P3, the smaller of which fills a given share of the larger: its IoU.
+
+    The shares lie 0.005, 0.015, 0.025 … on both sides of the NMS threshold, the nearest first, as many as there is
+    room for; a threshold that is off by a hundredth changes what stays.
+    """
+    page = _Page(sizes, classes, config)
+    steps = [sign * (0.005 + 0.01 * step) for step in range(20) for sign in (1, -1)]
+    shares = [config.nms_iou + step for step in steps if 0.1 < config.nms_iou + step < 0.999]
+    height, width = sizes[0]
+    places = [(row, column) for row in range(1, height - 2, 3) for column in range(1, width - 3, 4)]
+    room = min(len(places), len(shares), config.candidates // 2)
+    scores = page.scores(2 * room).tolist()
+    for number, ((row, column), share) in enumerate(zip(places[:room], shares[:room], strict=True)):
+        # 24 × 12 px around two neighbouring points
+        large, small = (10.0, 3.0, 14.0, 9.0), (2.0, 3.0, 24.0 * share - 2.0, 9.0)
+        page.write(0, row, column + 1, ltrb=large, scores={number % classes: scores[2 * number]})
+        page.write(0, row, column, ltrb=small, scores={number % classes: scores[2 * number + 1]})
+    return page.raw
+
+
+def _scores(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
+    """Boxes side by side on P3 whose scores lie a thousandth, two, four … on both sides of the score threshold."""
+    page = _Page(sizes, classes, config)
+    steps = [sign * 0.001 * 2**step for step in range(6) for sign in (1, -1)]
+    scores = [config.score_threshold + step for step in steps if 1e-4 < config.score_threshold + step < 0.999]
+    height, width = sizes[0]
+    places = [(row, column) for row in range(height) for column in range(width)]
+    for number, (score, (row, column)) in enumerate(zip(scores, places, strict=False)):
+        page.write(0, row, column, ltrb=(3.0, 2.0, 3.0, 2.0), scores={number % classes: score})
+    return page.raw
+
+
+def _chain(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs | None:
+    """Boxes in a row, each suppressed by the one before if that one stays: every second one does.
+
+    None where the row is too short for three of them.
+    """
+    page = _Page(sizes, classes, config)
+    height, width = sizes[0]
+    # shifted by d, boxes of width w have IoU (w - d) / (w + d): above the threshold for a step, below it for two
+    step = 0.75 * (1 - config.nms_iou) / (1 + config.nms_iou)
+    side = STRIDES[0] / step / 2 if step else math.inf
+    margin = math.ceil(side / STRIDES[0])
+    columns = range(margin, width - margin)
+    if len(columns) < 3:
+        return None
+    for column, score in zip(columns, page.scores(min(len(columns), config.candidates)).tolist(), strict=False):
+        page.write(0, height // 2, column, ltrb=(side, 4.0, side, 4.0), scores={0: score})
+    return page.raw
+
+
+def _crowds(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
+    yield Case("a small box at every point", _crowd(sizes, classes, config, spread=(0.3, 0.45)))
+    yield Case("a large box at every point", _crowd(sizes, classes, config, spread=(0.5, 3.0)))
+    cut = _cut(sizes, classes, config)
+    if cut is not None:
+        yield Case("more candidates than a level keeps", cut)
+
+
+def _crowd(sizes: Sizes, classes: int, config: ModelConfig, *, spread: tuple[float, float]) -> RawOutputs:
+    """Every point of every level has a box of its own, one class, and a score that no other has.
+
+    spread: least and greatest distance to an edge, in strides. Always the same numbers for the same sizes.
+    """
+    page, generator = _Page(sizes, classes, config), torch.Generator().manual_seed(7)
+    points = [height * width for height, width in sizes]
+    order = torch.randperm(sum(points), generator=generator)
+    scores = torch.split(page.scores(sum(points))[order], points)
+    for level, (stride, count) in enumerate(zip(STRIDES, points, strict=True)):
+        low, high = spread
+        ltrb = page.raw.ltrb[level]
+        ltrb.copy_((low + (high - low) * torch.rand(ltrb.shape, generator=generator)) * stride)
+        index = torch.randint(min(classes, 5), (1, count), generator=generator)
+        page.raw.cls[level][0].flatten(1).scatter_(0, index, page.logits(scores[level])[None])
+    return page.raw
+
+
+def _cut(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs | None:
+    """More candidates on P3 than are kept, one box for nearly all of them, and boxes of their own around the cut.
+
+    NMS leaves the one box and those of its own just inside the cut: keeping one candidate more or less shows. None
+    where P3 has fewer places than candidates are kept.
+    """
+    height, width = sizes[0]
+    page, used, keep = _Page(sizes, classes, config), min(classes, 3), config.candidates
+    if height * width * used < keep + 3 * used:
+        return None
+    shown = math.ceil(keep / used) + 3
+    scores = torch.full((used, height * width), -1.0)
+    scores[:, :shown] = page.scores(shown * used).view(shown, used).T
+    cls = page.raw.cls[0][0].flatten(1)  # a view: [C, points]
+    cls[:used] = torch.where(scores > 0, page.logits(scores.clamp(min=0.01)), cls[:used])
+    first = keep // used - 3
+    for point in range(shown):
+        row, column = divmod(point, width)
+        x, y = page.centre(0, row, column)
+        whole = (x, y, 8.0 * width - x, 8.0 * height - y)
+        page.raw.ltrb[0][0, :, row, column] = torch.tensor(whole if point < first else (3.0, 3.0, 3.0, 3.0))
+    return page.raw
+
+
+def _ties(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
+    page = _Page(sizes, classes, config)
+    height, width = sizes[0]
+    few = max(2, min(config.candidates, config.max_detections, height * width) // 2)
+    score = float(page.scores(1)[0])
+    for point in range(few):
+        row, column = divmod(point * (height * width // few), width)
+        page.write(0, row, column, ltrb=(3.5, 3.5, 3.5, 3.5), scores={point % classes: score})
+    yield Case("all scores equal, all fit", page.raw)
+
+    small = _crowd(sizes, classes, config, spread=(0.3, 0.45))
+    everywhere = [torch.full_like(level, 1.0) for level in small.cls]
+    yield Case("all scores equal, too many", RawOutputs(everywhere, small.ltrb, small.ctr))
+
+    large = _crowd(sizes, classes, config, spread=(0.5, 3.0))
+    rounded = [level.round() for level in large.cls]
+    yield Case("many scores equal", RawOutputs(rounded, large.ltrb, large.ctr), exact=False)
+
+
+def last_kept(raw: RawOutputs, *, config: ModelConfig) -> list[tuple[float, ...]]:
+    """Per picture, the scores of the last candidates kept on those levels that had more above the threshold."""
+    pictures: list[list[float]] = [[] for _ in raw.cls[0]]
+    for cls, ctr in zip(raw.cls, raw.ctr, strict=True):
+        scores = combine(cls, ctr, rule=config.conventions.score).flatten(1)
+        if scores.shape[1] <= config.candidates:
+            continue
+        for picture, score in enumerate(scores.topk(config.candidates, dim=1).values[:, -1].tolist()):
+            if score >= config.score_threshold:
+                pictures[picture].append(score)
+    return [tuple(scores) for scores in pictures]

@@ -1,0 +1,260 @@
+"""The proof's outcome for people and programs: a table on stderr, MODEL.parity.json, and the worst box drawn."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcos_cli import __version__
+from fcos_cli.console import SCHEMA_VERSION, say, table
+from fcos_cli.export.tolerance import POST, Tolerance
+from fcos_cli.export.verdict import Layer, MatchRow, Parity, RawRow, Worst
+from fcos_cli.files import replacing
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.draw import draw, write_picture
+
+TOLD, DRAWN = 8, 1000
+"""Failures that people are told (the file holds all), and the longer side of the drawn picture in pixels."""
+
+BRANCHES = {"cls": "class logits", "ltrb": "distances", "ctr": "centerness logits"}
+PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "numpy")
+
+
+# --- for programs ----------------------------------------------------------------------------------------------------
+
+
+def write_report(parity: Parity, artifact: Path) -> Path:
+    """Write `MODEL.parity.json` beside the exported file, and `MODEL.parity.png` where there is something to draw.
+
+    Returns the path of the first. Raises UsageError where it cannot be written.
+    """
+    path = artifact.with_suffix(".parity.json")
+    drawn = draw_worst(parity.worst, artifact.with_suffix(".parity.png")) if parity.worst else None
+    document = to_json(parity, artifact=artifact.name, drawn=drawn)
+    with replacing(path) as file:
+        file.write(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    return path
+
+
+def to_json(parity: Parity, *, artifact: str, drawn: Path | None = None) -> dict[str, Any]:
+    """The document of `MODEL.parity.json`; keys may be added. Figures that are not finite become null."""
+    worst = None
+    if parity.worst is not None:
+        facts = {key: value for key, value in vars(parity.worst).items() if key != "image"}
+        worst = {**facts, "drawn": drawn.name if drawn else None}
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "artifact": artifact,
+        "passed": parity.passed,
+        "precision": parity.precision,
+        "backend": parity.backend,
+        "failures": parity.failures,
+        "notes": parity.notes,
+        "worst": worst,
+        "ap": None if parity.ap is None else {**asdict(parity.ap), "difference": parity.ap.difference},
+        "raw_outputs": {**_measured(parity.raw), "outputs": _raw_summary(parity.raw.rows)},
+        "post_processing": {**_measured(parity.post), "cases": _cases(parity.post.rows)},
+        "end_to_end": {**_measured(parity.end), "pictures": _cases(parity.end.rows)},
+        "tolerance": {"raw_outputs_and_end_to_end": asdict(parity.tolerance), "post_processing": asdict(POST)},
+        "environment": environment(),
+        "seconds": round(parity.seconds, 1),
+    }
+    plain: dict[str, Any] = _finite(document)
+    return plain
+
+
+def _measured(layer: Layer[RawRow] | Layer[MatchRow]) -> dict[str, Any]:
+    """Whether the layer was measured, and at which heights, widths and batches."""
+    at = sorted({(*row.size, row.batch) for row in layer.rows})
+    return {"passed": not layer.failures, "not_measured": layer.skipped, "height_width_batch": at}
+
+
+def _raw_summary(rows: Sequence[RawRow]) -> list[dict[str, Any]]:
+    """Each raw output with its worst errors over all sizes and batches."""
+    return [
+        {
+            "output": name,
+            "relative": _digits(max(row.relative for row in group)),
+            "largest": _digits(max(row.largest for row in group)),
+        }
+        for name, group in _by(rows, lambda row: row.output)
+    ]
+
+
+def _cases(rows: Sequence[MatchRow]) -> list[dict[str, Any]]:
+    """Each case or picture, summed over all sizes, batches and places."""
+    return [{"case": name, **_sums(group)} for name, group in _by(rows, lambda row: row.case)]
+
+
+def _sums(rows: Sequence[MatchRow]) -> dict[str, Any]:
+    matches = [row.match for row in rows]
+    px = np.concatenate([match.px for match in matches])
+    reasons = [one.reason for match in matches for one in match.alone if one.reason is not None]
+    return {
+        "times": len(rows),
+        "reference": sum(match.reference for match in matches),
+        "exported": sum(match.exported for match in matches),
+        "matched": sum(match.matched for match in matches),
+        "excused": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        "unexplained": sum(len(match.unexplained) for match in matches),
+        "same_order": all(match.same_order for match in matches),
+        "not_converged": sum(not row.settled for row in rows),
+        "max_px": _digits(float(px.max(initial=0.0))),
+        "median_px": _digits(float(np.median(px)) if px.size else 0.0),
+        "max_score": _digits(max(match.max_score for match in matches)),
+    }
+
+
+def _by(rows: Iterable[Any], key: Any) -> list[tuple[str, list[Any]]]:
+    """Rows in groups of one key, in the order in which the keys first appear."""
+    order = {name: place for place, name in enumerate(dict.fromkeys(key(row) for row in rows))}
+    ranked = sorted(rows, key=lambda row: order[key(row)])
+    return [(name, list(group)) for name, group in groupby(ranked, key=key)]
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were measured with: versions of what is installed, processor, cores."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "fcos": __version__,
+        **versions,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def show(parity: Parity) -> None:
+    """A table of what was measured and allowed, what failed, and where the two sides differ most, on stderr."""
+    rows = [*_raw_lines(parity), *_match_lines(parity.post, POST), *_match_lines(parity.end, parity.tolerance)]
+    if parity.ap is not None:
+        difference = f"{parity.ap.difference:+.4f}"
+        rows.append(("AP", f"{parity.ap.images} pictures", "difference", difference, f"± {parity.tolerance.ap:g}"))
+    title = f"parity with PyTorch, {parity.precision} on {parity.backend}, {parity.seconds:.0f} s"
+    table(("layer", "of", "what", "measured", "allowed"), rows, title=title)
+    for note in parity.notes:
+        say(f"note: {note}")
+    if parity.worst is not None:
+        say(_worst_line(parity.worst))
+    for failure in parity.failures[:TOLD]:
+        say(f"not passed: {failure}", style="red")
+    if len(parity.failures) > TOLD:
+        say(f"not passed: and {len(parity.failures) - TOLD} more, see the .parity.json")
+
+
+Line = tuple[str, str, str, str, str]
+
+
+def _raw_lines(parity: Parity) -> list[Line]:
+    layer = parity.raw
+    if layer.skipped is not None:
+        return [(layer.name, "–", "not measured", layer.skipped, "")]
+    batches = len({(row.size, row.batch) for row in layer.rows})
+    lines = []
+    for branch, label in BRANCHES.items():
+        rows = [row for row in layer.rows if row.output.startswith(f"{branch}_")]
+        if rows:
+            worst = max(rows, key=lambda row: row.relative)
+            level = worst.output.partition("_")[2].upper()
+            measured = f"{worst.relative:.1e} ({level})"
+            allowed = "reported" if parity.tolerance.raw is None else f"{parity.tolerance.raw:g}"
+            lines.append((layer.name, f"{batches} batches", f"{label}, relative error", measured, allowed))
+    return lines
+
+
+def _match_lines(layer: Layer[MatchRow], tolerance: Tolerance) -> list[Line]:
+    if layer.skipped is not None:
+        return [(layer.name, "–", "not measured", layer.skipped, "")]
+    if not layer.rows:
+        return []
+    sums, of = _sums(layer.rows), f"{len(layer.rows)} pictures"
+    excused = sum(sums["excused"].values())
+    matched = f"{sums['matched']} of {max(sums['reference'], sums['exported'])}"
+    lines = [
+        (layer.name, of, "matched", matched + (f", {excused} excused" if excused else ""), f"{tolerance.matched:.0%}")
+    ]
+    for key, what, unit, allowed in (
+        ("max_px", "largest box difference", " px", tolerance.max_px),
+        ("median_px", "median box difference", " px", tolerance.median_px),
+        ("max_score", "largest score difference", "", tolerance.max_score),
+    ):
+        if allowed is not None:
+            lines.append((layer.name, of, what, f"{sums[key]:.1e}{unit}", f"{allowed:g}{unit}"))
+    return lines
+
+
+def _worst_line(worst: Worst) -> str:
+    if worst.px is not None:
+        return (
+            f"largest difference: {worst.px:.2g} px, {worst.at}: {worst.label} {worst.reference_score:.4f} at "
+            f"{_edges(worst.reference_box)}, exported {worst.exported_score:.4f} at {_edges(worst.exported_box)}"
+        )
+    side = "the exported model" if worst.reference_box is None else "the reference"
+    score = worst.exported_score if worst.reference_score is None else worst.reference_score
+    box = worst.exported_box if worst.reference_box is None else worst.reference_box
+    return f"largest difference: only {side} finds {worst.label} {score:.4f} at {_edges(box)}, {worst.at}"
+
+
+def _edges(box: tuple[float, ...] | None) -> str:
+    return "nowhere" if box is None else f"[{', '.join(f'{edge:.2f}' for edge in box)}]"
+
+
+def draw_worst(worst: Worst, path: Path) -> Path | None:
+    """The worst detection over the picture as both sides saw it, enlarged; None where it belongs to no picture.
+
+    Two colours: the reference's box and the exported model's.
+    """
+    if worst.image is None:
+        return None
+    canvas = Image.fromarray(worst.image)
+    scale = max(1.0, DRAWN / max(canvas.size))
+    canvas = canvas.resize((round(canvas.width * scale), round(canvas.height * scale)), Image.Resampling.BICUBIC)
+    sides = ((0, worst.reference_box, worst.reference_score), (1, worst.exported_box, worst.exported_score))
+    found = [(side, box, score) for side, box, score in sides if box is not None and score is not None]
+    detections = Detections(
+        np.array([box for _, box, _ in found], np.float32) * np.float32(scale),
+        np.array([score for _, _, score in found], np.float32),
+        np.array([side for side, _, _ in found], np.int64),
+    )
+    labels = ClassTable.from_names((f"PyTorch: {worst.label}", f"exported: {worst.label}"))
+    write_picture(path, draw(np.asarray(canvas), detections, labels))
+    return path

@@ -1,0 +1,60 @@
+"""The reference of the proof: the artifact in eager PyTorch, float32, on the CPU, with the exported file's limits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from fcos_cli.export.inputs import Input, Size
+from fcos_cli.export.made import last_kept
+from fcos_cli.export.matching import Limits
+from fcos_cli.export.tolerance import Tolerance
+from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.head import RawOutputs
+from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.facts import Facts
+
+
+class Seen(NamedTuple):
+    """A batch, what the reference's network says of it, and what it finds."""
+
+    input: Input
+    raw: RawOutputs
+    found: RawDetections
+
+
+class Reference:
+    """`artifact` with the thresholds of `facts`."""
+
+    def __init__(self, artifact: Artifact, facts: Facts) -> None:
+        self.model = artifact.build()
+        limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
+        self.config = self.model.config.model_copy(update={**limits, "max_detections": facts.max_detections})
+        self.model.config = self.config
+        self.names = artifact.classes.names
+
+    def see(self, given: Input) -> Seen:
+        with torch.inference_mode():
+            raw = self.model(torch.from_numpy(given.images))
+        return Seen(given, raw, self.post(raw, given.size))
+
+    def post(self, raw: RawOutputs, size: Size) -> RawDetections:
+        with torch.inference_mode():
+            found = self.model.post_process(raw, height=size[0], width=size[1])
+        return RawDetections(*(tensor.numpy() for tensor in found))
+
+    def limits(self, raw: RawOutputs, tolerance: Tolerance) -> list[Limits]:
+        """What counts as the same, for each picture of `raw`."""
+        return [
+            Limits(
+                score_threshold=self.config.score_threshold,
+                nms_iou=self.config.nms_iou,
+                max_detections=self.config.max_detections,
+                same_iou=tolerance.same_iou,
+                score_eps=tolerance.score_eps,
+                iou_eps=tolerance.iou_eps,
+                cuts=cuts,
+            )
+            for cuts in last_kept(raw, config=self.config)
+        ]
