@@ -32,7 +32,11 @@ def err() -> Console:
 
 def say(text: str, *, style: str | None = None) -> None:
     """A line for people; long ones are left to the terminal to wrap, so that paths can be copied."""
-    err().print(text, style=style, soft_wrap=True)
+    if style is None:  # a line without colour is not worth the import of rich
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    else:
+        err().print(text, style=style, soft_wrap=True)
 
 
 def warn(text: str) -> None:

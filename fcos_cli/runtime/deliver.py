@@ -16,7 +16,6 @@ from fcos_cli.console import print_error, say
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detections, Detector
-from fcos_cli.runtime.draw import draw, write_picture
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.predict import Failure, Prediction, predict
 from fcos_cli.runtime.writers import Format, open_writer
@@ -94,6 +93,8 @@ def summary(detections: Detections, classes: ClassTable) -> str:
 def _draw(answer: Prediction, classes: ClassTable, names: _Names) -> Path | None:
     if answer.image is None:
         return None
+    from fcos_cli.runtime.draw import draw, write_picture
+
     path = names.of(answer.source)
     write_picture(path, draw(answer.image, answer.detections, classes))
     return path
