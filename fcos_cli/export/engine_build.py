@@ -1,0 +1,160 @@
+"""The builder at work: ONNX → strongly typed network → the bytes of an engine. See `tensorrt.build_engine`.
+
+Written for `tensorrt` 10 and 11 and `tensorrt_rtx` 1; a method that is for some of them only says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcos_cli.errors import FcosError, ModelError, UsageError
+from fcos_cli.export.engine_profile import Profile
+from fcos_cli.files import replacing
+from fcos_cli.runtime.batches import INPUT
+from fcos_cli.runtime.engine_record import CURRENT
+from fcos_cli.runtime.tensorrt_api import Gpu, Package
+
+TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
+
+
+class Build:
+    """One graph, parsed. Its objects need one another alive, so they are held until the engine is there.
+
+    types: layers with weights by precision, as TensorRT has inferred it from the ONNX; of a strongly typed network this
+    is what the engine computes in. Raises ModelError naming the node that cannot be read, FcosError where TensorRT does
+    not start.
+    """
+
+    def __init__(self, package: Package, gpu: Gpu | None, onnx: Path) -> None:
+        self.package, self.gpu, self.onnx = package, gpu, onnx
+        self.module: Any = package.module
+        mark = package.log.mark()
+        try:
+            self.builder = self.module.Builder(package.logger)
+        except TypeError as error:  # pybind11's way to say that it got no builder
+            raise FcosError(
+                f"{package.label} does not start ({package.log.errors(mark)})",
+                remedy="check the NVIDIA driver and CUDA's libraries",
+            ) from error
+        self.network = self._parse(self.builder)
+        self.types = self._types(self.network)
+
+    def plan(
+        self,
+        shapes: Profile | None,
+        *,
+        workspace_mb: int | None,
+        timing_cache: Path | None,
+        compute_capabilities: Sequence[str],
+        say: Callable[[str], object],
+    ) -> bytes:
+        """The engine. shapes: None where the graph leaves none free.
+
+        Raises ModelError with the builder's last errors, UsageError.
+        """
+        config = self._configure(shapes, workspace_mb)
+        self._target(config, compute_capabilities)
+        cache = self._open_cache(config, timing_cache, say)
+        mark = self.package.log.mark()
+        plan = self.builder.build_serialized_network(self.network, config)
+        if plan is None:
+            raise ModelError(
+                f"{self.package.label} cannot build this graph: {self.package.log.errors(mark)}", where=self.onnx
+            )
+        if cache is not None:
+            with replacing(cache, binary=True) as file:
+                file.write(memoryview(config.get_timing_cache().serialize()))
+        return bytes(memoryview(plan))
+
+    def _parse(self, builder: Any) -> Any:
+        flag = self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED  # TensorRT 11 and RTX ignore it
+        network = builder.create_network(1 << int(flag))
+        parser = self.module.OnnxParser(network, self.package.logger)
+        if parser.parse_from_file(str(self.onnx)):
+            return network
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        told = [f"{e.node_operator()} {e.node_name()!r}: {' '.join(e.desc().split())}" for e in errors]
+        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        raise ModelError(
+            f"{self.package.label} cannot read the graph at {told[0] if told else 'an unknown node'}{more}",
+            where=self.onnx,
+            remedy=f"export it again with --format {self.package.flavour}",
+        )
+
+    def _configure(self, shapes: Profile | None, workspace_mb: int | None) -> Any:
+        config = self.builder.create_builder_config()
+        config.profiling_verbosity = self.module.ProfilingVerbosity.DETAILED
+        config.clear_flag(self.module.BuilderFlag.TF32)
+        if workspace_mb is not None:
+            config.set_memory_pool_limit(self.module.MemoryPoolType.WORKSPACE, workspace_mb << 20)
+        if shapes is not None:
+            profile = self.builder.create_optimization_profile()
+            bounds = [(shape.batch, 3, shape.height, shape.width) for shape in (shapes.min, shapes.opt, shapes.max)]
+            profile.set_shape(INPUT, *bounds)
+            if config.add_optimization_profile(profile) < 0:
+                raise ModelError(f"{self.package.label} does not take the profile {bounds}", where=self.onnx)
+        return config
+
+    def _target(self, config: Any, capabilities: Sequence[str]) -> None:
+        """TensorRT-RTX only. Slots first: without them a capability is refused without an error."""
+        if not capabilities:
+            return
+        known = {n: c for n, c in self.module.ComputeCapability.__members__.items() if n.startswith("SM")}
+        chosen = [_member(capability) for capability in capabilities]
+        listed = ", ".join(dotted_name(name) for name in known)
+        wrong = [c for c, name in zip(capabilities, chosen, strict=True) if name not in (*known, "CURRENT")]
+        if wrong:
+            raise UsageError(
+                f"{self.package.label} does not build for compute capability {wrong[0]}", remedy=f"use some of {listed}"
+            )
+        if len(set(chosen)) < len(chosen) or ("CURRENT" in chosen and (len(chosen) > 1 or self.gpu is None)):
+            raise UsageError(
+                f"{' '.join(capabilities)} is no list of compute capabilities",
+                remedy=f"name each of {listed} once, or {CURRENT} alone where there is a GPU",
+            )
+        config.num_compute_capabilities = len(chosen)
+        for index, name in enumerate(chosen):
+            if not config.set_compute_capability(getattr(self.module.ComputeCapability, name), index):
+                raise ModelError(f"{self.package.label} does not build for {dotted_name(name)}", where=self.onnx)
+
+    def _open_cache(self, config: Any, path: Path | None, say: Callable[[str], object]) -> Path | None:
+        """`path` where a timing cache is in use, to be written after the build."""
+        if path is None:
+            return None
+        if self.package.flavour == "trt-rtx":
+            # deprecated no-ops since 1.2
+            say("TensorRT-RTX measures no kernels when it builds: the timing cache is neither read nor written")
+            return None
+        stored = path.read_bytes() if path.is_file() else b""
+        cache = config.create_timing_cache(stored)
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+            say(f"the timing cache {path} is of another GPU or version of TensorRT: it begins anew")
+            config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+        return path
+
+    def _types(self, network: Any) -> dict[str, int]:
+        """Layers with weights by precision, as TensorRT has inferred it; int8 where the input was dequantised."""
+        kinds, counts, makers = self.module.LayerType, Counter[str](), {}
+        products = (kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY)
+        for layer in map(network.get_layer, range(network.num_layers)):
+            makers.update({layer.get_output(index).name: layer.type for index in range(layer.num_outputs)})
+            if layer.type in products:
+                tensor = layer.get_input(0)
+                quantised = makers.get(tensor.name) == kinds.DEQUANTIZE
+                counts["int8" if quantised else TYPES.get(tensor.dtype.name, "other")] += 1
+        return dict(counts)
+
+
+def _member(capability: str) -> str:
+    """`8.6`, `86`, `sm86`, `SM_86` → `SM86`; `current` → `CURRENT`."""
+    text = capability.strip().upper().replace(".", "").replace("_", "")
+    return text if text == "CURRENT" else f"SM{text.removeprefix('SM')}"
+
+
+def dotted_name(capability: str) -> str:
+    """`SM86`, `sm86`, `86` → `8.6`; `CURRENT` → `current`."""
+    text = _member(capability).removeprefix("SM")
+    return CURRENT if text == "CURRENT" else f"{text[:-1]}.{text[-1:]}"

@@ -1,0 +1,279 @@
+"""The TensorRT detector: `.engine` files of TensorRT 10 and 11 and of TensorRT-RTX, on an NVIDIA GPU.
+
+Everything that can be known of an engine before it is loaded is checked first, from the JSON file beside it, because
+what TensorRT itself says of an engine that does not fit is hard to act on. torch holds the GPU's memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.errors import FcosError, ModelError
+from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.engine_layers import Layers, read_layers
+from fcos_cli.runtime.engine_record import CURRENT, EngineFacts, read_sidecar
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.tensorrt_api import NAMES, Gpu, Package, dotted, find_gpu, find_package, numbers
+
+if TYPE_CHECKING:
+    import torch
+
+TYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+"""TensorRT's names of types → torch's."""
+
+
+class TensorRtDetector:
+    """Runs an engine. Open one with `open`. Not for several threads at once: its memory is reused between calls.
+
+    precision: of most layers with weights, as read back from the engine where that was possible. device: `cuda:N`.
+    """
+
+    backend = "tensorrt"
+
+    def __init__(
+        self, loaded: Loaded, facts: Facts, record: EngineFacts, *, path: Path, name: str, score: float | None
+    ) -> None:
+        self.facts, self.record, self.path, self.name, self.score = facts, record, path, name, score
+        self.precision, self.device = record.precision_used, str(loaded.gpu.device)
+        self._loaded = loaded
+        low, high = record.min, record.max
+        fixed = {
+            side: getattr(low, side) if getattr(low, side) == getattr(high, side) else None
+            for side in ("height", "width")
+        }
+        self.intake = Intake(low.batch, high.batch, **fixed)
+
+    @classmethod
+    def open(cls, path: Path, *, name: str, score: float | None = None, device: str = "auto") -> TensorRtDetector:
+        """score: lowest score to return (default: the file's own). device: `auto`, `cuda` or `cuda:N`.
+
+        Raises UsageError, MissingExtra where TensorRT is not installed, ModelError where this machine cannot run the
+        engine, saying what to do.
+        """
+        facts, record = read_sidecar(path)
+        check_score(score, facts, path)
+        gpu = find_gpu(device)  # a wrong --device first
+        package = find_package(record.flavour)
+        check_version(record, package, path)
+        if gpu is None:
+            raise ModelError(
+                "an engine runs on an NVIDIA GPU, and torch sees none here",
+                where=path,
+                remedy="use a .onnx of the model",
+            )
+        check_gpu(record, gpu, path)
+        plan = path.read_bytes()
+        if hashlib.sha256(plan).hexdigest() != record.engine_sha256:
+            raise ModelError(
+                "the .json beside this engine is that of another one, or the engine was damaged",
+                where=path,
+                remedy="copy both files again, or export the engine again",
+            )
+        loaded = load(plan, package, gpu, where=path)
+        return cls(loaded, facts, _read_now(record, loaded), path=path, name=name, score=score)
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
+        self._check_size(images)
+        return detect(images, self._run, intake=self.intake, score=self.score, where=self.path)
+
+    def _run(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        found = self._loaded.run(images, where=self.path)
+        return {name: found[name] for name in (*OUTPUTS, CONVERGED) if name in found}
+
+    def _check_size(self, images: npt.NDArray[np.uint8]) -> None:
+        low, high = self.record.min, self.record.max
+        height, width = images.shape[2:]
+        if not (low.height <= height <= high.height and low.width <= width <= high.width):
+            raise ModelError(
+                f"the engine takes pictures of {low.height} to {high.height} x {low.width} to {high.width} pixels "
+                f"(height x width), not of {height} x {width}",
+                where=self.path,
+                remedy="build it again with a profile that holds this size",
+            )
+
+
+def _read_now(record: EngineFacts, loaded: Loaded) -> EngineFacts:
+    """`record` with the layers' precisions, where the machine that built the engine had no GPU to read them on."""
+    if record.body is not None:
+        return record
+    try:
+        layers = layers_of(loaded)
+    except ValueError as error:
+        return replace(record, unread=str(error))
+    return replace(record, layers=layers.all, body=layers.body or None, unread=None)
+
+
+def check_version(record: EngineFacts, package: Package, where: Path) -> None:
+    """ModelError unless `package` is the version that built the engine.
+
+    Engines are not portable between versions of TensorRT (but for those built with BuilderFlag.VERSION_COMPATIBLE,
+    which carry code and are slower; we build none), nor between releases of TensorRT-RTX. The first three numbers must
+    agree; on a fourth, TensorRT itself decides.
+    """
+    built, here = numbers(record.version)[:3], numbers(package.version)[:3]
+    if built[: len(here)] != here[: len(built)]:
+        name, wanted = NAMES[record.flavour], ".".join(map(str, built))
+        module = "tensorrt" if record.flavour == "trt" else "tensorrt-rtx"
+        raise ModelError(
+            f"the engine was built by {name} {record.version} and runs on no other version; here is {package.version}",
+            where=where,
+            remedy=f"export it again on this machine, or install {module} {wanted}",
+        )
+
+
+def check_gpu(record: EngineFacts, gpu: Gpu, where: Path) -> None:
+    """ModelError where the engine was made for other GPUs than `gpu`.
+
+    TensorRT builds for the compute capability it is built on. TensorRT-RTX builds for those that were asked for, and
+    for 8.0 and all later ones where none was.
+    """
+    here = dotted(gpu.capability)
+    if record.flavour == "trt" or CURRENT in record.compute_capabilities:
+        fits, made_for = (
+            here == record.compute_capability,
+            f"{record.gpu} (compute capability {record.compute_capability})",
+        )
+    elif record.compute_capabilities:
+        made_for = f"compute capability {', '.join(record.compute_capabilities)}"
+        fits = here in record.compute_capabilities
+    else:
+        fits, made_for = gpu.capability >= (8, 0), "compute capability 8.0 and later"
+    if not fits:
+        flag = f" for compute capability {here}" if record.flavour == "trt-rtx" else " on this machine"
+        raise ModelError(
+            f"the engine was built for {made_for}; this {gpu.name} has {here}",
+            where=where,
+            remedy=f"export it again{flag}",
+        )
+
+
+@dataclass
+class Loaded:
+    """An engine on a GPU, with the memory of its inputs and outputs.
+
+    inputs, outputs: torch's dtype by name. Memory grows to the largest call so far, per tensor, and is reused.
+    """
+
+    package: Package
+    gpu: Gpu
+    runtime: Any  # has to outlive the engine
+    engine: Any
+    context: Any
+    inputs: dict[str, torch.dtype]
+    outputs: dict[str, torch.dtype]
+    _memory: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def run(self, images: npt.NDArray[np.uint8], *, where: Path) -> dict[str, npt.NDArray[Any]]:
+        """`images` of a shape within the profile → all outputs by name, as numpy arrays of their own.
+
+        Raises FcosError with TensorRT's own words where the execution fails.
+        """
+        import torch
+
+        mark = self.package.log.mark()
+        with self.gpu.active():
+            pixels = self._tensor(INPUT, images.shape, self.inputs[INPUT])
+            pixels.copy_(torch.from_numpy(images if images.flags.writeable else images.copy()))
+            done = self.context.set_input_shape(INPUT, tuple(images.shape))
+            done = done and self.context.set_tensor_address(INPUT, pixels.data_ptr())
+            answers = {}
+            for name, dtype in self.outputs.items() if done else ():
+                answers[name] = self._tensor(name, tuple(self.context.get_tensor_shape(name)), dtype)
+                done = done and self.context.set_tensor_address(name, answers[name].data_ptr())
+            if not (done and self.context.execute_async_v3(self.gpu.stream)):
+                raise FcosError(
+                    f"TensorRT failed on {images.shape[0]} pictures of {images.shape[2]} x {images.shape[3]} "
+                    f"({self.package.log.errors(mark)})",
+                    where=where,
+                    remedy="a smaller --batch needs less of the GPU's memory",
+                )
+            # a copy even where torch's device is the CPU: the next call writes into the same memory
+            return {name: answer.to("cpu", copy=True).numpy() for name, answer in answers.items()}
+
+    def _tensor(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        import torch
+
+        if min(shape, default=1) < 0:
+            raise ModelError(f"the size of {name} is not known before the engine runs: {shape}")
+        count = prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or memory.numel() < count:
+            memory = self._memory[name] = torch.empty(max(count, 1), dtype=dtype, device=self.gpu.device)
+        return memory[:count].view(shape)
+
+
+def load(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> Loaded:
+    """Raises ModelError, with TensorRT's own words, where `plan` cannot be used here."""
+    import torch
+
+    mark = package.log.mark()
+    with gpu.active():
+        runtime = package.module.Runtime(package.logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+        # TensorRT-RTX compiles for this GPU here
+        context = None if engine is None else engine.create_execution_context()
+    if context is None:
+        raise ModelError(
+            f"{package.label} cannot load this engine ({_why_invalid(package, runtime, plan)}"
+            f"{package.log.errors(mark)})",
+            where=where,
+            remedy="export the engine again on this machine",
+        )
+    modes = package.module.TensorIOMode
+    tensors = [str(engine.get_tensor_name(index)) for index in range(engine.num_io_tensors)]
+    types = {name: getattr(torch, TYPES[engine.get_tensor_dtype(name).name]) for name in tensors}
+    sides = {name: engine.get_tensor_mode(name) == modes.INPUT for name in tensors}
+    inputs = {name: dtype for name, dtype in types.items() if sides[name]}
+    outputs = {name: dtype for name, dtype in types.items() if not sides[name]}
+    if inputs != {INPUT: torch.uint8} or not set(OUTPUTS) <= set(outputs):
+        raise ModelError(
+            f"the engine maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} (uint8) to {', '.join(OUTPUTS)}",
+            where=where,
+            remedy="only models that `fcos export` wrote can be run",
+        )
+    return Loaded(package, gpu, runtime, engine, context, inputs, outputs)
+
+
+def _why_invalid(package: Package, runtime: Any, plan: bytes) -> str:
+    """TensorRT-RTX 1.1 and later can tell by an engine's header what is wrong with it.
+
+    Only asked when loading has failed: it calls engines invalid that run, on GPUs it does not know by name.
+    """
+    if not hasattr(runtime, "get_engine_validity"):
+        return ""
+    _, found = runtime.get_engine_validity(plan)
+    reasons = [
+        name.lower().replace("_", " ")
+        for name, member in package.module.EngineInvalidityDiagnostics.__members__.items()
+        if int(found) & int(member)
+    ]
+    return f"{', '.join(reasons)}: " if reasons else ""
+
+
+def layers_of(loaded: Loaded, *, weighty: Collection[str] = ()) -> Layers:
+    """What the engine's layers run in. weighty: names of the ONNX nodes that have weights, where they are known.
+
+    Raises ValueError, saying why, where the engine does not tell.
+    """
+    inspector = loaded.engine.create_engine_inspector()
+    inspector.execution_context = loaded.context  # TensorRT-RTX chooses its kernels with the context
+    text = inspector.get_engine_information(loaded.package.module.LayerInformationFormat.JSON)
+    return read_layers(str(text), weighty=weighty)

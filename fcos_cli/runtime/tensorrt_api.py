@@ -1,0 +1,190 @@
+"""TensorRT as it is found on this machine: its Python module, its log, and the GPU. Nothing is imported before asked.
+
+Three products share one Python API: `tensorrt` 10 and 11 (an engine is built on, and for, the GPU that runs it) and
+`tensorrt_rtx` (TensorRT for RTX: an engine is built ahead of time on any machine, and finished on the GPU that runs
+it). Where they differ, the docstring of the function says which is meant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from fcos_cli.errors import MissingExtra, ModelError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+Flavour = Literal["trt", "trt-rtx"]
+
+MODULES: dict[str, tuple[str, ...]] = {
+    # the second name is what the first one imports; the vendor's wheels of the bindings alone bring only that
+    "trt": ("tensorrt", "tensorrt_bindings"),
+    "trt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+NAMES = {"trt": "TensorRT", "trt-rtx": "TensorRT-RTX"}
+OLDEST = {"trt": 10, "trt-rtx": 1}
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed TensorRT. version: as the module states it, for example `10.13.2.6`."""
+
+    flavour: Flavour
+    module: ModuleType
+    version: str
+
+    @property
+    def label(self) -> str:
+        return f"{NAMES[self.flavour]} {self.version}"
+
+    @property
+    def log(self) -> Log:
+        return _log_of(self.module)
+
+    @property
+    def logger(self) -> Any:
+        """The ILogger that every builder, parser and runtime gets."""
+        return _logger_of(self.module)
+
+
+def find_package(flavour: Flavour) -> Package:
+    """Raises MissingExtra where it is not installed or its libraries cannot be loaded, ModelError if it is too old."""
+    reason = "it is not installed"
+    for name in MODULES[flavour]:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in MODULES[flavour]:
+                reason = str(error)
+            continue
+        except (ImportError, OSError) as error:  # installed, but one of its libraries is not
+            reason = str(error).splitlines()[0]
+            continue
+        version = str(module.__version__)
+        if numbers(version)[0] < OLDEST[flavour]:
+            raise ModelError(
+                f"{NAMES[flavour]} {version} is too old for strongly typed networks",
+                remedy=f"install version {OLDEST[flavour]} or later",
+            )
+        return Package(flavour, module, version)
+    raise MissingExtra(f"{NAMES[flavour]} cannot be used here: {reason}", extra=flavour)
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """`10.13.2.6` → (10, 13, 2, 6); what follows the digits (`.post1`, `+cuda13`) is left out."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else (0,)
+
+
+class Log:
+    """The last messages of TensorRT, oldest first, without its VERBOSE ones."""
+
+    def __init__(self, *, keep: int = 5000) -> None:
+        self._lines: deque[tuple[int, str, str]] = deque(maxlen=keep)
+        self._count = 0
+
+    def add(self, severity: str, text: str) -> None:
+        if severity != "VERBOSE":
+            self._count += 1
+            self._lines.append((self._count, severity, text.strip()))
+
+    def mark(self) -> int:
+        """A place; `since` returns what comes after it."""
+        return self._count
+
+    def since(self, mark: int) -> list[str]:
+        return [f"[{severity}] {text}" for count, severity, text in self._lines if count > mark]
+
+    def warnings(self, mark: int) -> list[str]:
+        """Each text once, errors among them."""
+        texts = (text for count, severity, text in self._lines if count > mark and severity != "INFO")
+        return list(dict.fromkeys(texts))
+
+    def errors(self, mark: int, *, last: int = 3) -> str:
+        """The last few errors since `mark` in one line, or what can be said without any."""
+        texts = [text for count, severity, text in self._lines if count > mark and severity.endswith("ERROR")]
+        return "; ".join(" ".join(text.split()) for text in texts[-last:]) or "it gave no reason"
+
+
+@lru_cache
+def _log_of(module: ModuleType) -> Log:
+    """One per process, because TensorRT has one: it ignores a second logger while objects of the first live."""
+    return Log()
+
+
+@lru_cache
+def _logger_of(module: ModuleType) -> Any:
+    log = _log_of(module)
+
+    class Recorder(module.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)  # pybind11 wants the base by name
+
+        def log(self, severity: Any, msg: str) -> None:
+            log.add(severity.name, msg)
+
+    return Recorder()
+
+
+class Gpu:
+    """An NVIDIA GPU, through torch: its memory, and one stream of its own.
+
+    name as NVIDIA calls it; capability: compute capability (major, minor).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        self.device = device
+        self.name = torch.cuda.get_device_name(device)
+        self.capability = torch.cuda.get_device_capability(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    @property
+    def stream(self) -> int:
+        """The handle of the CUDA stream that `active` copies and computes on."""
+        return int(self._stream.cuda_stream)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Inside, this is the current device and `stream` the current stream; at the end all work of it is done."""
+        import torch
+
+        with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+            yield
+            self._stream.synchronize()
+
+
+def find_gpu(device: str = "auto") -> Gpu | None:
+    """The GPU named by `auto`, `cuda` or `cuda:N`, or None where there is none. Other names raise UsageError."""
+    import torch
+
+    if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
+        raise UsageError(
+            f"TensorRT runs on NVIDIA GPUs, not on {device!r}",
+            where="--device",
+            remedy="use --device cuda, or a .onnx of the model",
+        )
+    if not torch.cuda.is_available():
+        return None
+    chosen = torch.device("cuda" if device == "auto" else device)
+    index = torch.cuda.current_device() if chosen.index is None else chosen.index
+    if index >= torch.cuda.device_count():
+        raise UsageError(
+            f"there is no {device!r} here: the GPUs are cuda:0 to cuda:{torch.cuda.device_count() - 1}",
+            where="--device",
+        )
+    return Gpu(torch.device("cuda", index))
+
+
+def dotted(capability: tuple[int, int]) -> str:
+    """(8, 6) → `8.6`."""
+    return f"{capability[0]}.{capability[1]}"

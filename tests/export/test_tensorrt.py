@@ -1,0 +1,533 @@
+"""Building engines: really, with TensorRT-RTX on any machine; the rest of the logic with a stand-in of TensorRT.
+
+Marked `gpu`: built, loaded, read back and run, and compared with ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.errors import FcosError, ModelError, UsageError
+from fcos_cli.export.engine_profile import Profile
+from fcos_cli.export.tensorrt import CannotBuild, build_engine, check_graph
+from fcos_cli.runtime.engine_layers import precision_of, read_layers
+from fcos_cli.runtime.engine_record import Shape, read_sidecar, sidecar
+from fcos_cli.runtime.tensorrt_api import Log, find_package, numbers
+from tests import tensorrt_stand_in
+from tests.small_onnx import FACTS, PLACES, detector_graph, write_onnx
+from tests.tensorrt_stand_in import DataType, LayerType, StandInGpu, install
+
+onnx = pytest.importorskip("onnx")
+helper, numpy_helper = onnx.helper, onnx.numpy_helper
+
+RTX = "tensorrt_rtx" if importlib.util.find_spec("tensorrt_rtx") else "tensorrt_rtx_bindings"
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec(RTX) is None,
+    reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
+)
+CONV_HALF = ((LayerType.CONVOLUTION, DataType.HALF),)
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    return write_onnx(tmp_path / "m.onnx")
+
+
+# Really built, ahead of time
+
+
+@needs_rtx
+@pytest.mark.parametrize("free", [True, False], ids=["any size", "fixed size"])
+@pytest.mark.parametrize(
+    ("precision", "network"),
+    [("fp32", {"fp32": 2}), ("fp16", {"fp16": 2}), ("int8", {"int8": 1, "fp32": 1})],
+)
+def test_an_engine_is_built_without_a_gpu_and_its_facts_stand_beside_it(
+    tmp_path: Path, precision: str, network: dict[str, int], free: bool
+) -> None:
+    said: list[str] = []
+    onnx_file = write_onnx(tmp_path / "m.onnx", precision=precision, free=free)
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt-rtx", say=said.append)
+    facts, read = read_sidecar(tmp_path / "m.engine")
+    assert read == record
+    assert (record.flavour, record.precision, record.network) == ("trt-rtx", precision, network)
+    assert record.max == (8 if free else 1, 64, 64)
+    assert (tmp_path / "m.engine").stat().st_size > 10_000
+    assert facts.classes == FACTS.classes
+    assert facts.verified is False, "an ONNX that was verified makes no verified engine"
+    assert precision in said[-1]
+
+
+@needs_rtx
+@pytest.mark.parametrize("asked", [("sm75",), ("8.6", "SM89"), ("80", "8.6", "8.9", "12.0", "sm_121")])
+def test_an_engine_for_chosen_compute_capabilities(tmp_path: Path, graph: Path, asked: tuple[str, ...]) -> None:
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=asked, say=str)
+    assert record.compute_capabilities == {
+        1: ("7.5",),
+        2: ("8.6", "8.9"),
+        5: ("8.0", "8.6", "8.9", "12.0", "12.1"),
+    }.get(len(asked))
+
+
+@needs_rtx
+def test_a_real_detector_with_decode_and_nms_becomes_an_engine(tmp_path: Path) -> None:
+    from fcos_cli.export.graph import output_names
+    from fcos_cli.export.onnx import finish, trace, write
+    from fcos_cli.export.options import ExportOptions
+    from fcos_cli.runtime.pytorch import facts_of
+    from tests.tiny import tiny_artifact
+
+    artifact = tiny_artifact(geometry=ResizeRule("shortest", (160, 256)).to_json())
+    options = ExportOptions(format="trt-rtx", precision="fp16", nms="tensor")
+    facts = options.apply(facts_of(artifact))
+    proto = finish(trace(artifact, facts, options), outputs=output_names("tensor"))
+    write(proto, tmp_path / "m.onnx", facts)
+    record = build_engine(
+        tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5", "8.9"), say=str
+    )
+    assert set(record.network) == {"fp16"}, "every convolution in half"
+    assert (record.min, record.max) == (Shape(1, 160, 160), Shape(8, 256, 256))
+
+
+@needs_rtx
+def test_what_the_builder_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
+    model = detector_graph()
+    # a product of matrices in fp32, which TensorRT-RTX does not have for Turing
+    model.graph.node.extend(
+        [
+            helper.make_node("MatMul", ["flat", "sides"], ["product"], "the_product"),
+            helper.make_node("ReduceMax", ["product"], ["most"], "most", keepdims=0),
+            helper.make_node("Add", ["scores", "most"], ["scores_more"], "more"),
+        ]
+    )
+    model.graph.output[1].name = "scores_more"
+    onnx.helper.set_model_props(model, FACTS.to_metadata())
+    for entry in model.graph.node:  # the output keeps its name
+        for names in (entry.input, entry.output):
+            for index, name in enumerate(names):
+                names[index] = {"scores": "scores_less", "scores_more": "scores"}.get(name, name)
+    model.graph.output[1].name = "scores"
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(ModelError, match=r"the_product.*FP32 GEMM is not supported"):
+        build_engine(
+            tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5",), say=str
+        )
+    assert not (tmp_path / "m.engine").exists()
+    assert not sidecar(tmp_path / "m.engine").exists()
+
+
+@needs_rtx
+def test_a_compute_capability_that_this_version_does_not_know(tmp_path: Path, graph: Path) -> None:
+    with pytest.raises(UsageError, match=r"compute capability 9\.0") as caught:
+        build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("9.0",), say=str)
+    assert "8.6, 8.9" in str(caught.value.remedy)
+
+
+@needs_rtx
+def test_the_stand_in_has_no_member_that_the_real_thing_lacks() -> None:
+    real = find_package("trt-rtx").module
+    stand_in = tensorrt_stand_in.module_of(tensorrt_stand_in.World("trt-rtx", "1.7"))
+    names = [name for name in vars(stand_in) if not name.startswith("__")]
+    names += ["INetworkDefinition", "ITimingCache", "IOptimizationProfile", "ParserError", "EngineInspector"]
+    pairs = {name: name for name in (*names, "IExecutionContext")} | {"Config": "IBuilderConfig"}
+    own = {"world", "plan", "content", "shapes", "layers", "flags", "capabilities", "workspace", "profiles"}
+    kinds = {mine: getattr(stand_in, mine, None) or getattr(tensorrt_stand_in, mine) for mine in pairs}
+    lacking = [
+        f"{theirs}.{member}"
+        for mine, theirs in pairs.items()
+        for base in kinds[mine].__mro__[:-1]
+        if base.__module__ == tensorrt_stand_in.__name__
+        for member in vars(base)
+        if not member.startswith("_") and member not in own and not hasattr(getattr(real, theirs), member)
+    ]
+    assert lacking == []
+
+
+# The same, of every version, with the stand-in
+
+
+@pytest.mark.parametrize(
+    ("flavour", "version", "flag"), [("trt", "10.13.2.6", 2), ("trt", "11.4.0", 1), ("trt-rtx", "1.7.1.116", 1)]
+)
+def test_networks_are_strongly_typed_in_every_version(
+    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch, flavour: str, version: str, flag: int
+) -> None:
+    world = install(monkeypatch, flavour, version, gpu=StandInGpu())
+    record = build_engine(graph, tmp_path / "m.engine", flavour=flavour, workspace_mb=64, say=str)
+    assert world.network_flags == [flag]
+    config = world.configs[0]
+    assert config.flags == set(), "no TF32"
+    assert config.workspace == 64 << 20
+    assert config.profiles[0].shapes == [[1, 3, 64, 64], [1, 3, 64, 64], [8, 3, 64, 64]]
+    assert (record.version, record.gpu, record.compute_capability) == (version, "NVIDIA Test 1", "8.9")
+    assert (record.layers, record.body, record.unread) == ({"fp32": 1}, {"fp32": 1}, None)
+    assert not any("thousand" in line for line in record.log)
+
+
+def test_a_graph_of_fixed_size_needs_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
+    onnx_file = write_onnx(tmp_path / "m.onnx", free=False, batch=2)
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    assert world.configs[0].profiles == []
+    assert record.min == record.max == (2, 64, 64)
+
+
+def test_the_json_beside_the_engine(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu())
+    build_engine(graph, tmp_path / "m.engine", flavour="trt", say=str)
+    content = json.loads((tmp_path / "m.engine.json").read_text())
+    assert content["schema_version"] == 1
+    assert json.loads(content["facts"]["verified"]) is False
+    assert content["engine"]["opt"] == [1, 64, 64]
+    assert content["engine"]["tf32"] is False
+    assert "log" not in content["engine"]
+
+
+def test_half_precision_that_did_not_happen_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx_file = write_onnx(tmp_path / "m.onnx", precision="fp16")
+    install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu())  # whose parser finds a convolution in fp32
+    with pytest.raises(ModelError, match=r"fp16 was asked for, but the network's .* fp32 \(1\)"):
+        build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    full = {"Name": "conv1", "LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]}
+    cast = {"Name": "cast_in", "LayerType": "Reformat", "Outputs": [{"Format/Datatype": "Half"}]}
+    install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu(), layers=CONV_HALF, inspector={"Layers": [cast, full]})
+    with pytest.raises(ModelError, match=r"fp16 was asked for, but the engine's .* fp32 \(1\)"):
+        build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    assert not (tmp_path / "m.engine").exists()
+
+
+@pytest.mark.parametrize(
+    ("inspector", "reason"),
+    [({"Layers": ["conv1"]}, "names only"), ({}, "no layers"), ({"Layers": [{"Name": "conv1"}]}, "no types")],
+)
+def test_an_engine_that_does_not_tell_is_noted_as_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inspector: object, reason: str
+) -> None:
+    onnx_file = write_onnx(tmp_path / "m.onnx", precision="fp16")
+    install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu(), layers=CONV_HALF, inspector=inspector)
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    assert record.layers is None
+    assert reason in str(record.unread)
+    assert record.precision_used == "fp16", "as the network is typed"
+
+
+def test_an_engine_for_another_gpu_than_the_one_here_is_kept_unread(
+    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu((7, 5)))
+    monkeypatch.setattr("tests.tensorrt_stand_in.Runtime.deserialize_cuda_engine", lambda self, plan: None)
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("8.6",), say=str)
+    assert world.configs[0].capabilities == {0: tensorrt_stand_in.ComputeCapability.SM86}
+    assert "cannot load" in str(record.unread)
+    install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
+    with pytest.raises(ModelError, match="cannot load"):
+        build_engine(graph, tmp_path / "n.engine", flavour="trt", say=str)
+
+
+def test_the_words_of_parser_and_builder_are_in_the_error(
+    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = (("TopK", "topk_1", "K exceeds\nthe maximum"), ("Foo", "foo", "no"))
+    install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), parse_errors=errors)
+    with pytest.raises(ModelError, match=r"TensorRT 10.0.1 .* at TopK 'topk_1': K exceeds the maximum \(and 1 more\)"):
+        build_engine(graph, tmp_path / "m.engine", flavour="trt", say=str)
+    install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), build_error="Could not find any implementation for node x")
+    with pytest.raises(ModelError, match="any implementation for node x"):
+        build_engine(graph, tmp_path / "m.engine", flavour="trt", say=str)
+    install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), no_builder=True)
+    with pytest.raises(FcosError, match="CUDA initialization failure"):
+        build_engine(graph, tmp_path / "m.engine", flavour="trt", say=str)
+
+
+def test_the_timing_cache_is_used_and_written(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, said = tmp_path / "timing.cache", []
+    install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
+    build_engine(graph, tmp_path / "m.engine", flavour="trt", timing_cache=cache, say=said.append)
+    assert cache.read_bytes() == b"mine and more"
+    assert not any("anew" in line for line in said)
+    cache.write_bytes(b"of another GPU")
+    build_engine(graph, tmp_path / "m.engine", flavour="trt", timing_cache=cache, say=said.append)
+    assert any("begins anew" in line for line in said)
+    assert cache.read_bytes() == b"mine and more"
+    install(monkeypatch, "trt-rtx", "1.7.1", gpu=None)
+    cache.unlink()
+    build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", timing_cache=cache, say=said.append)
+    assert any("neither read nor written" in line for line in said)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "flavour", "words"),
+    [
+        (("8.6",), "trt", "chosen compute capabilities"),
+        (("8.6", "sm86"), "trt-rtx", "no list"),
+        (("current",), "trt-rtx", "no list"),
+        (("5",), "trt-rtx", "compute capability 5"),
+    ],
+)
+def test_compute_capabilities_that_cannot_be(
+    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], flavour: str, words: str
+) -> None:
+    install(monkeypatch, flavour, "1.7.1", gpu=None)
+    with pytest.raises(UsageError, match=words):
+        build_engine(graph, tmp_path / "m.engine", flavour=flavour, compute_capabilities=asked, say=str)
+
+
+def test_the_capability_of_the_gpu_at_hand(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu((12, 0)))
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("current",), say=str)
+    assert (record.compute_capabilities, record.compute_capability) == (("current",), "12.0")
+
+
+def test_a_machine_that_cannot_build_says_why_and_what_finishes_the_job(
+    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "trt", "11.4.0", gpu=None)
+    with pytest.raises(CannotBuild, match="on the GPU that will run it") as caught:
+        build_engine(graph, tmp_path / "m.engine", flavour="trt", workspace_mb=512, say=str)
+    assert caught.value.command == (
+        f"trtexec --onnx={graph} --saveEngine={tmp_path / 'm.engine'} --minShapes=images:1x3x64x64 "
+        "--optShapes=images:1x3x64x64 --maxShapes=images:8x3x64x64 --stronglyTyped --noTF32 "
+        "--profilingVerbosity=detailed --memPoolSize=workspace:512 --skipInference"
+    )
+    assert caught.value.exit_code == 1
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    with pytest.raises(CannotBuild, match=r"TensorRT-RTX cannot be used here: it is not installed .*trt-rtx") as caught:
+        build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("sm86", "8.9"), say=str)
+    assert "--computeCapabilities=86,89" in caught.value.command
+    with pytest.raises(CannotBuild) as caught:
+        build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", command="fcos export m --format x", say=str)
+    assert caught.value.remedy == "on a machine that can: fcos export m --format x"
+
+
+def test_versions_that_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "trt", "8.6.1.post1", gpu=None)
+    with pytest.raises(ModelError, match=r"8\.6\.1\.post1 is too old"):
+        find_package("trt")
+    assert numbers("8.6.1.post1") == (8, 6, 1)
+    assert numbers("11.4.0.12+cuda13") == (11, 4, 0, 12)
+
+
+def test_the_log_keeps_the_last_messages() -> None:
+    log = Log(keep=3)
+    for number in range(5):
+        log.add("INFO", str(number))
+    mark = log.mark()
+    assert log.since(0) == ["[INFO] 2", "[INFO] 3", "[INFO] 4"]
+    log.add("VERBOSE", "no")
+    log.add("ERROR", "one\ntwo")
+    log.add("WARNING", "hm")
+    assert log.errors(mark) == "one two"
+    assert log.warnings(mark) == ["one\ntwo", "hm"]
+    assert Log().errors(0) == "it gave no reason"
+
+
+# Profiles
+
+
+@pytest.mark.parametrize(
+    ("rule", "dimensions", "expected"),
+    [
+        (ResizeRule("letterbox", (320, 416)), (None, None, None), [(1, 320, 416), (1, 320, 416), (8, 320, 416)]),
+        (ResizeRule("shortest", (800, 1333)), (None, None, None), [(1, 160, 160), (1, 800, 1088), (8, 1344, 1344)]),
+        (ResizeRule("shortest", (800, 1333)), (2, None, None), [(2, 160, 160), (2, 800, 1088), (2, 1344, 1344)]),
+        (ResizeRule("shortest", (64, 100)), (None, None, None), [(1, 160, 160), (1, 160, 160), (8, 160, 160)]),
+        (ResizeRule("letterbox", (640, 640)), (1, 640, 640), [(1, 640, 640)] * 3),
+    ],
+)
+def test_a_profile_by_default_holds_every_picture_of_the_rule(
+    rule: ResizeRule, dimensions: tuple[int | None, ...], expected: list[tuple[int, ...]]
+) -> None:
+    profile = Profile.default(rule, dimensions)
+    assert [profile.min, profile.opt, profile.max] == expected
+    profile.check(dimensions, rule)
+
+
+@pytest.mark.parametrize(
+    ("profile", "dimensions", "words"),
+    [
+        (((2, 64, 64), (1, 64, 64), (8, 64, 64)), (None, None, None), "batch has min 2, opt 1"),
+        (((0, 64, 64), (1, 64, 64), (8, 64, 64)), (None, None, None), "from 1"),
+        (((1, 64, 64), (1, 64, 64), (8, 64, 64)), (1, None, None), "fixed batch of 1, the profile 1 to 8"),
+        (((1, 96, 64), (1, 96, 64), (8, 128, 64)), (None, None, None), "pictures are 64 x 64"),
+    ],
+)
+def test_profiles_that_do_not_work(
+    tmp_path: Path, profile: tuple[tuple[int, ...], ...], dimensions: tuple[int | None, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        Profile(*(Shape(*shape) for shape in profile)).check(dimensions, FACTS.resize)
+
+
+def test_a_profile_too_small_for_the_shorter_side() -> None:
+    small = Shape(1, 640, 640)
+    with pytest.raises(UsageError, match="shorter side"):
+        Profile(small, small, small).check((None, None, None), ResizeRule("shortest", (800, 1333)))
+
+
+# Graphs
+
+
+def graph_of(path: Path, nodes: list, **constants: np.ndarray) -> Path:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", onnx.TensorProto.FLOAT, [1, 5000])],
+        [value("y", onnx.TensorProto.FLOAT, [1, 5000])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    onnx.save(helper.make_model(graph), str(path))
+    return path
+
+
+def test_topk_has_a_limit(tmp_path: Path) -> None:
+    def topk(count: int) -> Path:
+        return graph_of(
+            tmp_path / "m.onnx", [helper.make_node("TopK", ["x", "k"], ["y", "i"], "t")], k=np.array([count])
+        )
+
+    check_graph(topk(3840), "trt-rtx")
+    with pytest.raises(ModelError, match="cannot build TopK 't': it takes the best 3841, the most is 3840"):
+        check_graph(topk(3841), "trt")
+
+
+def test_non_maximum_suppression_is_for_tensorrt_only(tmp_path: Path) -> None:
+    path = graph_of(tmp_path / "m.onnx", [helper.make_node("NonMaxSuppression", ["x", "x"], ["y"], "n")])
+    check_graph(path, "trt")
+    with pytest.raises(ModelError, match="TensorRT-RTX cannot build NonMaxSuppression 'n'") as caught:
+        check_graph(path, "trt-rtx")
+    assert "--format trt-rtx" in str(caught.value.remedy)
+
+
+def test_foreign_operators_also_inside_of_loops(tmp_path: Path) -> None:
+    body = helper.make_graph([helper.make_node("Gelu", ["c"], ["d"], "inner", domain="com.microsoft")], "b", [], [])
+    path = graph_of(tmp_path / "m.onnx", [helper.make_node("Loop", ["n", "c", "x"], ["y"], "loop", body=body)])
+    with pytest.raises(ModelError, match=r"Gelu 'inner': it is of the domain 'com\.microsoft'"):
+        check_graph(path, "trt")
+
+
+@pytest.mark.parametrize(
+    ("operation", "stored", "point", "words"),
+    [
+        ("QuantizeLinear", None, np.uint8(0), "quantises to uint8"),
+        ("QuantizeLinear", None, np.int8(3), "zero point is not 0"),
+        ("QuantizeLinear", None, None, "without a zero point"),
+        ("DequantizeLinear", np.zeros(5, np.int32), np.int32(0), "quantises to int32"),
+        ("QuantizeLinear", None, np.int8(0), None),
+        ("DequantizeLinear", np.zeros(5, np.int8), np.int8(0), None),
+    ],
+)
+def test_only_symmetric_int8_is_computed_as_written(
+    tmp_path: Path, operation: str, stored: np.ndarray | None, point: np.ndarray | None, words: str | None
+) -> None:
+    constants = {"s": np.float32(0.1)}
+    constants |= {} if stored is None else {"q": stored}
+    constants |= {} if point is None else {"z": point}
+    inputs = ["x" if stored is None else "q", "s", *(() if point is None else ("z",))]
+    path = graph_of(tmp_path / "m.onnx", [helper.make_node(operation, inputs, ["y"], "node")], **constants)
+    if words is None:
+        check_graph(path, "trt-rtx")
+        return
+    with pytest.raises(ModelError, match=words) as caught:
+        check_graph(path, "trt")
+    assert "--target tensorrt" in str(caught.value.remedy)
+
+
+def test_files_that_are_no_exported_detector(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="lacks the fact"):
+        build_engine(graph_of(tmp_path / "a.onnx", []), tmp_path / "a.engine", flavour="trt-rtx", say=str)
+    (tmp_path / "b.onnx").write_bytes(b"what is this")
+    with pytest.raises(ModelError, match="not a readable"):
+        build_engine(tmp_path / "b.onnx", tmp_path / "b.engine", flavour="trt-rtx", say=str)
+    with pytest.raises(ModelError, match="cannot be read"):
+        build_engine(tmp_path / "c.onnx", tmp_path / "c.engine", flavour="trt-rtx", say=str)
+    model = detector_graph()
+    onnx.helper.set_model_props(model, FACTS.to_metadata())
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(model, str(tmp_path / "d.onnx"))
+    with pytest.raises(ModelError, match="not uint8"):
+        build_engine(tmp_path / "d.onnx", tmp_path / "d.engine", flavour="trt-rtx", say=str)
+
+
+# What the inspector tells
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "precision"),
+    [
+        (["Row major linear FP32"], ["Row major linear FP32"], "fp32"),
+        (["Channel major FP16 format where channel % 8 == 0"], ["Half"], "fp16"),
+        (["Float"], ["Half"], "fp16"),  # a cast merged into a convolution
+        (["Half"], ["Float"], "fp16"),
+        (["BFloat16"], ["Float"], "bf16"),
+        (["Thirty-two wide channel vectorized row major Int8 format"], ["Half"], "int8"),
+        (["Half"], ["Int8"], "fp16"),  # quantises its answer
+        (["Row major linear UInt8 format"], ["Half"], "fp16"),
+        (["Int64"], ["Bool"], "other"),
+        (["FP8"], ["Half"], "fp8"),
+        ([], ["Float"], "fp32"),
+    ],
+)
+def test_the_precision_of_a_layer(inputs: list[str], outputs: list[str], precision: str) -> None:
+    layer = {"Inputs": [{"Format/Datatype": text} for text in inputs], "Outputs": [{"Datatype": t} for t in outputs]}
+    assert precision_of(layer) == precision
+
+
+def test_layers_with_weights_are_known_by_kind_or_by_the_node_they_come_from() -> None:
+    half, full = [{"Format/Datatype": "Half"}], [{"Format/Datatype": "Float"}]
+    layers = [
+        {"Name": "conv1 + relu1", "LayerType": "CaskConvolution", "Inputs": half, "Outputs": half},
+        {
+            "Name": "__myl_Fused_0",
+            "LayerType": "kgen",
+            "Inputs": half,
+            "Metadata": "[ONNX Layer: r]\x1e[ONNX Layer: conv2]",
+        },
+        {"Name": "product_myl0_7", "LayerType": "gemm", "Inputs": full, "Outputs": full},
+        {"Name": "topk", "LayerType": "TopK", "Inputs": full, "Outputs": full},
+        {"Name": "Reformatting CopyNode for Input Tensor 0 to conv1", "LayerType": "Reformat", "Inputs": full},
+        {"Name": "w", "LayerType": "Constant", "Outputs": full, "Metadata": "[ONNX Layer: conv2]"},
+    ]
+    told = read_layers(json.dumps({"Layers": layers, "Bindings": ["images"]}), weighty={"conv1", "conv2"})
+    assert told.body == {"fp16": 2, "fp32": 1}
+    assert told.all == {"fp16": 2, "fp32": 4}
+
+
+# Where there is a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flavour", ["trt", "trt-rtx"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_answers_as_onnx_runtime_does(tmp_path: Path, flavour: str, precision: str) -> None:
+    import torch
+
+    from fcos_cli.errors import MissingExtra
+    from fcos_cli.runtime.onnxruntime import OnnxRuntimeDetector
+    from fcos_cli.runtime.tensorrt import TensorRtDetector
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no NVIDIA GPU here")
+    try:
+        find_package(flavour)
+    except MissingExtra as error:
+        pytest.skip(error.what)
+    onnx_file = write_onnx(tmp_path / "m.onnx", precision=precision)
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour=flavour, say=str)
+    assert record.body is None or precision in record.body
+    images = np.random.default_rng(0).integers(0, 256, (11, 3, 64, 64), np.uint8)
+    engine = TensorRtDetector.open(tmp_path / "m.engine", name="e")(images)
+    reference = OnnxRuntimeDetector.open(onnx_file, name="o", device="cpu")(images)
+    assert engine.boxes.shape == (11, PLACES, 4)
+    tolerance = {"fp32": 1e-4, "fp16": 2e-2, "int8": 5e-2}[precision]
+    np.testing.assert_allclose(engine.scores, reference.scores, atol=tolerance)
+    if precision == "fp32":
+        np.testing.assert_array_equal(engine.classes, reference.classes)
+        np.testing.assert_allclose(engine.boxes, reference.boxes, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,324 @@
+"""The TensorRT detector against a stand-in; tests/export/test_tensorrt.py runs the real one where there is a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
+from fcos_cli.export.engine_profile import Profile
+from fcos_cli.export.tensorrt import build_engine
+from fcos_cli.runtime import tensorrt_api
+from fcos_cli.runtime.engine_record import EngineFacts, Shape, read_sidecar, sidecar, write_sidecar
+from fcos_cli.runtime.tensorrt import TensorRtDetector
+from tests.small_onnx import write_onnx
+from tests.tensorrt_stand_in import OUTPUTS, DataType, LayerType, StandInGpu, World, install
+
+pytest.importorskip("onnx")
+
+PROFILE = Profile(Shape(1, 32, 64), Shape(2, 64, 64), Shape(4, 96, 128))
+
+
+@pytest.fixture
+def gpu() -> StandInGpu:
+    return StandInGpu()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, gpu: StandInGpu) -> World:
+    return install(monkeypatch, "trt", "11.4.0.9", gpu=gpu)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, world: World) -> Path:
+    onnx_file = write_onnx(tmp_path / "m.onnx", score_threshold=0.25)
+    build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", profile=PROFILE, say=str)
+    return tmp_path / "m.engine"
+
+
+def pictures(*reds: int, height: int = 64, width: int = 64) -> Any:
+    images = np.zeros((len(reds), 3, height, width), np.uint8)
+    images[:, 0, 0, 0] = reds
+    return images
+
+
+def change(engine: Path, **record: Any) -> None:
+    """Write the JSON beside `engine` again, with something changed."""
+    facts, known = read_sidecar(engine)
+    write_sidecar(engine, facts, replace(known, **record))
+
+
+def test_it_answers_and_tells_what_it_is(engine: Path) -> None:
+    detector = TensorRtDetector.open(engine, name="the engine")
+    assert (detector.name, detector.backend, detector.precision, detector.device) == (
+        "the engine",
+        "tensorrt",
+        "fp32",
+        "cpu",  # of the stand-in
+    )
+    assert detector.facts.classes.names == ("a", "b", "c")
+    found = detector(pictures(128, height=32, width=96))
+    assert found.boxes[0].tolist() == [[0, 0, 96, 32], [0, 0, 96, 32], [0, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(found.scores, [[0.75, 0.5, 0, 0]])
+    assert found.classes.tolist() == [[0, 1, -1, -1]]
+    assert found.counts.tolist() == [2]
+    assert (found.classes.dtype, found.counts.dtype) == (np.int64, np.int64)
+
+
+def test_a_large_batch_goes_through_in_parts(engine: Path, world: World) -> None:
+    found = TensorRtDetector.open(engine, name="e")(pictures(*range(11)))
+    assert world.executed == [(4, 3, 64, 64), (4, 3, 64, 64), (3, 3, 64, 64)]
+    np.testing.assert_allclose(found.scores[:, 1], np.arange(11) / 256)
+
+
+def test_a_fixed_batch_is_filled_up(tmp_path: Path, world: World) -> None:
+    onnx_file = write_onnx(tmp_path / "m.onnx", free=False, batch=4)
+    build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    found = TensorRtDetector.open(tmp_path / "m.engine", name="e")(pictures(1, 2, 3, 4, 5))
+    assert world.executed == [(4, 3, 64, 64)] * 2
+    np.testing.assert_allclose(found.scores[:, 1], np.arange(1, 6) / 256)
+
+
+def test_a_read_only_picture_is_taken(engine: Path) -> None:
+    images = pictures(64)
+    images.flags.writeable = False
+    assert TensorRtDetector.open(engine, name="e")(images).counts.tolist() == [2]
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 160), (16, 64), (128, 128)])
+def test_sizes_outside_of_the_profile_are_refused(engine: Path, height: int, width: int) -> None:
+    with pytest.raises(ModelError, match=f"32 to 96 x 64 to 128 pixels .* not of {height} x {width}"):
+        TensorRtDetector.open(engine, name="e")(pictures(1, height=height, width=width))
+
+
+def test_memory_grows_to_the_largest_call_and_is_reused(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, taken, empty = TensorRtDetector.open(engine, name="e"), [], torch.empty
+
+    def counted(*args: Any, **named: Any) -> torch.Tensor:
+        taken.append(args)
+        return empty(*args, **named)
+
+    monkeypatch.setattr(torch, "empty", counted)
+    first = detector(pictures(10, 20, 30, 40, height=96, width=128))
+    assert len(taken) == 5, "input and four outputs"
+    second = detector(pictures(50, height=32))
+    detector(pictures(60, 70, height=96, width=128))
+    assert len(taken) == 5
+    np.testing.assert_allclose(first.scores[:, 1] * 256, [10, 20, 30, 40])  # not written over by later calls
+    np.testing.assert_allclose(second.scores[:, 1] * 256, [50])
+
+
+def test_classes_as_int32_come_out_as_int64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = OUTPUTS | {"classes": DataType.INT32, "counts": DataType.INT32}
+    install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), outputs=narrow)
+    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt", say=str)
+    found = TensorRtDetector.open(tmp_path / "m.engine", name="e")(pictures(1))
+    assert (found.classes.dtype, found.counts.dtype) == (np.int64, np.int64)
+    assert found.classes[0, :2].tolist() == [0, 1]
+
+
+def test_nms_that_did_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = OUTPUTS | {"converged": DataType.BOOL}
+    install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu(), outputs=outputs, unconverged=99)
+    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt-rtx", say=str)
+    detector = TensorRtDetector.open(tmp_path / "m.engine", name="e")
+    assert detector(pictures(1, 2)).counts.tolist() == [2, 2]
+    with pytest.raises(FcosError, match="chain"):
+        detector(pictures(1, 99))
+
+
+def test_scores_above_and_below_the_files_own(engine: Path) -> None:
+    found = TensorRtDetector.open(engine, name="e", score=0.5)(pictures(64, 192))
+    assert found.counts.tolist() == [1, 2]
+    with pytest.raises(UsageError, match=r"drops what scores less than 0\.25"):
+        TensorRtDetector.open(engine, name="e", score=0.1)
+
+
+def test_an_execution_that_fails(engine: Path, world: World) -> None:
+    detector = TensorRtDetector.open(engine, name="e")
+    world.fails = True
+    with pytest.raises(FcosError, match="TensorRT failed on 2 pictures of 64 x 64"):
+        detector(pictures(1, 2))
+
+
+# What is checked before an engine is loaded
+
+
+def test_without_its_json_an_engine_is_not_opened(engine: Path) -> None:
+    sidecar(engine).unlink()
+    with pytest.raises(ModelError, match="facts of this engine are missing"):
+        TensorRtDetector.open(engine, name="e")
+
+
+def test_a_json_of_another_engine(engine: Path) -> None:
+    engine.write_bytes(engine.read_bytes() + b" ")
+    with pytest.raises(ModelError, match="that of another one"):
+        TensorRtDetector.open(engine, name="e")
+
+
+@pytest.mark.parametrize("lost", ["version", "min", "flavour"])
+def test_a_json_that_lacks_something(engine: Path, lost: str) -> None:
+    import json
+
+    content = json.loads(sidecar(engine).read_text())
+    del content["engine"][lost]
+    content["engine"]["of a later version"] = 1
+    sidecar(engine).write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=f"'{lost}' is missing"):
+        TensorRtDetector.open(engine, name="e")
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "runs"),
+    [
+        ("11.4.0.9", "11.4.0.9", True),
+        ("11.4.0.9", "11.4.0", True),  # some packages state three numbers
+        ("11.4.0.9", "11.4.1", False),
+        ("10.13.2.6", "11.4.0", False),
+        ("11.4.0", "11.5.0", False),
+    ],
+)
+def test_an_engine_runs_on_the_version_that_built_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str, here: str, runs: bool
+) -> None:
+    gpu, path = StandInGpu(), tmp_path / "m.engine"
+    install(monkeypatch, "trt", built, gpu=gpu)
+    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour="trt", say=str)
+    world = install(monkeypatch, "trt", here, gpu=gpu)
+    if runs:
+        world.version = built  # the library under the package's shorter number
+        assert TensorRtDetector.open(path, name="e")(pictures(1)).counts.tolist() == [2]
+        return
+    with pytest.raises(ModelError, match=f"built by TensorRT {built} .*; here is {here}") as caught:
+        TensorRtDetector.open(path, name="e")
+    assert "install tensorrt" in str(caught.value.remedy)
+
+
+def test_a_flavour_that_is_not_installed(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu())
+    with pytest.raises(MissingExtra, match="TensorRT cannot be used here") as caught:
+        TensorRtDetector.open(engine, name="e")
+    assert "fcos-cli[trt]" in str(caught.value.remedy)
+
+
+def test_without_a_gpu(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "trt", "11.4.0.9", gpu=None)
+    with pytest.raises(ModelError, match="runs on an NVIDIA GPU") as caught:
+        TensorRtDetector.open(engine, name="e")
+    assert ".onnx" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "asked", "gpu", "runs"),
+    [
+        ("trt", (), (8, 9), True),
+        ("trt", (), (8, 6), False),
+        ("trt-rtx", (), (8, 6), True),
+        ("trt-rtx", (), (10, 0), True),  # later than this version: TensorRT-RTX compiles for it
+        ("trt-rtx", (), (7, 5), False),
+        ("trt-rtx", ("7.5", "8.6"), (8, 6), True),
+        ("trt-rtx", ("7.5", "8.6"), (8, 9), False),
+        ("trt-rtx", ("current",), (8, 9), True),
+        ("trt-rtx", ("current",), (8, 6), False),
+    ],
+)
+def test_an_engine_runs_on_the_gpus_it_was_built_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flavour: str,
+    asked: tuple[str, ...],
+    gpu: tuple[int, int],
+    runs: bool,
+) -> None:
+    path = tmp_path / "m.engine"
+    install(monkeypatch, flavour, "11.4.0", gpu=StandInGpu((8, 9)))
+    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour=flavour, compute_capabilities=asked, say=str)
+    install(monkeypatch, flavour, "11.4.0", gpu=StandInGpu(gpu, "NVIDIA Test 2"))
+    if runs:
+        assert TensorRtDetector.open(path, name="e")(pictures(1)).counts.tolist() == [2]
+        return
+    with pytest.raises(ModelError, match=f"the engine was built for .*NVIDIA Test 2 has {gpu[0]}.{gpu[1]}") as caught:
+        TensorRtDetector.open(path, name="e")
+    assert "export it again" in str(caught.value.remedy)
+
+
+def test_a_plan_that_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu())
+    path = tmp_path / "m.engine"
+    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour="trt-rtx", say=str)
+    path.write_bytes(b"no plan")
+    change(path, engine_sha256=hashlib.sha256(b"no plan").hexdigest())
+    with pytest.raises(ModelError, match="malformed engine: Version tag does not match"):
+        TensorRtDetector.open(path, name="e")
+
+
+def test_an_engine_of_other_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
+    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt", say=str)
+    world.outputs = {"boxes": DataType.FLOAT, "labels": DataType.INT64}
+    with pytest.raises(ModelError, match="maps images to boxes, labels"):
+        TensorRtDetector.open(tmp_path / "m.engine", name="e")
+
+
+# Precision
+
+
+def test_the_precision_of_an_engine_built_elsewhere_is_read_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = ((LayerType.CONVOLUTION, DataType.HALF),) * 3 + ((LayerType.TOPK, DataType.FLOAT),)
+    install(monkeypatch, "trt-rtx", "1.7.1", gpu=None, layers=half)
+    path = tmp_path / "m.engine"
+    record = build_engine(write_onnx(tmp_path / "m.onnx", precision="fp16"), path, flavour="trt-rtx", say=str)
+    assert (record.layers, record.precision_used) == (None, "fp16")
+    assert "without a GPU" in str(record.unread)
+    install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu(), layers=half)
+    opened = TensorRtDetector.open(path, name="e")
+    assert opened.record.body == {"fp16": 3}
+    assert opened.record.layers == {"fp16": 3, "fp32": 1}
+    assert opened.precision == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("asked", "body", "used"),
+    [
+        ("fp32", {"fp32": 9}, "fp32"),
+        ("fp16", {"fp16": 8, "fp32": 1}, "fp16"),
+        ("fp16", {"fp16": 1, "fp32": 8}, "fp32"),
+        ("int8", {"int8": 5, "fp32": 5}, "int8"),
+        ("int8", {"int8": 4, "fp32": 3, "fp16": 3}, "mixed"),
+        ("fp16", {}, "fp16"),
+    ],
+)
+def test_the_precision_that_is_told(engine: Path, asked: str, body: dict[str, int], used: str) -> None:
+    _, record = read_sidecar(engine)
+    assert replace(record, precision=asked, network={}, body=body or None).precision_used == used
+
+
+def test_what_is_noted_reads_back_as_it_was(engine: Path) -> None:
+    _, record = read_sidecar(engine)
+    assert EngineFacts.from_json(record.to_json(), where=engine) == record
+
+
+# Devices
+
+
+def test_devices_that_are_no_gpu() -> None:
+    with pytest.raises(UsageError, match="not on 'cpu'"):
+        tensorrt_api.find_gpu("cpu")
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert tensorrt_api.find_gpu("cuda:3") is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match="cuda:0 to cuda:1"):
+        tensorrt_api.find_gpu("cuda:2")
