@@ -224,7 +224,6 @@ def export(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="AP on the first N pictures only.")] = None,
     target: Annotated[str | None, typer.Option(help="Whose int8: cpu or tensorrt; default by --format.")] = None,
-    half_weights: Annotated[bool, typer.Option("--half-weights", help="Store fp32 weights in half.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare the result with PyTorch.")] = True,
     engine: Annotated[
         list[str] | None,
@@ -237,6 +236,7 @@ def export(
 
     keep_freed_memory()
     from fcos_cli.export import run
+    from fcos_cli.export.engine_settings import engine_settings
     from fcos_cli.export.options import make_options
 
     options = make_options(
@@ -248,10 +248,9 @@ def export(
         iou=iou,
         max_detections=max_detections,
         target=target,
-        half_weights=half_weights,
     )
     weights = run.find_weights(model)
-    job = run.Job(options, out or run.default_out(weights, options), data, limit, verify, run.engine_settings(engine))
+    job = run.Job(options, out or run.default_out(weights, options), data, limit, verify, engine_settings(engine or []))
     run.tell(run.export(weights, job), as_json=as_json)
 
 

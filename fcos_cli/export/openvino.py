@@ -6,18 +6,17 @@ import tempfile
 from pathlib import Path
 
 from fcos_cli.errors import MissingExtra
-from fcos_cli.export.options import Precision
 from fcos_cli.runtime.facts import Facts
 
 KEY = "fcos"
 """Section of the model's `rt_info` that holds `Facts.to_metadata()`."""
 
 
-def write_openvino(onnx: Path, xml: Path, facts: Facts, *, precision: Precision) -> None:
+def write_openvino(onnx: Path, xml: Path, facts: Facts) -> None:
     """Read an ONNX file and write `xml` and the weights beside it (`.bin`), each appearing only when it is whole.
 
-    precision fp16 stores the weights in half; what the network computes in is chosen where it runs. The model is read
-    by OpenVINO's own runtime: its separate converter reports home.
+    Of precision fp16 the weights are stored in half; what the network computes in is chosen where it runs. The model is
+    read by OpenVINO's own runtime: its separate converter reports home.
     """
     try:
         import openvino
@@ -29,6 +28,6 @@ def write_openvino(onnx: Path, xml: Path, facts: Facts, *, precision: Precision)
     xml.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=xml.parent, prefix=".fcos-") as folder:
         written = Path(folder) / xml.name
-        openvino.save_model(model, written, compress_to_fp16=precision == "fp16")
+        openvino.save_model(model, written, compress_to_fp16=facts.precision == "fp16")
         written.with_suffix(".bin").replace(xml.with_suffix(".bin"))
         written.replace(xml)

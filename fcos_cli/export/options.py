@@ -23,8 +23,7 @@ class ExportOptions:
 
     size: (height, width) of a fixed input in pixels, None = any size. batch: pictures of a fixed batch, None = any
     number. score, iou, max_detections: of post-processing, None = the model's own. nms: one NonMaxSuppression
-    operation, or plain tensor operations. target: whose int8 is made. half_weights: store float weights in half and
-    cast them on load.
+    operation, or plain tensor operations. target: whose int8 is made.
     """
 
     format: Format = "onnx"
@@ -36,7 +35,6 @@ class ExportOptions:
     max_detections: int | None = None
     nms: Literal["op", "tensor"] = "op"
     target: Target = "cpu"
-    half_weights: bool = False
 
     def __post_init__(self) -> None:
         for flag, value, allowed in (
@@ -79,7 +77,6 @@ def make_options(
     iou: float | None = None,
     max_detections: int | None = None,
     target: str | None = None,
-    half_weights: bool = False,
 ) -> ExportOptions:
     """Options as the command line gives them: `batch` is `dynamic` or a number, what the format implies is filled in.
 
@@ -98,5 +95,4 @@ def make_options(
         max_detections=max_detections,
         nms="tensor" if format_ == "trt-rtx" else "op",  # TensorRT-RTX has no kernel for NonMaxSuppression
         target=cast("Target", target or ("tensorrt" if on_tensorrt else "cpu")),
-        half_weights=half_weights,
     )

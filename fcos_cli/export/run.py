@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import onnx
 
     from fcos_cli.export.parity import Parity
+    from fcos_cli.runtime.tensorrt_api import Flavour
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine", "trt-rtx": ".engine"}
 
@@ -94,18 +95,12 @@ def export(weights: Path, job: Job) -> Exported:
         return _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
     if job.options.format == "openvino":
         write(proto, onnx_file, facts)
-        return _proved(
-            artifact,
-            job,
-            facts,
-            job.out,
-            lambda told: write_openvino(onnx_file, job.out, told, precision=told.precision),
-        )
+        return _proved(artifact, job, facts, job.out, partial(write_openvino, onnx_file, job.out))
     return _engine(artifact, job, facts, proto, onnx_file)
 
 
 def graph(artifact: Artifact, facts: Facts, job: Job, *, weights: Path) -> onnx.ModelProto:
-    """The traced graph, quantised or stored in half where that was asked; facts are written with the file."""
+    """The traced graph, quantised where that was asked; facts are written with the file."""
     proto = trace(artifact, facts, job.options)
     if job.options.precision == "int8":
         from fcos_cli.export.quantize import quantize
@@ -113,7 +108,7 @@ def graph(artifact: Artifact, facts: Facts, job: Job, *, weights: Path) -> onnx.
         pictures = network_inputs(for_calibration(job.data, weights=weights), facts.resize)
         say(f"measuring ranges on {len(pictures)} pictures")
         proto = quantize(proto, pictures, target=job.options.target)
-    if job.options.half_weights:
+    if job.options.format == "onnx" and job.options.precision == "fp32":
         proto = store_in_half(proto)
     return finish(proto, outputs=output_names(job.options.nms))
 
@@ -195,20 +190,13 @@ def _engine(artifact: Artifact, job: Job, facts: Facts, proto: onnx.ModelProto, 
     from fcos_cli.export.tensorrt import CannotBuild, build_engine
 
     made = _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
-    flavour = "trt" if job.options.format == "trt" else "trt-rtx"
+    flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"
     try:
         build_engine(onnx_file, job.out, flavour=flavour, say=say, **job.engine)
     except CannotBuild as error:
         say(f"{error.what}; the ONNX is ready. {error.remedy}")
         return replace(made, unfinished=error.what)
     return Exported(job.out, facts, made.parity)
-
-
-def engine_settings(assignments: list[str] | None) -> dict[str, Any]:
-    """`--engine KEY=VALUE` → arguments of `build_engine`. Raises UsageError."""
-    from fcos_cli.export.tensorrt import parse_settings
-
-    return parse_settings(assignments or [])
 
 
 def tell(exported: Exported, *, as_json: bool) -> None:

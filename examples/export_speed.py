@@ -1,0 +1,221 @@
+"""How fast exported models are, as ratios to torchvision's own FCOS with the same weights.
+
+    python examples/export_speed.py                      # R50, 800 × 1066, batch 1, all backends found here
+    python examples/export_speed.py --rounds 10 --only onnx-fp32 openvino-int8
+
+Needs fcos-cli and what it depends on, and `openvino` for its rows. The weights are random but tamed (each residual
+branch starts small, so that half precision means something, and scores spread around the threshold); speed does not
+depend on what they know. Each backend lives in a process of its own, with its own threads and memory; the processes
+take turns, one measured call each per round. Printed: median milliseconds and the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+REFERENCE = "torchvision"
+ROWS = {
+    REFERENCE: "r50.safetensors",
+    "pytorch-fp32": "r50.safetensors",
+    "onnx-fp32": "r50.onnx",
+    "onnx-int8": "r50-int8.onnx",
+    "openvino-fp32": "r50.xml",
+    "openvino-bf16": "r50.xml",
+    "openvino-int8": "r50-int8.xml",
+    "openvino-int8-bf16": "r50-int8.xml",
+}
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """uint8 [1, 3, H, W], something like a photo: smooth, with edges and a little noise."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (3, height // 32 + 1, width // 32 + 1))
+    smooth = coarse.repeat(32, 1).repeat(32, 2)[:, :height, :width]
+    return np.clip(smooth + generator.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)[None]
+
+
+def padded(images: np.ndarray) -> np.ndarray:
+    """To multiples of 32, as torchvision's transform pads: both sides then compute the same."""
+    height, width = images.shape[-2:]
+    return np.pad(images, ((0, 0), (0, 0), (0, -height % 32), (0, -width % 32)))
+
+
+def make_weights(path: Path) -> None:
+    """An R50 with torchvision's shapes and thresholds as one of our artifacts."""
+    import torch
+
+    from fcos_cli.data.geometry import ResizeRule
+    from fcos_cli.model.artifact import Artifact, save
+    from fcos_cli.model.classes import ClassTable
+    from fcos_cli.model.config import ModelConfig
+    from fcos_cli.model.fcos import FCOS
+
+    torch.manual_seed(0)
+    imagenet = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "backbone_norm_eps": 1e-5}
+    config = ModelConfig(backbone="resnet50", channels=256, convs=4, score_threshold=0.2, **imagenet)
+    model = FCOS(config, classes=91)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bn3.weight"):
+                parameter.fill_(0.1)
+        for name, buffer in model.named_buffers():  # frozen BatchNorm keeps its weights as buffers
+            if name.endswith("bn3.weight"):
+                buffer.fill_(0.1)
+        model.head.classification_head.cls_logits.weight.normal_(0, 0.03)
+        model.head.classification_head.cls_logits.bias.fill_(-4.0)
+    geometry = ResizeRule("shortest", (800, 1333)).to_json()
+    save(path, Artifact(model.state_dict(), config, ClassTable.from_names(map(str, range(91))), geometry))
+
+
+def make_files(folder: Path) -> None:
+    """Weights and all exports, once; later runs find them."""
+    from fcos_cli.export.graph import output_names
+    from fcos_cli.export.onnx import finish, trace, write
+    from fcos_cli.export.openvino import write_openvino
+    from fcos_cli.export.options import ExportOptions
+    from fcos_cli.export.quantize import quantize
+    from fcos_cli.model.artifact import load
+    from fcos_cli.runtime.pytorch import facts_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "r50.safetensors").exists():
+        make_weights(folder / "r50.safetensors")
+    artifact = load(folder / "r50.safetensors")
+    for precision, stem in (("fp32", "r50"), ("int8", "r50-int8")):
+        path = folder / f"{stem}.onnx"
+        if path.exists():
+            continue
+        options = ExportOptions(precision=precision)
+        facts = options.apply(facts_of(artifact))
+        proto = trace(artifact, facts, options)
+        if precision == "int8":
+            proto = quantize(proto, [padded(picture(480, 640))], target="cpu")
+        write(finish(proto, outputs=output_names("op")), path, facts)
+        try:
+            write_openvino(path, path.with_suffix(".xml"), facts)
+        except Exception as error:
+            print(f"no OpenVINO rows: {error}", file=sys.stderr)
+
+
+def runner(row: str, path: Path, threads: int) -> Callable[[], int]:
+    """A call that answers one picture and returns how many boxes it found."""
+    from fcos_cli.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    images = picture(800, 1066)
+    if row == REFERENCE:
+        return torchvision_runner(path, images, threads)
+    from fcos_cli.runtime.detector import open_detector
+
+    precision = "bf16" if row.endswith("bf16") else None
+    if row.startswith("pytorch"):
+        import torch
+
+        torch.set_num_threads(threads)
+    detector = open_detector(path, precision=precision, threads=threads, device="cpu")
+    fixed = padded(images)
+    return lambda: int(detector(fixed).counts[0])
+
+
+def torchvision_runner(path: Path, images: np.ndarray, threads: int) -> Callable[[], int]:
+    import torch
+    from torchvision.models.detection import fcos_resnet50_fpn
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    from fcos_cli.model.artifact import load
+
+    torch.set_num_threads(threads)
+    model = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91).eval()
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.BatchNorm2d):
+                setattr(module, name, FrozenBatchNorm2d(child.num_features))
+    model.load_state_dict(load(path).weights)
+    pixels = torch.from_numpy(images[0]).float() / 255
+
+    def call() -> int:
+        with torch.inference_mode():
+            return len(model([pixels])[0]["boxes"])
+
+    return call
+
+
+def worker(row: str, path: Path, threads: int) -> None:
+    """Serve one backend: a line in, the milliseconds of one call out."""
+    try:
+        call = runner(row, path, threads)
+        found = [call() for _ in range(2)][-1]
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}), flush=True)
+        return
+    print(json.dumps({"found": found}), flush=True)
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        call()
+        print(json.dumps({"ms": 1e3 * (time.perf_counter() - begun)}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/export-speed"), help="where weights and exports are kept"
+    )
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), help="rows beside the reference")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker == "prepare":
+        make_files(options.folder)
+        return
+    if options.worker:
+        worker(options.worker, options.folder / ROWS[options.worker], options.threads)
+        return
+    subprocess.run([*worker_command("prepare", options)], check=True)  # its own process: nothing of it stays in memory
+    rows = [REFERENCE, *(options.only or [row for row in ROWS if row != REFERENCE])]
+    measure(rows, options)
+
+
+def worker_command(row: str, options: argparse.Namespace) -> list[str]:
+    place = ["--folder", str(options.folder), "--threads", str(options.threads)]
+    return [sys.executable, __file__, "--worker", row, *place]
+
+
+def measure(rows: list[str], options: argparse.Namespace) -> None:
+    """Start the workers, let them take turns, print the table."""
+    serving: dict[str, subprocess.Popen[str]] = {}
+    found = {}
+    for row in rows:
+        command = worker_command(row, options)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        ready = json.loads(process.stdout.readline() or '{"error": "it died"}')
+        if "error" in ready:
+            print(f"{row}: not measured ({ready['error']})", file=sys.stderr)
+            continue
+        serving[row], found[row] = process, ready["found"]
+    times: dict[str, list[float]] = {row: [] for row in serving}
+    for _ in range(options.rounds):
+        for row, process in serving.items():
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            times[row].append(json.loads(process.stdout.readline())["ms"])
+    for process in serving.values():
+        process.stdin.close()
+    print(f"R50, 91 classes, 800 × 1066, batch 1, {options.threads} threads, {options.rounds} alternating rounds")
+    print(f"{'':20} {'median ms':>9} {'ratio':>6} {'boxes':>6}")
+    for row, spent in times.items():
+        ratios = [base / own for base, own in zip(times[REFERENCE], spent, strict=True)]
+        print(f"{row:20} {statistics.median(spent):9.0f} {statistics.median(ratios):6.2f} {found[row]:6}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Export to ONNX, held against PyTorch over the whole grid of shapes, batches, classes and kinds of answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from fcos_cli.export.cuts import Cuts, OnnxCuts, OpenVinoCuts
+from fcos_cli.export.graph import RAW, output_names
+from fcos_cli.export.onnx import finish, store_in_half, trace, write
+from fcos_cli.export.openvino import write_openvino
+from fcos_cli.export.options import ExportOptions
+from fcos_cli.export.parity import prove
+from fcos_cli.export.pictures import shipped
+from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.pytorch import facts_of
+from tests.tiny import tiny_artifact, tiny_model
+
+SIZES = [(256, 320), (224, 224), (384, 160), (192, 480), (160, 160)]
+"""The traced one, another, tall, wide, the smallest."""
+
+HEAD = "head.classification_head.cls_logits"
+
+
+def artifact_of(classes: int) -> Artifact:
+    """A tiny network whose scores spread from a hundredth to nearly one."""
+    model = tiny_model(classes=classes)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(classes)
+        model.head.classification_head.cls_logits.weight.normal_(0, 0.4, generator=generator)
+        model.head.classification_head.cls_logits.bias.fill_(-2.0)
+        model.head.regression_head.bbox_reg.weight.normal_(0, 0.2, generator=generator)
+        model.head.regression_head.bbox_reg.bias.fill_(1.5)
+    table = ClassTable.from_names([f"class {i}" for i in range(classes)])
+    return replace(tiny_artifact(), weights=model.state_dict(), config=model.config, classes=table)
+
+
+@pytest.fixture(scope="module", params=[1, 3, 80], ids="{} classes".format)
+def exported(request: pytest.FixtureRequest) -> tuple[Artifact, Facts, onnx.ModelProto]:
+    artifact = artifact_of(request.param)
+    options = ExportOptions()
+    facts = options.apply(facts_of(artifact))
+    return artifact, facts, finish(trace(artifact, facts, options), outputs=output_names("op"))
+
+
+def altered(artifact: Artifact, proto: onnx.ModelProto, case: str) -> tuple[Artifact, onnx.ModelProto]:
+    """The same change of weights in both, so that what is found is: some, none, more than fit, or all scores equal."""
+    weights = dict(artifact.weights)
+    if case == "none":
+        weights[f"{HEAD}.bias"] = torch.full_like(weights[f"{HEAD}.bias"], -25.0)
+    elif case == "many":
+        weights[f"{HEAD}.bias"] = torch.full_like(weights[f"{HEAD}.bias"], 1.0)
+    elif case == "equal":
+        for key in (f"{HEAD}.weight", f"{HEAD}.bias", "head.regression_head.bbox_ctrness.weight"):
+            weights[key] = torch.zeros_like(weights[key])
+    changed = onnx.ModelProto.FromString(proto.SerializeToString())
+    for tensor in changed.graph.initializer:
+        key = tensor.name.removeprefix("model.")
+        if key in weights and not torch.equal(weights[key], artifact.weights[key]):
+            tensor.CopyFrom(numpy_helper.from_array(weights[key].numpy(), tensor.name))
+    return replace(artifact, weights=weights), changed
+
+
+def cuts_of(backend: str, path: Path, facts: Facts) -> Cuts:
+    if backend == "onnxruntime":
+        return OnnxCuts(path)
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    xml = path.with_suffix(".xml")
+    write_openvino(path, xml, facts)
+    return OpenVinoCuts(xml)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("case", ["some", "none", "many", "equal"])
+def test_the_file_answers_as_pytorch_does(
+    exported: tuple[Artifact, Facts, onnx.ModelProto], case: str, backend: str, tmp_path: Path
+) -> None:
+    artifact, facts, proto = exported
+    artifact, changed = altered(artifact, proto, case)
+    write(changed, tmp_path / "model.onnx", facts)
+    cuts = cuts_of(backend, tmp_path / "model.onnx", facts)
+    parity = prove(artifact, cuts, facts, pictures=shipped(), sizes=SIZES, batches=[1, 2, 5])
+    assert parity.passed, parity.failures
+    counts = [row.match.reference for row in parity.end.rows]
+    assert max(counts) == {"none": 0, "some": max(counts), "many": 100, "equal": 100}[case]
+    assert max(counts) > 0 or case == "none"
+    assert {(row.size, row.batch) for row in parity.raw.rows} >= {(SIZES[0], 5), (SIZES[4], 1)}
+
+
+def test_the_file_promises_what_the_contract_says(exported: tuple[Artifact, Facts, onnx.ModelProto]) -> None:
+    _, facts, proto = exported
+    (images,) = proto.graph.input
+    dimensions = [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim]
+    assert (images.name, images.type.tensor_type.elem_type) == ("images", onnx.TensorProto.UINT8)
+    assert dimensions == ["batch", 3, "height", "width"]
+    shapes = {o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in proto.graph.output}
+    most = facts.max_detections
+    assert shapes == {
+        "boxes": ["batch", most, 4],
+        "scores": ["batch", most],
+        "classes": ["batch", most],
+        "counts": ["batch"],
+    }
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 20)]
+    assert all(node.domain == "" for node in proto.graph.node)
+    assert {name for node in proto.graph.node for name in node.output} >= set(RAW)
+
+
+def test_nothing_of_the_machine_that_exported_stays_in_the_file(
+    exported: tuple[Artifact, Facts, onnx.ModelProto],
+) -> None:
+    content = exported[2].SerializeToString()
+    assert str(Path(__file__).resolve().parent.parent.parent).encode() not in content
+    assert b"site-packages" not in content
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ExportOptions(size=(160, 192), batch=1),
+        ExportOptions(size=(160, 192), nms="tensor"),
+        ExportOptions(batch=2, precision="fp16", max_detections=7, score=0.2, iou=0.4),
+    ],
+    ids=["fixed", "fixed size, tensor NMS", "fixed batch, half, other limits"],
+)
+def test_fixed_shapes_and_other_limits_are_proved_too(options: ExportOptions, tmp_path: Path) -> None:
+    artifact = artifact_of(3)
+    facts = options.apply(facts_of(artifact))
+    proto = finish(trace(artifact, facts, options), outputs=output_names(options.nms))
+    dimensions = [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    height, width = options.size or ("height", "width")
+    assert dimensions == [options.batch or "batch", 3, height, width]
+    write(proto, tmp_path / "model.onnx", facts)
+    parity = prove(artifact, OnnxCuts(tmp_path / "model.onnx"), facts, pictures=shipped())
+    assert parity.passed, parity.failures
+    assert max(row.match.reference for row in parity.end.rows) == facts.max_detections
+    assert ("NonMaxSuppression" in {node.op_type for node in proto.graph.node}) == (options.nms == "op")
+
+
+def test_weights_that_half_precision_holds_are_stored_in_it_and_others_are_not(
+    exported: tuple[Artifact, Facts, onnx.ModelProto], tmp_path: Path
+) -> None:
+    artifact, facts, proto = exported
+    rounded = {k: v.half().float() if v.dim() > 1 else v for k, v in artifact.weights.items()}
+    changed = onnx.ModelProto.FromString(proto.SerializeToString())
+    for tensor in changed.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+            value = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    whole = len(changed.SerializeToString())
+    assert b"_half" not in store_in_half(onnx.ModelProto.FromString(proto.SerializeToString())).SerializeToString()
+    write(store_in_half(changed), tmp_path / "model.onnx", facts)
+    assert (tmp_path / "model.onnx").stat().st_size < 0.75 * whole
+    cuts = OnnxCuts(tmp_path / "model.onnx")
+    parity = prove(replace(artifact, weights=rounded), cuts, facts, pictures=shipped(), sizes=SIZES[:1], batches=[2])
+    assert parity.passed, parity.failures
