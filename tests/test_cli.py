@@ -5,7 +5,8 @@ import json
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,9 @@ from fcos_cli.config import Config, to_toml
 from fcos_cli.errors import UsageError
 from fcos_cli.evaluate.coco import METRICS
 from fcos_cli.model.artifact import load
+from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import default_weights
+from tests.runtime.onnx_files import FACTS, write_onnx
 from tests.tiny import tiny_config
 from tests.train.runs import SETTINGS
 
@@ -310,6 +313,37 @@ def test_eval_with_an_unknown_evaluator_is_exit_code_2(fcos: Fcos, model_file: P
     assert fcos("eval", model_file, shapes, "--evaluator", "nope").code == 2
 
 
+# ---------------------------------------------------------------- exported models
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A stand-in for an exported model, of the classes of the drawn data set."""
+    names = ClassTable(("circle", "square", "triangle"), (1, 2, 3))
+    return write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, classes=names))
+
+
+def test_predict_and_eval_take_exported_models_by_any_backend(
+    fcos: Fcos, exported: Path, shapes: Path, pictures: Path
+) -> None:
+    for command in (("predict", pictures, "--model", exported), ("eval", exported, shapes)):
+        documents = [fcos(*command, "--json").document]
+        if find_spec("openvino"):
+            documents += [fcos(*command, "--json", "--backend", "openvino").document]
+        assert documents[0]["model"] == str(exported)
+        assert documents.count(documents[0]) == len(documents)
+
+
+@pytest.mark.parametrize("flags", [("--backend", "pytorch"), ("--precision", "fp16"), ("--device", "cuda:7")])
+def test_what_a_model_cannot_is_exit_code_2(
+    fcos: Fcos, exported: Path, shapes: Path, pictures: Path, flags: tuple[str, str]
+) -> None:
+    for command in (("predict", pictures, "--model", exported), ("eval", exported, shapes)):
+        answer = fcos(*command, *flags)
+        assert (answer.code, answer.out) == (2, "")
+        assert flags[1] in answer.err
+
+
 # ---------------------------------------------------------------- info
 
 
@@ -325,6 +359,12 @@ def test_info_describes_a_file_for_programs_and_for_people(fcos: Fcos, model_fil
     assert (answer.code, answer.out) == (0, "")
     assert "triangle" in answer.err
     assert "model.backbone" in answer.err
+
+
+def test_info_describes_an_exported_model(fcos: Fcos, exported: Path) -> None:
+    document = fcos("info", exported, "--json").document
+    assert (document["format"], document["precision"], document["limits"]["score"]) == ("onnx", "fp32", 0.05)
+    assert "triangle" in fcos("info", exported).err
 
 
 # ---------------------------------------------------------------- train
