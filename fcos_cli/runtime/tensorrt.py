@@ -274,6 +274,9 @@ def layers_of(loaded: Loaded, *, weighty: Collection[str] = ()) -> Layers:
     Raises ValueError, saying why, where the engine does not tell.
     """
     inspector = loaded.engine.create_engine_inspector()
-    inspector.execution_context = loaded.context  # TensorRT-RTX chooses its kernels with the context
-    text = inspector.get_engine_information(loaded.package.module.LayerInformationFormat.JSON)
-    return read_layers(str(text), weighty=weighty)
+    as_json = loaded.package.module.LayerInformationFormat.JSON
+    try:
+        return read_layers(str(inspector.get_engine_information(as_json)), weighty=weighty)
+    except ValueError:
+        inspector.execution_context = loaded.context  # TensorRT-RTX chooses its kernels with the context
+        return read_layers(str(inspector.get_engine_information(as_json)), weighty=weighty)
