@@ -81,7 +81,7 @@ def _difference(
 
 def end_rows(seen: Seen, exported: Found, reference: Reference, tolerance: Tolerance) -> list[MatchRow]:
     """One row per picture of the batch. Raises ValueError for an answer that is not even well-formed."""
-    batch, limits = len(seen.input.images), reference.limits(seen.raw, tolerance)
+    batch, limits = len(seen.input.images), reference.limits(seen.raw, seen.input.size, tolerance)
     check_form(exported, batch, limits[0], classes=len(reference.names))
     return [
         _row(
@@ -115,7 +115,8 @@ def pose(reference: Reference, seen: Seen) -> list[Posed]:
     cases += [Case("real", raw, exact=False) for raw in pictures[1:]]
     cases += made_cases(sizes, classes=len(reference.names), config=reference.config)
     return [
-        Posed(case, answer_of(reference.post(case.raw, size), 0), reference.limits(case.raw, POST)[0]) for case in cases
+        Posed(case, answer_of(reference.post(case.raw, size), 0), reference.limits(case.raw, size, POST)[0])
+        for case in cases
     ]
 
 

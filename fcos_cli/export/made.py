@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fcos_cli.model.config import STRIDES, ModelConfig
-from fcos_cli.model.decode import combine
 from fcos_cli.model.head import RawOutputs
 
 SILENT = -30.0
@@ -248,16 +247,3 @@ def _ties(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
     large = _crowd(sizes, classes, config, spread=(0.5, 3.0))
     rounded = [level.round() for level in large.cls]
     yield Case("many scores equal", RawOutputs(rounded, large.ltrb, large.ctr), exact=False)
-
-
-def last_kept(raw: RawOutputs, *, config: ModelConfig) -> list[tuple[float, ...]]:
-    """Per picture, the scores of the last candidates kept on those levels that had more above the threshold."""
-    pictures: list[list[float]] = [[] for _ in raw.cls[0]]
-    for cls, ctr in zip(raw.cls, raw.ctr, strict=True):
-        scores = combine(cls, ctr, rule=config.conventions.score).flatten(1)
-        if scores.shape[1] <= config.candidates:
-            continue
-        for picture, score in enumerate(scores.topk(config.candidates, dim=1).values[:, -1].tolist()):
-            if score >= config.score_threshold:
-                pictures[picture].append(score)
-    return [tuple(scores) for scores in pictures]

@@ -3,7 +3,8 @@
 Numbers that differ in the last digits may tip a decision: whether a score passes the threshold, which of two tied
 boxes suppresses the other, which detection is the last that fits. A box that only one side has is excused where the
 other side's reason for not having it lies within `eps` of such a decision, or follows from one that does. Everything
-else is unexplained. Greedy NMS makes this sound: a detection can be absent for no other reason than these.
+else is unexplained. Greedy NMS makes this sound: a detection can be absent for no other reason than these. And what
+only the exported model finds must have been a candidate of the reference: a box in a wrong place has no excuse.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fcos_cli.runtime.detector import RawDetections
 
 Side = Literal["reference", "exported"]
 Float = npt.NDArray[np.float64]
+CUT = "at the cut of a level's candidates"
 
 
 class Answer(NamedTuple):
@@ -37,7 +39,8 @@ class Limits:
 
     same_iou, same_px: boxes of one class are the same where they overlap by so much, or where no edge differs by so
     many pixels. score_eps, iou_eps: how near a decision is a toss-up. score_threshold, nms_iou, max_detections: of
-    the post-processing. cuts: float [·], scores of the last candidates that were kept on levels that had more.
+    the post-processing. cuts: scores of the last candidates that were kept, of each level that was full. candidates:
+    the reference's, before NMS; None = not known, any box may have been one.
     """
 
     score_threshold: float
@@ -48,6 +51,7 @@ class Limits:
     score_eps: float = 1e-4
     iou_eps: float = 1e-3
     cuts: tuple[float, ...] = ()
+    candidates: Answer | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -173,21 +177,38 @@ def _excuse(
     left = np.setdiff1d(np.arange(len(reference.scores)), mine)
     right = np.setdiff1d(np.arange(len(exported.scores)), theirs)
     rests = (_rest("reference", left, reference, exported), _rest("exported", right, exported, reference))
+    if not len(left) and not len(right):
+        return ()
     reasons = [_own_reasons(rest, limits) for rest in rests]
     here, there = (rest.own for rest in rests)
-    hits = (iou(here.boxes, there.boxes) > limits.nms_iou - limits.iou_eps) & (
-        here.classes[:, None] == there.classes[None]
-    )
+    real = _candidates(there, limits) | np.array([reason == CUT for reason in reasons[1]], bool)
+    reasons[1] = [reason if known else None for reason, known in zip(reasons[1], real.tolist(), strict=True)]
+
+    hits = (iou(here.boxes, there.boxes) > limits.nms_iou - limits.iou_eps) & real[None]
+    hits &= here.classes[:, None] == there.classes[None]
     gap = here.scores.astype(np.float64)[:, None] - there.scores[None]
-    for side, by in ((0, hits & (np.abs(gap) <= limits.score_eps)), (1, (hits & (np.abs(gap) <= limits.score_eps)).T)):
-        for place in np.flatnonzero(by.any(1)).tolist():
+    tied = hits & (np.abs(gap) <= limits.score_eps)
+    for side, rivals in ((0, tied), (1, tied.T)):
+        for place in np.flatnonzero(rivals.any(1)).tolist():
             reasons[side][place] = reasons[side][place] or "tied with the box that suppresses it"
-    _follow(reasons, hits & (gap <= limits.score_eps), hits.T & (limits.score_eps >= -gap.T))
+    _follow(reasons, hits & (gap <= limits.score_eps), (hits & (gap >= -limits.score_eps)).T)
     return tuple(
         Alone(rest.side, index, float(rest.own.scores[place]), reasons[side][place])
         for side, rest in enumerate(rests)
         for place, index in enumerate(rest.indices.tolist())
     )
+
+
+def _candidates(alone: Answer, limits: Limits) -> npt.NDArray[np.bool_]:
+    """bool [N]: was this one a candidate of the reference? One at the cut of a level may be beyond what is known."""
+    known = limits.candidates
+    if known is None:
+        return np.ones(len(alone.scores), bool)
+    same = np.abs(alone.boxes.astype(np.float64)[:, None] - known.boxes[None]).max(-1, initial=0.0) < limits.same_px
+    same |= iou(alone.boxes, known.boxes) >= limits.same_iou
+    same &= np.abs(alone.scores[:, None] - known.scores[None]) <= 4 * limits.score_eps
+    found: npt.NDArray[np.bool_] = (same & (alone.classes[:, None] == known.classes[None])).any(1)
+    return found
 
 
 def _rest(side: Side, indices: npt.NDArray[np.int64], whole: Answer, other: Answer) -> _Rest:
@@ -205,7 +226,7 @@ def _own_reasons(rest: _Rest, limits: Limits) -> list[str | None]:
     found = {
         "at the score threshold": np.abs(scores - limits.score_threshold) <= limits.score_eps,
         "the other side is full": scores <= last + limits.score_eps,
-        "at the cut of a level's candidates": (np.abs(scores[:, None] - cuts[None]) <= limits.score_eps).any(1),
+        CUT: (np.abs(scores[:, None] - cuts[None]) <= limits.score_eps).any(1),
         "at the NMS threshold": (same & (np.abs(overlap - limits.nms_iou) <= limits.iou_eps)).any(1),
     }
     return [next((reason for reason, true in found.items() if true[i]), None) for i in range(len(scores))]

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 
 from fcos_cli.export.inputs import Input, Size
-from fcos_cli.export.made import last_kept
-from fcos_cli.export.matching import Limits
+from fcos_cli.export.matching import Answer, Limits
 from fcos_cli.export.tolerance import Tolerance
 from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.decode import decode
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
@@ -44,8 +44,13 @@ class Reference:
             found = self.model.post_process(raw, height=size[0], width=size[1])
         return RawDetections(*(tensor.numpy() for tensor in found))
 
-    def limits(self, raw: RawOutputs, tolerance: Tolerance) -> list[Limits]:
-        """What counts as the same, for each picture of `raw`."""
+    def limits(self, raw: RawOutputs, size: Size, tolerance: Tolerance) -> list[Limits]:
+        """What counts as the same, for each picture of `raw`, given its candidates before NMS."""
+        low = max(self.config.score_threshold - 2 * tolerance.score_eps, 0.0)
+        loose = self.config.model_copy(update={"score_threshold": low})
+        with torch.inference_mode():
+            boxes, scores, classes = (part.numpy() for part in decode(raw, height=size[0], width=size[1], config=loose))
+        last = scores.reshape(len(scores), -1, self.config.candidates)[:, :, -1]  # of each level
         return [
             Limits(
                 score_threshold=self.config.score_threshold,
@@ -54,7 +59,8 @@ class Reference:
                 same_iou=tolerance.same_iou,
                 score_eps=tolerance.score_eps,
                 iou_eps=tolerance.iou_eps,
-                cuts=cuts,
+                cuts=tuple(last[place][last[place] >= self.config.score_threshold].tolist()),
+                candidates=Answer(boxes[place][alive], scores[place][alive], classes[place][alive]),
             )
-            for cuts in last_kept(raw, config=self.config)
+            for place, alive in enumerate(scores > 0)
         ]

@@ -154,7 +154,7 @@ def judge_matches(rows: Sequence[MatchRow], tolerance: Tolerance, *, layer: str,
     rows = [row for row in rows if row.settled or layer == "end to end"]
     failures: list[str] = []
     lost = sum(_lost(row.match) for row in rows)
-    total = sum(max(row.match.reference, row.match.exported) for row in rows)
+    total = lost + sum(row.match.matched for row in rows)
     if lost > tolerance.missing(total):
         failures += [f"{layer}: {lost} of {total} detections do not match, allowed {tolerance.missing(total)}"]
         failures += [f"{layer}: {row.at}: {_unexplained(row, names)}" for row in rows if row.match.unexplained]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import MethodType
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.export.cuts import Found, NoCut, Pixels, Raw, Shape
@@ -21,8 +19,6 @@ from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import BatchDetections, suppress
 from fcos_cli.runtime.detector import RawDetections
 from tests.tiny import CLASSES, tiny_model
-
-PHOTOS = ("cat.jpg", "astronaut.jpg")
 
 
 def seeing_artifact(*, classes: int = 3, **changes: object) -> Artifact:
@@ -84,73 +80,66 @@ def without_last(found: Found) -> Found:
     return found._replace(detections=RawDetections(boxes, scores, classes, last))
 
 
-# --- one thing wrong each: FCOS in, FCOS out -------------------------------------------------------------------------
+# --- one thing wrong each ---------------------------------------------------------------------------------------------
 
 
-def wrong_mean(model: FCOS) -> None:
-    model.mean += 12.0
+@dataclass(frozen=True)
+class Mutation:
+    """layer: the one of the proof that must notice. model: what is done to the network or its config in place.
+    candidates: what becomes of the decoded candidates.
+    """
+
+    layer: str
+    model: Callable[[FCOS], object] = lambda model: None
+    candidates: Callable[[Candidates], Candidates] = lambda candidates: candidates
 
 
-def swapped_channels(model: FCOS) -> None:
+def _swap_channels(model: FCOS) -> None:
     forward = model.forward
     model.forward = lambda images: forward(images[:, [2, 1, 0]])  # type: ignore[method-assign]
 
 
-def missing_stride(model: FCOS) -> None:
-    conventions = replace(model.config.conventions, stride_normalised=False)
-    model.head.conventions = conventions
+def _no_stride(model: FCOS) -> None:
+    model.head.conventions = replace(model.head.conventions, stride_normalised=False)
 
 
 def _config(model: FCOS, **changes: object) -> None:
     model.config = model.config.model_copy(update=changes)
 
 
-def nms_too_high(model: FCOS) -> None:
-    _config(model, nms_iou=model.config.nms_iou + 0.05)
-
-
-def nms_too_low(model: FCOS) -> None:
-    _config(model, nms_iou=model.config.nms_iou - 0.05)
-
-
-def half_a_cell_off(model: FCOS) -> None:
-    _config(model, conventions=replace(model.config.conventions, point_offset=0.0))
-
-
-def _post(model: FCOS, change: Callable[[Candidates], Candidates]) -> None:
-    def post_process(self: FCOS, raw: RawOutputs, *, height: int, width: int) -> BatchDetections:
-        candidates = change(decode(raw, height=height, width=width, config=self.config))
-        return suppress(candidates, iou=self.config.nms_iou, max_detections=self.config.max_detections)
-
-    model.post_process = MethodType(post_process, model)  # type: ignore[method-assign]
-
-
-def class_shift(model: FCOS) -> None:
-    classes = model.head.classification_head.cls_logits.out_channels
-    _post(model, lambda c: c._replace(classes=(c.classes + 1) % classes))
-
-
-def half_decode(model: FCOS) -> None:
-    def rounded(values: Tensor) -> Tensor:
-        return values.half().float()
-
-    _post(model, lambda c: c._replace(boxes=rounded(c.boxes), scores=rounded(c.scores)))
-
-
 MUTATIONS = {
-    "wrong mean": (wrong_mean, "raw"),
-    "swapped channels": (swapped_channels, "raw"),
-    "missing stride": (missing_stride, "raw"),
-    "NMS threshold too high": (nms_too_high, "post"),
-    "NMS threshold too low": (nms_too_low, "post"),
-    "classes shifted by one": (class_shift, "post"),
-    "points off by half a cell": (half_a_cell_off, "post"),
-    "decode in half precision": (half_decode, "post"),
+    "wrong mean": Mutation("raw", lambda model: model.mean.add_(12)),
+    "swapped channels": Mutation("raw", _swap_channels),
+    "missing stride": Mutation("raw", _no_stride),
+    "NMS threshold too high": Mutation("post", lambda model: _config(model, nms_iou=model.config.nms_iou + 0.05)),
+    "NMS threshold too low": Mutation("post", lambda model: _config(model, nms_iou=model.config.nms_iou - 0.05)),
+    "points off by half a cell": Mutation(
+        "post", lambda model: _config(model, conventions=replace(model.config.conventions, point_offset=0.0))
+    ),
+    "classes shifted by one": Mutation("post", candidates=lambda c: c._replace(classes=(c.classes + 1) % 3)),
+    "decode in half precision": Mutation(
+        "post", candidates=lambda c: c._replace(boxes=c.boxes.half().float(), scores=c.scores.half().float())
+    ),
 }
-"""What is done to the model, and the layer of the proof that must notice."""
 
 
-def mutated(artifact: Artifact, mutation: Callable[[FCOS], None]) -> FCOS:
-    model = copy.deepcopy(artifact.build())
-    mutation(model)
-    return model
+@dataclass(frozen=True)
+class Mutant(Artifact):
+    """An artifact whose network comes out wrong."""
+
+    mutation: Mutation = Mutation("")
+
+    @classmethod
+    def of(cls, artifact: Artifact, mutation: Mutation) -> Mutant:
+        return cls(**vars(artifact), mutation=mutation)
+
+    def build(self) -> FCOS:
+        model = super().build()
+        self.mutation.model(model)
+
+        def post_process(self_: FCOS, raw: RawOutputs, *, height: int, width: int) -> BatchDetections:
+            candidates = self.mutation.candidates(decode(raw, height=height, width=width, config=self_.config))
+            return suppress(candidates, iou=self_.config.nms_iou, max_detections=self_.config.max_detections)
+
+        model.post_process = MethodType(post_process, model)  # type: ignore[method-assign]
+        return model

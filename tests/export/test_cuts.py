@@ -1,0 +1,118 @@
+"""Cuts: what is taken out of a file is what the file does, and what cannot be taken out says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcos_cli.errors import ModelError
+from fcos_cli.export.cuts import Cuts, DetectorCuts, NoCut, OnnxCuts, OpenVinoCuts, found_of
+from fcos_cli.export.graph import RAW
+from tests.export.toy import write_toy
+from tests.runtime.fakes import CornerDetector
+
+pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+
+
+def cuts_of(backend: str, path: Path) -> Cuts:
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+        return OpenVinoCuts(path)
+    return OnnxCuts(path)
+
+
+backends = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+
+
+@backends
+def test_a_file_falls_into_raw_outputs_and_post_processing(backend: str, tmp_path: Path) -> None:
+    cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx"))
+    assert cuts.backend == backend
+    assert cuts.shape == (None, None, None)
+    images = np.full((2, 3, 8, 12), 100, np.uint8)
+    images[1] = 50
+    raw = cuts.raw(images)
+    assert tuple(raw) == RAW
+    assert raw["ltrb_p4"].shape == (2, 4, 8, 12)
+    assert raw["ctr_p7"].dtype == np.float32
+    # the place of ctr_p7 is 14, its weights 0.015: 3 channels of 100
+    assert raw["ctr_p7"][:, 0, 0, 0].tolist() == pytest.approx([4.5, 2.25])
+
+    whole, post = cuts.detect(images), cuts.post(raw, np.zeros_like(images))
+    for left, right in zip(whole.detections, post.detections, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6)
+    assert whole.converged is None
+    # levels 5 … 9 of ltrb: weights 0.006 … 0.010
+    assert whole.detections.boxes[:, 0, 1].tolist() == pytest.approx([2.4, 1.2])
+
+
+@backends
+def test_post_processing_reads_what_it_is_given_and_of_the_images_only_their_shape(
+    backend: str, tmp_path: Path
+) -> None:
+    cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx"))
+    raw = cuts.raw(np.full((1, 3, 8, 8), 100, np.uint8))
+    raw["ctr_p3"] += 5
+    found = cuts.post(raw, np.zeros((1, 3, 8, 96), np.uint8)).detections
+    assert found.boxes[0, 0].tolist() == pytest.approx([96, 2.4, 0.9, 3.9 + 1], rel=1e-5)
+    assert (found.classes.dtype, found.counts.dtype) == (np.int64, np.int64)
+
+
+@backends
+def test_what_the_file_fixes_is_told(backend: str, tmp_path: Path) -> None:
+    assert cuts_of(backend, write_toy(tmp_path / "toy.onnx", batch=4, height=16)).shape == (4, 16, None)
+
+
+@backends
+def test_a_file_without_the_names_cannot_be_cut_but_runs(backend: str, tmp_path: Path) -> None:
+    cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx", lose="ltrb_p5"))
+    images = np.full((1, 3, 8, 8), 100, np.uint8)
+    assert cuts.detect(images).detections.counts.tolist() == [1]
+    with pytest.raises(NoCut, match="no tensors named ltrb_p5"):
+        cuts.raw(images)
+    with pytest.raises(NoCut, match="no tensors named ltrb_p5"):
+        cuts.post(dict.fromkeys(RAW, np.zeros((1, 1, 8, 8), np.float32)), images)
+
+
+@backends
+def test_post_processing_that_reads_past_the_raw_outputs_is_refused(backend: str, tmp_path: Path) -> None:
+    cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx", leak=True))
+    images = np.full((1, 3, 8, 8), 100, np.uint8)
+    with pytest.raises(NoCut, match="past its raw outputs"):
+        cuts.post(cuts.raw(images), images)
+
+
+@backends
+def test_a_file_that_is_none_is_a_model_error(backend: str, tmp_path: Path) -> None:
+    (tmp_path / "toy.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match=r"refuses|cannot read"):
+        cuts_of(backend, tmp_path / "toy.onnx")
+
+
+def test_a_detector_can_only_be_asked() -> None:
+    cuts = DetectorCuts(CornerDetector(), shape=(None, 32, 32))
+    images = np.zeros((3, 3, 32, 32), np.uint8)
+    assert (cuts.backend, cuts.shape) == ("corner", (None, 32, 32))
+    assert cuts.detect(images).detections.counts.tolist() == [2, 2, 2]
+    with pytest.raises(NoCut):
+        cuts.raw(images)
+    with pytest.raises(NoCut):
+        cuts.post({}, images)
+
+
+def test_integers_of_any_width_become_the_promised_ones() -> None:
+    found = found_of(
+        {
+            "boxes": np.zeros((1, 2, 4), np.float16),
+            "scores": np.zeros((1, 2), np.float32),
+            "classes": np.zeros((1, 2), np.int32),
+            "counts": np.zeros(1, np.int32),
+            "converged": np.array([1], np.uint8),
+        }
+    )
+    kinds = [part.dtype for part in found.detections]
+    assert kinds == [np.float32, np.float32, np.int64, np.int64]
+    assert found.converged is not None
+    assert found.converged.tolist() == [True]

@@ -1,0 +1,128 @@
+"""Made raw outputs: each does to the reference what it was made for, and an export that did otherwise would show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fcos_cli.export.made import Case, altered_cases, made_cases
+from fcos_cli.export.matching import iou
+from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.decode import decode
+from fcos_cli.model.nms import BatchDetections, suppress
+from tests.tiny import tiny_config, tiny_model
+
+HEIGHT, WIDTH = 192, 256
+SIZES = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES]
+
+
+def cases(config: ModelConfig | None = None, *, classes: int = 3) -> dict[str, Case]:
+    return {case.name: case for case in made_cases(SIZES, classes=classes, config=config or tiny_config())}
+
+
+def found(case: Case, config: ModelConfig | None = None) -> BatchDetections:
+    config = config or tiny_config()
+    candidates = decode(case.raw, height=HEIGHT, width=WIDTH, config=config)
+    return suppress(candidates, iou=config.nms_iou, max_detections=config.max_detections)
+
+
+def count(case: Case, config: ModelConfig | None = None) -> int:
+    return int(found(case, config).counts[0])
+
+
+def test_the_plain_cases_find_what_they_say() -> None:
+    made = cases()
+    assert count(made["none"]) == 0
+    assert count(made["one"]) == 1
+    assert count(made["one per level, beyond the edge"]) == 5
+    assert count(made["all classes in one place"]) == 3
+    boxes = found(made["one per level, beyond the edge"]).boxes[0, :5]
+    assert boxes[:, 2:].tolist() == [[WIDTH, HEIGHT]] * 5
+    assert bool((boxes[:, :2] > 0).all())
+
+
+def test_there_are_more_boxes_than_fit_and_as_many_as_fit() -> None:
+    made = cases()
+    assert count(made["a small box at every point"]) == count(made["a large box at every point"]) == 100
+    assert count(made["all scores equal, too many"]) == 100
+    assert 0 < count(made["all scores equal, all fit"]) < 100
+    scores = found(made["all scores equal, all fit"]).scores[0]
+    assert len(scores[scores > 0].unique()) == 1
+    ties = found(made["many scores equal"]).scores[0]
+    assert len(ties.unique()) < 10 < int((ties > 0).sum())
+
+
+@pytest.mark.parametrize("classes", [1, 3, 80])
+@pytest.mark.parametrize("nms_iou", [0.3, 0.5, 0.6, 0.75])
+@pytest.mark.parametrize("off", [-0.01, 0.01])
+def test_an_nms_threshold_that_is_off_by_a_hundredth_changes_what_stays(
+    nms_iou: float, off: float, classes: int
+) -> None:
+    config = tiny_config(nms_iou=nms_iou, max_detections=300)
+    case = cases(config, classes=classes)["overlaps around the NMS threshold"]
+    other = tiny_config(nms_iou=nms_iou + off, max_detections=300)
+    assert count(case, other) - count(case, config) == (1 if off > 0 else -1)
+
+
+def test_no_overlap_is_so_near_the_threshold_that_rounding_decides() -> None:
+    case = cases()["overlaps around the NMS threshold"]
+    every = decode(case.raw, height=HEIGHT, width=WIDTH, config=tiny_config())
+    alive = every.scores[0] > 0
+    boxes, classes = every.boxes[0, alive].numpy(), every.classes[0, alive].numpy()
+    overlap = iou(boxes, boxes)[classes[:, None] == classes[None]]
+    assert np.abs(overlap - 0.6).min() == pytest.approx(0.005, abs=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize("rule", ["sqrt", "product"])
+def test_a_score_threshold_that_is_off_changes_what_is_found(threshold: float, rule: str) -> None:
+    from fcos_cli.model.conventions import Conventions
+
+    conventions = Conventions(score=rule)  # type: ignore[arg-type]
+    config = tiny_config(score_threshold=threshold, conventions=conventions)
+    case = cases(config)["scores around the threshold"]
+    right = count(case, config)
+    assert right > 0
+    for off in (-0.0015, 0.0015):
+        other = tiny_config(score_threshold=threshold + off, conventions=conventions)
+        assert count(case, other) == right - np.sign(off)
+
+
+def test_every_second_box_of_a_chain_stays() -> None:
+    case = cases()["chain of suppressions"]
+    every = int((case.raw.cls[0] > -20).sum())
+    assert every > 12
+    assert count(case) == -(-every // 2)
+    assert "chain of suppressions" not in cases(tiny_config(nms_iou=0.99))
+
+
+@pytest.mark.parametrize(("classes", "keep"), [(1, 50), (3, 50), (80, 200), (3, 1000)])
+@pytest.mark.parametrize("off", [-2, 2])
+def test_a_level_that_keeps_two_candidates_more_or_less_shows(classes: int, keep: int, off: int) -> None:
+    config = tiny_config(candidates=keep)
+    case = cases(config, classes=classes)["more candidates than a level keeps"]
+    assert count(case, tiny_config(candidates=keep + off)) == count(case, config) + off
+
+
+def test_a_map_with_fewer_places_than_candidates_cannot_be_cut() -> None:
+    assert "more candidates than a level keeps" not in cases(tiny_config(candidates=1000), classes=1)
+
+
+def test_what_the_network_says_is_raised_lowered_and_rounded() -> None:
+    model = tiny_model()
+    with torch.inference_mode():
+        raw = model(torch.randint(0, 256, (1, 3, HEIGHT, WIDTH), dtype=torch.uint8))
+    altered = {case.name: case for case in altered_cases(raw, config=model.config)}
+    assert tuple(altered) == ("real", "real, raised", "real, lowered to none", "real, rounded")
+    assert count(altered["real, lowered to none"]) == 0
+    assert float(found(altered["real, raised"]).scores.max()) > 0.6
+    assert float(found(altered["real"]).scores.max()) < 0.2
+    assert bool((altered["real, rounded"].raw.cls[0] * 4 % 1 == 0).all())
+
+
+def test_the_same_sizes_give_the_same_cases() -> None:
+    for one, other in zip(cases().values(), cases().values(), strict=True):
+        assert all(
+            torch.equal(a, b) for x, y in zip(one.raw, other.raw, strict=True) for a, b in zip(x, y, strict=True)
+        )

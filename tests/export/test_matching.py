@@ -1,0 +1,161 @@
+"""Matching: answers that can be compared on paper; what is excused, and above all what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fcos_cli.export.matching import Answer, Limits, iou, match
+
+LIMITS = Limits(score_threshold=0.05, nms_iou=0.6, max_detections=100)
+A, B, C = [0, 0, 10, 10], [100, 0, 110, 10], [200, 0, 210, 10]
+
+
+def answer(*rows: tuple[list[float], float, int]) -> Answer:
+    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
+    return Answer(boxes, np.array([row[1] for row in rows], np.float32), np.array([row[2] for row in rows], np.int64))
+
+
+def reasons(reference: Answer, exported: Answer, limits: Limits = LIMITS) -> list[tuple[str, int, str | None]]:
+    return [(one.side, one.index, one.reason) for one in match(reference, exported, limits=limits).alone]
+
+
+def test_equal_answers_match_in_order() -> None:
+    same = answer((A, 0.9, 0), (B, 0.8, 1))
+    found = match(same, same, limits=LIMITS)
+    assert (found.reference, found.exported, found.matched, found.alone) == (2, 2, 2, ())
+    assert (found.max_px, found.median_px, found.max_score) == (0, 0, 0)
+    assert found.same_order
+    assert found.order_excused
+
+
+def test_nothing_equals_nothing() -> None:
+    found = match(answer(), answer(), limits=LIMITS)
+    assert (found.matched, found.alone, found.worst, found.max_px, found.median_px) == (0, (), None, 0, 0)
+
+
+def test_differences_are_measured_on_the_edge_that_moved_most() -> None:
+    found = match(
+        answer((A, 0.9, 0), (B, 0.8, 0), (C, 0.7, 0)),
+        answer((A, 0.9, 0), ([100.25, 0, 110, 10.5], 0.75, 0), ([200, 0, 210.125, 10], 0.7, 0)),
+        limits=LIMITS,
+    )
+    assert found.matched == 3
+    assert (found.max_px, found.median_px, found.worst) == (0.5, 0.125, (1, 1))
+    assert found.max_score == pytest.approx(0.05)
+
+
+def test_large_boxes_are_the_same_by_overlap_small_ones_within_a_pixel() -> None:
+    large = match(answer(([0, 0, 300, 300], 0.9, 0)), answer(([5, 5, 300, 300], 0.9, 0)), limits=LIMITS)
+    small = match(answer(([0, 0, 4, 4], 0.9, 0)), answer(([0.9, 0.9, 4.9, 4.9], 0.9, 0)), limits=LIMITS)
+    moved = match(answer(([0, 0, 40, 40], 0.9, 0)), answer(([5, 5, 45, 45], 0.8, 0)), limits=LIMITS)
+    assert (large.matched, small.matched, moved.matched) == (1, 1, 0)
+    assert len(moved.unexplained) == 2
+
+
+def test_another_class_is_another_detection() -> None:
+    assert reasons(answer((A, 0.9, 0)), answer((A, 0.9, 1))) == [("reference", 0, None), ("exported", 0, None)]
+
+
+def test_matching_is_one_to_one_with_the_nearest() -> None:
+    twins = answer((A, 0.9, 0), ([0.4, 0, 10.4, 10], 0.8, 0))
+    found = match(twins, answer(([0.4, 0, 10.4, 10], 0.9, 0), (A, 0.8, 0)), limits=LIMITS)
+    assert found.pairs == ((0, 1), (1, 0))
+    alone = match(twins, answer((A, 0.9, 0)), limits=LIMITS)
+    assert alone.pairs == ((0, 0),)
+    assert [(one.side, one.index) for one in alone.unexplained] == [("reference", 1)]
+
+
+def test_tied_detections_may_change_places_others_may_not() -> None:
+    tied = match(answer((A, 0.5, 0), (B, 0.5, 0)), answer((B, 0.5, 0), (A, 0.5, 0)), limits=LIMITS)
+    assert (tied.same_order, tied.order_excused) == (False, True)
+    wrong = match(answer((A, 0.5, 0), (B, 0.4, 0)), answer((B, 0.4, 0), (A, 0.5, 0)), limits=LIMITS)
+    assert (wrong.same_order, wrong.order_excused) == (False, False)
+
+
+def test_a_missing_detection_has_no_excuse_by_itself() -> None:
+    assert reasons(answer((A, 0.9, 0), (B, 0.5, 0)), answer((A, 0.9, 0))) == [("reference", 1, None)]
+    assert reasons(answer((A, 0.9, 0)), answer((A, 0.9, 0), (B, 0.5, 0))) == [("exported", 1, None)]
+
+
+def test_a_score_at_the_threshold_may_fall_either_way() -> None:
+    assert reasons(answer((A, 0.05005, 0)), answer()) == [("reference", 0, "at the score threshold")]
+    assert reasons(answer((A, 0.0502, 0)), answer()) == [("reference", 0, None)]
+
+
+def test_what_would_come_after_the_last_that_fits_is_excused() -> None:
+    limits = replace(LIMITS, max_detections=2)
+    reference = answer((A, 0.9, 0), (B, 0.50001, 0))
+    exported = answer((A, 0.9, 0), (C, 0.50002, 0))
+    assert {reason for *_, reason in reasons(reference, exported, limits)} == {"the other side is full"}
+    # the exported side lacks B although its last is worse: no excuse for that
+    worse = answer((A, 0.9, 0), (C, 0.4, 0))
+    assert reasons(reference, worse, limits) == [
+        ("reference", 1, None),
+        ("exported", 1, "the other side is full"),
+    ]
+    assert reasons(reference, exported, LIMITS) == [("reference", 1, None), ("exported", 1, None)]
+
+
+def test_a_candidate_at_the_cut_of_its_level_may_be_kept_or_not() -> None:
+    limits = replace(LIMITS, cuts=(0.2, 0.3))
+    assert reasons(answer((A, 0.30004, 0)), answer(), limits) == [
+        ("reference", 0, "at the cut of a level's candidates")
+    ]
+    assert reasons(answer((A, 0.301, 0)), answer(), limits) == [("reference", 0, None)]
+
+
+@pytest.mark.parametrize(("width", "excused"), [(6.0, True), (6.004, True), (6.2, False), (5.8, False)])
+def test_an_overlap_at_the_nms_threshold_may_go_either_way(width: float, excused: bool) -> None:
+    inner = [0, 0, width, 10]  # its share of A is its IoU
+    ((side, index, reason),) = reasons(answer((A, 0.9, 0), (inner, 0.8, 0)), answer((A, 0.9, 0)))
+    assert (side, index) == ("reference", 1)
+    assert reason == ("at the NMS threshold" if excused else None)
+    ((*_, other),) = reasons(answer((A, 0.9, 1), (inner, 0.8, 0)), answer((A, 0.9, 1)))
+    assert other is None
+
+
+def test_of_two_tied_boxes_either_may_suppress_the_other() -> None:
+    near = [2, 0, 12, 10]  # IoU 2/3
+    tied = reasons(answer((A, 0.5, 0)), answer((near, 0.5, 0)))
+    assert {reason for *_, reason in tied} == {"tied with the box that suppresses it"}
+    clear = reasons(answer((A, 0.6, 0)), answer((near, 0.5, 0)))
+    assert [reason for *_, reason in clear] == [None, None]
+
+
+def test_a_box_that_was_no_candidate_is_neither_excused_nor_an_excuse() -> None:
+    reference, moved = answer((A, 0.5, 0)), answer(([2, 0, 12, 10], 0.5, 0))
+    limits = replace(LIMITS, candidates=reference)
+    assert [reason for *_, reason in reasons(reference, moved, limits)] == [None, None]
+    assert reasons(answer(), answer((B, 0.05, 0)), limits) == [("exported", 0, None)]
+    both = replace(LIMITS, candidates=answer((A, 0.5, 0), ([2, 0, 12, 10], 0.5, 0)))
+    assert None not in {reason for *_, reason in reasons(reference, moved, both)}
+    # where a level was cut, more were candidates than are known
+    cut = replace(limits, cuts=(0.5,))
+    assert [reason for *_, reason in reasons(reference, moved, cut)] == ["at the cut of a level's candidates"] * 2
+
+
+def test_a_wrong_nms_threshold_is_not_excused_by_the_box_that_both_sides_have() -> None:
+    inner = [0, 0, 6.3, 10]
+    assert reasons(answer((A, 0.5, 0)), answer((A, 0.5, 0), (inner, 0.5, 0))) == [("exported", 1, None)]
+
+
+def test_what_follows_from_an_excused_difference_is_excused_too() -> None:
+    # A and `near` are tied; `near` would suppress `far`, A does not reach it
+    near, far = [2, 0, 12, 10], [4.2, 0, 14.2, 10]
+    found = reasons(answer((A, 0.5, 0), (far, 0.4, 0)), answer((near, 0.5, 0)))
+    assert found == [
+        ("reference", 0, "tied with the box that suppresses it"),
+        ("reference", 1, "follows from another"),
+        ("exported", 0, "tied with the box that suppresses it"),
+    ]
+    # with nothing excused above it, nothing follows
+    assert [reason for *_, reason in reasons(answer((A, 0.6, 0), (far, 0.4, 0)), answer((near, 0.5, 0)))] == [None] * 3
+
+
+def test_iou_of_nested_shifted_apart_and_empty_boxes() -> None:
+    boxes = np.array([A, [0, 0, 10, 5], [2, 0, 12, 10], B, [3, 3, 3, 3]], np.float32)
+    assert iou(boxes[:1], boxes)[0].tolist() == pytest.approx([1, 0.5, 2 / 3, 0, 0])
+    assert iou(boxes[4:], boxes[4:]).tolist() == [[0]]
