@@ -97,7 +97,7 @@ def check_score(score: float | None, facts: Facts, where: Path) -> None:
         raise UsageError(
             f"this model drops what scores less than {facts.score_threshold:g}, so a score of {score:g} cannot be had",
             where=where,
-            remedy=f"export it again with --score {score:g}, or use its .safetensors",
+            remedy=f"export it again with --score {score:g}, or use its .safetensors (of `default`: --backend pytorch)",
         )
 
 

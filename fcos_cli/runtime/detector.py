@@ -162,6 +162,8 @@ def open_detector(
     """
     if score is not None and not 0 <= score <= 1:
         raise UsageError(f"a score is a number from 0 to 1, not {score:g}", where="--score")
+    if threads is not None and threads < 1:
+        raise UsageError(f"there is no work for {threads} threads", where="--threads", remedy="use at least 1")
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", where="--precision", remedy=_one_of(PRECISIONS))
     asked = _known_backend(backend)

@@ -20,6 +20,9 @@ class CornerDetector:
 
     facts: Facts = field(default_factory=lambda: Facts(AB, ResizeRule("letterbox", (32, 32))))
     name: str = "corner"
+    backend: str = "numpy"
+    precision: str = "fp32"
+    device: str = "cpu"
     sizes: list[int] = field(default_factory=list)
 
     def __call__(self, images):

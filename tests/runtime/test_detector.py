@@ -177,7 +177,7 @@ def test_a_backend_that_cannot_run_the_file_is_a_usage_error(model_file, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("backend", "caffe"), ("precision", "fp4"), ("score", 1.5), ("score", -0.1)]
+    ("setting", "value"), [("backend", "caffe"), ("precision", "fp4"), ("score", 1.5), ("score", -0.1), ("threads", 0)]
 )
 def test_settings_that_cannot_be_are_usage_errors_before_the_model_is_looked_for(setting, value):
     with pytest.raises(UsageError, match=str(value)):
