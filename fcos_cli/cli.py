@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -250,7 +251,15 @@ def export(
         target=target,
     )
     weights = run.find_weights(model)
-    job = run.Job(options, out or run.default_out(weights, options), data, limit, verify, engine_settings(engine or []))
+    job = run.Job(
+        options,
+        out=out or run.default_out(weights, options),
+        data=data,
+        limit=limit,
+        verify=verify,
+        engine=engine_settings(engine or []),
+        command=shlex.join(["fcos", *sys.argv[1:]]),
+    )
     run.tell(run.export(weights, job), as_json=as_json)
 
 

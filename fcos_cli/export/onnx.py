@@ -76,7 +76,7 @@ def _quiet() -> Any:
         yield
 
 
-def non_max_suppression(boxes: Any, scores: Any, classes: Any, iou: float, class_count: int) -> Any:
+def non_max_suppression(boxes: Any, scores: Any, classes: Any, iou: float, class_count: int, most: int) -> Any:
     """`fcos::keep_mask` in ONNX: one NonMaxSuppression over all classes, its rows scattered into a mask [B, P]."""
     from onnxscript import opset20
 
@@ -90,7 +90,7 @@ def non_max_suppression(boxes: Any, scores: Any, classes: Any, iou: float, class
     rows = op.NonMaxSuppression(
         boxes,
         per_class,
-        op.Constant(value_ints=[int(scores.shape[1])]),
+        op.Constant(value_ints=[most]),
         op.Constant(value_floats=[iou]),
         op.Constant(value_floats=[0.0]),
     )

@@ -39,8 +39,12 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine", "trt-rtx": ".en
 
 @dataclass(frozen=True)
 class Job:
-    """One export. out: the file to write. data: the user's data set, for int8 ranges, pictures and AP; limit: of its
-    val split only the first N for AP. verify: measure parity. engine: how a TensorRT engine is built."""
+    """One export.
+
+    out: the file to write. data: the user's data set, for int8 ranges, pictures and AP; limit: of its val split only
+    the first N for AP. verify: measure parity. engine: how a TensorRT engine is built. command: the whole command line,
+    which finishes the job on another machine.
+    """
 
     options: ExportOptions
     out: Path
@@ -48,6 +52,7 @@ class Job:
     limit: int | None = None
     verify: bool = True
     engine: dict[str, Any] = field(default_factory=dict)
+    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def graph(artifact: Artifact, facts: Facts, job: Job, *, weights: Path) -> onnx.
 
         pictures = network_inputs(for_calibration(job.data, weights=weights), facts.resize)
         say(f"measuring ranges on {len(pictures)} pictures")
-        proto = quantize(proto, pictures, target=job.options.target)
+        proto = quantize(proto, pictures, target=job.options.target, say=say)
     if job.options.format == "onnx" and job.options.precision == "fp32":
         proto = store_in_half(proto)
     return finish(proto, outputs=output_names(job.options.nms))
@@ -186,22 +191,27 @@ def _limited(artifact: Artifact, facts: Facts) -> Artifact:
 
 
 def _engine(artifact: Artifact, job: Job, facts: Facts, proto: onnx.ModelProto, onnx_file: Path) -> Exported:
-    """The ONNX, proved by itself, then the engine; where it cannot be built here, the ONNX stays and we say why."""
-    from fcos_cli.export.tensorrt import CannotBuild, build_engine
+    """The ONNX, proved by itself, then the engine, proved where a GPU can run it. Where it cannot be built here, the
+    ONNX stays and we say why."""
+    from fcos_cli.export.tensorrt import CannotBuild, build_engine, write_sidecar
+    from fcos_cli.runtime.tensorrt_api import find_gpu
 
     made = _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
     flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"
     try:
-        build_engine(onnx_file, job.out, flavour=flavour, say=say, **job.engine)
+        record = build_engine(onnx_file, job.out, flavour=flavour, command=job.command, say=say, **job.engine)
     except CannotBuild as error:
-        say(f"{error.what}; the ONNX is ready. {error.remedy}")
+        say(f"{error.what}. The ONNX is ready; {error.remedy}")
         return replace(made, unfinished=error.what)
-    return Exported(job.out, facts, made.parity)
+    if find_gpu() is None:
+        say("the engine itself was not compared: no GPU here can run it")
+        return Exported(job.out, facts, None)
+    return _proved(artifact, job, facts, job.out, lambda told: write_sidecar(job.out, told, record))
 
 
 def tell(exported: Exported, *, as_json: bool) -> None:
     """The last word: one line for people, or the `export` document."""
-    parity = exported.parity
+    parity, verified = exported.parity, exported.facts.verified
     if as_json:
         emit_json(
             {
@@ -209,11 +219,11 @@ def tell(exported: Exported, *, as_json: bool) -> None:
                 "format": exported.path.suffix.lstrip("."),
                 "precision": exported.facts.precision,
                 "parity": None if parity is None else {"passed": parity.passed, "report": report_of(exported.path)},
+                "verified": verified,
                 "unfinished": exported.unfinished,
             }
         )
-    verdict = "unverified" if parity is None else "answers as PyTorch does"
-    say(f"{exported.path}: {verdict}")
+    say(f"{exported.path}: {'answers as PyTorch does' if verified else 'unverified'}")
 
 
 def report_of(path: Path) -> Path:

@@ -29,7 +29,7 @@ class BatchDetections(NamedTuple):
 
 
 @torch.library.custom_op("fcos::keep_mask", mutates_args=())
-def _keep_mask(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class_count: int) -> Tensor:
+def _keep_mask(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class_count: int, most: int) -> Tensor:
     keep = torch.zeros_like(scores, dtype=torch.bool)
     # picture by picture: the work grows with the square of what one call compares
     for picture_boxes, picture_scores, picture_classes, kept in zip(boxes, scores, classes, keep, strict=True):
@@ -43,18 +43,19 @@ def _keep_mask(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class
 
 
 @_keep_mask.register_fake
-def _(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class_count: int) -> Tensor:
+def _(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class_count: int, most: int) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
 
-def keep_mask(candidates: Candidates, *, iou: float, class_count: int = 0) -> Tensor:
+def keep_mask(candidates: Candidates, *, iou: float, class_count: int = 0, most: int = 0) -> Tensor:
     """bool [B, P]: survivors of greedy NMS among candidates of the same picture and class with score > 0.
 
     A box goes when it overlaps a better one of its class by more than `iou`; of equal scores the earlier is better.
     Classes are moved apart in float64, where adding the offset is exact: torchvision's own float32 offset moves edges
-    by up to 1/128 px. class_count: only exported graphs need to be told how many classes there are.
+    by up to 1/128 px. Only exported graphs need to be told how many classes there are (class_count), and may leave out
+    survivors of a class beyond its `most` best, which `select` of so many would leave out as well.
     """
-    keep: Tensor = _keep_mask(*candidates, iou, class_count)
+    keep: Tensor = _keep_mask(*candidates, iou, class_count, most)
     return keep
 
 
