@@ -1,0 +1,75 @@
+"""Options of an export: what the command line may say, and what becomes of the model's facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.errors import UsageError
+from fcos_cli.export.engine_profile import Profile
+from fcos_cli.export.engine_settings import engine_settings
+from fcos_cli.export.options import ExportOptions, make_options
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.engine_record import Shape
+from fcos_cli.runtime.facts import Facts
+
+FACTS = Facts(ClassTable.from_names(["cat"]), ResizeRule("shortest", (800, 1333), pad_value=7))
+
+
+def test_what_is_not_said_stays_as_the_model_has_it() -> None:
+    assert ExportOptions().apply(FACTS) == Facts(**{**vars(FACTS), "verified": False})
+
+
+def test_a_fixed_size_becomes_a_letterbox_and_limits_are_the_files_own() -> None:
+    options = ExportOptions(size=(320, 416), score=0.2, iou=0.5, max_detections=7, precision="fp16")
+    facts = options.apply(FACTS)
+    assert facts.resize == ResizeRule("letterbox", (320, 416), pad_value=7)
+    assert (facts.score_threshold, facts.nms_iou, facts.max_detections, facts.precision) == (0.2, 0.5, 7, "fp16")
+
+
+def test_the_format_decides_how_nms_is_written_and_whose_int8_is_made() -> None:
+    forms = {name: make_options(name) for name in ("onnx", "openvino", "trt", "trt-rtx")}
+    assert {name: options.nms for name, options in forms.items()} == {
+        "onnx": "op", "openvino": "op", "trt": "op", "trt-rtx": "tensor",
+    }  # fmt: skip
+    assert [forms[name].target for name in forms] == ["cpu", "cpu", "tensorrt", "tensorrt"]
+    assert make_options("onnx", target="tensorrt").target == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"format_": "tflite"}, "--format 'tflite'"),
+        ({"precision": "int4"}, "--precision 'int4'"),
+        ({"batch": "many"}, "--batch 'many'"),
+        ({"batch": "0"}, "--batch '0'"),
+        ({"size": (64, 320)}, "--size 64x320"),
+        ({"target": "phone"}, "--target 'phone'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_named(arguments: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        make_options(**{"format_": "onnx", **arguments})  # type: ignore[arg-type]
+
+
+def test_engine_settings_in_words() -> None:
+    assert engine_settings([]) == {}
+    assert engine_settings(
+        ["min=1x160x160", "max=8x640x640", "opt=1x320X320", "workspace=512", "cache=t.bin", "sm=8.6,8.9"]
+    ) == {
+        "profile": Profile(Shape(1, 160, 160), Shape(1, 320, 320), Shape(8, 640, 640)),
+        "workspace_mb": 512,
+        "timing_cache": Path("t.bin"),
+        "compute_capabilities": ["8.6", "8.9"],
+    }
+
+
+@pytest.mark.parametrize(
+    "assignment", ["opt=1x320x320", "min", "size=3", "workspace=big", "min=320x320", "cache="], ids=str
+)
+def test_engine_settings_that_are_not_understood_are_named(assignment: str) -> None:
+    with pytest.raises(UsageError, match="--engine"):
+        engine_settings([assignment])

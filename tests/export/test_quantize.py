@@ -1,0 +1,104 @@
+"""int8: which layers are quantised, for whom, and that the answer stays near."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from fcos_cli.export import quantize as module
+from fcos_cli.export.graph import RAW, output_names
+from fcos_cli.export.onnx import finish, trace, write
+from fcos_cli.export.options import ExportOptions
+from fcos_cli.export.pictures import network_inputs, shipped
+from fcos_cli.export.quantize import body, difference, ends, fold, quantize
+from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.pytorch import facts_of
+from tests.tiny import tiny_artifact
+
+ARTIFACT = tiny_artifact()
+OPTIONS = ExportOptions(precision="int8", size=(160, 160))
+FACTS = OPTIONS.apply(facts_of(ARTIFACT))
+PICTURES = network_inputs(shipped(), FACTS.resize)
+
+
+@pytest.fixture(scope="module")
+def traced() -> bytes:
+    return bytes(trace(ARTIFACT, FACTS, OPTIONS).SerializeToString())
+
+
+def fresh(traced: bytes) -> onnx.ModelProto:
+    return onnx.ModelProto.FromString(traced)
+
+
+def test_the_body_is_what_makes_the_raw_outputs(traced: bytes, tmp_path: Path) -> None:
+    folded = fold(fresh(traced), tmp_path)
+    kinds = Counter(node.op_type for node in body(folded))
+    assert kinds["Conv"] == Counter(node.op_type for node in folded.graph.node)["Conv"]
+    assert kinds["TopK"] == kinds["NonMaxSuppression"] == 0
+    assert [entry.domain for entry in folded.opset_import] == [""]
+
+
+def test_the_ends_of_the_network_are_found(traced: bytes, tmp_path: Path) -> None:
+    folded = fold(fresh(traced), tmp_path)
+    found = ends(folded)
+    assert [len(nodes) for nodes in found.values()] == [1, 5, 5]
+    by_name = {node.name: node for node in folded.graph.node}
+    weights = {t.name: list(t.dims) for t in folded.graph.initializer}
+    channels = {group: {weights[by_name[n].input[1]][0] for n in nodes} for group, nodes in found.items()}
+    assert channels["the class logits"] == {len(ARTIFACT.classes)}
+    assert channels["the distances"] == {4}
+
+
+@pytest.mark.parametrize(("target", "kind"), [("cpu", np.uint8), ("tensorrt", np.int8)])
+def test_each_target_gets_its_own_recipe(
+    traced: bytes, target: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ends", lambda _: {})  # tried in another test
+    told: list[str] = []
+    proto = quantize(fresh(traced), PICTURES, target=target, say=told.append)  # type: ignore[arg-type]
+    initial = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    quantised = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    points = [initial[node.input[2]] for node in quantised]
+    assert {point.dtype.type for point in points} == {kind}
+    if target == "tensorrt":  # symmetric, and no bias is quantised
+        assert all(int(point) == 0 for point in points)
+        assert np.int32 not in {value.dtype.type for name, value in initial.items() if "bias" in name}
+    makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+    convs = [node for node in proto.graph.node if node.op_type == "Conv"]
+    assert all(makers[node.input[0]] == makers[node.input[1]] == "DequantizeLinear" for node in convs)
+    assert set(RAW) <= set(makers)
+
+    write(finish(proto, outputs=output_names("op")), tmp_path / "model.onnx", FACTS)
+    detector = open_detector(tmp_path / "model.onnx")
+    assert detector.precision == "int8"
+    assert detector(PICTURES[0]).boxes.shape == (1, 100, 4)
+    assert len(told) == 1
+
+
+def test_ends_stay_in_float_only_where_measuring_says_so(traced: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = len([n for n in fresh(traced).graph.node if n.op_type == "Conv"])
+
+    def floats(worth: float) -> int:
+        monkeypatch.setattr(module, "WORTH", worth)
+        proto = quantize(fresh(traced), PICTURES[:1], target="cpu")
+        makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+        return sum(
+            makers.get(node.input[0]) != "DequantizeLinear" or makers.get(node.input[1]) != "DequantizeLinear"
+            for node in proto.graph.node
+            if node.op_type == "Conv"
+        )
+
+    assert floats(0.0) == 0
+    assert 0 < floats(1e9) <= 11 < whole
+
+
+def test_the_difference_is_relative_to_what_was_wanted() -> None:
+    wanted = [[np.array([3.0, 4.0], np.float32), np.array([1.0], np.float32)]]
+    ours = [[np.array([3.0, 4.5], np.float32), np.array([1.0], np.float32)]]
+    assert difference(wanted, wanted) == 0
+    assert difference(ours, wanted) == pytest.approx(0.05)  # 0.5 of 5 in one branch of two

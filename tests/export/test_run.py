@@ -1,0 +1,138 @@
+"""`fcos export` as a whole: what is written, what is said, and what happens when the proof fails."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from fcos_cli.errors import ModelError, ParityError
+from fcos_cli.export import run
+from fcos_cli.export.onnx import trace
+from fcos_cli.export.options import ExportOptions
+from fcos_cli.model.artifact import save
+from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.headers import read_header
+from fcos_cli.runtime.pytorch import facts_of
+from tests.tiny import tiny_artifact
+
+ARTIFACT = tiny_artifact()
+
+
+@pytest.fixture(scope="module")
+def traced() -> bytes:
+    """The tiny network's graph; tracing takes longer than all the rest."""
+    options = ExportOptions()
+    return bytes(trace(ARTIFACT, options.apply(facts_of(ARTIFACT)), options).SerializeToString())
+
+
+@pytest.fixture
+def weights(tmp_path: Path, traced: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(run, "trace", lambda *_: onnx.ModelProto.FromString(traced))
+    path = tmp_path / "best.safetensors"
+    save(path, ARTIFACT)
+    return path
+
+
+def job_of(path: Path, **changes: object) -> run.Job:
+    return replace(run.Job(ExportOptions(), path), **changes)
+
+
+def test_the_file_lies_beside_the_weights_and_says_what_was_made_of_what() -> None:
+    weights = Path("runs/train/x/best.safetensors")
+    names = {
+        ExportOptions(): "best.onnx",
+        ExportOptions(precision="fp16"): "best-fp16.onnx",
+        ExportOptions(format="openvino", precision="int8"): "best-int8.xml",
+        ExportOptions(format="trt"): "best.engine",
+    }
+    for options, name in names.items():
+        assert run.default_out(weights, options) == weights.parent / name
+    assert run.default_out(run.default_weights(), ExportOptions()) == Path("default.onnx")
+
+
+def test_a_proved_file_is_marked_verified_and_carries_its_report(weights: Path) -> None:
+    exported = run.export(weights, job_of(weights.with_suffix(".onnx")))
+    assert exported.parity is not None
+    assert exported.parity.passed
+    facts = read_header(exported.path).facts
+    assert facts.verified is True
+    assert facts.classes == ARTIFACT.classes
+    assert facts.provenance["export"]["weights"] == "best.safetensors"
+    assert len(facts.provenance["export"]["weights_sha256"]) == 64
+    report = json.loads(exported.path.with_suffix(".parity.json").read_text())
+    assert report["passed"] is True
+    pixels = np.zeros((2, 3, 160, 160), np.uint8)
+    assert open_detector(exported.path)(pixels).boxes.shape == (2, 100, 4)
+
+
+def test_without_the_comparison_the_file_says_that_it_is_unverified(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = run.export(weights, job_of(weights.with_suffix(".onnx"), verify=False))
+    assert (exported.parity, read_header(exported.path).facts.verified) == (None, False)
+    assert "--no-verify" in capsys.readouterr().err
+    assert not exported.path.with_suffix(".parity.json").exists()
+
+
+def test_a_file_that_answers_differently_is_an_error_and_stays_unverified(
+    weights: Path, traced: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = onnx.ModelProto.FromString(traced)
+    (bias,) = [t for t in wrong.graph.initializer if t.name.endswith("cls_logits.bias")]
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 0.5, bias.name))
+    monkeypatch.setattr(run, "trace", lambda *_: wrong)
+    out = weights.with_suffix(".onnx")
+    with pytest.raises(ParityError) as raised:
+        run.export(weights, job_of(out))
+    assert raised.value.exit_code == 5
+    assert "raw outputs" in raised.value.what
+    assert read_header(out).facts.verified is False
+    assert json.loads(out.with_suffix(".parity.json").read_text())["passed"] is False
+
+
+def test_openvino_gets_the_same_facts_and_is_proved_itself(weights: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    options = ExportOptions(format="openvino")
+    exported = run.export(weights, run.Job(options, weights.with_suffix(".xml")))
+    assert exported.parity is not None
+    assert exported.parity.backend == "openvino"
+    header = read_header(exported.path)
+    assert (header.facts.verified, header.facts.classes) == (True, ARTIFACT.classes)
+    assert weights.with_suffix(".bin").is_file()
+
+
+def test_ap_of_both_is_taken_where_data_are_named(weights: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(1, 5):
+        pixels = np.full((200, 180, 3), 40 * number, np.uint8)
+        pixels[50:120, 40:130] = 255
+        Image.fromarray(pixels).save(data / "images" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 180, "height": 200})
+        annotations.append({"id": number, "image_id": number, "category_id": 2, "bbox": [40, 50, 90, 70], "iscrowd": 0})
+    categories = [{"id": i, "name": n} for i, n in zip(ARTIFACT.classes.ids, ARTIFACT.classes.names, strict=True)]
+    document = {"images": images, "annotations": [{**a, "area": 6300} for a in annotations], "categories": categories}
+    for split in ("train", "val"):
+        (data / f"{split}.json").write_text(json.dumps(document))
+    exported = run.export(weights, job_of(weights.with_suffix(".onnx"), data=data, limit=3))
+    assert exported.parity is not None
+    assert exported.parity.ap is not None
+    assert exported.parity.ap.images == 3
+    assert exported.parity.ap.difference == pytest.approx(0, abs=1e-6)
+
+
+def test_only_weights_of_ours_are_exported_and_the_suffix_fits(weights: Path) -> None:
+    onnx_file = weights.with_suffix(".onnx")
+    onnx_file.write_bytes(b"")
+    with pytest.raises(ModelError, match="only PyTorch weights"):
+        run.find_weights(str(onnx_file))
+    with pytest.raises(ModelError, match=r"end in \.onnx"):
+        run.export(weights, job_of(weights.with_suffix(".engine")))
