@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -487,6 +488,23 @@ def test_a_stopped_training_is_exit_code_143_and_can_be_resumed(
     answer = fcos("train", "--resume", "run", "--workers", 0, "--json")
     assert answer.code == 0
     assert answer.document["run"] == "run"
+
+
+def test_sigterm_to_the_whole_process_group_saves_the_state_too(
+    fcos: Fcos, shapes: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strike(_self: object, row: dict[str, Any]) -> None:
+        if row["step"] == 1:
+            loaders = multiprocessing.active_children()
+            assert loaders
+            for process in loaders:
+                os.kill(int(process.pid or 0), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("fcos_cli.train.show.Terminal.step", strike)
+    answer = fcos("train", shapes, "--config", settings, "--out", "run", "--workers", 1)
+    assert answer.code == 143
+    assert Path("run/state.pt").is_file()
 
 
 def test_there_is_nothing_to_resume_in_a_folder_without_a_run(fcos: Fcos) -> None:

@@ -98,16 +98,17 @@ def _loader(run: Run, keys: EpochBatches) -> DataLoader[Any]:
         collate_fn=collate,
         num_workers=workers,
         pin_memory=run.device.type == "cuda",
-        worker_init_fn=_ignore_interrupts if workers else None,
+        worker_init_fn=_ignore_signals if workers else None,
         generator=torch.Generator(),  # an iterator draws a seed: not from the run's randomness, which resumes exactly
     )
 
 
-def _ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the loop alone decides what it means."""
+def _ignore_signals(_worker: int) -> None:
+    """Ctrl-C, and SIGTERM to a service, reach the whole process group; the loop alone decides what they mean."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _step(run: Run, batch: Batch) -> dict[str, float] | None:
