@@ -72,6 +72,35 @@ def _body(config: ModelConfig, *, pretrained: bool) -> Any:
     return freeze(body) if config.backbone_norm == "frozen" else body
 
 
+def check_maps(config: ModelConfig, *, size: tuple[int, int]) -> None:
+    """Raises UsageError where the backbone's maps are not ⌈size / stride⌉ for an input of `size` = (height, width).
+
+    Some timm models pad nothing, take one fixed size, or round down: at another size they would fail, or find boxes in
+    the wrong place. Shapes only: nothing is computed.
+    """
+    with torch.device("meta"):
+        body = _body(config, pretrained=False)
+        reductions = body.feature_info.reduction()
+        try:
+            maps = dict(zip(reductions, body.eval()(torch.zeros(1, 3, *size)), strict=True))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"backbone {config.backbone} does not take {size[0]} x {size[1]} pixels ({str(error).splitlines()[0]})",
+                where="data.size",
+                remedy="choose another size, multiples of 32 or 64, or another backbone",
+            ) from error
+    for stride in (8, 16, 32):
+        wanted = [-(-side // stride) for side in size]
+        if stride in maps and list(maps[stride].shape[-2:]) != wanted:
+            given, expected = ("x".join(map(str, side)) for side in (maps[stride].shape[-2:], wanted))
+            raise UsageError(
+                f"backbone {config.backbone} gives a map of {given} at stride {stride}, not {expected}, "
+                f"for {size[0]} x {size[1]} pixels",
+                where="data.size",
+                remedy="choose a size of multiples of 32, or another backbone",
+            )
+
+
 def _unusable(name: str) -> UsageError:
     near = get_close_matches(name, timm.list_models(), n=3)
     listed = "python -c 'import timm; print(timm.list_models())' lists timm's models"

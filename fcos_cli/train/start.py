@@ -15,7 +15,7 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.shapes import write_shapes
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.model.backbone import input_facts
+from fcos_cli.model.backbone import check_maps, input_facts
 from fcos_cli.train.loop import train
 from fcos_cli.train.run import resize_rule
 from fcos_cli.train.show import Terminal
@@ -58,6 +58,7 @@ def plan(
             "no data to train on",
             remedy="fcos train DATA, a folder with COCO, YOLO or VOC annotations; or try fcos train --demo",
         )
+    check_maps(config.model, size=config.data.size)
     train_set, val_set = read_splits(config)
     return Plan(config, origins, train_set, val_set)
 

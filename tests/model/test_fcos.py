@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.models import detection
 
 from fcos_cli.errors import UsageError
-from fcos_cli.model.backbone import input_facts
+from fcos_cli.model.backbone import check_maps, input_facts
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.fcos import FCOS
@@ -205,3 +205,26 @@ def test_the_pixels_a_backbone_wants_come_with_its_name() -> None:
     assert facts["std"] == pytest.approx((58.395, 57.12, 57.375))
     assert facts["backbone_norm_eps"] == 0
     ModelConfig(backbone="resnet50", **facts)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "named"),
+    [
+        ("efficientnet_lite0", (320, 320), None),
+        ("efficientnet_lite0", (200, 333), None),
+        ("resnet18", (90, 70), None),
+        ("convnext_tiny", (320, 416), None),
+        ("convnext_tiny", (200, 333), "map of 25x41 at stride 8"),
+        ("inception_v3", (320, 320), "inception_v3 gives a map of"),
+        ("swin_tiny_patch4_window7_224", (320, 320), "swin_tiny_patch4_window7_224 does not take 320 x 320"),
+    ],
+)
+def test_backbones_whose_maps_do_not_fit_the_input_are_refused(
+    backbone: str, size: tuple[int, int], named: str | None
+) -> None:
+    config = ModelConfig(backbone=backbone)
+    if named is None:
+        check_maps(config, size=size)
+        return
+    with pytest.raises(UsageError, match=named):
+        check_maps(config, size=size)
