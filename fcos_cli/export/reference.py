@@ -57,6 +57,7 @@ class Reference:
                 nms_iou=self.config.nms_iou,
                 max_detections=self.config.max_detections,
                 same_iou=tolerance.same_iou,
+                same_px=tolerance.same_px,
                 score_eps=tolerance.score_eps,
                 iou_eps=tolerance.iou_eps,
                 cuts=tuple(last[place][last[place] >= self.config.score_threshold].tolist()),

@@ -14,7 +14,8 @@ class Tolerance:
 
     raw: relative L2 of a raw output. matched: least share of the detections that the two sides have in common, what
     is excused not counted. max_px, median_px: difference of matched boxes, pixels of network input. max_score:
-    difference of their scores. same_iou: boxes that overlap by so much are the same (or that lie within a pixel).
+    difference of their scores. same_iou, same_px: boxes of a class are the same where they overlap by so much, or no
+    edge differs by so many pixels. sure: detections scored lower are reported, not judged.
     score_eps, iou_eps: how near to a threshold, a cut or a tie a decision may fall either way. ap: AP (0…1) that the
     exported model may lose or win on a data set. why: for people.
     """
@@ -25,6 +26,8 @@ class Tolerance:
     median_px: float | None = None
     max_score: float | None = None
     same_iou: float = 0.9
+    same_px: float = 1.0
+    sure: float = 0.0
     score_eps: float = 1e-4
     iou_eps: float = 1e-3
     ap: float = 0.001
@@ -35,9 +38,14 @@ class Tolerance:
         return math.ceil((1 - self.matched) * detections - 1e-9)
 
 
+NEVER = 2.0
+"""An overlap that no boxes have: of tied candidates another one may stay, which is to be told from one that moved."""
+
 POST = Tolerance(
     max_px=1e-3,
     max_score=1e-5,
+    same_iou=NEVER,
+    same_px=0.05,
     score_eps=1e-5,
     iou_eps=1e-5,
     why="decode and NMS run in float32 on the same numbers, whatever the body runs in: only the last digits may differ",
@@ -49,6 +57,8 @@ TOLERANCES = {
         raw=1e-4,
         max_px=0.05,
         max_score=1e-4,
+        same_iou=NEVER,
+        same_px=0.2,
         ap=0.001,
         why="float32 sums in another order",
     ),
@@ -63,7 +73,7 @@ TOLERANCES = {
         why="a body with 11 bits of mantissa",
     ),
     "bf16": Tolerance(
-        raw=0.15,
+        raw=0.1,
         matched=0.90,
         median_px=1.0,
         max_score=0.1,
@@ -75,6 +85,7 @@ TOLERANCES = {
     "int8": Tolerance(
         matched=0.60,
         same_iou=0.75,
+        sure=0.2,
         score_eps=5e-2,
         iou_eps=0.1,
         ap=0.01,

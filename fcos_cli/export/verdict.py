@@ -153,8 +153,8 @@ def judge_matches(rows: Sequence[MatchRow], tolerance: Tolerance, *, layer: str,
     """Failures of a layer: of all its pictures together by share and median, of each by its worst."""
     rows = [row for row in rows if row.settled or layer == "end to end"]
     failures: list[str] = []
-    lost = sum(_lost(row.match) for row in rows)
-    total = lost + sum(row.match.matched for row in rows)
+    lost = sum(_lost(row.match, tolerance.sure) for row in rows)
+    total = lost + sum(int((row.reference.scores[_mine(row.match)] >= tolerance.sure).sum()) for row in rows)
     if lost > tolerance.missing(total):
         failures += [f"{layer}: {lost} of {total} detections do not match, allowed {tolerance.missing(total)}"]
         failures += [f"{layer}: {row.at}: {_unexplained(row, names)}" for row in rows if row.match.unexplained]
@@ -167,9 +167,13 @@ def judge_matches(rows: Sequence[MatchRow], tolerance: Tolerance, *, layer: str,
     return failures
 
 
-def _lost(match: Match) -> int:
+def _mine(match: Match) -> list[int]:
+    return [mine for mine, _ in match.pairs]
+
+
+def _lost(match: Match, sure: float) -> int:
     """Detections without partner or excuse; one that moved too far is missing on both sides, and is counted once."""
-    sides = [one.side for one in match.unexplained]
+    sides = [one.side for one in match.unexplained if one.score >= sure]
     return max(sides.count("reference"), sides.count("exported"))
 
 

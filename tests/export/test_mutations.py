@@ -80,7 +80,7 @@ def test_a_mistake_in_a_real_file_is_noticed_in_every_runtime(
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     artifact, mutation = seeing_artifact(), MUTATIONS.get(name, NOTHING)
     path = exported(artifact, mutation, tmp_path, monkeypatch)
-    write_openvino(path, path.with_suffix(".xml"), facts_of(artifact), precision="fp32")
+    write_openvino(path, path.with_suffix(".xml"), facts_of(artifact))
     for cuts in (OnnxCuts(path), OpenVinoCuts(path.with_suffix(".xml"))):
         parity = proved(artifact, cuts)
         assert (parity.raw.skipped, parity.post.skipped) == (None, None)

@@ -90,14 +90,14 @@ def test_a_lost_detection_is_named_with_picture_and_box(artifact: Artifact) -> N
 
 def test_a_box_that_is_a_little_off_is_named_with_the_difference(artifact: Artifact) -> None:
     def moved(found: Found) -> Found:
-        found.detections.boxes[:, 0, 2] -= 0.3
+        found.detections.boxes[:, 0, 2] -= 0.15
         return found
 
     parity = proved(artifact, FakeCuts(artifact.build(), damage=moved))
-    assert any("lies 0.3 px from the reference's" in text and "allowed 0.05" in text for text in parity.end.failures)
-    assert any("allowed 0.001" in text for text in parity.post.failures)
+    assert any("lies 0.15 px from the reference's" in text and "allowed 0.05" in text for text in parity.end.failures)
+    assert any("only the exported model finds" in text for text in parity.post.failures)
     assert parity.worst is not None
-    assert parity.worst.px == pytest.approx(0.3, abs=1e-4)
+    assert parity.worst.px == pytest.approx(0.15, abs=1e-4)
     assert parity.worst.reference_box is not None
     assert parity.worst.exported_box is not None
     assert proved(artifact, FakeCuts(artifact.build(), damage=moved), precision="fp16").end.failures == ()
@@ -181,17 +181,19 @@ def test_nothing_found_is_noted_because_it_proves_little(artifact: Artifact) -> 
 
 
 def test_int8_is_judged_by_ap_where_it_is_known(artifact: Artifact) -> None:
-    def half_lost(found: Found) -> Found:
-        boxes, scores, classes, counts = found.detections
+    def best_lost(found: Found) -> Found:
+        boxes, scores, classes, counts = (part.copy() for part in found.detections)
         left = counts // 3
-        empty = np.arange(scores.shape[1])[None] >= left[:, None]
-        boxes[empty], scores[empty], classes[empty] = 0, 0, -1
+        for place, (count, few) in enumerate(zip(counts.tolist(), left.tolist(), strict=True)):
+            for part, empty in ((boxes, 0), (scores, 0), (classes, -1)):
+                part[place, :few] = part[place, count - few : count].copy()
+                part[place, few:] = empty
         return Found(RawDetections(boxes, scores, classes, left))
 
     def ap(exported: float) -> ApParity:
         return ApParity("cards", 9, {"AP": 0.5}, {"AP": exported})
 
-    cuts = FakeCuts(artifact.build(), damage=half_lost, cannot=("post",))
+    cuts = FakeCuts(artifact.build(), damage=best_lost, cannot=("post",))
     assert not proved(artifact, cuts, precision="int8").passed
     assert proved(artifact, cuts, precision="int8", ap=ap(0.492)).passed
     assert any(
