@@ -26,6 +26,8 @@ Raw = dict[str, npt.NDArray[np.float32]]
 Shape = tuple[int | None, int | None, int | None]
 """(batch, height, width) of `images` where the file fixes them, None where it takes any."""
 
+Span = tuple[tuple[int, int], tuple[int, int]]
+
 BODY = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv", "Convolution", "GroupConvolution"})
 """Operations of a network's body: none of them may be left in a cut-out post-processing."""
 
@@ -42,10 +44,14 @@ class Found(NamedTuple):
 
 
 class Cuts(Protocol):
-    """backend: who runs it. shape: what the file takes. images: uint8 [B, 3, H, W], RGB."""
+    """backend: who runs it. shape: what the file takes. span: least and greatest (height, width) where it is not any.
+
+    images: uint8 [B, 3, H, W], RGB.
+    """
 
     backend: str
     shape: Shape
+    span: Span | None
 
     def raw(self, images: Pixels) -> Raw:
         """Raw outputs by name, float32 [B, ·, h, w]. Raises NoCut."""
@@ -61,11 +67,15 @@ class Cuts(Protocol):
 
 
 class DetectorCuts:
-    """A detector that cannot be opened: only the whole of it can be measured. shape: as in `Cuts`."""
+    """A detector that cannot be opened: only the whole of it can be measured. It takes any batch by itself."""
 
-    def __init__(self, detector: Detector, *, shape: Shape = (None, None, None)) -> None:
-        self.detector, self.shape = detector, shape
-        self.backend: str = getattr(detector, "backend", detector.name)
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.backend = detector, detector.backend
+        intake, record = getattr(detector, "intake", None), getattr(detector, "record", None)
+        self.shape: Shape = (None, None, None) if intake is None else (None, intake.height, intake.width)
+        self.span: Span | None = None
+        if record is not None:  # an engine's optimisation profile
+            self.span = (record.min.height, record.min.width), (record.max.height, record.max.width)
 
     def raw(self, images: Pixels) -> Raw:
         raise NoCut("raw outputs cannot be taken out of a built engine")
@@ -81,6 +91,7 @@ class OnnxCuts:
     """An `.onnx` file in ONNX Runtime on the CPU. Raises MissingExtra, and ModelError for a file it cannot run."""
 
     backend = "onnxruntime"
+    span: Span | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -170,6 +181,7 @@ class OpenVinoCuts:
     """
 
     backend = "openvino"
+    span: Span | None = None
 
     def __init__(self, path: Path, *, hint: str = "f32") -> None:
         try:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import UsageError
-from fcos_cli.export.cuts import Pixels, Shape
+from fcos_cli.export.cuts import Pixels, Shape, Span
 from fcos_cli.export.options import SMALLEST
 
 Size = tuple[int, int]
@@ -50,11 +50,11 @@ def load_photos(paths: Sequence[Path]) -> list[Photo]:
     return [Photo(path.name, open_image(path)) for path in paths]
 
 
-def choose_sizes(shape: Shape, rule: ResizeRule) -> list[Size]:
+def choose_sizes(shape: Shape, rule: ResizeRule, *, span: Span | None = None) -> list[Size]:
     """Sizes to prove at, the one of the resize rule first.
 
     Where the file takes any size: also another aspect, a wide and a tall one, none of them a multiple of 128 (where
-    the maps of the higher levels do not divide evenly), and the smallest one.
+    the maps of the higher levels do not divide evenly), and the smallest one; all within `span`.
     """
     _, fixed_height, fixed_width = shape
     first = (fixed_height or _whole(rule.size[0]), fixed_width or _whole(rule.size[1]))
@@ -68,11 +68,16 @@ def choose_sizes(shape: Shape, rule: ResizeRule) -> list[Size]:
         (SMALLEST, SMALLEST),
     ]
     sizes = [first, *((fixed_height or height, fixed_width or width) for height, width in wanted)]
-    return list(dict.fromkeys(sizes))
+    low, high = span or ((1, 1), (1 << 16, 1 << 16))
+    return list(dict.fromkeys((_within(h, low[0], high[0]), _within(w, low[1], high[1])) for h, w in sizes))
 
 
 def choose_batches(shape: Shape) -> list[int]:
     return [shape[0]] if shape[0] else list(BATCHES)
+
+
+def _within(side: int, low: int, high: int) -> int:
+    return min(max(side, low), high)
 
 
 def _whole(side: float) -> int:

@@ -224,9 +224,11 @@ def _own_reasons(rest: _Rest, limits: Limits) -> list[str | None]:
     same = rest.own.classes[:, None] == rest.other.classes[None]
     cuts = np.array(limits.cuts, np.float64)
     found = {
+        CUT: (np.abs(scores[:, None] - cuts[None]) <= limits.score_eps).any(
+            1
+        ),  # first: it also excuses what is no candidate
         "at the score threshold": np.abs(scores - limits.score_threshold) <= limits.score_eps,
         "the other side is full": scores <= last + limits.score_eps,
-        CUT: (np.abs(scores[:, None] - cuts[None]) <= limits.score_eps).any(1),
         "at the NMS threshold": (same & (np.abs(overlap - limits.nms_iou) <= limits.iou_eps)).any(1),
     }
     return [next((reason for reason, true in found.items() if true[i]), None) for i in range(len(scores))]

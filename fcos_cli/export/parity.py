@@ -52,7 +52,8 @@ def prove(
     begun, precision = time.monotonic(), precision or facts.precision
     allowed = tolerance or tolerance_of(precision)
     photos, rule = load_photos(pictures), facts.resize
-    sizes, batches = sizes or choose_sizes(cuts.shape, rule), batches or choose_batches(cuts.shape)
+    sizes = sizes or choose_sizes(cuts.shape, rule, span=cuts.span)
+    batches = batches or choose_batches(cuts.shape)
     reference = Reference(artifact, facts)
     raw, post = Gathering[RawRow](RAW_OUTPUTS), Gathering[MatchRow](POST_PROCESSING)
     end = Gathering[MatchRow](END_TO_END)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -42,8 +43,9 @@ def write_report(parity: Parity, artifact: Path) -> Path:
     path = artifact.with_suffix(".parity.json")
     drawn = draw_worst(parity.worst, artifact.with_suffix(".parity.png")) if parity.worst else None
     document = to_json(parity, artifact=artifact.name, drawn=drawn)
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     with replacing(path) as file:
-        file.write(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        file.write(re.sub(r"\[[^\[\]{}\"]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n")
     return path
 
 

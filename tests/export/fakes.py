@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fcos_cli.data.geometry import ResizeRule
-from fcos_cli.export.cuts import Found, NoCut, Pixels, Raw, Shape
+from fcos_cli.export.cuts import Found, NoCut, Pixels, Raw, Shape, Span
 from fcos_cli.export.graph import RAW
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.decode import Candidates, decode
@@ -42,6 +42,7 @@ class FakeCuts:
     cannot: tuple[str, ...] = ()
     damage: Callable[[Found], Found] = lambda found: found
     backend: str = "disguise"
+    span: Span | None = None
     calls: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
 
     def _called(self, layer: str, images: Pixels) -> None:

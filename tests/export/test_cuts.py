@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from fcos_cli.errors import ModelError
 from fcos_cli.export.cuts import Cuts, DetectorCuts, NoCut, OnnxCuts, OpenVinoCuts, found_of
 from fcos_cli.export.graph import RAW
+from fcos_cli.runtime.batches import Intake
+from fcos_cli.runtime.engine_record import Shape as Box
 from tests.export.toy import write_toy
 from tests.runtime.fakes import CornerDetector
 
@@ -92,14 +95,22 @@ def test_a_file_that_is_none_is_a_model_error(backend: str, tmp_path: Path) -> N
 
 
 def test_a_detector_can_only_be_asked() -> None:
-    cuts = DetectorCuts(CornerDetector(), shape=(None, 32, 32))
+    cuts = DetectorCuts(CornerDetector())
     images = np.zeros((3, 3, 32, 32), np.uint8)
-    assert (cuts.backend, cuts.shape) == ("corner", (None, 32, 32))
+    assert (cuts.backend, cuts.shape, cuts.span) == ("numpy", (None, None, None), None)
     assert cuts.detect(images).detections.counts.tolist() == [2, 2, 2]
     with pytest.raises(NoCut):
         cuts.raw(images)
     with pytest.raises(NoCut):
         cuts.post({}, images)
+
+
+def test_an_engine_tells_which_sizes_it_takes() -> None:
+    engine = CornerDetector()
+    engine.intake = Intake(1, 8, None, 320)  # type: ignore[attr-defined]
+    engine.record = SimpleNamespace(min=Box(1, 160, 320), max=Box(8, 640, 320))  # type: ignore[attr-defined]
+    cuts = DetectorCuts(engine)
+    assert (cuts.shape, cuts.span) == ((None, None, 320), ((160, 320), (640, 320)))
 
 
 def test_integers_of_any_width_become_the_promised_ones() -> None:

@@ -34,6 +34,11 @@ def test_a_fixed_size_is_the_only_one_and_a_fixed_side_stays() -> None:
     assert {height for height, _ in choose_sizes((None, 192, None), LETTERBOX)} == {192}
 
 
+def test_sizes_stay_within_what_an_engine_takes() -> None:
+    sizes = choose_sizes((None, None, None), LETTERBOX, span=((192, 192), (352, 320)))
+    assert sizes == [(320, 320), (288, 320), (192, 320), (352, 192), (192, 192)]
+
+
 def test_a_free_batch_is_proved_with_one_two_and_five() -> None:
     assert choose_batches((None, None, None)) == [1, 2, 5]
     assert choose_batches((4, None, None)) == [4]

@@ -135,6 +135,8 @@ def test_a_box_that_was_no_candidate_is_neither_excused_nor_an_excuse() -> None:
     # where a level was cut, more were candidates than are known
     cut = replace(limits, cuts=(0.5,))
     assert [reason for *_, reason in reasons(reference, moved, cut)] == ["at the cut of a level's candidates"] * 2
+    full = replace(cut, max_detections=1)
+    assert [reason for *_, reason in reasons(reference, moved, full)] == ["at the cut of a level's candidates"] * 2
 
 
 def test_a_wrong_nms_threshold_is_not_excused_by_the_box_that_both_sides_have() -> None:

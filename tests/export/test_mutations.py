@@ -84,5 +84,8 @@ def test_a_mistake_in_a_real_file_is_noticed_in_every_runtime(
     for cuts in (OnnxCuts(path), OpenVinoCuts(path.with_suffix(".xml"))):
         parity = proved(artifact, cuts)
         assert (parity.raw.skipped, parity.post.skipped) == (None, None)
-        assert failing(parity) == {mutation.layer} - {""}, parity.failures
-        assert parity.passed == (name == "nothing")
+        # OpenVINO leaves a cast to half and back out: what it computes then is right, and so is the verdict
+        undone = name == "decode in half precision" and cuts.backend == "openvino"
+        expected = set() if undone else {mutation.layer} - {""}
+        assert failing(parity) == expected, parity.failures
+        assert parity.passed == (not expected)
