@@ -27,7 +27,7 @@ DEMO: dict[str, Any] = {
     "model": {"channels": 64, "convs": 1, "ranges": [32.0, 64.0, 128.0, 256.0]},
     "data": {"size": [160, 160]},
     "augment": {"crop": 0.0, "zoom_out": 0.0, "scale": [0.9, 1.1], "colour": 0.0},
-    "train": {"epochs": 6, "batch": 16, "val_every": 3, "ema": 0.98},
+    "train": {"epochs": 4, "batch": 16, "val_every": 2, "ema": 0.98},
 }
 """Settings of `--demo`: minutes on a CPU."""
 
