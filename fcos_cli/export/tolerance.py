@@ -83,13 +83,14 @@ TOLERANCES = {
         why="a body with 8 bits of mantissa, steps eight times those of fp16",
     ),
     "int8": Tolerance(
-        matched=0.60,
+        matched=0.80,
         same_iou=0.75,
         sure=0.2,
-        score_eps=5e-2,
-        iou_eps=0.1,
+        score_eps=2e-2,
+        iou_eps=5e-2,
         ap=0.01,
-        why="256 steps for each tensor: judged by AP on real data; without data only gross errors are noticed",
+        why="256 steps for each tensor: judged by AP on real data; without data only gross errors are noticed "
+        "(the default detector matches 96 % of what it finds with a score of 0.2 and more)",
     ),
 }
 """End to end and raw outputs, by the precision of the network's body."""
