@@ -20,6 +20,7 @@ import numpy.typing as npt
 from fcos_cli.errors import MissingExtra, ModelError
 from fcos_cli.export.graph import DETECTIONS, RAW
 from fcos_cli.runtime.detector import Detector, RawDetections
+from fcos_cli.runtime.openvino import leave_signal_stack
 
 Pixels = npt.NDArray[np.uint8]
 Raw = dict[str, npt.NDArray[np.float32]]
@@ -217,7 +218,9 @@ class OpenVinoCuts:
         if cut != "detect":
             model = openvino_raw(model) if cut == "raw" else openvino_post(model)
         hint = "f32" if cut == "post" else self.hint
-        return self.core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        compiled = self.core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        leave_signal_stack()
+        return compiled
 
     def _read(self) -> Any:
         try:

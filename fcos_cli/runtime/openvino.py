@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,7 @@ class OpenVinoDetector:
             config["INFERENCE_NUM_THREADS"] = str(threads)
         try:
             compiled = core.compile_model(core.read_model(path), picked, config)
+            leave_signal_stack()
         except Exception as error:  # RuntimeError, and whatever else its plugins let through
             raise ModelError(
                 f"OpenVINO cannot load this model ({_one_line(error)})",
@@ -121,6 +124,21 @@ def _inference_type(core: Any, device: str, precision: str | None, facts: Facts,
             f"this {device} cannot compute in {precision}", remedy=f"leave it out, or use one of {', '.join(able)}"
         )
     return TYPES[precision]
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def leave_signal_stack() -> None:
+    """Give this thread's signals their usual stack back; to be called after every compilation of a model.
+
+    OpenVINO's compiler sets an alternate one and restores, when a model goes, what it found before the model came:
+    with two models that may be memory of the first, long freed, and the next Ctrl-C or SIGTERM ends in a crash.
+    """
+    if sys.platform == "linux":
+        disabled = 2  # SS_DISABLE
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(None, disabled, 0)), None)
 
 
 def _ports(ports: Any) -> dict[str, Any]:

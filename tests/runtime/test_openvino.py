@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -138,3 +140,21 @@ print(*(name for name in ("torch", "onnx", "onnxruntime", "pydantic", "rich") if
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
         assert (result.stdout.split(), result.stderr) == ([], "")
     assert list(folder.iterdir()) == []
+
+
+def test_signals_are_still_survived_after_two_models_have_come_and_gone(tmp_path):
+    """Their compiler moves the signal stack to memory of its own; a stale one would crash this very process."""
+    path = write_onnx(tmp_path / "m.onnx")
+    for _ in range(2):
+        pair = [open_detector(path, backend="openvino") for _ in range(2)]
+        pair.reverse()
+        while pair:
+            pair.pop()
+            gc.collect()
+    seen = []
+    former = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert seen == [signal.SIGTERM]
