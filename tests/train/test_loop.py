@@ -356,6 +356,11 @@ def test_every_recipe_runs_stops_and_goes_on(
     with pytest.raises(Stopped):
         train(config, *data, folder=tmp_path / "b", resume=False, listener=Recorder(on_step=at(4)))
     train(config, *data, folder=tmp_path / "b", resume=True, listener=Recorder())
+    assert state(tmp_path / "a")["progress"]["step"] == state(tmp_path / "b")["progress"]["step"]
+    if "amp" in settings:
+        train(config, *data, folder=tmp_path / "again", resume=False, listener=Recorder())
+        if not same(state(tmp_path / "a"), state(tmp_path / "again")):
+            pytest.skip("bf16 on this processor differs from run to run, also without an interruption")
     assert same(state(tmp_path / "a"), state(tmp_path / "b"))
 
 
