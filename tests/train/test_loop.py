@@ -352,15 +352,12 @@ def test_every_recipe_runs_stops_and_goes_on(
     data: tuple[Dataset, Dataset], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     config = config_of(**settings, val_every=2)
+    if "amp" in settings:  # of 64 px, P6 is one cell: there torch's bf16 gradient of so narrow a P7 reads stray memory
+        config = config.model_copy(update={"data": config.data.model_copy(update={"size": (96, 96)})})
     train(config, *data, folder=tmp_path / "a", resume=False, listener=Recorder())
     with pytest.raises(Stopped):
         train(config, *data, folder=tmp_path / "b", resume=False, listener=Recorder(on_step=at(4)))
     train(config, *data, folder=tmp_path / "b", resume=True, listener=Recorder())
-    assert state(tmp_path / "a")["progress"]["step"] == state(tmp_path / "b")["progress"]["step"]
-    if "amp" in settings:
-        train(config, *data, folder=tmp_path / "again", resume=False, listener=Recorder())
-        if not same(state(tmp_path / "a"), state(tmp_path / "again")):
-            pytest.skip("bf16 on this processor differs from run to run, also without an interruption")
     assert same(state(tmp_path / "a"), state(tmp_path / "b"))
 
 
