@@ -78,10 +78,12 @@ def find_weights(model: str) -> Path:
 
 
 def default_out(weights: Path, options: ExportOptions) -> Path:
-    """Beside the weights, or in the current folder for the shipped ones: `best.onnx`, `best-fp16.onnx`, `best.xml`."""
+    """Beside the weights, or in the current folder for the shipped ones: `best.onnx`, `best-fp16.onnx`,
+    `best-openvino.xml`. Each format has a stem of its own: the ONNX it is made from and its report lie beside it."""
     folder = Path() if weights == default_weights() else weights.parent
     precision = "" if options.precision == "fp32" else f"-{options.precision}"
-    return folder / f"{weights.stem}{precision}{SUFFIX[options.format]}"
+    made = "" if options.format == "onnx" else f"-{options.format}"
+    return folder / f"{weights.stem}{made}{precision}{SUFFIX[options.format]}"
 
 
 def export(weights: Path, job: Job) -> Exported:

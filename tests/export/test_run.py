@@ -49,8 +49,8 @@ def test_the_file_lies_beside_the_weights_and_says_what_was_made_of_what() -> No
     names = {
         ExportOptions(): "best.onnx",
         ExportOptions(precision="fp16"): "best-fp16.onnx",
-        ExportOptions(format="openvino", precision="int8"): "best-int8.xml",
-        ExportOptions(format="trt"): "best.engine",
+        ExportOptions(format="openvino", precision="int8"): "best-openvino-int8.xml",
+        ExportOptions(format="trt"): "best-trt.engine",
     }
     for options, name in names.items():
         assert run.default_out(weights, options) == weights.parent / name
