@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from fcos_cli import __version__
-from fcos_cli.cli import main, parse_size
+from fcos_cli.cli import main
+from fcos_cli.commands.options import parse_size
 from fcos_cli.config import Config, to_toml
 from fcos_cli.errors import UsageError
 from fcos_cli.evaluate.coco import METRICS

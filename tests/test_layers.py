@@ -12,7 +12,7 @@ import fcos_cli
 
 ROOT = Path(fcos_cli.__file__).parent
 FLOORS = (
-    {"cli", "__main__"},
+    {"cli", "__main__", "commands"},
     {"train"},
     {"export", "evaluate"},
     {"runtime"},

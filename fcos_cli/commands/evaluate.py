@@ -1,0 +1,42 @@
+"""`fcos eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from fcos_cli.commands.options import BackendFlag, DeviceFlag, Json, Model, PrecisionFlag
+
+if TYPE_CHECKING:
+    from fcos_cli.evaluate.coco import Evaluator
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[Path, typer.Argument(help="Folder or annotation file: COCO, YOLO or VOC.")],
+    split: Annotated[str | None, typer.Option(help="train, val, test, all; default val, of a file all of it.")] = None,
+    evaluator: Annotated[str, typer.Option(help="hotcoco or pycocotools; both give the same figures.")] = "hotcoco",
+    score: Annotated[float | None, typer.Option(help="Lowest score of a detection that counts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
+    device: DeviceFlag = None,
+    backend: BackendFlag = None,
+    precision: PrecisionFlag = None,
+    as_json: Json = False,
+) -> None:
+    """COCO's 12 numbers of MODEL on DATA, per class AP, AP50 and best threshold."""
+    from fcos_cli.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    from fcos_cli.data.formats import read_dataset
+    from fcos_cli.errors import UsageError
+    from fcos_cli.evaluate.show import show
+    from fcos_cli.runtime.detector import open_detector
+
+    if evaluator not in ("hotcoco", "pycocotools"):
+        raise UsageError(f"unknown evaluator {evaluator!r}", where="--evaluator", remedy="use hotcoco or pycocotools")
+    detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
+    dataset = read_dataset(data, split=split)
+    show(detector, dataset, evaluator=cast("Evaluator", evaluator), batch=batch, limit=limit, as_json=as_json)

@@ -1,0 +1,75 @@
+"""`fcos train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fcos_cli.commands.options import DeviceFlag, Json, parse_size
+
+
+def train(
+    data: Annotated[Path | None, typer.Argument(help="Folder or annotation file: COCO, YOLO or VOC.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run: runs/train/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder, instead of runs/train/NAME.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.lr=0.002.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="A timm model by name.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Initial weights: auto, offline, pretrained (network), default, random, or a file."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Network input: 320, or HEIGHTxWIDTH.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pictures per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate for 16 pictures a step; scaled to --batch.")] = None,
+    amp: Annotated[str | None, typer.Option(help="auto, off, bf16, fp16.")] = None,
+    device: DeviceFlag = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of order, augmentation and new weights.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Train on a small drawn data set, minutes on a CPU.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data and settings, train nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a detector on DATA; writes a run folder with the best and the last weights."""
+    from fcos_cli.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    from fcos_cli.train import start
+
+    flags: dict[str, Any] = {
+        "model.backbone": backbone,
+        "train.init": init,
+        "data.size": None if size is None else parse_size(size),
+        "train.epochs": epochs,
+        "train.batch": batch,
+        "train.lr": lr,
+        "train.amp": amp,
+        "train.device": device,
+        "train.workers": workers,
+        "train.seed": seed,
+    }
+    if resume is not None:
+        others = {"DATA": data, "--config": config, "--set": assignments, "--name": name, "--out": out}
+        folder, progress = start.resume(resume, flags={**flags, **{k: v for k, v in others.items() if v}})
+    else:
+        folder = out or start.new_folder("demo" if demo and name is None else name, data)
+        if demo:
+            data = start.demo_data(Path("runs/demo-data"))
+        base = start.DEMO if demo else {}
+        plan = start.plan(data, file=config, assignments=assignments or [], flags=flags, base=base)
+        if dry_run:
+            start.tell_config(plan)
+            findings = start.tell_data(plan)
+            raise typer.Exit(3 if any(finding.severity == "error" for finding in findings) else 0)
+        folder, progress = start.begin(plan, folder=folder)
+    from fcos_cli.console import emit_json, say
+
+    if as_json:
+        emit_json({"run": folder, "best": {"AP": progress.best, "epoch": progress.best_epoch + 1}})
+    say(f"best AP {progress.best:.3f} in epoch {progress.best_epoch + 1}: {folder / 'best.safetensors'}")
