@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser, chromium  # noqa: F401 - fixtures
+
 # threads that wait for work sleep: on a machine that is busy with something else, tiny networks are then not slowed
 # down tenfold. Read when torch is first imported, which no test module has done yet.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
