@@ -3,8 +3,6 @@
 Two evaluators, one code path: hotcoco (fast) and pycocotools (the reference; the tests hold hotcoco to it). Both get
 the same numbers in memory, no files. Notable choices:
 
-- Pictures are numbered by the rank of their `image_id` and classes by their index. Only the order of ids can matter to
-  an evaluator (it breaks ties between equal scores), so the figures are those of the original ids, whatever these are.
 - COCO counts the 100 best detections per picture *and class*; more may be passed, the evaluator drops them.
 - The best threshold comes from the evaluator's own matching at IoU 0.5, not from a second matcher.
 """
@@ -22,8 +20,10 @@ import numpy.typing as npt
 
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.evaluate.documents import found_rows, truth_document
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detections, Detector
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.predict import Failure, predict
 
 Evaluator = Literal["hotcoco", "pycocotools"]
@@ -88,7 +88,7 @@ def score(
         rows = [ClassResult(name, category_id, -1.0, -1.0, None, None, 0) for name, category_id in known]
         return CocoResult(dict.fromkeys(METRICS, -1.0), rows, len(samples), tuple(notes))
 
-    truth, found = _truth(samples, classes), _found(detections, samples)
+    truth, found = truth_document(samples, classes), found_rows(detections, samples)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks on stdout, which carries data
         run = _hotcoco if evaluator == "hotcoco" else _pycocotools
         stats, precision, matches = run(truth, found)
@@ -117,17 +117,37 @@ def evaluate(
     called with (pictures done, pictures in all) after each. on_unreadable: told of a picture that cannot be read, in
     which then nothing was found; without it that is a DataError, and so is a data set with no class of the model's.
     """
+    detections, notes = detect(
+        detector, dataset, batch=batch, workers=workers, on_progress=on_progress, on_unreadable=on_unreadable
+    )
+    return score(detections, dataset.samples, dataset.classes, evaluator=evaluator, notes=notes)
+
+
+def detect(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch: int = 8,
+    workers: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_unreadable: Callable[[Failure], None] | None = None,
+) -> tuple[list[Detections], list[str]]:
+    """What `evaluate` scores: the detections of each picture in the data set's class indices, and the notes."""
     lookup, notes = _match(detector.facts.classes, dataset.classes)
     detections = detect_all(
         detector, dataset.samples, batch=batch, workers=workers, on_progress=on_progress, on_unreadable=on_unreadable
     )
-    return score(
-        [_relabel(found, lookup) for found in detections],
-        dataset.samples,
-        dataset.classes,
-        evaluator=evaluator,
-        notes=notes,
-    )
+    return [_relabel(found, lookup) for found in detections], notes
+
+
+def thresholds_for(facts: Facts, classes: ClassTable) -> npt.NDArray[np.float32]:
+    """The scores from which on `fcos predict` shows detections of this model, for each class of the data [C].
+
+    0…1; the model's global threshold for classes that it does not know.
+    """
+    own = facts.class_thresholds
+    limits = [facts.threshold if index is None or own is None else own[index] for index in classes.match(facts.classes)]
+    return np.array(limits, np.float32)
 
 
 def detect_all(
@@ -187,57 +207,6 @@ def _relabel(found: Detections, lookup: npt.NDArray[np.int64]) -> Detections:
     classes = lookup[found.classes]
     keep = classes >= 0
     return Detections(found.boxes[keep], found.scores[keep], classes[keep])
-
-
-def _numbers(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
-    """1, 2, 3, … in the order of the image ids [len(samples)]."""
-    order = sorted(range(len(samples)), key=lambda i: samples[i].image_id)
-    numbers = np.empty(len(samples), np.int64)
-    numbers[order] = np.arange(1, len(samples) + 1)
-    return numbers
-
-
-def _truth(samples: Sequence[Sample], classes: ClassTable) -> dict[str, Any]:
-    """The samples as a COCO document."""
-    pictures: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, sample in zip(_numbers(samples).tolist(), samples, strict=True):
-        pictures.append({"id": number, "width": sample.width, "height": sample.height, "file_name": sample.image.name})
-        rows = zip(
-            _xywh(sample.boxes).tolist(),
-            sample.classes.tolist(),
-            sample.ignore.tolist(),
-            sample.areas.tolist(),
-            strict=True,
-        )
-        for box, index, ignore, area in rows:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,  # not 0: pycocotools takes a match with id 0 for no match
-                    "image_id": number,
-                    "category_id": index,
-                    "bbox": box,
-                    "area": area,
-                    "iscrowd": int(ignore),
-                }
-            )
-    categories = [{"id": index, "name": name} for index, name in enumerate(classes.names)]
-    return {"images": pictures, "annotations": annotations, "categories": categories}
-
-
-def _found(detections: Sequence[Detections], samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
-    """Rows of (picture number, x, y, w, h, score, class index): float64 [N, 7]."""
-    rows = [
-        np.column_stack([np.full(len(found), number), _xywh(found.boxes), found.scores, found.classes])
-        for number, found in zip(_numbers(samples), detections, strict=True)
-    ]
-    return np.concatenate(rows).astype(np.float64, copy=False)
-
-
-def _xywh(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    wide = boxes.astype(np.float64).reshape(-1, 4)
-    wide[:, 2:] -= wide[:, :2]
-    return wide
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:

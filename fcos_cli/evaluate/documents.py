@@ -1,0 +1,69 @@
+"""Truth and detections as the evaluators want them: a COCO document and rows of numbers, in memory.
+
+Pictures are numbered by the rank of their `image_id` and classes by their index. Only the order of ids can matter to
+an evaluator (it breaks ties between equal scores), so the figures are those of the original ids, whatever these are.
+Annotations and detections are numbered 1, 2, 3, … in the order of the samples, boxes of a sample in their own order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.data.samples import Sample
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.detector import Detections
+
+
+def picture_numbers(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+    """1, 2, 3, … in the order of the image ids [len(samples)]."""
+    order = sorted(range(len(samples)), key=lambda i: samples[i].image_id)
+    numbers = np.empty(len(samples), np.int64)
+    numbers[order] = np.arange(1, len(samples) + 1)
+    return numbers
+
+
+def truth_document(samples: Sequence[Sample], classes: ClassTable) -> dict[str, Any]:
+    """The samples as a COCO document."""
+    pictures: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, sample in zip(picture_numbers(samples).tolist(), samples, strict=True):
+        pictures.append({"id": number, "width": sample.width, "height": sample.height, "file_name": sample.image.name})
+        rows = zip(
+            _xywh(sample.boxes).tolist(),
+            sample.classes.tolist(),
+            sample.ignore.tolist(),
+            sample.areas.tolist(),
+            strict=True,
+        )
+        for box, index, ignore, area in rows:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,  # not 0: pycocotools takes a match with id 0 for no match
+                    "image_id": number,
+                    "category_id": index,
+                    "bbox": box,
+                    "area": area,
+                    "iscrowd": int(ignore),
+                }
+            )
+    categories = [{"id": index, "name": name} for index, name in enumerate(classes.names)]
+    return {"images": pictures, "annotations": annotations, "categories": categories}
+
+
+def found_rows(detections: Sequence[Detections], samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
+    """Rows of (picture number, x, y, w, h, score, class index): float64 [N, 7]."""
+    rows = [
+        np.column_stack([np.full(len(found), number), _xywh(found.boxes), found.scores, found.classes])
+        for number, found in zip(picture_numbers(samples), detections, strict=True)
+    ]
+    return np.concatenate(rows).astype(np.float64, copy=False)
+
+
+def _xywh(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    wide = boxes.astype(np.float64).reshape(-1, 4)
+    wide[:, 2:] -= wide[:, :2]
+    return wide
