@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fcos_cli import __version__
-from fcos_cli.commands import evaluate, export, info, predict, train
+from fcos_cli.commands import bench, evaluate, export, info, predict, train
 from fcos_cli.errors import FcosError
 
 app = typer.Typer(
@@ -59,3 +59,5 @@ app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)
 app.command()(info.info)
+app.command()(bench.bench)
+app.command("benchmark", hidden=True)(bench.bench)

@@ -1,0 +1,83 @@
+"""What a benchmark found, for people on stderr or as the `fcos bench --json` document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fcos_cli.console import emit_json, say, table, warn
+from fcos_cli.runtime.bench_rows import Row, front
+
+Column = tuple[str, Sequence[str | None]]
+
+
+def tell_environment(facts: Mapping[str, Any]) -> None:
+    """One line on the machine, and a warning where something else keeps it busy."""
+    used = ", ".join(filter(None, (facts["cpu"], f"{facts['threads']} threads", *facts["gpus"])))
+    say(f"{used}; {facts['pictures']} pictures, {facts['rounds']} rounds")
+    if facts["load"] is not None and facts["load"] > 0.5 * facts["cores"]:
+        warn(f"the machine is busy (load {facts['load']:g} on {facts['cores']} cores): times will be too long")
+
+
+def show(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Two tables, whole batches and single stages, then notes; or one JSON document."""
+    if as_json:
+        emit_json({"environment": dict(facts), "rows": [row.to_json() for row in rows]})
+        return
+    measured = [row for row in rows if row.measured]
+    if measured:
+        _table(measured, _batches(measured), title="ms per batch, from files to boxes")
+        _table(measured, _stages(measured), title="stages, median ms; start: a new process to its first answer")
+    best = front(rows)
+    if len(best) > 1:
+        say("the front of AP and speed, fastest first: " + ", ".join(row.label for row in best))
+    for row in rows:
+        if row.note and row.measured:
+            say(f"{row.label}: {row.note}")
+        if row.skipped is not None:
+            say(f"{row.label}: not measured: {row.skipped}")
+
+
+def _table(rows: Sequence[Row], columns: Sequence[Column], *, title: str) -> None:
+    """Columns in which nothing stands are left out."""
+    shown = [(name, values) for name, values in columns if any(value is not None for value in values)]
+    names: list[Column] = [("model", [row.model for row in rows]), ("runs by", [row.backend for row in rows])]
+    names += [("precision", [row.precision for row in rows]), ("batch", [str(row.batch) for row in rows])]
+    everything: list[Column] = [*names, *shown]
+    lines = [tuple(values[place] for _, values in everything) for place in range(len(rows))]
+    table(tuple(name for name, _ in everything), lines, title=title)
+
+
+def _batches(rows: Sequence[Row]) -> list[Column]:
+    totals = [row.stage("total") or {} for row in rows]
+    columns: list[Column] = [(name, [number(total.get(name)) for total in totals]) for name in ("p50", "p95", "p99")]
+    columns.append(("images/s", [number(row.images_per_s) for row in rows]))
+    if len(rows) > 1:
+        columns.append(("× first", [None if row.ratio is None else f"{row.ratio:.2f}" for row in rows]))
+    columns.append(("AP", [None if row.ap is None else f"{row.ap:.3f}" for row in rows]))
+    columns.append(("AP/ms", [None if row.ap_per_ms is None else f"{row.ap_per_ms:.4f}" for row in rows]))
+    return columns
+
+
+def _stages(rows: Sequence[Row]) -> list[Column]:
+    names = {
+        "open": "open file",
+        "preprocess": "resize, pad",
+        "network": "network",
+        "decode_nms": "decode+NMS",
+        "network_decode_nms": "network+decode+NMS",
+    }
+    columns: list[Column] = [
+        (title, [number((row.stage(stage) or {}).get("p50")) for row in rows]) for stage, title in names.items()
+    ]
+    columns.append(("start", [number(row.cold_start_ms) for row in rows]))
+    columns.append(("memory MB", [number(row.peak_memory and row.peak_memory / 1e6) for row in rows]))
+    columns.append(("file MB", [number(row.model_bytes and row.model_bytes / 1e6) for row in rows]))
+    return columns
+
+
+def number(value: float | None) -> str | None:
+    """Three digits are what a measurement of time is worth: 1234, 123, 12.3, 1.23, 0.12."""
+    if value is None:
+        return None
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

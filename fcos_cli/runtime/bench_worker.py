@@ -1,0 +1,103 @@
+"""The process in which one model is measured: a request in, a turn's samples out, until the other side hangs up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from fcos_cli.allocator import keep_freed_memory
+from fcos_cli.runtime.bench_messages import Job, Ready, Refused
+
+
+def main(descriptor: int) -> None:
+    """Serve the connection behind `descriptor`: first a Job, answered by Ready, then requests by name.
+
+    `turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", images)` →
+    RawDetections. Whatever fails is answered by Refused.
+    """
+    keep_freed_memory()
+    connection = Connection(descriptor)
+    try:
+        _serve(connection)
+    except (EOFError, OSError):  # the benchmark has ended
+        sys.exit(0)
+
+
+def _serve(connection: Any) -> None:
+    try:
+        ready, requests = _open(connection.recv())
+    except EOFError:
+        raise
+    except Exception as error:
+        connection.send(Refused.of(error))
+        return
+    connection.send(ready)
+    while True:
+        name, *arguments = connection.recv()
+        try:
+            answer = requests[name](*arguments)
+        except Exception as error:
+            answer = Refused.of(error)
+        connection.send(answer)
+
+
+def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
+    """The model, after its first answer, and what can be asked of it."""
+    from fcos_cli.data.geometry import ResizeRule
+    from fcos_cli.runtime.bench_precision import open_as_asked
+    from fcos_cli.runtime.bench_stages import Pipeline, batches_of, turn, warm_up
+
+    opened = open_as_asked(job)
+    detector = opened.detector
+    facts = detector.facts
+    if job.size is not None:
+        facts = replace(facts, resize=ResizeRule("letterbox", job.size, pad_value=facts.resize.pad_value))
+    pipeline, batches = Pipeline(detector, facts.resize), batches_of(job.pictures, job.batch)
+    pipeline(batches[0])
+    from fcos_cli.runtime.bench_environment import peak_memory
+
+    ready = Ready(
+        backend=detector.backend,
+        device=str(detector.device),
+        precision=opened.precision,
+        attempt=opened.attempt,
+        facts=facts,
+        threads=_threads(detector),
+        note="; ".join(filter(None, (opened.note, _batch_note(detector, job.batch)))) or None,
+    )
+    return ready, {
+        "turn": lambda: turn(pipeline, batches),
+        "warm_up": lambda: warm_up(pipeline, batches),
+        "peak_memory": peak_memory,
+        "model_bytes": lambda: _model_bytes(job, detector),
+        "detect": detector,
+    }
+
+
+def _model_bytes(job: Job, detector: Any) -> int:
+    """Of all files that are the model."""
+    from fcos_cli.runtime.detector import find_artifact
+    from fcos_cli.runtime.headers import read_header
+
+    return read_header(find_artifact(job.model, backend=detector.backend, device=job.device)).bytes
+
+
+def _threads(detector: Any) -> int | None:
+    if detector.backend != "pytorch":
+        return None
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _batch_note(detector: Any, batch: int) -> str | None:
+    """Files that take fewer pictures at a time are called several times, or filled up."""
+    intake = getattr(detector, "intake", None)
+    if intake is None or (intake.least <= batch and (intake.most is None or batch <= intake.most)):
+        return None
+    if batch < intake.least:
+        return f"the file takes {intake.least} pictures at a time: the batch is filled up"
+    return f"the file takes at most {intake.most} at a time: {-(-batch // intake.most)} calls per batch"
