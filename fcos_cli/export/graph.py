@@ -39,10 +39,16 @@ class Graph(nn.Module):
         candidates = decode(raw, height=images.shape[-2], width=images.shape[-1], config=config)
         most = config.max_detections
         if self.nms == "op":
-            keep = keep_mask(candidates, iou=config.nms_iou, class_count=cls[0].shape[1], most=most)
+            rules, count = config.conventions, cls[0].shape[1]
+            keep = keep_mask(candidates, iou=config.nms_iou, conventions=rules, class_count=count, most=most)
             return (*select(candidates, keep, max_detections=most), *raw.cls, *raw.ltrb, *raw.ctr)
         found, converged = suppress_by_sweeps(
-            candidates, iou=config.nms_iou, max_detections=most, sweeps=SWEEPS, best=COMPARED
+            candidates,
+            iou=config.nms_iou,
+            max_detections=most,
+            sweeps=SWEEPS,
+            best=COMPARED,
+            conventions=config.conventions,
         )
         return (*found, converged, *raw.cls, *raw.ltrb, *raw.ctr)
 

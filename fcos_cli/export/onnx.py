@@ -76,7 +76,9 @@ def _quiet() -> Any:
         yield
 
 
-def non_max_suppression(boxes: Any, scores: Any, classes: Any, iou: float, class_count: int, most: int) -> Any:
+def non_max_suppression(
+    boxes: Any, scores: Any, classes: Any, iou: float, rule: str, class_count: int, most: int
+) -> Any:
     """`fcos::keep_mask` in ONNX: one NonMaxSuppression over all classes, its rows scattered into a mask [B, P]."""
     from onnxscript import opset20
 

@@ -68,8 +68,29 @@ def _body(config: ModelConfig, *, pretrained: bool) -> Any:
         for module in body.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = config.backbone_norm_eps
+    if config.stride_in_1x1:
+        _halve_first(body, config.backbone)
     freeze: Any = freeze_batch_norm_2d  # untyped in timm
     return freeze(body) if config.backbone_norm == "frozen" else body
+
+
+def _halve_first(body: nn.Module, name: str) -> None:
+    """Move the stride of a ResNet's stages from the 3×3 convolution to the 1×1 before it, as Caffe and Detectron do.
+
+    Raises UsageError for a backbone without such blocks.
+    """
+    moved = 0
+    for block in body.modules():
+        conv1, conv2 = getattr(block, "conv1", None), getattr(block, "conv2", None)
+        if isinstance(conv1, nn.Conv2d) and isinstance(conv2, nn.Conv2d) and conv2.stride != (1, 1):
+            conv1.stride, conv2.stride = conv2.stride, (1, 1)
+            moved += 1
+    if moved == 0:
+        raise UsageError(
+            f"backbone {name} has no stride to move to a 1x1 convolution",
+            where="model.stride_in_1x1",
+            remedy="set it to false; it is for timm's resnet50 and its relatives",
+        )
 
 
 def check_maps(config: ModelConfig, *, size: tuple[int, int]) -> None:

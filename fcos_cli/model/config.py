@@ -29,6 +29,7 @@ class ModelConfig(BaseModel):
     groups: int = Field(32, ge=1, description="groups of GroupNorm; `channels` must be a multiple")
     backbone_norm: Literal["frozen", "trained"] = Field("frozen", description="the backbone's BatchNorm statistics")
     backbone_norm_eps: float = Field(1e-3, ge=0, description="epsilon of it; 0 = timm's own")
+    stride_in_1x1: bool = Field(False, description="a ResNet that halves in the 1x1 convolution, as Caffe's")
     ranges: tuple[float, float, float, float] = (64.0, 128.0, 256.0, 512.0)
     mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB mean, of pixels 0…255")
     std: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB deviation, of pixels 0…255")

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.head import RawOutputs
-from fcos_cli.model.points import grid
+from fcos_cli.model.points import Grid, make_grids
+from fcos_cli.model.ranking import best_places
 
 
 class Candidates(NamedTuple):
     """The best (point, class) pairs of every level, side by side: P = levels · k places per picture.
 
-    boxes: float32 [B, P, 4], xyxy in pixels of network input, clipped to it. scores: float32 [B, P], 0…1; a place
-    with score 0 is empty. classes: int64 [B, P].
+    boxes: float32 [B, P, 4], xyxy in pixels of network input, clipped as `Conventions.clip` says. scores: float32
+    [B, P], 0…1; a place with score 0 is empty. classes: int64 [B, P].
     """
 
     boxes: Tensor
@@ -25,63 +25,47 @@ class Candidates(NamedTuple):
     classes: Tensor
 
 
-def combine(logits: Tensor, ctr: Tensor, *, rule: str) -> Tensor:
-    """Final score of *every* class of a point: its probability times the point's centerness (or the root of it).
-
-    Multiplying all classes, not only the best one, lets two objects share a point. Broadcasts; float32.
-    """
-    product = logits.float().sigmoid() * ctr.float().sigmoid()
-    return product.sqrt() if rule == "sqrt" else product
-
-
-def decode(raw: RawOutputs, *, height: int, width: int, config: ModelConfig) -> Candidates:
+def decode(raw: RawOutputs, *, height: int, width: int, config: ModelConfig, sizes: Tensor | None = None) -> Candidates:
     """Raw outputs of pictures of `height` × `width` input pixels → Candidates.
 
-    Candidates below `config.score_threshold` (on the combined score) are emptied. Source: FCOS §3.1 and the authors'
-    inference code's rule that every class is multiplied by the centerness before the best are chosen.
+    sizes: int64 [B, 2], (height, width) of each picture inside the input; None = all of it. Only conventions that clip
+    at the picture look at it. Candidates that do not pass `config.score_threshold` are emptied. Source: FCOS §3.1, and
+    the authors' inference code's rule that every class is multiplied by the centerness before the best are chosen.
     """
+    rules = config.conventions
+    grids = make_grids(raw.sizes(), STRIDES, conventions=rules, input_size=(height, width))
     levels = [
-        _decode_level(cls, ltrb, ctr, stride=stride, config=config)
-        for cls, ltrb, ctr, stride in zip(raw.cls, raw.ltrb, raw.ctr, STRIDES, strict=True)
+        _decode_level(cls, ltrb, ctr, grid=grid, config=config)
+        for cls, ltrb, ctr, grid in zip(raw.cls, raw.ltrb, raw.ctr, grids, strict=True)
     ]
     boxes = torch.cat([level.boxes for level in levels], dim=1)
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    boxes = torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
     scores = torch.cat([level.scores for level in levels], dim=1)
+    if rules.clip != "after":
+        last = 1 if rules.box_ends == "inclusive" else 0
+        boxes = _clip(boxes, height - last, width - last, None if sizes is None else sizes - last, rule=rules.clip)
+    if rules.empty_boxes == "before-nms":
+        scores = scores * (boxes[..., 2:] > boxes[..., :2]).all(-1)
     return Candidates(boxes, scores, torch.cat([level.classes for level in levels], dim=1))
 
 
-def _decode_level(cls: Tensor, ltrb: Tensor, ctr: Tensor, *, stride: int, config: ModelConfig) -> Candidates:
+def _clip(boxes: Tensor, height: int, width: int, sizes: Tensor | None, *, rule: str) -> Tensor:
+    """Boxes [B, P, 4] cut off at 0 and the input's height and width, or at each picture's own `sizes`."""
+    if rule == "input" or sizes is None:
+        x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    else:
+        high, wide = (sizes[:, axis, None, None].to(boxes.dtype) for axis in (0, 1))
+        x, y = boxes[..., 0::2].clamp(min=0).minimum(wide), boxes[..., 1::2].clamp(min=0).minimum(high)
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+
+
+def _decode_level(cls: Tensor, ltrb: Tensor, ctr: Tensor, *, grid: Grid, config: ModelConfig) -> Candidates:
     """The k best of one level, not clipped yet: boxes [B, k, 4], scores [B, k], classes [B, k]."""
-    _, classes, height, width = cls.shape
-    scores = combine(cls, ctr, rule=config.conventions.score).permute(0, 2, 3, 1).flatten(1)  # [B, h·w·C]
-    # k zeros behind: the k best then always exist, and k stays constant for every input size (export needs that)
-    best, place = _best(F.pad(scores, (0, config.candidates)), config.candidates, threshold=config.score_threshold)
-    place = place.clamp(max=height * width * classes - 1)
+    classes = cls.shape[1]
+    scores, place = best_places(cls, ctr, config=config)
     class_index = place.fmod(classes)  # of whole numbers ≥ 0 the same as %, and one operation where that is five
     point = (place - class_index) // classes
 
-    centre = grid(height, width, stride=stride, offset=config.conventions.point_offset, device=cls.device)[point]
+    centre = grid.xy(device=cls.device)[point]
     distances = ltrb.float().flatten(2).transpose(1, 2).gather(1, point[..., None].expand(-1, -1, 4))
     boxes = torch.cat((centre - distances[..., :2], centre + distances[..., 2:]), dim=-1)
-    return Candidates(boxes, best * (best >= config.score_threshold), class_index)
-
-
-def _best(scores: Tensor, k: int, *, threshold: float) -> tuple[Tensor, Tensor]:
-    """The k highest of each row [B, N] and their places, best first; of equal scores the earlier place comes first.
-
-    ONNX defines its TopK so. PyTorch leaves open which of two equal values comes first, and which is cut off.
-    """
-    best, place = scores.topk(k, dim=1)
-    if torch.compiler.is_compiling():
-        return best, place
-    if bool((best[:, -1] >= threshold).any()):  # rare: equal scores might be cut at the k-th place
-        last = scores.shape[1] - 1
-        # the bits of a score ≥ 0 sort like the score itself; behind them the place, counted from the end
-        backwards = torch.arange(last, -1, -1, device=scores.device)
-        keys = (scores.view(torch.int32).long() << 32 | backwards).topk(k, dim=1).values
-        place = last - (keys & 0xFFFFFFFF)
-        return scores.gather(1, place), place
-    place, _ = place.sort(dim=1)
-    best, order = scores.gather(1, place).sort(dim=1, descending=True, stable=True)
-    return best, place.gather(1, order)
+    return Candidates(boxes, scores, class_index)

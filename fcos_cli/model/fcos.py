@@ -10,7 +10,7 @@ from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.decode import decode
 from fcos_cli.model.head import Head, RawOutputs
 from fcos_cli.model.nms import BatchDetections, suppress
-from fcos_cli.model.points import Points, all_points
+from fcos_cli.model.points import Points, all_points, make_grids
 
 
 class FCOS(nn.Module):
@@ -41,16 +41,23 @@ class FCOS(nn.Module):
         raw: RawOutputs = self.head(self.backbone(normalised.to(next(self.backbone.parameters()).dtype)))
         return raw
 
-    def points(self, raw: RawOutputs) -> Points:
-        """The points that belong to these outputs, P3 first."""
-        offset = self.config.conventions.point_offset
-        return all_points(raw.sizes(), STRIDES, offset=offset, device=raw.cls[0].device)
+    def points(self, raw: RawOutputs, *, input_size: tuple[int, int] | None = None) -> Points:
+        """The points that belong to these outputs, P3 first. input_size: (height, width) of what they were made of."""
+        rules = self.config.conventions
+        grids = make_grids(raw.sizes(), STRIDES, conventions=rules, input_size=input_size)
+        return all_points(grids, device=raw.cls[0].device)
 
-    def detect(self, images: Tensor) -> BatchDetections:
-        """Images [B, 3, H, W], RGB 0…255 → detections in pixels of network input, by the config's thresholds."""
-        return self.post_process(self(images), height=images.shape[-2], width=images.shape[-1])
+    def detect(self, images: Tensor, sizes: Tensor | None = None) -> BatchDetections:
+        """Images [B, 3, H, W], RGB 0…255 → detections in pixels of network input, by the config's thresholds.
 
-    def post_process(self, raw: RawOutputs, *, height: int, width: int) -> BatchDetections:
-        """Raw outputs of pictures of height × width input pixels → detections."""
-        candidates = decode(raw, height=height, width=width, config=self.config)
-        return suppress(candidates, iou=self.config.nms_iou, max_detections=self.config.max_detections)
+        sizes: int64 [B, 2], (height, width) of each picture inside its input, where the rest is padding.
+        """
+        return self.post_process(self(images), height=images.shape[-2], width=images.shape[-1], sizes=sizes)
+
+    def post_process(self, raw: RawOutputs, *, height: int, width: int, sizes: Tensor | None = None) -> BatchDetections:
+        """Raw outputs of pictures of height × width input pixels → detections; sizes as in `detect`."""
+        config = self.config
+        candidates = decode(raw, height=height, width=width, config=config, sizes=sizes)
+        return suppress(
+            candidates, iou=config.nms_iou, max_detections=config.max_detections, conventions=config.conventions
+        )

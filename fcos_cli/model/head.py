@@ -28,7 +28,7 @@ class RawOutputs(NamedTuple):
 
     def sizes(self) -> list[tuple[int, int]]:
         """(height, width) of each level's map."""
-        return [(int(level.shape[-2]), int(level.shape[-1])) for level in self.cls]
+        return [(level.shape[-2], level.shape[-1]) for level in self.cls]
 
     def flat(self) -> tuple[Tensor, Tensor, Tensor]:
         """All points side by side, in the order of `Points`: logits [B, P, C], ltrb [B, P, 4], ctr [B, P], float32."""

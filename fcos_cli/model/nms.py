@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.ops import batched_nms
 from torchvision.ops import nms as greedy_nms
 
+from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates
 
 
@@ -29,12 +31,17 @@ class BatchDetections(NamedTuple):
 
 
 @torch.library.custom_op("fcos::keep_mask", mutates_args=())
-def _keep_mask(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class_count: int, most: int) -> Tensor:
+def _keep_mask(
+    boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str, class_count: int, most: int
+) -> Tensor:
     keep = torch.zeros_like(scores, dtype=torch.bool)
     # picture by picture: the work grows with the square of what one call compares
     for picture_boxes, picture_scores, picture_classes, kept in zip(boxes, scores, classes, keep, strict=True):
         alive = picture_scores.nonzero()[:, 0]
         if alive.numel() == 0:
+            continue
+        if rule == "batched":
+            kept[alive[batched_nms(picture_boxes[alive], picture_scores[alive], picture_classes[alive], iou)]] = True
             continue
         apart = picture_boxes[alive].double()
         apart = apart + (picture_classes[alive] * (apart.max() + 1))[:, None]
@@ -43,19 +50,29 @@ def _keep_mask(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class
 
 
 @_keep_mask.register_fake
-def _(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, class_count: int, most: int) -> Tensor:
+def _(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str, class_count: int, most: int) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
 
-def keep_mask(candidates: Candidates, *, iou: float, class_count: int = 0, most: int = 0) -> Tensor:
+def keep_mask(
+    candidates: Candidates,
+    *,
+    iou: float,
+    conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
+    class_count: int = 0,
+    most: int = 0,
+) -> Tensor:
     """bool [B, P]: survivors of greedy NMS among candidates of the same picture and class with score > 0.
 
     A box goes when it overlaps a better one of its class by more than `iou`; of equal scores the earlier is better.
     Classes are moved apart in float64, where adding the offset is exact: torchvision's own float32 offset moves edges
-    by up to 1/128 px. Only exported graphs need to be told how many classes there are (class_count), and may leave out
-    survivors of a class beyond its `most` best, which `select` of so many would leave out as well.
+    by up to 1/128 px, and is used where the conventions ask for it (`batched`; an export is always exact). Inclusive
+    boxes overlap as if they were a pixel wider and higher. Only exported graphs need to be told how many classes there
+    are (class_count), and may leave out survivors of a class beyond its `most` best, which `select` of so many would
+    leave out as well.
     """
-    keep: Tensor = _keep_mask(*candidates, iou, class_count, most)
+    boxes = _reach(candidates.boxes, conventions)
+    keep: Tensor = _keep_mask(boxes, *candidates[1:], iou, conventions.nms, class_count, most)
     return keep
 
 
@@ -82,13 +99,31 @@ def _ranked(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return scores.gather(1, order), order
 
 
-def suppress(candidates: Candidates, *, iou: float, max_detections: int) -> BatchDetections:
+def _reach(boxes: Tensor, conventions: Conventions) -> Tensor:
+    """Boxes [B, P, 4] with exclusive ends, whichever kind they are."""
+    return boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0]) if conventions.box_ends == "inclusive" else boxes
+
+
+def suppress(
+    candidates: Candidates,
+    *,
+    iou: float,
+    max_detections: int,
+    conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
+) -> BatchDetections:
     """Candidates → the `max_detections` best survivors of each picture. Equal scores: the earlier candidate first."""
-    return select(candidates, keep_mask(candidates, iou=iou), max_detections=max_detections)
+    keep = keep_mask(candidates, iou=iou, conventions=conventions)
+    return select(candidates, keep, max_detections=max_detections)
 
 
 def suppress_by_sweeps(
-    candidates: Candidates, *, iou: float, max_detections: int, sweeps: int, best: int
+    candidates: Candidates,
+    *,
+    iou: float,
+    max_detections: int,
+    sweeps: int,
+    best: int,
+    conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
 ) -> tuple[BatchDetections, Tensor]:
     """`suppress` in tensor operations only, and `converged` bool [B]: is the answer known to be the exact one?
 
@@ -101,7 +136,7 @@ def suppress_by_sweeps(
     boxes = candidates.boxes.gather(1, order[..., None].expand(-1, -1, 4))
     classes = candidates.classes.gather(1, order)
     alive = (top > 0).float()
-    hits = (_pairwise_iou(boxes) > iou) & (classes[:, :, None] == classes[:, None, :])
+    hits = (_pairwise_iou(_reach(boxes, conventions)) > iou) & (classes[:, :, None] == classes[:, None, :])
     hits = hits.float().triu(1)  # [B, by, of]: only the better one, which stands earlier, suppresses
 
     keep = before = alive

@@ -8,36 +8,72 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fcos_cli.model.conventions import Conventions
+
+
+class Grid(NamedTuple):
+    """One level's map: height × width cells, its points `spacing` = (down, across) pixels of network input apart.
+
+    offset: where in its cell a point lies, in spacings. stride: the level's nominal stride.
+    """
+
+    height: int
+    width: int
+    spacing: tuple[int, int]
+    offset: float
+    stride: int
+
+    def xy(self, *, device: torch.device | None = None) -> Tensor:
+        """The points, float32 [height·width, 2] (x, y) = (cell + offset) · spacing, row by row.
+
+        float32 whatever the network runs in: in bf16 a coordinate above 256 px would be off by a pixel or more.
+        """
+        ys = (torch.arange(self.height, dtype=torch.float32, device=device) + self.offset) * self.spacing[0]
+        xs = (torch.arange(self.width, dtype=torch.float32, device=device) + self.offset) * self.spacing[1]
+        x, y = xs.expand(self.height, self.width), ys[:, None].expand(self.height, self.width)
+        return torch.stack((x, y), dim=-1).reshape(-1, 2)
+
 
 class Points(NamedTuple):
     """All points of all levels, P3 first, row by row within a level.
 
-    xy: float32 [P, 2], pixels of network input. stride: float32 [P], stride of the point's level.
-    level: int64 [P], index of the level.
+    xy: float32 [P, 2], pixels of network input. stride: float32 [P], nominal stride of the point's level.
+    level: int64 [P], index of the level. grids: the same by level, where they form grids.
     """
 
     xy: Tensor
     stride: Tensor
     level: Tensor
+    grids: tuple[Grid, ...] = ()
 
 
-def grid(height: int, width: int, *, stride: int, offset: float, device: torch.device | None = None) -> Tensor:
-    """Points of one level, float32 [height·width, 2] (x, y) = (cell + offset) · stride, row by row.
+def make_grids(
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    *,
+    conventions: Conventions,
+    input_size: tuple[int, int] | None = None,
+) -> tuple[Grid, ...]:
+    """Grids of feature maps of `sizes` (height, width); input_size: of the padded network input.
 
-    float32 whatever the network runs in: in bf16 a coordinate above 256 px would be off by a pixel or more.
+    Raises ValueError where the spacing depends on an input size that is not given.
     """
-    ys = (torch.arange(height, dtype=torch.float32, device=device) + offset) * stride
-    xs = (torch.arange(width, dtype=torch.float32, device=device) + offset) * stride
-    x, y = xs.expand(height, width), ys[:, None].expand(height, width)
-    return torch.stack((x, y), dim=-1).reshape(-1, 2)
+    if conventions.stride_rule == "nominal":
+        spacings = [(stride, stride) for stride in strides]
+    elif input_size is None:
+        raise ValueError("the spacing of these points depends on the size of the input: pass it")
+    else:
+        spacings = [(input_size[0] // height, input_size[1] // width) for height, width in sizes]
+    return tuple(
+        Grid(height, width, spacing, conventions.point_offset, stride)
+        for (height, width), spacing, stride in zip(sizes, spacings, strides, strict=True)
+    )
 
 
-def all_points(
-    sizes: Sequence[tuple[int, int]], strides: Sequence[int], *, offset: float, device: torch.device | None = None
-) -> Points:
-    """Points of every level: `sizes` are (height, width) of the feature maps, `strides` theirs in input pixels."""
-    levels = [grid(h, w, stride=s, offset=offset, device=device) for (h, w), s in zip(sizes, strides, strict=True)]
+def all_points(grids: Sequence[Grid], *, device: torch.device | None = None) -> Points:
+    """Points of every level."""
+    levels = [grid.xy(device=device) for grid in grids]
     counts = torch.tensor([len(points) for points in levels], device=device)
     level = torch.repeat_interleave(torch.arange(len(levels), device=device), counts)
-    stride = torch.tensor(strides, dtype=torch.float32, device=device)[level]
-    return Points(torch.cat(levels), stride, level)
+    stride = torch.tensor([grid.stride for grid in grids], dtype=torch.float32, device=device)[level]
+    return Points(torch.cat(levels), stride, level, tuple(grids))

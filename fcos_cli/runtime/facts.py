@@ -78,7 +78,7 @@ class Facts:
             return cls(
                 classes=classes,
                 resize=ResizeRule.from_json(facts["geometry"]),
-                conventions=Conventions(**facts["conventions"]),
+                conventions=Conventions.from_json(facts["conventions"]),
                 threshold=float(facts["thresholds"]["global"]),
                 class_thresholds=None if per_class is None else tuple(float(v) for v in per_class),
                 score_threshold=float(facts["limits"]["score"]),

@@ -12,10 +12,11 @@ from torchvision.models.detection._utils import BoxLinearCoder
 
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.decode import Candidates, combine, decode
+from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import suppress
-from fcos_cli.model.points import grid
+from fcos_cli.model.points import Grid
+from fcos_cli.model.ranking import combine
 
 NOTHING = -30.0
 """A logit whose probability is far below every threshold."""
@@ -208,7 +209,7 @@ def anchors_of(raw: RawOutputs, offset: float) -> list[Tensor]:
     """Torchvision's anchors: squares of one stride around every point."""
     squares = []
     for (height, width), stride in zip(raw.sizes(), STRIDES, strict=True):
-        xy = grid(height, width, stride=stride, offset=offset)
+        xy = Grid(height, width, (stride, stride), offset, stride).xy()
         squares.append(torch.cat((xy - stride / 2, xy + stride / 2), 1))
     return squares
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
 
+from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.losses import box_terms, class_terms, iou, losses
-from fcos_cli.model.points import Points, all_points
+from fcos_cli.model.points import Points, all_points, make_grids
 from fcos_cli.model.targets import Targets, centerness
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -22,7 +23,7 @@ def raw_outputs(batch: int = 2, classes: int = 3, *, seed: int = 0) -> tuple[Raw
         for channels in (classes, 4, 1)
     ]
     raw = RawOutputs(leaf[0], [level.exp() * 8 for level in leaf[1]], leaf[2])
-    return raw, all_points(sizes, STRIDES, offset=0.5)
+    return raw, all_points(make_grids(sizes, STRIDES, conventions=Conventions()))
 
 
 def background(batch: int, points: Points) -> Targets:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.models.detection import fcos as torchvision_fcos
 
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.points import Points, all_points
+from fcos_cli.model.points import Points, all_points, make_grids
 from fcos_cli.model.targets import Targets, Truth, assign, centerness
 
 RANGES = (64.0, 128.0, 256.0, 512.0)
@@ -19,7 +19,7 @@ STRIDES = (8, 16, 32, 64, 128)
 
 def points_of(side: int, *, offset: float = 0.5) -> Points:
     sizes = [(-(-side // s), -(-side // s)) for s in STRIDES]
-    return all_points(sizes, STRIDES, offset=offset)
+    return all_points(make_grids(sizes, STRIDES, conventions=Conventions(point_offset=offset)))
 
 
 def truth_of(

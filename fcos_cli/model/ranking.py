@@ -1,0 +1,124 @@
+"""Ranking: the score of every class at every point, and the k best of a level.
+
+Two ways find the same places and scores. Exports look at every score, since their shapes must not depend on values.
+Eager PyTorch first leaves out what cannot pass the threshold, which is nearly all.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcos_cli.model.config import ModelConfig
+
+CROWDED = 1 / 16
+"""Share of a level's scores that may pass; above it, looking at all of them costs less than picking."""
+
+
+def combine(logits: Tensor, ctr: Tensor, *, rule: str) -> Tensor:
+    """Final score of *every* class of a point: its probability times the point's centerness (or the root of it).
+
+    Multiplying all classes, not only the best one, lets two objects share a point. Broadcasts; float32.
+    """
+    product = logits.float().sigmoid() * ctr.float().sigmoid()
+    return product.sqrt() if rule == "sqrt" else product
+
+
+def best_places(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """The `config.candidates` = k best (point, class) pairs of one level that pass the threshold, best first.
+
+    cls [B, C, h, w] and ctr [B, 1, h, w], logits. Returns final scores, float32 [B, k], 0 where there are fewer, and
+    places, int64 [B, k]: point · C + class, points row by row. Equal scores: the earlier place first.
+    """
+    if not torch.compiler.is_compiling():
+        picked = pick(cls, ctr, config=config)
+        if picked is not None:
+            return picked
+    return look_at_all(cls, ctr, config=config)
+
+
+def look_at_all(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """`best_places` by ranking every score; its shapes depend on shapes only."""
+    rules, k, last = config.conventions, config.candidates, cls[0].numel() - 1
+    final = _by_place(combine(cls, ctr, rule=rules.score))
+    ranked = final if rules.best_by == "score" else _by_place(cls.float().sigmoid())
+    at_once = rules.threshold_on == rules.best_by  # else who passes must be known before the best are chosen
+    floor = config.score_threshold if at_once else torch.finfo(torch.float32).tiny
+    if not at_once:
+        ranked = ranked * _passes(final if rules.threshold_on == "score" else _by_place(cls.float().sigmoid()), config)
+    # k zeros behind: the k best then always exist, and k stays constant for every input size (export needs that)
+    best, place = _top(F.pad(ranked, (0, k)), k, floor=floor)
+    place = place.clamp(max=last)
+    passed = _passes(best, config) if at_once else best > 0
+    return (best if rules.best_by == "score" else final.gather(1, place)) * passed, place
+
+
+def pick(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor] | None:
+    """`best_places` by ranking only what can pass; None where too much can for that to pay."""
+    rules, (batch, classes, _, width) = config.conventions, cls.shape
+    mask = cls >= _least_logit(ctr, config)
+    if config.score_threshold <= 0 or int(mask.sum()) > CROWDED * mask.numel():
+        return None
+    picture, class_index, y, x = mask.nonzero(as_tuple=True)
+    logits = cls[picture, class_index, y, x]
+    final, probability = combine(logits, ctr[picture, 0, y, x], rule=rules.score), logits.float().sigmoid()
+    passed = _passes(final if rules.threshold_on == "score" else probability, config)
+    place = (y * width + x) * classes + class_index
+    ranked = final if rules.best_by == "score" else probability
+    picture, place, final, ranked = (values[passed] for values in (picture, place, final, ranked))
+
+    order = place.argsort()
+    order = order[ranked[order].argsort(descending=True, stable=True)]
+    order = order[picture[order].argsort(stable=True)]
+    picture, place, final = picture[order], place[order], final[order]
+    first = torch.searchsorted(picture, torch.arange(batch, device=cls.device))
+    rank = torch.arange(len(picture), device=cls.device) - first[picture]
+    kept = rank < config.candidates
+    scores = final.new_zeros(batch, config.candidates)
+    places = place.new_zeros(batch, config.candidates)
+    scores[picture[kept], rank[kept]] = final[kept]
+    places[picture[kept], rank[kept]] = place[kept]
+    return scores, places
+
+
+def _least_logit(ctr: Tensor, config: ModelConfig) -> Tensor:
+    """Below this class logit [B, 1, h, w] a candidate certainly fails; a little low, for rounding."""
+    rules = config.conventions
+    if rules.threshold_on == "class":
+        least = torch.full_like(ctr, config.score_threshold, dtype=torch.float32)
+    else:
+        least = config.score_threshold ** (2 if rules.score == "sqrt" else 1) / ctr.float().sigmoid()
+    return (least * (1 - 1e-5)).clamp(max=1).logit()
+
+
+def _by_place(scores: Tensor) -> Tensor:
+    """[B, C, h, w] → [B, h·w·C], a point's classes side by side."""
+    return scores.permute(0, 2, 3, 1).flatten(1)
+
+
+def _passes(values: Tensor, config: ModelConfig) -> Tensor:
+    if config.conventions.threshold_ends == "closed":
+        return values >= config.score_threshold
+    return values > config.score_threshold
+
+
+def _top(scores: Tensor, k: int, *, floor: float) -> tuple[Tensor, Tensor]:
+    """The k highest of each row [B, N] and their places, best first; of equal scores the earlier place comes first.
+
+    ONNX defines its TopK so. PyTorch leaves open which of two equal values comes first, and which is cut off: where
+    that may happen to scores of at least `floor`, it is decided here.
+    """
+    best, place = scores.topk(k, dim=1)
+    if torch.compiler.is_compiling():
+        return best, place
+    if bool((best[:, -1] >= floor).any()):  # rare: equal scores might be cut at the k-th place
+        last = scores.shape[1] - 1
+        # the bits of a score ≥ 0 sort like the score itself; behind them the place, counted from the end
+        backwards = torch.arange(last, -1, -1, device=scores.device)
+        keys = (scores.view(torch.int32).long() << 32 | backwards).topk(k, dim=1).values
+        place = last - (keys & 0xFFFFFFFF)
+        return scores.gather(1, place), place
+    place, _ = place.sort(dim=1)
+    best, order = scores.gather(1, place).sort(dim=1, descending=True, stable=True)
+    return best, place.gather(1, order)
