@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from fcos_cli.commands.options import BackendFlag, DeviceFlag, Json, Model, PrecisionFlag
+from fcos_cli.commands.options import KINDS, BackendFlag, DeviceFlag, Json, PrecisionFlag
 
 if TYPE_CHECKING:
     from fcos_cli.evaluate.coco import Evaluator
 
+PATHS = f"One or two models, then the data. MODEL: {KINDS} DATA: folder or annotation file: COCO, YOLO or VOC."
+
 
 def evaluate(
-    model: Model,
-    data: Annotated[Path, typer.Argument(help="Folder or annotation file: COCO, YOLO or VOC.")],
+    paths: Annotated[list[str], typer.Argument(metavar="MODEL [MODEL] DATA", help=PATHS)],
     split: Annotated[str | None, typer.Option(help="train, val, test, all; default val, of a file all of it.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page: curves, errors, worst pictures, labels.")
+    ] = None,
     evaluator: Annotated[str, typer.Option(help="hotcoco or pycocotools; both give the same figures.")] = "hotcoco",
     score: Annotated[float | None, typer.Option(help="Lowest score of a detection that counts.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
@@ -26,7 +30,7 @@ def evaluate(
     precision: PrecisionFlag = None,
     as_json: Json = False,
 ) -> None:
-    """COCO's 12 numbers of MODEL on DATA, per class AP, AP50 and best threshold."""
+    """COCO's 12 numbers of MODEL on DATA, per class AP, AP50 and best threshold; of two models the difference."""
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -37,6 +41,21 @@ def evaluate(
 
     if evaluator not in ("hotcoco", "pycocotools"):
         raise UsageError(f"unknown evaluator {evaluator!r}", where="--evaluator", remedy="use hotcoco or pycocotools")
-    detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
-    dataset = read_dataset(data, split=split)
-    show(detector, dataset, evaluator=cast("Evaluator", evaluator), batch=batch, limit=limit, as_json=as_json)
+    *models, data = paths
+    if len(models) not in (1, 2):
+        raise UsageError(
+            f"one or two models and then the data, not {len(paths)} arguments", remedy="fcos eval MODEL [MODEL] DATA"
+        )
+    detectors = [
+        open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
+        for model in models
+    ]
+    show(
+        detectors,
+        read_dataset(Path(data), split=split),
+        evaluator=cast("Evaluator", evaluator),
+        batch=batch,
+        limit=limit,
+        as_json=as_json,
+        report=report,
+    )

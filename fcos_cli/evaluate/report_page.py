@@ -1,0 +1,118 @@
+"""The page around the sections: one HTML file with its style and script inside, that asks nobody for anything.
+
+Its Content-Security-Policy forbids every request, so a report that opens from disk is whole. All text of others
+(names of classes and files) is escaped here or in the function that writes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from string import Template
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its heading (text), an id for links, and its content (HTML). owner: the model it is about."""
+
+    key: str
+    title: str
+    content: str
+    owner: str = ""
+
+
+def page(title: str, head: str, sections: Sequence[Section], *, owners: Sequence[tuple[str, str]] = ()) -> str:
+    """The whole document. head: HTML under the title. owners: (key, name) of the models that sections belong to."""
+    assets = files("fcos_cli") / "assets" / "report"
+    shared = [section for section in sections if not section.owner]
+    body = [_section(section) for section in shared]
+    links = [(section.key, section.title) for section in shared]
+    if len(owners) > 1:
+        body.append(_tabs(owners))
+    for key, name in owners:
+        mine = [section for section in sections if section.owner == key]
+        hidden = " hidden" if key != owners[0][0] else ""
+        inner = "".join(_section(section) for section in mine)
+        body.append(f'<div class="owner" data-owner="{key}" aria-label="{text(name)}"{hidden}>{inner}</div>')
+        if key == owners[0][0]:
+            links += [(section.key, section.title) for section in mine]
+    return Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
+        title=text(title),
+        head=head,
+        links="".join(f'<a href="#{key}">{text(name)}</a>' for key, name in links),
+        body="".join(body),
+        style=(assets / "report.css").read_text(encoding="utf-8"),
+        script=(assets / "report.js").read_text(encoding="utf-8"),
+    )
+
+
+def text(value: object) -> str:
+    """`value` as text of a page, also within attributes."""
+    return escape(str(value), quote=True)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """0.123; a dash for None and for COCO's -1 (nothing could be measured)."""
+    return "–" if value is None or value == -1 or value != value else f"{value:.{digits}f}"
+
+
+def table(
+    caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, css: str = "", values: bool = False
+) -> str:
+    """Cells are HTML; the first of a row is its header. values: columns can be sorted by a click on their headings."""
+
+    def heading(label: str) -> str:
+        return f'<button type="button">{text(label)}</button>' if values and label else text(label)
+
+    head = "".join(f'<th scope="col">{heading(label)}</th>' for label in columns)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
+    )
+    classes = f"{css} sortable" if values else css
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table class="{classes.strip()}">'
+        f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def bar(share: float, css: str = "") -> str:
+    """A bar of 0…1 of its cell; the number stands beside it."""
+    width = 100 * max(0.0, min(1.0, share))
+    return f'<span class="bar {css}" style="--share:{width:.1f}%" aria-hidden="true"></span>'
+
+
+def figure(caption: str, content: str) -> str:
+    """A chart or picture (HTML) over its caption (text)."""
+    return f"<figure>{content}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def pair(*items: str) -> str:
+    """Things beside each other, or below each other where it is narrow."""
+    return f'<div class="pair">{"".join(items)}</div>'
+
+
+def prose(value: str) -> str:
+    """Text with `code` in it, as HTML."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", text(value))
+
+
+def note(value: str) -> str:
+    """A paragraph of prose."""
+    return f"<p>{prose(value)}</p>"
+
+
+def _section(section: Section) -> str:
+    heading = f'<h2 id="{section.key}-title">{text(section.title)}</h2>'
+    return f'<section id="{section.key}" aria-labelledby="{section.key}-title">{heading}{section.content}</section>'
+
+
+def _tabs(owners: Sequence[tuple[str, str]]) -> str:
+    buttons = "".join(
+        f'<label><input type="radio" name="owner" value="{key}"{" checked" if key == owners[0][0] else ""}>'
+        f"<span>{text(name)}</span></label>"
+        for key, name in owners
+    )
+    return f'<fieldset class="tabs" id="details"><legend>In detail</legend>{buttons}</fieldset>'
