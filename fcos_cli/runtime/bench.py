@@ -88,8 +88,6 @@ def _start(job: Job, row: Row, stack: ExitStack) -> Worker:
     row.backend, row.device, row.precision, row.note = ready.backend, ready.device, ready.precision, ready.note
     row.threads, row.cold_start_ms = worker.ready.threads, worker.start_ms
     row.model_bytes = worker.ask("model_bytes")
-    if ready.note:
-        warn(f"{row.label}: {ready.note}")
     worker.ask("warm_up")
     return worker
 

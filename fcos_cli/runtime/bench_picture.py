@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fcos_cli.errors import MissingExtra, UsageError
 from fcos_cli.files import replacing
 from fcos_cli.runtime.bench_rows import Row, front
-from fcos_cli.runtime.bench_show import number
+from fcos_cli.runtime.bench_show import number, short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def draw(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(9, height + 4.2 * (panels - 1)), dpi=150, layout="constrained")
     ratios = [height, 4.2][:panels]
     axes = figure.subplots(panels, 1, squeeze=False, height_ratios=ratios)[:, 0]
-    _bars(axes[0], measured)
+    _bars(axes[0], measured, numbered=with_ap)
     if with_ap:
         _front(axes[1], measured)
     figure.suptitle(_title(facts), fontsize=9, x=0.01, ha="left")
@@ -69,8 +69,12 @@ def _title(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _bars(axes: Axes, rows: Sequence[Row]) -> None:
-    """A bar per row: medians of the stages end to end, per picture, with a whisker to the 95th percentile."""
+def _bars(axes: Axes, rows: Sequence[Row], *, numbered: bool) -> None:
+    """A bar per row: medians of the stages end to end, per picture, with a whisker to the 95th percentile.
+
+    Outliers do not set the scale: a whisker that would leave the picture ends in an arrow.
+    """
+    edge = 1.6 * max((row.ms_per_image or 0.0 for row in rows), default=1.0)
     for place, row in enumerate(rows):
         left = 0.0
         for stage, (_, colour) in STAGES.items():
@@ -78,16 +82,16 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
             axes.barh(place, took, left=left, color=colour, height=0.62)
             left += took
         slow = (row.stage("total") or {})["p95"] / row.batch
-        axes.plot([left, max(slow, left)], [place, place], color="black", linewidth=1)
+        end = max(min(slow, edge), left)
+        axes.plot([left, end], [place, place], color="black", linewidth=1)
+        if slow > edge:
+            axes.plot(end, place, marker=">", color="black", markersize=4)
         text = f"{number(row.ms_per_image)} ms  {number(row.images_per_s)}/s"
-        axes.annotate(
-            text, (max(slow, left), place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    axes.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8)
+        axes.annotate(text, (end, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), _names(rows, numbered=numbered), fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.22)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("ms per picture: median by stage, line to the 95th percentile", fontsize=8)
+    axes.set_xlim(0, 1.3 * edge)
+    axes.set_xlabel("ms per picture: medians of the stages, line to the 95th percentile", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     used = [stage for stage in STAGES if any(row.stage(stage) for row in rows)]
@@ -97,30 +101,32 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _front(axes: Axes, rows: Sequence[Row]) -> None:
-    """AP over milliseconds per picture; the line joins those that no other row beats in both."""
-    known = [(row.ms_per_image, row.ap, row) for row in rows if row.ap is not None and row.ms_per_image is not None]
+    """AP over milliseconds per picture, each row as its number; the line joins those that no other beats in both."""
     best = front(rows)
-    axes.step(
-        [row.ms_per_image or 0 for row in best],
-        [row.ap or 0 for row in best],
-        where="post",
-        color=FRONT,
-        linewidth=1.2,
-        label="no other row is both faster and better",
-    )
-    for took, ap, row in known:
-        axes.plot(took, ap, "o", color=FRONT if row in best else "#777777", markersize=7)
-        axes.annotate(_name(row), (took, ap), xytext=(7, 5), textcoords="offset points", fontsize=7)
+    places = [(row.ms_per_image or 0.0, row.ap or 0.0) for row in best]
+    axes.step(*zip(*places, strict=True), where="post", color=FRONT, linewidth=1.2, label="the front")
+    for which, row in enumerate(rows, 1):
+        if row.ap is None or row.ms_per_image is None:
+            continue
+        place = (row.ms_per_image, row.ap)
+        axes.plot(*place, "o", color=FRONT if row in best else "#555555", markersize=13, zorder=3)
+        axes.annotate(str(which), place, ha="center", va="center", fontsize=8, color="white", weight="bold", zorder=4)
     axes.set_xlabel("ms per picture (median)", fontsize=8)
     axes.set_ylabel("AP", fontsize=8)
-    axes.margins(x=0.3, y=0.25)
+    axes.margins(0.12)
     axes.tick_params(labelsize=8)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    axes.set_title(
+        "AP and speed: no other row is both faster and better than those on the line", fontsize=8, loc="left"
+    )
 
 
-def _name(row: Row) -> str:
-    """Two short lines: the file, and how it ran."""
-    batch = "" if row.batch == 1 else f", batch {row.batch}"
-    return f"{shorten(Path(row.model).name, 34)}\n{row.backend} {row.precision}{batch}"
+def _names(rows: Sequence[Row], *, numbered: bool) -> list[str]:
+    """Two short lines each: the file, and how it ran."""
+    batches = ["" if row.batch == 1 else f", batch {row.batch}" for row in rows]
+    return [
+        (f"({which}) " if numbered else "")
+        + f"{name if len(name) <= 36 else '…' + name[-35:]}\n{row.backend} {row.precision}{batch}"
+        for which, (name, row, batch) in enumerate(zip(short_names(rows), rows, batches, strict=True), 1)
+    ]

@@ -69,10 +69,10 @@ def _note(
 ) -> str | None:
     if asked is None or asked == precision:
         return None if why is None else f"{why}; it ran in {precision}"
-    reasons = [why or (refusal.what if refusal else None)]
+    reason = why or (refusal.what if refusal else None)
     if asked == "fp16" and str(detector.device) == "cpu" and not processor_flags() & FP16_FLAGS:
-        reasons.insert(0, "this processor has no fast fp16")
-    return f"{asked} was asked for: {'; '.join(filter(None, reasons))}; it ran in {precision}"
+        reason = "this processor has no fast fp16"
+    return f"{asked} was asked for{f', but {reason}' if reason else ''}; it ran in {precision}"
 
 
 def _is_x86() -> bool:

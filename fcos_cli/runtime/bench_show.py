@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fcos_cli.console import emit_json, say, table, warn
@@ -20,10 +21,17 @@ def tell_environment(facts: Mapping[str, Any]) -> None:
 
 
 def show(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: bool) -> None:
-    """Two tables, whole batches and single stages, then notes; or one JSON document."""
+    """Two tables, whole batches and single stages, or one JSON document; and what a reader of them must know."""
     if as_json:
         emit_json({"environment": dict(facts), "rows": [row.to_json() for row in rows]})
-        return
+    else:
+        _tables(rows)
+    for row in rows:
+        if row.note and row.measured:
+            say(f"{row.label}: {row.note}")
+
+
+def _tables(rows: Sequence[Row]) -> None:
     measured = [row for row in rows if row.measured]
     if measured:
         _table(measured, _batches(measured), title="ms per batch, from files to boxes")
@@ -32,8 +40,6 @@ def show(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: bool) -> Non
     if len(best) > 1:
         say("the front of AP and speed, fastest first: " + ", ".join(row.label for row in best))
     for row in rows:
-        if row.note and row.measured:
-            say(f"{row.label}: {row.note}")
         if row.skipped is not None:
             say(f"{row.label}: not measured: {row.skipped}")
 
@@ -41,7 +47,7 @@ def show(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: bool) -> Non
 def _table(rows: Sequence[Row], columns: Sequence[Column], *, title: str) -> None:
     """Columns in which nothing stands are left out."""
     shown = [(name, values) for name, values in columns if any(value is not None for value in values)]
-    names: list[Column] = [("model", [row.model for row in rows]), ("runs by", [row.backend for row in rows])]
+    names: list[Column] = [("model", short_names(rows)), ("runs by", [row.backend for row in rows])]
     names += [("precision", [row.precision for row in rows]), ("batch", [str(row.batch) for row in rows])]
     everything: list[Column] = [*names, *shown]
     lines = [tuple(values[place] for _, values in everything) for place in range(len(rows))]
@@ -74,6 +80,12 @@ def _stages(rows: Sequence[Row]) -> list[Column]:
     columns.append(("memory MB", [number(row.peak_memory and row.peak_memory / 1e6) for row in rows]))
     columns.append(("file MB", [number(row.model_bytes and row.model_bytes / 1e6) for row in rows]))
     return columns
+
+
+def short_names(rows: Sequence[Row]) -> list[str]:
+    """The rows' models without their folders, where that leaves them apart."""
+    names = {row.model: Path(row.model).name for row in rows}
+    return [names[row.model] if len(set(names.values())) == len(names) else row.model for row in rows]
 
 
 def number(value: float | None) -> str | None:
