@@ -132,6 +132,7 @@ def test_importing_the_package_loads_nothing_heavy_and_offers_its_public_names()
 def test_the_prediction_path_of_an_exported_model_needs_no_torch() -> None:
     modules = ("data.images", "data.geometry", "data.formats", "data.doctor", "runtime.detector", "runtime.sources")
     modules += ("runtime.predict", "runtime.draw", "runtime.writers", "runtime.deliver", "evaluate.coco", "config")
+    modules += ("runtime.video", "runtime.tiles", "runtime.crops", "runtime.drawn", "runtime.telling")
     modules += ("runtime.batches", "runtime.headers", "runtime.describe", "runtime.onnxruntime", "runtime.openvino")
     code = "\n".join(f"import fcos_cli.{module}" for module in modules)
     assert loaded_after(code, ("torch", "torchvision", "timm")) == []

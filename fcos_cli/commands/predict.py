@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,13 @@ from fcos_cli.commands.options import KINDS, BackendFlag, DeviceFlag, Json, Prec
 
 
 def predict(
-    sources: Annotated[list[str], typer.Argument(help="Pictures, folders, 'glob*' patterns, .txt lists of paths.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Pictures, videos, folders, 'glob*' patterns, .txt lists of paths, camera:0, - for stdin."),
+    ],
     model: Annotated[str, typer.Option(help=KINDS)] = "default",
-    viz: Annotated[bool, typer.Option("--viz", help="Write pictures with boxes into --out.")] = False,
+    viz: Annotated[bool, typer.Option("--viz", help="Write pictures and videos with boxes into --out.")] = False,
+    crops: Annotated[bool, typer.Option("--crops", help="Cut out what is found, into --out/crops/CLASS/.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("predictions"),
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score shown; default: the model's own per class.")
@@ -23,12 +28,19 @@ def predict(
     save: Annotated[
         list[Path] | None, typer.Option(help="Also write to a file: .json, .jsonl, .csv, or .coco.json for COCO.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
+    tile: Annotated[
+        int | None, typer.Option(min=32, help="Look at large pictures also in tiles of this many pixels a side.")
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option(min=0, help="Of neighbouring tiles: a fraction of --tile (0.2), or pixels.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Of each video or camera, at most.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures (with --tile: tiles) at a time.")] = 1,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
 ) -> None:
-    """Find objects in pictures. One bad file does not stop the others (exit code 1 at the end)."""
+    """Find objects in pictures and videos. One bad file does not stop the others (exit code 1 at the end)."""
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -36,18 +48,27 @@ def predict(
     from fcos_cli.runtime.deliver import deliver
     from fcos_cli.runtime.detector import open_detector
     from fcos_cli.runtime.sources import expand
+    from fcos_cli.runtime.tiles import Tiling
+    from fcos_cli.runtime.video import is_camera, until_interrupted
 
     if as_json and jsonl:
         raise UsageError("--json and --jsonl both want stdout", remedy="choose one; --save writes the other")
+    if overlap is not None and tile is None:
+        raise UsageError("--overlap is of tiles, and there are none", remedy="give --tile too, such as --tile 640")
+    tiling = None if tile is None else Tiling(tile, 0.2 if overlap is None else overlap)
     detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
-    failed = deliver(
-        detector,
-        expand(sources),
-        score=score,
-        pictures=out if viz else None,
-        stdout="json" if as_json else "jsonl" if jsonl else None,
-        files=save or [],
-        batch=batch,
-    )
+    live = any(is_camera(source) for source in sources)  # ends by Ctrl-C, and then its video is to be whole
+    with until_interrupted() if live else nullcontext() as stop:
+        failed = deliver(
+            detector,
+            expand(sources, frames=frames, stop=stop),
+            score=score,
+            pictures=out if viz else None,
+            crops=out / "crops" if crops else None,
+            stdout="json" if as_json else "jsonl" if jsonl else None,
+            files=save or [],
+            batch=batch,
+            tiling=tiling,
+        )
     if failed:
         raise typer.Exit(1)

@@ -61,10 +61,17 @@ def _failure(answer: Failure) -> dict[str, str]:
 def _result(answer: Prediction, classes: ClassTable) -> dict[str, Any]:
     return {
         "source": str(answer.source),
+        **_moment(answer),
         "width": answer.width,
         "height": answer.height,
         "detections": answer.detections.to_json(classes),
     }
+
+
+def _moment(answer: Prediction) -> dict[str, Any]:
+    """Of a frame: its number, from 0, and its time in seconds."""
+    moment = answer.moment
+    return {} if moment is None else {"frame": moment.number, "time": round(float(moment.time), 4)}
 
 
 class _Base:
@@ -106,7 +113,10 @@ class _JsonLines(_Base):
 
 
 class _Coco(_Base):
-    """`image_id` is the picture's place in the input, from 1, failures counted; `file_name` its path."""
+    """`image_id` is the picture's place in the input, from 1, failures counted; `file_name` its path.
+
+    A frame is a picture, and has `frame` and `time` besides.
+    """
 
     def begin(self) -> None:
         self.place = 0
@@ -124,6 +134,7 @@ class _Coco(_Base):
                 {
                     "image_id": self.place,
                     "file_name": str(answer.source),
+                    **_moment(answer),
                     "category_id": self.classes.ids[index],
                     "bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)],
                     "score": float(str(score)),  # the shortest decimal of this float32: rounding would make ties
@@ -135,15 +146,20 @@ class _Coco(_Base):
 
 
 class _Csv(_Base):
+    """`frame` and `time` are empty for pictures."""
+
     def begin(self) -> None:
         self.rows = csv.writer(self.stream, lineterminator="\n")
-        self.rows.writerow(["source", "x1", "y1", "x2", "y2", "score", "class", "category_id"])
+        columns = ["source", "x1", "y1", "x2", "y2", "score", "class", "category_id", "frame", "time"]
+        self.rows.writerow(columns)
 
     def write(self, answer: Prediction | Failure) -> None:
         if isinstance(answer, Failure):
             return
+        place = _moment(answer)
         for row in answer.detections.to_json(self.classes):
-            self.rows.writerow([str(answer.source), *row["box"], row["score"], row["class"], row["category_id"]])
+            facts = [row[key] for key in ("score", "class", "category_id")]
+            self.rows.writerow([str(answer.source), *row["box"], *facts, place.get("frame"), place.get("time")])
 
 
 _WRITERS: dict[Format, type[_Base]] = {"json": _Json, "jsonl": _JsonLines, "coco": _Coco, "csv": _Csv}

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.runtime.sources import expand
+from fcos_cli.runtime.frames import Frame
+from fcos_cli.runtime.predict import Failure, predict
+from fcos_cli.runtime.sources import STDIN, expand
+from tests.runtime.clips import write_clip
+from tests.runtime.fakes import CornerDetector
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -60,11 +66,27 @@ def test_repeats_and_order_are_kept(tmp_path):
     assert names(tmp_path, b, a, b) == ["b.jpg", "a.jpg", "b.jpg"]
 
 
-def test_a_missing_source_is_told_before_the_first_picture(tmp_path):
+def test_a_missing_source_is_told_before_the_first_picture_and_does_not_stop_the_others(tmp_path):
     touch(tmp_path, "a.jpg")
+    (missing, picture) = expand([f"{tmp_path}/a.jpg", "nowhere.jpg"])
+    assert isinstance(missing, Failure)
+    assert isinstance(missing.error, DataError)
+    assert (str(missing.source), missing.error.where) == ("nowhere.jpg", "nowhere.jpg")
+    assert picture == tmp_path / "a.jpg"
+
+
+def test_a_missing_source_alone_is_an_error_at_once():
     with pytest.raises(DataError) as caught:
-        expand([f"{tmp_path}/a.jpg", "nowhere.jpg"])
+        expand(["nowhere.jpg"])
     assert caught.value.where == "nowhere.jpg"
+
+
+def test_a_folder_without_pictures_does_not_stop_the_others(tmp_path):
+    touch(tmp_path, "sub/notes.md", "a.jpg")
+    failure, picture = expand([f"{tmp_path}/sub", f"{tmp_path}/a.jpg"])
+    assert isinstance(failure, Failure)
+    assert str(failure.source) == f"{tmp_path}/sub"
+    assert picture == tmp_path / "a.jpg"
 
 
 def test_a_folder_or_list_or_pattern_without_pictures_is_an_error_that_names_it(tmp_path):
@@ -90,3 +112,88 @@ def test_a_long_list_is_read_as_it_is_used(tmp_path):
     (tmp_path / "l.txt").write_text("a.jpg\n" * 100_000 + "\0 never reached", encoding="utf-8")
     paths = expand([f"{tmp_path}/l.txt"])
     assert next(paths) == tmp_path / "a.jpg"
+
+
+# ---------------------------------------------------------------- videos
+
+
+def test_a_video_gives_its_frames_named_listed_or_matched(tmp_path):
+    write_clip(tmp_path / "c.mp4", 3)
+    (tmp_path / "l.txt").write_text("c.mp4\n", encoding="utf-8")
+    for source in ("c.mp4", "l.txt", "*.mp4"):
+        frames = list(expand([f"{tmp_path}/{source}"]))
+        assert [frame.moment.number for frame in frames] == [0, 1, 2]
+        assert {frame.source for frame in frames} == {tmp_path / "c.mp4"}
+    assert len(list(expand([f"{tmp_path}/c.mp4"] * 2, frames=2))) == 4
+
+
+def test_a_folder_gives_pictures_only(tmp_path):
+    write_clip(tmp_path / "c.mp4", 3)
+    touch(tmp_path, "a.jpg")
+    assert list(expand([str(tmp_path)])) == [tmp_path / "a.jpg"]
+
+
+def test_a_bad_video_keeps_its_place_among_the_others(tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"nothing of a video")
+    touch(tmp_path, "a.jpg")
+    failure, picture = expand([f"{tmp_path}/bad.mp4", f"{tmp_path}/a.jpg"])
+    assert isinstance(failure, Failure)
+    assert picture == tmp_path / "a.jpg"
+
+
+def test_a_camera_that_is_not_there_is_a_failure_of_its_own():
+    (failure,) = expand(["camera:63"])
+    assert isinstance(failure, Failure)
+
+
+# ---------------------------------------------------------------- stdin
+
+
+class Stdin:
+    def __init__(self, content: bytes) -> None:
+        self.buffer = io.BufferedReader(io.BytesIO(content))
+
+
+def encoded(format: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 10), (200, 0, 0)).save(stream, format)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
+def test_stdin_takes_the_bytes_of_a_picture(monkeypatch, format):
+    monkeypatch.setattr("sys.stdin", Stdin(encoded(format)))
+    (answer,) = predict(CornerDetector(), expand(["-"]))
+    assert (answer.source, answer.width, answer.height) == (STDIN, 20, 10)
+
+
+def test_stdin_takes_a_list_of_paths(monkeypatch, tmp_path):
+    touch(tmp_path, "Bäume.jpg", "b.jpg")
+    stdin = Stdin(f"# a comment\n{tmp_path}/Bäume.jpg\r\n\n{tmp_path}/b.jpg".encode())
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert names(tmp_path, "-") == ["Bäume.jpg", "b.jpg"]
+    assert not stdin.buffer.closed
+
+
+def test_a_list_whose_512th_byte_is_within_a_letter_is_a_list(monkeypatch):
+    monkeypatch.setattr("sys.stdin", Stdin(("x" * 511 + "ä.jpg\n").encode()))
+    assert list(expand(["-"])) == [Path("x" * 511 + "ä.jpg")]
+
+
+def test_a_broken_picture_through_stdin_is_called_stdin(monkeypatch):
+    monkeypatch.setattr("sys.stdin", Stdin(encoded("JPEG")[:200]))
+    (answer,) = predict(CornerDetector(), expand(["-"]))
+    assert isinstance(answer, Failure)
+    assert (answer.source, answer.error.where) == (STDIN, "stdin")
+
+
+def test_an_empty_stdin_is_an_error(monkeypatch):
+    monkeypatch.setattr("sys.stdin", Stdin(b""))
+    with pytest.raises(DataError, match="nothing came"):
+        list(expand(["-"]))
+
+
+def test_pictures_in_memory_are_asked_about_like_files(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    (answer,) = predict(CornerDetector(), [Frame(Path("x"), (tmp_path / "a.png").read_bytes())])
+    assert (answer.width, answer.height) == (20, 10)

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.frames import Clip, Moment
 from fcos_cli.runtime.predict import Failure, Prediction
 from fcos_cli.runtime.writers import open_writer
 
@@ -100,10 +103,25 @@ def test_coco_scores_keep_every_bit():
     np.testing.assert_array_equal(back, values)
 
 
+def test_a_frame_has_its_number_and_its_time_in_every_format():
+    clip = Clip(Path("clip.mp4"), Fraction(25))
+    frame = replace(TWO, source=clip.source, moment=Moment(clip, 12, Fraction(12, 25)))
+    for text in (written("jsonl", frame), json.dumps(json.loads(written("json", frame))["results"][0])):
+        row = json.loads(text)
+        assert (row["source"], row["frame"], row["time"]) == ("clip.mp4", 12, 0.48)
+    assert {(r["file_name"], r["frame"], r["time"]) for r in json.loads(written("coco", frame))} == {
+        ("clip.mp4", 12, 0.48)
+    }
+    rows = list(csv.DictReader(io.StringIO(written("csv", frame))))
+    assert (rows[0]["source"], rows[0]["frame"], rows[0]["time"]) == ("clip.mp4", "12", "0.48")
+
+
 def test_csv_has_a_row_per_detection():
     rows = list(csv.DictReader(io.StringIO(written("csv", TWO, BAD, NONE))))
     assert len(rows) == 2
-    assert list(rows[0]) == ["source", "x1", "y1", "x2", "y2", "score", "class", "category_id"]
+    columns = ["source", "x1", "y1", "x2", "y2", "score", "class", "category_id", "frame", "time"]
+    assert list(rows[0]) == columns
+    assert (rows[0]["frame"], rows[0]["time"]) == ("", "")
     assert rows[0]["class"] == "dog, small"
     assert [float(rows[0][k]) for k in ("x1", "y1", "x2", "y2", "score")] == [1, 2, 11.5, 22, 0.9]
 

@@ -1,0 +1,68 @@
+"""Small videos, written by PyAV itself: frame n is one colour, so that tests can tell which frame they see."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+SIZE = (48, 32)
+
+
+def shade(number: int) -> int:
+    """The grey of frame `number`."""
+    return 40 + 8 * (number % 20)
+
+
+def write_clip(
+    path: Path,
+    count: int = 10,
+    *,
+    rate: int = 25,
+    times: list[Fraction] | None = None,
+    size: tuple[int, int] = SIZE,
+    turn: int = 0,
+    sound: bool = False,
+    codec: str = "mpeg4",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """`count` grey frames, a bright red square of 8 px in the top left corner; turn: degrees counterclockwise.
+
+    times: in seconds, one per frame, in place of a fixed rate. Every frame can be decoded without the others.
+    """
+    width, height = size
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.gop_size = 1
+        stream.bit_rate = 4_000_000
+        stream.codec_context.time_base = Fraction(1, 1000 if times else rate)
+        if turn:
+            stream.set_display_rotation(turn)
+        beep = container.add_stream("aac", rate=8000, layout="mono") if sound else None
+        for n in range(count):
+            image = np.full((height, width, 3), shade(n), np.uint8)
+            image[:8, :8] = (255, 0, 0)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = round(times[n] / frame.time_base) if times else n
+            container.mux(stream.encode(frame))
+        if beep is not None:
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.float32), format="fltp", layout="mono")
+            tone.sample_rate = 8000
+            container.mux(beep.encode(tone))
+            container.mux(beep.encode(None))
+        container.mux(stream.encode(None))
+    return path
+
+
+def read_clip(path: Path) -> tuple[list[np.ndarray], list[float], dict[str, object]]:
+    """Frames as uint8 [H, W, 3], their times in seconds, and what the file says of itself."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        facts = {"rate": stream.average_rate, "sound": len(container.streams.audio), "codec": stream.codec.name}
+        return [frame.to_ndarray(format="rgb24") for frame in frames], [float(frame.time) for frame in frames], facts

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from fcos_cli.runtime.ahead import ahead
+
+
+def test_items_come_in_order_and_end():
+    assert list(ahead(iter(range(1, 50)), count=3)) == list(range(1, 50))
+    assert list(ahead(iter(()), count=3)) == []
+
+
+def test_no_more_are_made_than_the_count_allows():
+    made = []
+    items = ahead((made.append(n) or n for n in range(1, 100)), count=3)
+    next(items)
+    time.sleep(0.05)
+    assert made == [1, 2, 3, 4]
+    items.close()
+
+
+def test_an_error_comes_in_its_place():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    answers = ahead(items(), count=2)
+    assert next(answers) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(answers)
+
+
+def test_stopping_early_ends_the_thread():
+    before = threading.active_count()
+    items = ahead(iter(range(1, 100)), count=2)
+    next(items)
+    items.close()
+    assert threading.active_count() == before

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcos_cli.errors import DataError, FcosError, MissingExtra
+from fcos_cli.runtime.frames import Clip, Frame
+from fcos_cli.runtime.predict import Failure
+from fcos_cli.runtime.video import is_camera, open_video, read_video, until_interrupted
+from tests.runtime.clips import SIZE, read_clip, shade, write_clip
+
+
+def good(path: Path, **named) -> list[Frame]:
+    items = list(read_video(path, **named))
+    assert all(isinstance(item, Frame) for item in items), items
+    return items
+
+
+def middle(image: np.ndarray) -> float:
+    """The grey away from the red square."""
+    return float(image[-8:, -8:].mean())
+
+
+def test_frames_come_in_order_with_their_number_and_time(tmp_path):
+    frames = good(write_clip(tmp_path / "c.mp4", 13))
+    assert [f.moment.number for f in frames] == list(range(13))
+    assert float(frames[12].moment.time) == pytest.approx(0.48)
+    assert all(f.source == tmp_path / "c.mp4" and f.data.shape == (*SIZE[::-1], 3) for f in frames)
+    assert [middle(f.data) for f in frames] == pytest.approx([shade(n) for n in range(13)], abs=4)
+    clip = frames[0].moment.clip
+    assert (clip.rate, clip.total, clip.sound, clip.live) == (25, 13, False, False)
+
+
+def test_a_variable_frame_rate_keeps_its_times(tmp_path):
+    times = [Fraction(n, 1000) for n in (0, 40, 200, 210, 900)]
+    frames = good(write_clip(tmp_path / "c.mp4", 5, times=times))
+    assert [f.moment.time for f in frames] == times
+
+
+def test_the_rotation_of_phones_is_applied(tmp_path):
+    upright, turned = (good(write_clip(tmp_path / f"{turn}.mp4", 1, turn=turn))[0].data for turn in (0, -90))
+    assert upright.shape == (32, 48, 3)
+    assert turned.shape == (48, 32, 3)
+    # a quarter turn clockwise brings the red square from the top left to the top right
+    assert turned[3, -4, 0] - turned[3, -4, 1].astype(int) > 100
+    assert abs(int(turned[3, 3, 0]) - int(turned[3, 3, 1])) < 40
+
+
+def test_no_more_frames_are_read_than_asked_for(tmp_path):
+    frames = good(write_clip(tmp_path / "c.mp4", 10), frames=3)
+    assert len(frames) == frames[0].moment.clip.total == 3
+
+
+def test_a_set_event_ends_the_reading(tmp_path):
+    stop = threading.Event()
+    frames = read_video(write_clip(tmp_path / "c.mp4", 100), stop=stop)
+    next(frames)
+    stop.set()
+    assert len(list(frames)) < 10
+
+
+def test_decoding_runs_a_few_frames_ahead_and_no_further(tmp_path):
+    frames = read_video(write_clip(tmp_path / "c.mp4", 60))
+    before = threading.active_count()
+    next(frames)
+    frames.close()
+    assert threading.active_count() <= before
+
+
+def packets(path: Path) -> list[tuple[int, int]]:
+    import av
+
+    with av.open(str(path)) as container:
+        return [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+
+
+def test_a_broken_frame_in_the_middle_is_told_and_the_rest_goes_on(tmp_path):
+    path = write_clip(tmp_path / "c.avi", 10, codec="mjpeg")
+    data = bytearray(path.read_bytes())
+    for begin, size in packets(path)[4:6]:
+        data[begin : begin + size] = b"\0" * size
+    path.write_bytes(data)
+    items = list(read_video(path))
+    (failure,) = [item for item in items if isinstance(item, Failure)]
+    assert items.index(failure) == 4
+    assert failure.error.what == "2 broken frames left out"
+    assert "after 0.12 s" in failure.error.where
+    shades = [middle(item.data) for item in items if isinstance(item, Frame)]
+    assert shades == pytest.approx([shade(n) for n in (0, 1, 2, 3, 6, 7, 8, 9)], abs=4)
+    assert float(items[-1].moment.time) == pytest.approx(0.36)
+
+
+def test_a_video_that_is_cut_off_gives_what_is_there_and_says_so(tmp_path):
+    path = write_clip(tmp_path / "c.mp4", 50, options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: packets(path)[20][0]])
+    items = list(read_video(path))
+    assert sum(isinstance(item, Frame) for item in items) == 20
+    assert isinstance(items[-1], Failure)
+    assert any("should last 2.00 s" in str(item.error) for item in items if isinstance(item, Failure))
+
+
+def test_a_video_without_its_index_cannot_be_opened(tmp_path):
+    path = write_clip(tmp_path / "c.mp4", 10)
+    path.write_bytes(path.read_bytes()[:-300])
+    (failure,) = read_video(path)
+    assert isinstance(failure.error, DataError)
+    assert failure.error.where == str(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", b"\0" * 5000])
+def test_what_is_no_video_is_a_data_error(tmp_path, content):
+    (tmp_path / "c.mp4").write_bytes(content)
+    (failure,) = read_video(tmp_path / "c.mp4")
+    assert isinstance(failure.error, DataError)
+
+
+def test_a_file_of_sound_alone_is_a_data_error(tmp_path):
+    import wave
+
+    with wave.open(str(tmp_path / "c.mp4"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(b"\0\0" * 800)
+    (failure,) = read_video(tmp_path / "c.mp4")
+    assert failure.error.what == "the file has no video stream"
+
+
+def test_a_missing_camera_is_a_data_error():
+    (failure,) = read_video(Path("camera:63"))
+    assert isinstance(failure.error, DataError)
+    assert "camera" in failure.error.what
+
+
+def test_a_camera_has_no_end_and_is_asked_for_by_number(tmp_path, monkeypatch):
+    import av
+
+    asked = []
+    open_file, path = av.open, write_clip(tmp_path / "c.mp4", 5)
+    monkeypatch.setattr(av, "open", lambda name, format=None: (asked.append((name, format)), open_file(str(path)))[1])
+    frames = good(Path("camera:2"))
+    assert asked == [("/dev/video2", "v4l2")]
+    assert (frames[0].moment.clip.live, frames[0].moment.clip.total) == (True, None)
+    assert str(frames[0].source) == "camera:2"
+
+
+def test_cameras_are_told_from_files():
+    assert is_camera("camera:0")
+    assert is_camera("/dev/video1")
+    assert not is_camera("camera.mp4")
+
+
+def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "c.mp4", 1)
+    monkeypatch.setitem(sys.modules, "av", None)
+    (failure,) = read_video(path)
+    assert isinstance(failure.error, MissingExtra)
+    assert "fcos-cli[video]" in failure.error.remedy
+    with pytest.raises(MissingExtra), open_video(tmp_path / "o.mp4", Clip(path, Fraction(25))):
+        pass
+
+
+def test_the_first_interrupt_sets_the_event_and_the_second_interrupts():
+    before = signal.getsignal(signal.SIGINT)
+    with until_interrupted() as stop:
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(5)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# ---------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("size", [(48, 32), (47, 33), (2, 2), (640, 360)])
+def test_a_video_has_the_size_rate_times_and_colours_that_were_given(tmp_path, size):
+    colours = [(200, 30, 40), (20, 180, 60), (30, 40, 220)]
+    with open_video(tmp_path / "new" / "o.mp4", Clip(Path("c"), Fraction(30000, 1001))) as video:
+        for n, colour in enumerate(colours):
+            video.write(np.full((*size[::-1], 3), colour, np.uint8), Fraction(1001 * n, 30000))
+    images, times, facts = read_clip(tmp_path / "new" / "o.mp4")
+    assert [image.shape for image in images] == [(*size[::-1], 3)] * 3
+    assert times == pytest.approx([0, 0.0333667, 0.0667333], abs=1e-5)
+    assert float(facts["rate"]) == pytest.approx(29.97, rel=1e-3)
+    for image, colour in zip(images, colours, strict=True):
+        np.testing.assert_allclose(image.mean((0, 1)), colour, atol=6)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["o.mp4"]
+
+
+def test_times_that_stand_still_are_moved_on(tmp_path):
+    with open_video(tmp_path / "o.mp4", Clip(Path("c"), Fraction(25))) as video:
+        for time in (0, 0, 0, 1):
+            video.write(np.zeros((32, 32, 3), np.uint8), Fraction(time))
+    _, times, _ = read_clip(tmp_path / "o.mp4")
+    assert len(times) == len(set(times)) == 4
+    assert times[3] == pytest.approx(1)
+
+
+def test_a_camera_that_changes_its_size_does_not_end_the_video(tmp_path):
+    with open_video(tmp_path / "o.mp4", Clip(Path("c"), Fraction(25))) as video:
+        video.write(np.zeros((32, 48, 3), np.uint8), Fraction(0))
+        video.write(np.zeros((64, 64, 3), np.uint8), Fraction(1, 25))
+    images, _, _ = read_clip(tmp_path / "o.mp4")
+    assert [image.shape for image in images] == [(32, 48, 3)] * 2
+
+
+def test_a_video_that_fails_halfway_leaves_what_was_there(tmp_path):
+    (tmp_path / "o.mp4").write_bytes(b"before")
+
+    def fail() -> None:
+        with open_video(tmp_path / "o.mp4", Clip(Path("c"), Fraction(25))) as video:
+            video.write(np.zeros((32, 32, 3), np.uint8), Fraction(0))
+            raise FcosError("stop")
+
+    with pytest.raises(FcosError, match="stop"):
+        fail()
+    assert (tmp_path / "o.mp4").read_bytes() == b"before"
+    assert len(list(tmp_path.iterdir())) == 1
