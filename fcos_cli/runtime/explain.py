@@ -1,7 +1,7 @@
 """FCOS made visible: what every point of every level says of one picture, and which points stand behind a detection.
 
 Notable choices:
-- Nothing is decided here. Scores, candidates and survivors come from `model.decode` and `model.nms`; which point a
+- Nothing is decided here. Candidates come from `decode` and detections from `FCOS.post_process`; which point a
   candidate belongs to is asked of `decode` itself, by giving it distances of 0: every box is then its own point.
 - A candidate votes for the detection that suppressed it: the best one of its class that it overlaps by more than the
   model's `nms_iou`. A detection is its own first voter.
@@ -10,7 +10,7 @@ Notable choices:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,29 +20,28 @@ from torchvision.ops import box_iou
 
 from fcos_cli.data.geometry import Geometry
 from fcos_cli.model.config import STRIDES, ModelConfig
-from fcos_cli.model.decode import Candidates, combine, decode
+from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
-from fcos_cli.model.nms import keep_mask
+from fcos_cli.model.points import Grid, make_grids
+from fcos_cli.model.ranking import combine
 from fcos_cli.runtime.facts import Facts
 
 Floats = npt.NDArray[np.float32]
-
-_FAR = 1 << 20  # px, a canvas on which no point is clipped
 
 
 @dataclass(frozen=True)
 class LevelMaps:
     """What one level says, one value per point, all 0…1 but the distances; index [row, column].
 
-    name: `P3` … `P7`. stride: px of network input per cell. classes: float32 [C, h, w], probability of each class.
+    name: `P3` … `P7`. grid: where its points lie. classes: float32 [C, h, w], probability of each class.
     centerness: float32 [h, w]. scores: float32 [C, h, w], the final score of each class. ltrb: float32 [4, h, w], px of
     network input. features: float32 [h, w], root mean square over the channels of the pyramid's feature map, as a share
     of its largest; None where only raw outputs were at hand.
     """
 
     name: str
-    stride: int
+    grid: Grid
     classes: Floats
     centerness: Floats
     scores: Floats
@@ -115,86 +114,113 @@ def explain(model: FCOS, facts: Facts, image: npt.NDArray[np.uint8]) -> Explanat
     finally:
         hook.remove()
     height, width = pixels.shape[-2:]
-    found, votes = find(raw, height=height, width=width, config=model.config)
-    levels = level_maps(raw, rule=model.config.conventions.score, features=features)
+    sizes = torch.tensor([geometries[0].resized[::-1]], device=device)
+    found, votes = find(model, raw, height=height, width=width, sizes=sizes)
+    levels = level_maps(raw, height=height, width=width, config=model.config, features=features)
     return Explanation(image, geometries[0], facts, levels, found, votes)
 
 
-def level_maps(raw: RawOutputs, *, rule: str, features: list[Tensor] | None = None) -> list[LevelMaps]:
-    """What the raw outputs of one picture (batch of 1) say, level by level. rule: `Conventions.score`."""
+def level_maps(
+    raw: RawOutputs, *, height: int, width: int, config: ModelConfig, features: list[Tensor] | None = None
+) -> list[LevelMaps]:
+    """What the raw outputs of one picture (batch of 1, height × width input pixels) say, level by level."""
     activity: list[Floats | None] = [None] * len(raw.cls)
     if features is not None:
         activity = [_activity(level[0]) for level in features]
-    levels = zip(STRIDES, raw.cls, raw.ltrb, raw.ctr, activity, strict=True)
+    levels = zip(_grids(raw, height, width, config), raw.cls, raw.ltrb, raw.ctr, activity, strict=True)
     return [
         LevelMaps(
             name=f"P{number}",
-            stride=stride,
+            grid=grid,
             classes=_array(cls[0].float().sigmoid()),
             centerness=_array(ctr[0, 0].float().sigmoid()),
-            scores=_array(combine(cls, ctr, rule=rule)[0]),
+            scores=_array(combine(cls, ctr, rule=config.conventions.score)[0]),
             ltrb=_array(ltrb[0]),
             features=active,
         )
-        for number, (stride, cls, ltrb, ctr, active) in enumerate(levels, start=3)
+        for number, (grid, cls, ltrb, ctr, active) in enumerate(levels, start=3)
     ]
 
 
-def find(raw: RawOutputs, *, height: int, width: int, config: ModelConfig) -> tuple[Found, Votes]:
-    """The detections of one picture (batch of 1) of height × width input pixels, and the candidates that voted."""
-    candidates = decode(raw, height=height, width=width, config=config)
-    keep = keep_mask(candidates, iou=config.nms_iou)
-    order = torch.where(keep, candidates.scores, 0.0)[0].argsort(descending=True, stable=True)
-    order = order[: min(int(keep.sum()), config.max_detections)]
+def find(model: FCOS, raw: RawOutputs, *, height: int, width: int, sizes: Tensor | None = None) -> tuple[Found, Votes]:
+    """The detections in one picture (batch of 1) of height × width input pixels, and the candidates that voted.
 
-    detection, iou = _attribute(candidates, order, limit=config.nms_iou)
+    sizes: int64 [1, 2], (height, width) of the picture inside the input, as `decode` takes it.
+    """
+    config = model.config
+    candidates = decode(raw, height=height, width=width, config=config, sizes=sizes)
+    answer = model.post_process(raw, height=height, width=width, sizes=sizes)
+    count = int(answer.counts[0])
+    detections = Candidates(answer.boxes[0, :count], answer.scores[0, :count], answer.classes[0, :count])
+    origin = _origins(candidates, detections)
+
+    detection, iou = _attribute(candidates, origin, config)
     voters = (detection >= 0).nonzero()[:, 0]
     # stable sorts, the lesser key first: by detection, then by score; a detection scores highest among its own
     voters = voters[candidates.scores[0, voters].argsort(descending=True, stable=True)]
     voters = voters[detection[voters].argsort(stable=True)]
 
-    level = torch.arange(candidates.scores.shape[1], device=order.device) // config.candidates
-    boxes, scores, classes = (part[0] for part in candidates)
-    found = Found(_array(boxes[order]), _array(scores[order]), classes[order].cpu().numpy(), level[order].cpu().numpy())
-    xy = points_of(raw, config=config)[voters]
-    row = _rows(raw, xy, level[voters], offset=config.conventions.point_offset)
+    level = torch.arange(candidates.scores.shape[1], device=origin.device) // config.candidates
+    xy = points_of(raw, height=height, width=width, config=config)[voters]
+    row = _rows(_grids(raw, height, width, config), xy, level[voters])
     cls, ltrb, ctr = (part[0] for part in raw.flat())
+    boxes, scores, classes = detections
+    found = Found(_array(boxes), _array(scores), _indices(classes), _indices(level[origin]))
     votes = Votes(
-        detection=detection[voters].cpu().numpy(),
-        level=level[voters].cpu().numpy(),
+        detection=_indices(detection[voters]),
+        level=_indices(level[voters]),
         xy=_array(xy),
         ltrb=_array(ltrb[row]),
-        probability=_array(cls[row, classes[voters]].sigmoid()),
+        probability=_array(cls[row, candidates.classes[0, voters]].sigmoid()),
         centerness=_array(ctr[row].sigmoid()),
-        score=_array(scores[voters]),
+        score=_array(candidates.scores[0, voters]),
         iou=_array(iou[voters]),
     )
     return found, votes
 
 
-def points_of(raw: RawOutputs, *, config: ModelConfig) -> Tensor:
+def points_of(raw: RawOutputs, *, height: int, width: int, config: ModelConfig) -> Tensor:
     """The point of every candidate of the first picture, in `decode`'s places: float32 [P, 2]."""
-    still = [torch.zeros_like(level) for level in raw.ltrb]
-    return decode(RawOutputs(raw.cls, still, raw.ctr), height=_FAR, width=_FAR, config=config).boxes[0, :, :2]
+    still = RawOutputs(raw.cls, [torch.zeros_like(level) for level in raw.ltrb], raw.ctr)
+    # a point may lie beyond the input's edge, and its box of no area is wanted here
+    unclipped = replace(config.conventions, clip="after", empty_boxes="keep")
+    config = config.model_copy(update={"conventions": unclipped})
+    return decode(still, height=height, width=width, config=config).boxes[0, :, :2]
 
 
-def _rows(raw: RawOutputs, xy: Tensor, level: Tensor, *, offset: float) -> Tensor:
+def _grids(raw: RawOutputs, height: int, width: int, config: ModelConfig) -> tuple[Grid, ...]:
+    return make_grids(raw.sizes(), STRIDES, conventions=config.conventions, input_size=(height, width))
+
+
+def _rows(grids: tuple[Grid, ...], xy: Tensor, level: Tensor) -> Tensor:
     """Place of each point [N, 2] of its level [N] in `raw.flat()`: int64 [N]."""
-    sizes = torch.tensor(raw.sizes(), device=xy.device)
-    starts = sizes.prod(1).cumsum(0) - sizes.prod(1)
-    cell = (xy / torch.tensor(STRIDES, device=xy.device)[level, None] - offset).round().long()
-    return starts[level] + cell[:, 1] * sizes[level, 1] + cell[:, 0]
+    widths = torch.tensor([grid.width for grid in grids], device=xy.device)
+    counts = torch.tensor([grid.height * grid.width for grid in grids], device=xy.device)
+    spacing = torch.tensor([grid.spacing[::-1] for grid in grids], device=xy.device)
+    cell = (xy / spacing[level] - grids[0].offset).round().long()
+    return (counts.cumsum(0) - counts)[level] + cell[:, 1] * widths[level] + cell[:, 0]
 
 
-def _attribute(candidates: Candidates, order: Tensor, *, limit: float) -> tuple[Tensor, Tensor]:
+def _origins(candidates: Candidates, detections: Candidates) -> Tensor:
+    """The candidate that became each detection [D]: same class, same score, and of those the nearest box."""
+    boxes, scores, classes = (part[0] for part in candidates)
+    same = (classes == detections.classes[:, None]) & (scores == detections.scores[:, None])  # [D, P]
+    apart = torch.cdist(detections.boxes, boxes, p=1).masked_fill(~same, float("inf"))
+    return apart.argmin(1)
+
+
+def _attribute(candidates: Candidates, order: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """For each candidate [P] the row of `order` it voted for, or -1, and its IoU with that detection."""
     boxes, scores, classes = (part[0] for part in candidates)
     none = torch.full_like(classes, -1)
     if not len(order):
         return none, torch.zeros_like(scores)
-    iou = box_iou(boxes.double(), boxes[order].double())  # [P, D]
+    reach = boxes.double()
+    if config.conventions.box_ends == "inclusive":
+        reach = reach + reach.new_tensor([0.0, 0.0, 1.0, 1.0])
+    iou = box_iou(reach, reach[order])  # [P, D]
     same = (classes[:, None] == classes[order]) & (scores > 0)[:, None]
-    votes = same & (iou > limit) & (scores[:, None] <= scores[order])
+    votes = same & (iou > config.nms_iou) & (scores[:, None] <= scores[order])
     votes[order] = torch.eye(len(order), dtype=torch.bool, device=order.device)
     iou[order, torch.arange(len(order), device=order.device)] = 1.0  # also that of a box without area
     first = votes.int().argmax(1)
@@ -205,6 +231,10 @@ def _attribute(candidates: Candidates, order: Tensor, *, limit: float) -> tuple[
 def _activity(feature: Tensor) -> Floats:
     strength = feature.float().square().mean(0).sqrt()
     return _array(strength / strength.max().clamp(min=1e-12))
+
+
+def _indices(tensor: Tensor) -> npt.NDArray[np.int64]:
+    return tensor.long().cpu().numpy()
 
 
 def _array(tensor: Tensor) -> Floats:

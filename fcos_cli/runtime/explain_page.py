@@ -1,0 +1,135 @@
+"""The HTML page of an explanation: one file that needs nothing else, neither a server nor a network.
+
+Its parts lie in `assets/explain`; this module fills in the facts. Maps travel as small PNGs with one pixel per point.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fcos_cli.model.config import STRIDES
+from fcos_cli.model.points import Grid
+from fcos_cli.runtime.draw import colour, ink
+from fcos_cli.runtime.explain import Explanation
+from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, data_uri, mosaic, resized
+
+_PARTS = Path(__file__).resolve().parent.parent / "assets" / "explain"
+_LONGEST = 1280  # px of the picture in the page
+
+
+def found_page(explained: Explanation, *, title: str, model: str, score: float | None = None) -> str:
+    """The page of a prediction. score: where the threshold slider begins; None = the model's own per class."""
+    facts = explained.facts
+    width, height = explained.geometry.resized
+    own = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
+    document = {
+        **common(explained.image, explained.geometry.resized),
+        "subtitle": f"{model} sees {width} × {height} px, finds {len(explained.detections)} boxes with scores from "
+        f"{facts.score_threshold:g}, and lets the best stay where two of a class overlap by IoU > {facts.nms_iou:g}.",
+        "threshold": score,
+        "lowest": facts.score_threshold,
+        "rule": facts.conventions.score,
+        "iou": facts.nms_iou,
+        "classes": [
+            {**paint(index), "name": name, "threshold": own[index]} for index, name in enumerate(facts.classes.names)
+        ],
+        "levels": [
+            level_facts(
+                number,
+                level.grid,
+                {"class": level.classes, "centerness": level.centerness[None], "score": level.scores},
+            )
+            for number, level in enumerate(explained.levels)
+        ],
+        "detections": _detections(explained),
+    }
+    return assemble("found", title=title, alt=f"the picture {title}", document=document)
+
+
+def common(image: Bytes, size: tuple[int, int]) -> dict[str, Any]:
+    """What both kinds of page know: the picture, its size, its `size` in the network input, the colours of values."""
+    picture = resized(image, longest=_LONGEST) if max(image.shape) > _LONGEST else image
+    return {
+        "picture": data_uri(picture, "JPEG"),
+        "source": [image.shape[1], image.shape[0]],
+        "size": list(size),
+        "ramp": RAMP,
+    }
+
+
+def level_facts(number: int, grid: Grid, maps: dict[str, Floats]) -> dict[str, Any]:
+    """A level for the page; maps: by name, values 0…1 [N, h, w]."""
+    return {
+        "name": f"P{number + 3}",
+        "stride": STRIDES[number],
+        "spacing": list(grid.spacing[::-1]),
+        "offset": grid.offset,
+        "w": grid.width,
+        "h": grid.height,
+        "maps": {name: mosaic(values) for name, values in maps.items()},
+    }
+
+
+def paint(index: int) -> dict[str, str]:
+    """The colour of a class or box and that of letters on it, for CSS."""
+    fill = colour(index)
+    return {"colour": "#{:02x}{:02x}{:02x}".format(*fill), "ink": "#{:02x}{:02x}{:02x}".format(*ink(fill))}
+
+
+def rounded(values: Floats, digits: int) -> Any:
+    """As lists of numbers of so many digits behind the point."""
+    return np.round(values.astype(np.float64), digits).tolist()
+
+
+def assemble(kind: Literal["found", "truth"], *, title: str, alt: str, document: dict[str, Any]) -> str:
+    """The page with its style, script and facts in place."""
+    # a file's name may hold lone surrogates, which UTF-8 cannot; `<` must not end the script element early
+    facts = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
+    parts = {
+        "title": html.escape(_printable(title)),
+        "alt": html.escape(_printable(alt)),
+        "style": _part("page.css"),
+        "script": _part("stage.js") + _part(f"{kind}.js"),
+        "data": facts,
+    }
+    page = _part("page.html")
+    pieces = page.split("{{")
+    return pieces[0] + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces[1:]))
+
+
+def _detections(explained: Explanation) -> list[dict[str, Any]]:
+    found, rows = explained.detections, []
+    for number in range(len(found)):
+        votes = explained.votes.of(number)
+        columns = {
+            "level": votes.level.tolist(),
+            "xy": rounded(votes.xy, 1),
+            "ltrb": rounded(votes.ltrb, 1),
+            "probability": rounded(votes.probability, 3),
+            "centerness": rounded(votes.centerness, 3),
+            "score": rounded(votes.score, 3),
+            "iou": rounded(votes.iou, 2),
+        }
+        rows.append(
+            {
+                "box": rounded(found.boxes[number], 1),
+                "score": float(found.scores[number]),
+                "class": int(found.classes[number]),
+                "level": int(found.levels[number]),
+                "votes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+            }
+        )
+    return rows
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _part(name: str) -> str:
+    return (_PARTS / name).read_text(encoding="utf-8")
