@@ -59,6 +59,10 @@ class Worker:
             raise
         return worker
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, name: str, *arguments: Any) -> Any:
         """The answer to a request of `bench_worker.main`. Raises Skipped where there is none."""
         return self._exchange((name, *arguments))
@@ -100,6 +104,6 @@ class RemoteDetector:
         self.facts: Facts = ready.facts
         self.backend, self.precision, self.device = ready.backend, ready.precision, ready.device
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
-        found: RawDetections = self._worker.ask("detect", images)
+    def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
+        found: RawDetections = self._worker.ask("detect", (images, sizes))
         return found

@@ -1,0 +1,50 @@
+"""What can never work is told before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.runtime.bench_settings import MOST_PICTURES, PHOTOS, Settings, check, parse_batches, pictures
+
+PHOTO = str(PHOTOS / "cat.jpg")
+
+
+def test_batch_sizes_are_a_list() -> None:
+    assert parse_batches("1") == (1,)
+    assert parse_batches("4, 1,4") == (4, 1)
+    for wrong in ("", "0", "1,", "two", "-1"):
+        with pytest.raises(UsageError, match="batch sizes"):
+            parse_batches(wrong)
+
+
+def test_without_pictures_the_shipped_photos_are_used() -> None:
+    assert [Path(picture).name for picture in pictures([])] == ["astronaut.jpg", "cat.jpg"]
+
+
+def test_of_many_pictures_the_first_few_are_used_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(pictures([PHOTO] * (MOST_PICTURES + 3))) == MOST_PICTURES
+    assert str(MOST_PICTURES) in capsys.readouterr().err
+
+
+def test_the_jobs_are_all_combinations() -> None:
+    jobs = Settings(("a", "b"), ("p",), backends=("onnxruntime", "openvino"), batches=(1, 4), size=(32, 48)).jobs()
+    assert len(jobs) == 8
+    assert {job.size for job in jobs} == {(32, 48)}
+    assert len(set(jobs)) == 8
+
+
+@pytest.mark.parametrize(
+    "changes", [{"backends": ("tensorflow",)}, {"threads": 0}, {"rounds": 0}, {"batches": (0,)}], ids=str
+)
+def test_wrong_settings_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        check(Settings(("m",), (PHOTO,), **changes))  # type: ignore[arg-type]
+
+
+def test_a_picture_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    check(Settings(("m",), (PHOTO,)))
+    with pytest.raises(DataError):
+        check(Settings(("m",), (PHOTO, str(tmp_path / "none.jpg"))))
+    with pytest.raises(DataError):
+        check(Settings(("m",), ()))
