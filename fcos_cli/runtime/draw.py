@@ -4,8 +4,9 @@ Notable choices:
 - Line width and letters grow with the picture, so that it reads alike on any screen; lines grow thin on small boxes,
   and lie outside the box, so that small things are not painted over.
 - Each box has a thin halo, black or white, whichever stands out from its colour: it shows on any background.
-- Colours belong to the class index and never change: Okabe and Ito's palette, which colour-blind people can tell
-  apart, then hues a golden ratio apart.
+- Colours belong to the class index and never change: the seven of Okabe and Ito (Color Universal Design, 2008) and six
+  of Tol's muted scheme (SRON/EPS/TN/09-002) that differ from them to colour-blind people too; then hues a golden ratio
+  apart, which not everybody can tell apart. The name is always written beside.
 - The best detection chooses the place of its tag first and is painted last.
 """
 
@@ -31,6 +32,7 @@ Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+TOL_MUTED = ("332288", "117733", "88CCEE", "882255", "999933", "DDCC77")  # without three too near to others
 OKABE_ITO = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")  # without black
 
 
@@ -40,16 +42,21 @@ def draw(
     classes: ClassTable,
     *,
     max_side: int | None = None,
+    min_side: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """A copy of `image`, uint8 [H, W, 3] RGB, with the detections drawn on it.
 
-    The answer has the same size, or is reduced so that its longer side is `max_side`. A tag is shortened where it is
-    wider than the picture, and left out where not even three letters fit.
+    The answer has the same size, or is reduced so that its longer side is `max_side`, or enlarged by the least whole
+    factor that makes its longer side `min_side`, so that tags do not cover all of a tiny picture. A tag is shortened
+    where it is wider than the picture, and left out where not even three letters fit.
     """
     canvas = Image.fromarray(image)
     scale = min(1.0, max_side / max(canvas.size)) if max_side else 1.0
     if scale < 1:
         canvas = canvas.resize((max(1, round(canvas.width * scale)), max(1, round(canvas.height * scale))))
+    elif min_side:
+        scale = math.ceil(min_side / max(canvas.size))
+        canvas = canvas.resize((canvas.width * scale, canvas.height * scale), Image.Resampling.NEAREST)
     extent = math.sqrt(canvas.width * canvas.height)
     line = math.ceil(extent / 280)
     letters = max(10, min(12, min(canvas.size) // 10), round(extent / 42))
@@ -92,10 +99,11 @@ def write_picture(path: Path, image: npt.NDArray[np.uint8]) -> None:
 
 def colour(index: int) -> Colour:
     """The fixed colour of a class index, RGB 0…255."""
-    if index < len(OKABE_ITO):
-        red, green, blue = bytes.fromhex(OKABE_ITO[index])
+    named = OKABE_ITO + TOL_MUTED
+    if index < len(named):
+        red, green, blue = bytes.fromhex(named[index])
         return red, green, blue
-    step = index - len(OKABE_ITO)
+    step = index - len(named)
     rgb = colorsys.hsv_to_rgb(step * 0.618034 % 1, (0.85, 0.5)[step % 2], (1.0, 0.75, 0.9)[step % 3])
     return round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])
 

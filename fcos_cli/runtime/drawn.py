@@ -14,6 +14,9 @@ from fcos_cli.runtime.frames import Clip
 from fcos_cli.runtime.predict import Prediction
 from fcos_cli.runtime.video import VideoWriter, open_video
 
+_LEAST = 320
+"""Pixels of the longer side that a drawn picture has at least; frames keep their size."""
+
 
 class Drawn:
     """Writes answers that have their images. A video is whole when the next clip begins or the context ends.
@@ -52,7 +55,7 @@ class Drawn:
         if self.pictures is None:
             return None
         path = self.pictures / f"{stem}{'.png' if answer.source.suffix.lower() == '.png' else '.jpg'}"
-        write_picture(path, draw(answer.image, answer.detections, self.classes))
+        write_picture(path, draw(answer.image, answer.detections, self.classes, min_side=_LEAST))
         return path
 
     def _frame(self, answer: Prediction, clip: Clip) -> Path | None:

@@ -84,6 +84,14 @@ def test_a_longest_side_reduces_picture_and_boxes_together():
     assert draw(grey(40, 20), found(), CLASSES, max_side=100).shape == (40, 20, 3)
 
 
+def test_a_least_side_enlarges_tiny_pictures_by_a_whole_factor():
+    answer = draw(grey(30, 40), found((10, 5, 30, 25, 0.9, 0)), CLASSES, min_side=320)
+    assert answer.shape == (240, 320, 3)
+    assert tuple(answer[120, 79]) == colour(0)  # 10 * 8 - 1
+    assert draw(grey(30, 300), found(), CLASSES, min_side=320).shape == (60, 600, 3)
+    assert draw(grey(30, 320), found(), CLASSES, min_side=320).shape == (30, 320, 3)
+
+
 def test_lines_and_letters_grow_with_the_picture(tags):
     for scale in (1, 4):
         draw(
@@ -139,6 +147,31 @@ def test_letters_that_the_font_lacks_lose_their_accents_or_become_the_class_id(t
 def test_classes_keep_their_own_colours():
     assert colour(0) == (0xE6, 0x9F, 0x00)
     assert len({colour(index) for index in range(90)}) == 90
+
+
+SIGHT = {  # what linear RGB becomes (Machado, Oliveira, Fernandes 2009, severity 1.0)
+    "usual": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+}
+
+
+def lab(rgb, sight):
+    """CIE 1976 L*a*b* under D65."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb)]
+    xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    ratio = np.array(xyz) @ np.clip(np.array(sight) @ linear, 0, 1) / [0.9505, 1, 1.089]
+    x, y, z = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize(
+    ("sight", "seven", "thirteen"), [("usual", 26, 14), ("protanopia", 20, 13), ("deuteranopia", 17, 13)]
+)
+def test_the_first_colours_can_be_told_apart_by_colour_blind_people(sight, seven, thirteen):
+    colours = [lab(colour(index), SIGHT[sight]) for index in range(13)]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(colours[:7], 2)) > seven  # a just visible step is 2.3
+    assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > thirteen
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 3))
