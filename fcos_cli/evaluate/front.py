@@ -14,7 +14,8 @@ from fcos_cli.runtime.detector import Detector
 
 
 def judge_on(data: Path, *, split: str | None = None, limit: int | None = None) -> Callable[[Detector], float]:
-    """A function detector → AP (0…1) on `data`, read now. limit: first N pictures. Raises DataError."""
+    """A function detector → AP (0…1) on `data`, read now. limit: first N pictures. Raises DataError, as does
+    the function where nothing can be measured."""
     dataset = read_dataset(data, split=split)
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
@@ -24,6 +25,9 @@ def judge_on(data: Path, *, split: str | None = None, limit: int | None = None) 
 
     def judge(detector: Detector) -> float:
         with progress("evaluating", total=len(dataset)) as update:
-            return evaluate(detector, dataset, on_progress=update).metrics["AP"]
+            found = evaluate(detector, dataset, on_progress=update).metrics["AP"]
+        if found < 0:
+            raise DataError("the data hold no box of a class that the model knows", where=dataset.source)
+        return found
 
     return judge

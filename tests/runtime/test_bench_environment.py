@@ -1,0 +1,59 @@
+"""Where a benchmark ran."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.runtime import bench_environment
+from fcos_cli.runtime.bench_environment import allowed_cores, environment, gpus, processor, processor_flags
+
+
+@pytest.fixture
+def cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"model name": "Example CPU @ 3 GHz", "flags": "fpu avx2 avx512_vnni sse"}
+    monkeypatch.setattr(bench_environment, "_cpuinfo", lambda: facts)
+
+
+def test_the_environment_can_be_written_as_json_and_names_what_decides_speed(cpuinfo: None) -> None:
+    facts = json.loads(json.dumps(environment(threads=None)))
+    assert facts["cpu"] == "Example CPU @ 3 GHz"
+    assert facts["cpu_flags"] == ["avx2", "avx512_vnni"]
+    assert facts["threads"] == facts["cores"] == allowed_cores()
+    assert {"fcos-cli", "numpy", "onnxruntime"} <= set(facts["versions"])
+    assert environment(threads=1)["threads"] == 1
+
+
+def test_arm_calls_its_flags_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_environment, "_cpuinfo", lambda: {"Features": "fp asimd asimdhp"})
+    assert "asimdhp" in processor_flags()
+
+
+def test_a_system_without_cpuinfo_still_has_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_environment, "_cpuinfo", dict)
+    assert processor_flags() == set()
+    assert processor()
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo 'NVIDIA X, 580.1'; echo 'NVIDIA Y, 580.1'", ["NVIDIA X, driver 580.1", "NVIDIA Y, driver 580.1"]),
+        ("exit 9", []),
+    ],
+)
+def test_gpus_are_named_by_nvidias_tool(
+    script: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert gpus() == expected
+
+
+def test_without_the_tool_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus() == []

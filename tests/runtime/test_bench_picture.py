@@ -1,0 +1,68 @@
+"""The picture of a benchmark: what stands in it, read from the SVG."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fcos_cli.errors import MissingExtra, UsageError
+from fcos_cli.runtime import bench_picture
+from fcos_cli.runtime.bench_picture import check, draw
+from fcos_cli.runtime.bench_rows import Row
+
+FACTS: dict[str, Any] = {"cpu": "Example CPU", "threads": 2, "gpus": ["NVIDIA X"], "rounds": 3, "pictures": 2}
+
+
+def row(model: str, total: float, *, tail: float | None = None, **changes: Any) -> Row:
+    totals = (total, total, tail or total)
+    parts = [{"open": 1.0, "preprocess": 2.0, "network": t - 5.0, "decode_nms": 2.0, "total": t} for t in totals]
+    return Row(model, "pytorch", 1, precision="fp32", rounds=[parts], **changes)
+
+
+def texts(path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The picture as SVG, its texts kept as text."""
+    import matplotlib as mpl
+
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
+    draw(rows, FACTS, path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_bars_carry_names_figures_and_what_could_not_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row("x/a.onnx", 40.0), row("x/b.onnx", 20.0, tail=500.0), Row("c.engine", None, 1, skipped="no GPU here")]
+    svg = texts(tmp_path / "b.svg", rows, monkeypatch)
+    for text in ("a.onnx", "b.onnx", "pytorch fp32", "40.0 ms  25.0/s", "no GPU here", "Example CPU", "NVIDIA X"):
+        assert text in svg
+    assert "decode + NMS" in svg
+    assert "one graph" not in svg  # the legend names only stages that are there
+    assert ">AP<" not in svg
+
+
+def test_with_accuracy_there_is_a_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    svg = texts(tmp_path / "f.svg", [row("a.onnx", 40.0, ap=0.4), row("b.onnx", 20.0, ap=0.3)], monkeypatch)
+    assert ">AP<" in svg
+    assert "(2) b.onnx" in svg
+
+
+def test_a_png_is_large_enough_to_read(tmp_path: Path) -> None:
+    draw([row("a.onnx", 40.0, ap=0.4)], FACTS, tmp_path / "p.png")
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.width == 1350
+        assert picture.height > 600
+
+
+def test_nothing_measured_is_still_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no GPU" in texts(tmp_path / "n.svg", [Row("c.engine", None, 1, skipped="no GPU")], monkeypatch)
+
+
+def test_what_cannot_be_drawn_is_told_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(Path("b.png"))
+    with pytest.raises(UsageError, match="gif"):
+        check(Path("b.gif"))
+    monkeypatch.setattr(bench_picture, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra) as caught:
+        check(Path("b.png"))
+    assert "fcos-cli[report]" in str(caught.value.remedy)
