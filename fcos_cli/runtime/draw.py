@@ -29,6 +29,8 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detections
 
 Colour = tuple[int, int, int]
+_COVER, _MANY = 0.06, 500
+"""Tags of the first `_MANY` detections may cover this part of a picture before their letters shrink."""
 Rectangle = tuple[int, int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -59,7 +61,7 @@ def draw(
         canvas = canvas.resize((canvas.width * scale, canvas.height * scale), Image.Resampling.NEAREST)
     extent = math.sqrt(canvas.width * canvas.height)
     line = math.ceil(extent / 280)
-    letters = max(10, min(12, min(canvas.size) // 10), round(extent / 42))
+    letters = _letters(detections, classes, canvas.size)
 
     boxes = np.clip(np.rint(np.nan_to_num(detections.boxes) * scale), 0, np.tile(canvas.size, 2)).astype(int).tolist()
     best_first = np.argsort(-detections.scores, kind="stable").tolist()
@@ -133,6 +135,20 @@ def _box(pen: ImageDraw.ImageDraw, box: Rectangle, fill: Colour, line: int, size
 # --- tags ------------------------------------------------------------------------------------------------------------
 
 
+def _letters(detections: Detections, classes: ClassTable, size: tuple[int, int]) -> int:
+    """Height of the letters in pixels: by the picture, and less by quarters where the tags would cover much of it."""
+    extent = math.sqrt(size[0] * size[1])
+    least = max(10, min(12, min(size) // 10), round(extent / 110))
+    letters = max(least, round(extent / 42))
+    rows = list(zip(detections.classes.tolist(), detections.scores.tolist(), strict=True))[:_MANY]
+    while letters > least:
+        tags = (_tag_size(_label(classes, index, score, letters), letters) for index, score in rows)
+        if sum(width * height for width, height in tags) <= _COVER * extent**2:
+            break
+        letters = max(least, letters * 3 // 4)
+    return letters
+
+
 @lru_cache(maxsize=8)
 def _font(letters: int) -> Font:
     return ImageFont.load_default(size=letters)
@@ -183,16 +199,12 @@ def _place(
     box: Rectangle, tag: tuple[int, int], size: tuple[int, int], placed: list[Rectangle], *, gap: int
 ) -> Rectangle:
     """Where the tag covers least of the tags placed before; of equals the first in the order of `_spots`."""
-    best, least = (0, 0, *tag), None
-    for x, y in _spots(box, tag, gap):
-        x, y = min(max(0, x), size[0] - tag[0]), min(max(0, y), size[1] - tag[1])
-        spot = (x, y, x + tag[0], y + tag[1])
-        covered = sum(_overlap(spot, other) for other in placed)
-        if least is None or covered < least:
-            best, least = spot, covered
-        if not covered:
-            break
-    return best
+    corners = np.clip(np.array(list(_spots(box, tag, gap))), 0, np.subtract(size, tag))
+    spots, others = np.hstack([corners, corners + tag])[:, None], np.array(placed, int).reshape(-1, 4)
+    sides = np.minimum(spots[..., 2:], others[:, 2:]) - np.maximum(spots[..., :2], others[:, :2])
+    covered = np.clip(sides, 0, None).prod(axis=2).sum(axis=1)
+    x1, y1, x2, y2 = spots[covered.argmin(), 0].tolist()
+    return x1, y1, x2, y2
 
 
 def _spots(box: Rectangle, tag: tuple[int, int], gap: int) -> Iterator[tuple[int, int]]:
@@ -203,10 +215,6 @@ def _spots(box: Rectangle, tag: tuple[int, int], gap: int) -> Iterator[tuple[int
         yield from ((x, y) for y in (*above, y1, y2 + gap, y2 - tag[1]))
     for x in (x1 - tag[0] - gap, x2 + gap):  # beside the box, from top to bottom
         yield from ((x, y) for y in range(y1, max(y1 + 1, y2), tag[1] + 1))
-
-
-def _overlap(a: Rectangle, b: Rectangle) -> int:
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _tag(pen: ImageDraw.ImageDraw, spot: Rectangle, text: str, fill: Colour, letters: int) -> None:

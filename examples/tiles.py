@@ -1,0 +1,104 @@
+"""What tiles are worth: the demo photos, small, on a large canvas, looked at with and without them.
+
+    python examples/tiles.py [--tile 640] [--sizes 160 240 480]
+
+On 4000 × 3000 grey pixels with some grain, up to 40 copies of each photo are pasted, with their longer side at each size,
+where chance puts them. A copy counts as found where a detection of its class overlaps the box that the detector finds
+in the photo itself by IoU ≥ 0.5. Writes build/tiles.jpg: the last canvas with what the tiles found.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from PIL import Image
+
+from fcos_cli.data.images import open_image
+from fcos_cli.runtime.deliver import thresholds
+from fcos_cli.runtime.detector import Detections, Detector, open_detector
+from fcos_cli.runtime.draw import draw, write_picture
+from fcos_cli.runtime.frames import Frame
+from fcos_cli.runtime.predict import predict
+from fcos_cli.runtime.tiles import Tiling
+
+CANVAS, COPIES = (4000, 3000), 40
+PHOTOS = sorted(Path(__file__).parent.glob("photos/*.jpg"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tile", type=int, default=640)
+    parser.add_argument("--overlap", type=float, default=0.2)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[160, 240, 480, 960])
+    options = parser.parse_args()
+    detector = open_detector("default")
+    tiling = Tiling(options.tile, options.overlap)
+    print(f"{'size':>5} {'objects':>8} {'recall':>8} {'with tiles':>11} {'false':>6} {'with tiles':>11} {'seconds':>8}")
+    for size in options.sizes:
+        image, truth = scene(detector, size)
+        plain, tiled = look(detector, image, None), look(detector, image, tiling)
+        (hits, false, _), (tile_hits, tile_false, seconds) = count(*plain, truth), count(*tiled, truth)
+        print(
+            f"{size:>5} {len(truth):>8} {hits / len(truth):>8.3f} {tile_hits / len(truth):>11.3f} {false:>6} "
+            f"{tile_false:>11} {seconds:>8.1f}"
+        )
+    write_picture(Path("build/tiles.jpg"), draw(image, tiled[0], detector.facts.classes, max_side=2000))
+
+
+def scene(detector: Detector, size: int) -> tuple[np.ndarray, Detections]:
+    """A canvas and what stands on it."""
+    random = np.random.default_rng(size)
+    canvas = random.normal(128, 12, (CANVAS[1], CANVAS[0], 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=2)
+    boxes, classes, taken = [], [], []
+    for photo in PHOTOS:
+        image = open_image(photo)
+        (answer,) = predict(detector, [photo], threshold=thresholds(detector.facts))
+        scale = size / max(image.shape[:2])
+        width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
+        small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+        for _ in range(COPIES):
+            x, y = free(random, width, height, taken)
+            if x < 0:
+                break
+            taken.append((x, y, x + width, y + height))
+            canvas[y : y + height, x : x + width] = small
+            boxes.append(answer.detections.boxes[0] * scale + np.array([x, y, x, y], np.float32))
+            classes.append(answer.detections.classes[0])
+    return canvas, Detections(np.array(boxes), np.ones(len(boxes), np.float32), np.array(classes))
+
+
+def free(random: np.random.Generator, width: int, height: int, taken: list) -> tuple[int, int]:
+    for _ in range(1000):
+        x, y = int(random.integers(0, CANVAS[0] - width)), int(random.integers(0, CANVAS[1] - height))
+        if all(x + width <= a or c <= x or y + height <= b or d <= y for a, b, c, d in taken):
+            return x, y
+    return -1, -1
+
+
+def look(detector: Detector, image: np.ndarray, tiling: Tiling | None) -> tuple[Detections, float]:
+    begun = perf_counter()
+    frame = Frame(Path("canvas"), image)
+    (answer,) = predict(detector, [frame], threshold=thresholds(detector.facts), tiling=tiling, batch=4)
+    return answer.detections, perf_counter() - begun
+
+
+def count(found: Detections, seconds: float, truth: Detections) -> tuple[int, int, float]:
+    """Objects found, detections that are of none, seconds."""
+    left = set(range(len(truth)))
+    for box, index in zip(found.boxes, found.classes, strict=True):
+        both = np.clip(np.minimum(box[2:], truth.boxes[:, 2:]) - np.maximum(box[:2], truth.boxes[:, :2]), 0, None)
+        both = both.prod(axis=1)
+        areas = (truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
+        overlap = np.where(truth.classes == index, both / (areas - both), 0)
+        best = int(overlap.argmax())
+        if overlap[best] >= 0.5:
+            left.discard(best)
+    hits = len(truth) - len(left)
+    return hits, len(found) - hits, seconds
+
+
+if __name__ == "__main__":
+    main()
