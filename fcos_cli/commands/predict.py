@@ -13,12 +13,19 @@ from fcos_cli.commands.options import KINDS, BackendFlag, DeviceFlag, Json, Prec
 
 def predict(
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Pictures, videos, folders, 'glob*' patterns, .txt lists of paths, camera:0, - for stdin."),
-    ],
+    ] = None,
     model: Annotated[str, typer.Option(help=KINDS)] = "default",
     viz: Annotated[bool, typer.Option("--viz", help="Write pictures and videos with boxes into --out.")] = False,
     crops: Annotated[bool, typer.Option("--crops", help="Cut out what is found, into --out/crops/CLASS/.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Write a page and figures of how the boxes of each picture came about.")
+    ] = False,
+    targets: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="The same for the truth that DATA holds; without SOURCES, of 8 pictures."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("predictions"),
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score shown; default: the model's own per class.")
@@ -56,12 +63,23 @@ def predict(
     if overlap is not None and tile is None:
         raise UsageError("--overlap is of tiles, and there are none", remedy="give --tile too, such as --tile 640")
     tiling = None if tile is None else Tiling(tile, 0.2 if overlap is None else overlap)
+    sources, explanation = sources or [], None
+    if explain or targets is not None:
+        from fcos_cli.runtime.explain_run import request
+
+        if tile is not None:
+            raise UsageError("--explain and --targets look at whole pictures", remedy="leave --tile out")
+        explanation = request(model, sources, detections=explain, targets=targets, backend=backend)
+        backend = "pytorch" if explain else backend
+        if not sources and not explain:
+            explanation.write(out, score=score, device=device or "auto")
+            return
     detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
     live = any(is_camera(source) for source in sources)  # ends by Ctrl-C, and then its video is to be whole
     with until_interrupted() if live else nullcontext() as stop:
         failed = deliver(
             detector,
-            expand(sources, frames=frames, stop=stop),
+            explanation.pictures if explanation else expand(sources, frames=frames, stop=stop),
             score=score,
             pictures=out if viz else None,
             crops=out / "crops" if crops else None,
@@ -70,5 +88,7 @@ def predict(
             batch=batch,
             tiling=tiling,
         )
+    if explanation:
+        explanation.write(out, score=score, device=device or "auto")
     if failed:
         raise typer.Exit(1)

@@ -78,7 +78,7 @@ class Votes:
 
 @dataclass(frozen=True)
 class Found:
-    """The detections, best first. boxes: float32 [D, 4] xyxy, clipped to the network input. scores: float32 [D].
+    """The detections, best first. boxes: float32 [D, 4] xyxy, exclusive ends. scores: float32 [D].
     classes, levels: int64 [D]; `levels` says which level each box came from, 0 = P3."""
 
     boxes: Floats
@@ -165,6 +165,8 @@ def find(model: FCOS, raw: RawOutputs, *, height: int, width: int, sizes: Tensor
     row = _rows(_grids(raw, height, width, config), xy, level[voters])
     cls, ltrb, ctr = (part[0] for part in raw.flat())
     boxes, scores, classes = detections
+    if config.conventions.box_ends == "inclusive":
+        boxes = boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
     found = Found(_array(boxes), _array(scores), _indices(classes), _indices(level[origin]))
     votes = Votes(
         detection=_indices(detection[voters]),

@@ -11,11 +11,11 @@ import numpy as np
 
 from fcos_cli.runtime.deliver import thresholds
 from fcos_cli.runtime.detector import Detections
-from fcos_cli.runtime.draw import BLACK, draw
+from fcos_cli.runtime.draw import BLACK, colour, ink
 from fcos_cli.runtime.explain import Explanation, LevelMaps
 from fcos_cli.runtime.explain_canvas import Canvas, Place
 from fcos_cli.runtime.explain_figures import GREY, field, legend, shown
-from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, colours, over, resized
+from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, colours, over
 
 _MARGIN, _GAP, _HEAD = 24, 16, 60
 _INPUT, _PYRAMID, _FINAL, _ARROW, _SHARED = 250, 190, 330, 44, 40
@@ -34,7 +34,8 @@ def model_figure(explained: Explanation) -> Canvas:
     middle = _HEAD + body / 2
 
     _end(canvas, explained.image, lefts["input"], _INPUT, middle, "image")
-    _end(canvas, _detections(explained), lefts["final"], _FINAL, middle, "detections after NMS")
+    corner, width = _end(canvas, explained.image, lefts["final"], _FINAL, middle, "detections after NMS")
+    _detections(canvas, explained, corner, width)
     _heads(canvas, explained, lefts, wide)
     picture = shown(explained, size)
     top = middle - row * len(explained.levels) / 2
@@ -90,24 +91,30 @@ def _maps(level: LevelMaps, explained: Explanation) -> dict[str, Callable[[Bytes
     }
 
 
-def _detections(explained: Explanation) -> Bytes:
-    """The picture, large enough for labels that can be read, with what the model's own thresholds let through."""
-    found = explained.detections
-    picture = resized(explained.image, longest=2 * _FINAL)
-    scale = picture.shape[1] / explained.image.shape[1]
-    boxes = explained.geometry.inverse(found.boxes) * np.float32(scale)
-    visible = Detections(boxes, found.scores, found.classes).above(thresholds(explained.facts))
-    return draw(picture, visible, explained.facts.classes)
+def _detections(canvas: Canvas, explained: Explanation, corner: Place, width: float) -> None:
+    """What the model's own thresholds let through, over a picture that lies at `corner`, `width` wide."""
+    found, facts = explained.detections, explained.facts
+    scale = width / explained.geometry.resized[0]
+    visible = Detections(found.boxes, found.scores, found.classes).above(thresholds(facts))
+    for number in reversed(range(len(visible))):
+        fill = colour(int(visible.classes[number]))
+        limit = (np.tile(explained.geometry.resized, 2) * scale).tolist()
+        x1, y1, x2, y2 = (min(v * scale, end) for v, end in zip(visible.boxes[number].tolist(), limit, strict=True))
+        box = corner[0] + x1, corner[1] + y1, corner[0] + x2, corner[1] + y2
+        canvas.rectangle(box, fill, width=2.5, rim=ink(fill))
+        words = f"{facts.classes.names[int(visible.classes[number])]} {visible.scores[number]:.2f}"
+        canvas.text((box[0] + 5, box[1] + 11), words, size=13, colour=ink(fill), ground=fill)
 
 
-def _end(canvas: Canvas, image: Bytes, left: float, width: int, middle: float, words: str) -> None:
-    """A picture at one end of the figure, centred at the height `middle`, at most 700 px high."""
+def _end(canvas: Canvas, image: Bytes, left: float, width: int, middle: float, words: str) -> tuple[Place, float]:
+    """A picture at one end of the figure, centred at the height `middle`, at most 700 px high: its corner and width."""
     height, wide = image.shape[:2]
     scale = min(width / wide, 700 / height)
     size = wide * scale, height * scale
     at = left + (width - size[0]) / 2, middle - size[1] / 2
     canvas.paste(image, at, size=size)
     canvas.text((left + width / 2, at[1] - 14), words, size=16, anchor="mm")
+    return at, size[0]
 
 
 def _heads(canvas: Canvas, explained: Explanation, lefts: dict[str, float], wide: int) -> None:
