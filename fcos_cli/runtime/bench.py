@@ -94,7 +94,6 @@ def _start(job: Job, row: Row, stack: ExitStack) -> Worker:
 
 def _skip(row: Row, reason: Skipped) -> None:
     row.rounds, row.skipped, row.exit_code = [], reason.refused.reason, reason.refused.exit_code
-    warn(f"{row.label}: not measured ({row.skipped})")
 
 
 def _add_accuracy(entries: Sequence[tuple[Row, Worker]], judge: Judge) -> None:

@@ -27,7 +27,9 @@ def show(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: bool) -> Non
     else:
         _tables(rows)
     for row in rows:
-        if row.note and row.measured:
+        if row.skipped is not None:
+            say(f"{row.label}: not measured: {row.skipped}")
+        elif row.note:
             say(f"{row.label}: {row.note}")
 
 
@@ -39,9 +41,6 @@ def _tables(rows: Sequence[Row]) -> None:
     best = front(rows)
     if len(best) > 1:
         say("the front of AP and speed, fastest first: " + ", ".join(row.label for row in best))
-    for row in rows:
-        if row.skipped is not None:
-            say(f"{row.label}: not measured: {row.skipped}")
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column], *, title: str) -> None:
