@@ -127,6 +127,14 @@ class Layer:
 class INetworkDefinition:
     def __init__(self) -> None:
         self.layers: list[Layer] = []
+        self.inputs: list[Any] = []
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.inputs)
+
+    def get_input(self, index: int) -> Any:
+        return self.inputs[index]
 
     @property
     def num_layers(self) -> int:

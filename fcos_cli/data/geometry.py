@@ -1,7 +1,8 @@
 """Resize and padding rules, forward and back. Numpy and Pillow only: prediction needs no torch.
 
 Notable choices:
-- Pictures are resized by Pillow's bilinear filter on uint8, which averages over the source when it shrinks.
+- Pictures are resized by Pillow's bilinear filter on uint8, which averages over the source when it shrinks; two other
+  filters are for weights that were trained with them.
 - Sizes are rounded to whole pixels, so the scale is kept per axis: a box goes forward and back exactly even for a
   picture of 1 × 5000.
 - Padding sits on the right and at the bottom, hence `pad` is (0, 0); it stays in `Geometry` for rules that centre.
@@ -9,14 +10,19 @@ Notable choices:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from fcos_cli.errors import ModelError
+
+Pixels = npt.NDArray[np.uint8 | np.float32]
+"""Network input, 0…255: float32 where its resize rule does not round to whole grey values."""
+Rounding = Literal["half-up", "floor", "short-first"]
+Filter = Literal["pillow", "point", "float"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,14 @@ class Geometry:
         scale, pad = self._axes()
         return (np.asarray(boxes, np.float64).reshape(-1, 4) * scale + pad).astype(np.float32)
 
-    def inverse(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes xyxy [N, 4] in network-input pixels → source pixels, clipped to the picture, float32."""
+    def inverse(self, boxes: npt.NDArray[np.float32], *, inclusive: bool = False) -> npt.NDArray[np.float32]:
+        """Boxes xyxy [N, 4] in network-input pixels → source pixels, clipped to the picture, float32.
+
+        inclusive: the boxes name their last pixel; the answer ends one source pixel behind it.
+        """
         scale, pad = self._axes()
         source = (np.asarray(boxes, np.float64).reshape(-1, 4) - pad) / scale
+        source[:, 2:] += inclusive
         limit = np.tile(np.asarray(self.source, np.float64), 2)
         return np.clip(source, 0.0, limit).astype(np.float32)
 
@@ -56,13 +66,21 @@ class ResizeRule:
     mode `letterbox`: fit into `size` = (height, width) keeping the aspect ratio (enlarging where needed), pad right
     and bottom to exactly `size`. mode `shortest`: shorter side to size[0] unless the longer would pass size[1] (the
     papers' 800/1333), pad right and bottom to the next multiple of `divisor` and to the largest picture of the batch.
-    `pad_value`: 0…255, the grey of the padding. Wrong values raise ValueError naming the field.
+    `pad_value`: 0…255, the grey of the padding, or its RGB colour.
+
+    rounding, of sides in mode `shortest`: `half-up` (Detectron2, mmdetection); `floor` (torchvision); `short-first`:
+    the shorter side first, rounded, the longer in proportion to it, rounded down (maskrcnn-benchmark, the authors'
+    FCOS). filter: bilinear by `pillow`; `point` without averaging when it shrinks, in whole grey values (OpenCV's,
+    within one of them); `float` without averaging and without rounding (torchvision). Wrong values raise ValueError
+    naming the field.
     """
 
     mode: Literal["letterbox", "shortest"] = "letterbox"
     size: tuple[int, int] = (320, 320)
     divisor: int = 32
-    pad_value: int = 114
+    pad_value: int | tuple[float, float, float] = 114
+    rounding: Rounding = "half-up"
+    filter: Filter = "pillow"
 
     def __post_init__(self) -> None:
         if self.mode not in ("letterbox", "shortest"):
@@ -73,8 +91,22 @@ class ResizeRule:
             raise ValueError(f"size must be (shorter, longer) in mode 'shortest', not {self.size!r}")
         if self.divisor < 1:
             raise ValueError(f"divisor must be at least 1, not {self.divisor}")
-        if not 0 <= self.pad_value <= 255:
+        if not all(0 <= value <= 255 for value in self.colour):
             raise ValueError(f"pad_value must be 0…255, not {self.pad_value}")
+        if self.rounding not in get_args(Rounding) or self.filter not in get_args(Filter):
+            wrong = "rounding" if self.rounding not in get_args(Rounding) else "filter"
+            raise ValueError(f"{wrong} must not be {getattr(self, wrong)!r}")
+
+    @property
+    def colour(self) -> tuple[float, float, float]:
+        """RGB of the padding, 0…255."""
+        return self.pad_value if isinstance(self.pad_value, tuple) else (self.pad_value,) * 3
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.float32]:
+        """Of the network input: float32 where whole grey values cannot hold what the rule makes."""
+        whole = self.filter != "float" and all(float(value).is_integer() for value in self.colour)
+        return np.uint8 if whole else np.float32
 
     def geometry(self, width: int, height: int) -> Geometry:
         """Where a picture of `width` × `height` pixels would be placed. No pixel is touched."""
@@ -91,22 +123,31 @@ class ResizeRule:
 
     def _shortest(self, width: int, height: int) -> tuple[int, int]:
         short, long = self.size
+        if self.rounding == "short-first":
+            ratio = max(width, height) / min(width, height)
+            fitted = round(long / ratio) if ratio * short > long else short
+            longer = int(fitted * max(width, height) / min(width, height))
+            return (fitted, longer) if width < height else (longer, fitted)
         scale = min(short / min(width, height), long / max(width, height))
-        # Half rounds up, as in the implementations the published weights were trained with.
-        return max(int(width * scale + 0.5), 1), max(int(height * scale + 0.5), 1)
+        rest = 0.5 if self.rounding == "half-up" else 0.0
+        return max(int(width * scale + rest), 1), max(int(height * scale + rest), 1)
 
-    def resize(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], Geometry]:
-        """uint8 HWC RGB → resized uint8 HWC (not padded yet) and its geometry."""
+    def resize(self, image: npt.NDArray[np.uint8]) -> tuple[Pixels, Geometry]:
+        """uint8 HWC RGB → resized HWC of `dtype` (not padded yet) and its geometry."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
         geometry = self.geometry(image.shape[1], image.shape[0])
         if geometry.resized == geometry.source:
             return image, geometry
-        picture = Image.fromarray(np.ascontiguousarray(image))
-        return np.asarray(picture.resize(geometry.resized, Image.Resampling.BILINEAR)), geometry
+        if self.filter == "pillow":
+            picture = Image.fromarray(np.ascontiguousarray(image))
+            return np.asarray(picture.resize(geometry.resized, Image.Resampling.BILINEAR)), geometry
+        channels = [_between_points(channel, geometry) for channel in np.moveaxis(image, 2, 0)]
+        resized: Pixels = np.stack(channels, axis=2)
+        return np.rint(resized).astype(np.uint8) if self.filter == "point" else resized, geometry
 
-    def batch(self, images: list[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.uint8], list[Geometry]]:
-        """Pictures uint8 HWC RGB of any sizes → network input uint8 [B, 3, H, W] and one geometry each.
+    def batch(self, images: list[npt.NDArray[np.uint8]]) -> tuple[Pixels, list[Geometry]]:
+        """Pictures uint8 HWC RGB of any sizes → network input [B, 3, H, W] of `dtype` and one geometry each.
 
         The array is contiguous and newly allocated. An empty list raises ValueError.
         """
@@ -115,7 +156,8 @@ class ResizeRule:
         placed = [self.resize(image) for image in images]
         geometries = [geometry for _, geometry in placed]
         height, width = self.canvas(geometries)
-        out = np.full((len(images), 3, height, width), self.pad_value, np.uint8)
+        out: Pixels = np.empty((len(images), 3, height, width), self.dtype)
+        out[:] = np.reshape(self.colour, (3, 1, 1))
         for target, (picture, _) in zip(out, placed, strict=True):
             target[:, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
         return out, geometries
@@ -130,26 +172,41 @@ class ResizeRule:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON values; `from_json` reads it back."""
-        return {"mode": self.mode, "size": list(self.size), "divisor": self.divisor, "pad_value": self.pad_value}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> ResizeRule:
-        """The rule an artifact carries. Raises ModelError naming the key that is missing, unknown or wrong."""
-        keys = ("mode", "size", "divisor", "pad_value")
-        for key in (*keys, *facts):
-            if key not in facts or key not in keys:
+        """The rule an artifact carries. Raises ModelError naming the key that is missing, unknown or wrong.
+
+        Files written before `rounding` and `filter` existed mean their defaults.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in (*known[:4], *facts):
+            if key not in facts or key not in known:
                 problem = "lacks" if key not in facts else "has the unknown key"
                 raise _wrong_rule(f"the resize rule {problem} {key!r}", key)
-        for key in ("divisor", "pad_value"):
-            if type(facts[key]) is not int:
-                raise _wrong_rule(f"{key} must be a whole number, not {facts[key]!r}", key)
-        size = facts["size"]
+        if type(facts["divisor"]) is not int:
+            raise _wrong_rule(f"divisor must be a whole number, not {facts['divisor']!r}", "divisor")
+        size, pad = facts["size"], facts["pad_value"]
+        if type(pad) is not int:
+            if not isinstance(pad, (list, tuple)) or [type(value) in (int, float) for value in pad] != [True] * 3:
+                raise _wrong_rule(f"pad_value must be a whole number or three numbers, not {pad!r}", "pad_value")
+            pad = (float(pad[0]), float(pad[1]), float(pad[2]))
         if not isinstance(size, (list, tuple)) or [type(value) for value in size] != [int, int]:
             raise _wrong_rule(f"size must be two whole numbers, not {size!r}", "size")
         try:
-            return cls(facts["mode"], (size[0], size[1]), facts["divisor"], facts["pad_value"])
+            return cls(**{**facts, "size": (size[0], size[1]), "pad_value": pad})
         except ValueError as error:
             raise _wrong_rule(str(error), str(error).split()[0]) from error
+
+
+def _between_points(channel: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.float32]:
+    """One channel [H, W] resized bilinearly between the four nearest pixels, however much it shrinks; float32."""
+    across, down = (before / after for before, after in zip(geometry.source, geometry.resized, strict=True))
+    picture = Image.fromarray(channel.astype(np.float32), mode="F")
+    matrix = (across, 0.0, 0.0, 0.0, down, 0.0)
+    moved = picture.transform(geometry.resized, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return np.asarray(moved)
 
 
 def _wrong_rule(what: str, key: str) -> ModelError:

@@ -29,10 +29,10 @@ class Augmentation:
         zoom_out_max: float,
         scale: tuple[float, float],
         colour: float,
-        fill: int = 114,
+        fill: tuple[float, float, float] = (114, 114, 114),
     ) -> None:
         height, width = size
-        fills = {tv_tensors.Image: (fill, fill, fill), "others": 0}
+        fills = {tv_tensors.Image: tuple(round(value) for value in fill), "others": 0}
         sanitize = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_per_box)
         self.pipeline = v2.Compose(
             [

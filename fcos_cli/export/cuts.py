@@ -17,12 +17,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import MissingExtra, ModelError
 from fcos_cli.export.graph import DETECTIONS, RAW
+from fcos_cli.runtime.batches import INPUT, SIZES
 from fcos_cli.runtime.detector import Detector, RawDetections
 from fcos_cli.runtime.openvino import leave_signal_stack
 
-Pixels = npt.NDArray[np.uint8]
+Inside = npt.NDArray[np.int64] | None
 Raw = dict[str, npt.NDArray[np.float32]]
 Shape = tuple[int | None, int | None, int | None]
 """(batch, height, width) of `images` where the file fixes them, None where it takes any."""
@@ -47,7 +49,7 @@ class Found(NamedTuple):
 class Cuts(Protocol):
     """backend: who runs it. shape: what the file takes. span: least and greatest (height, width) where it is not any.
 
-    images: uint8 [B, 3, H, W], RGB.
+    images: [B, 3, H, W], RGB 0…255. inside: int64 [B, 2], height and width of each picture in it; None = all of it.
     """
 
     backend: str
@@ -62,7 +64,7 @@ class Cuts(Protocol):
         """The file's own post-processing of given raw outputs; `images` counts by its shape. Raises NoCut."""
         ...
 
-    def detect(self, images: Pixels) -> Found:
+    def detect(self, images: Pixels, inside: Inside = None) -> Found:
         """The whole file."""
         ...
 
@@ -84,8 +86,9 @@ class DetectorCuts:
     def post(self, raw: Raw, images: Pixels) -> Found:
         raise NoCut("post-processing cannot be taken out of a built engine")
 
-    def detect(self, images: Pixels) -> Found:
-        return Found(self.detector(images))
+    def detect(self, images: Pixels, inside: Inside = None) -> Found:
+        clips = self.detector.facts.conventions.clip == "picture"
+        return Found(self.detector(images, inside) if clips else self.detector(images))
 
 
 class OnnxCuts:
@@ -97,18 +100,18 @@ class OnnxCuts:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._sessions: dict[str, Any] = {}
-        sizes = self._session("detect").get_inputs()[0].shape
+        sizes = next(given.shape for given in self._session("detect").get_inputs() if given.name == INPUT)
         batch, _, height, width = (size if isinstance(size, int) else None for size in sizes)
         self.shape: Shape = (batch, height, width)
 
     def raw(self, images: Pixels) -> Raw:
-        return dict(zip(RAW, self._run("raw", {"images": images}, RAW), strict=True))
+        return dict(zip(RAW, self._run("raw", _feed(images), RAW), strict=True))
 
     def post(self, raw: Raw, images: Pixels) -> Found:
-        return self._found("post", {"images": images, **raw})
+        return self._found("post", {**_feed(images), **raw})
 
-    def detect(self, images: Pixels) -> Found:
-        return self._found("detect", {"images": images})
+    def detect(self, images: Pixels, inside: Inside = None) -> Found:
+        return self._found("detect", _feed(images, inside))
 
     def _found(self, cut: str, feed: Mapping[str, Any]) -> Found:
         present = [output.name for output in self._session(cut).get_outputs()]
@@ -165,12 +168,13 @@ def onnx_post(model: Any) -> Any:
     outputs = [output.name for output in model.graph.output]
     ranks = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4) for name in RAW]
     model.graph.value_info.extend(ranks)  # the last of a name counts
-    post = Extractor(model).extract_model(["images", *RAW], outputs)
+    given = [value.name for value in model.graph.input]
+    post = Extractor(model).extract_model([*given, *RAW], outputs)
     dragged = sorted({node.op_type for node in post.graph.node} & BODY)
     if dragged:
         raise NoCut(f"post-processing reads the network's body past its raw outputs (it needs {', '.join(dragged)})")
     read = {name for node in post.graph.node for name in node.input}
-    kept = [given for given in post.graph.input if given.name in read]
+    kept = [value for value in post.graph.input if value.name in read]
     del post.graph.input[:]
     post.graph.input.extend(kept)
     return post
@@ -191,17 +195,23 @@ class OpenVinoCuts:
             raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
         self.path, self.hint, self.core = path, hint, openvino.Core()
         self._compiled: dict[str, Any] = {}
-        sizes = [size.get_length() if size.is_static else None for size in self._read().input(0).partial_shape]
+        inputs = {name: port for port in self._read().inputs for name in port.get_names()}
+        self._takes = [name for name in (INPUT, SIZES) if name in inputs]
+        sizes = [size.get_length() if size.is_static else None for size in inputs[INPUT].partial_shape]
         self.shape: Shape = (sizes[0], sizes[2], sizes[3])
 
     def raw(self, images: Pixels) -> Raw:
-        return dict(zip(RAW, self._run("raw", [images]), strict=True))
+        return dict(zip(RAW, self._run("raw", self._fed(images)), strict=True))
 
     def post(self, raw: Raw, images: Pixels) -> Found:
-        return self._found("post", [images, *(raw[name] for name in RAW)])
+        return self._found("post", [*self._fed(images), *(raw[name] for name in RAW)])
 
-    def detect(self, images: Pixels) -> Found:
-        return self._found("detect", [images])
+    def detect(self, images: Pixels, inside: Inside = None) -> Found:
+        return self._found("detect", self._fed(images, inside))
+
+    def _fed(self, images: Pixels, inside: Inside = None) -> list[Any]:
+        feed = _feed(images, inside)
+        return [feed[name] for name in self._takes]
 
     def _found(self, cut: str, feed: list[Any]) -> Found:
         values = self._run(cut, feed)
@@ -267,6 +277,12 @@ def _require(names: set[str]) -> None:
     lost = [name for name in RAW if name not in names]
     if lost:
         raise NoCut(f"the file has no tensors named {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}")
+
+
+def _feed(images: Pixels, inside: Inside = None) -> dict[str, npt.NDArray[Any]]:
+    """All inputs that a file may have."""
+    whole = np.tile(np.array(images.shape[2:], np.int64), (len(images), 1))
+    return {INPUT: images, SIZES: whole if inside is None else inside}
 
 
 def found_of(outputs: Mapping[str, npt.NDArray[Any]]) -> Found:

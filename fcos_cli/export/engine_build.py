@@ -13,7 +13,7 @@ from typing import Any
 from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.export.engine_profile import Profile
 from fcos_cli.files import replacing
-from fcos_cli.runtime.batches import INPUT
+from fcos_cli.runtime.batches import INPUT, SIZES
 from fcos_cli.runtime.engine_record import CURRENT
 from fcos_cli.runtime.tensorrt_api import Gpu, Package
 
@@ -94,6 +94,8 @@ class Build:
             profile = self.builder.create_optimization_profile()
             bounds = [(shape.batch, 3, shape.height, shape.width) for shape in (shapes.min, shapes.opt, shapes.max)]
             profile.set_shape(INPUT, *bounds)
+            if any(self.network.get_input(i).name == SIZES for i in range(self.network.num_inputs)):
+                profile.set_shape(SIZES, *((shape[0], 2) for shape in bounds))
             if config.add_optimization_profile(profile) < 0:
                 raise ModelError(f"{self.package.label} does not take the profile {bounds}", where=self.onnx)
         return config

@@ -14,7 +14,7 @@ from typing import Any
 
 from fcos_cli.errors import ModelError
 from fcos_cli.export.engine_profile import Dimensions
-from fcos_cli.runtime.batches import INPUT, OUTPUTS
+from fcos_cli.runtime.batches import INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.tensorrt_api import NAMES, Flavour
 
@@ -41,7 +41,7 @@ class EngineGraph:
         model = _read(path)
         facts = Facts.from_metadata({entry.key: entry.value for entry in model.metadata_props}, where=path)
         inputs, outputs = {value.name: value for value in model.graph.input}, {v.name for v in model.graph.output}
-        if set(inputs) != {INPUT} or not set(OUTPUTS) <= outputs:
+        if INPUT not in inputs or not set(inputs) <= {INPUT, SIZES} or not set(OUTPUTS) <= outputs:
             raise ModelError(
                 f"the graph maps {', '.join(inputs)} to {', '.join(sorted(outputs))}, not {INPUT} to "
                 f"{', '.join(OUTPUTS)}",
@@ -50,8 +50,8 @@ class EngineGraph:
             )
         tensor = inputs[INPUT].type.tensor_type
         batch, channels, height, width = ((d.dim_value or None) if not d.dim_param else None for d in tensor.shape.dim)
-        if tensor.elem_type != 2 or channels != 3:  # TensorProto.UINT8
-            raise ModelError(f"{INPUT} is not uint8 [B, 3, H, W]", where=path, remedy=f"{AGAIN} onnx`")
+        if tensor.elem_type not in (1, 2) or channels != 3:  # TensorProto.FLOAT, UINT8
+            raise ModelError(f"{INPUT} is not uint8 or float32 [B, 3, H, W]", where=path, remedy=f"{AGAIN} onnx`")
         _check(model, path, flavour)
         names = frozenset(node.name for node in _nodes(model.graph) if node.op_type in WEIGHTY)
         return cls(facts, (batch, height, width), names, hashlib.sha256(path.read_bytes()).hexdigest())

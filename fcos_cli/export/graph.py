@@ -22,21 +22,22 @@ RAW = tuple(f"{branch}_{level}" for branch in ("cls", "ltrb", "ctr") for level i
 
 
 class Graph(nn.Module):
-    """images uint8 [B, 3, H, W] → boxes, scores, classes, counts (`BatchDetections`), [converged,] raw outputs (`RAW`).
+    """images [B, 3, H, W] → boxes, scores, classes, counts (`BatchDetections`), [converged,] raw outputs (`RAW`).
 
-    `converged` bool [B] exists for the tensor form of NMS only. The raw outputs are float32; they are returned so that
-    their names stay in the file, where the proof of parity cuts it; a finished file does not show them.
+    With `takes_sizes`, a second input, sizes int64 [B, 2]. `converged` bool [B] exists for the tensor form of NMS only.
+    The raw outputs are float32; they are returned so that their names stay in the file, where the proof of parity cuts
+    it; a finished file does not show them.
     """
 
     def __init__(self, model: FCOS, *, nms: Literal["op", "tensor"]) -> None:
         super().__init__()
         self.model, self.nms = model, nms
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         cls, ltrb, ctr = self.model(images)
         raw = RawOutputs([level.float() for level in cls], ltrb, [level.float() for level in ctr])
         config = self.model.config
-        candidates = decode(raw, height=images.shape[-2], width=images.shape[-1], config=config)
+        candidates = decode(raw, height=images.shape[-2], width=images.shape[-1], config=config, sizes=sizes)
         most = config.max_detections
         if self.nms == "op":
             rules, count = config.conventions, cls[0].shape[1]
@@ -65,7 +66,13 @@ def half_body(model: FCOS) -> FCOS:
     return model
 
 
-def example(*, batch: int | None, size: tuple[int, int] | None) -> Tensor:
-    """Pixels to trace with: two pictures where the batch is dynamic (a batch of one would be taken for a constant)."""
+def takes_sizes(model: FCOS) -> bool:
+    """Has the exported graph a second input `sizes`, (height, width) of each picture inside its padded input?"""
+    return model.config.conventions.clip == "picture"
+
+
+def example(*, batch: int | None, size: tuple[int, int] | None, dtype: torch.dtype, sizes: bool) -> tuple[Tensor, ...]:
+    """Inputs to trace with: two pictures where the batch is dynamic (a batch of one would be taken for a constant)."""
     height, width = size or (256, 320)
-    return torch.zeros((batch or 2, 3, height, width), dtype=torch.uint8)
+    images = torch.zeros((batch or 2, 3, height, width), dtype=dtype)
+    return (images, torch.tensor([[height, width]] * len(images))) if sizes else (images,)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import UsageError
-from fcos_cli.export.cuts import Pixels, Shape, Span
+from fcos_cli.export.cuts import Shape, Span
 from fcos_cli.export.options import SMALLEST
 
 Size = tuple[int, int]
@@ -26,17 +27,18 @@ class Photo(NamedTuple):
     """A picture to prove with: uint8 [H, W, 3] RGB, and its file's name (reports are for showing: no folders)."""
 
     name: str
-    pixels: Pixels
+    pixels: npt.NDArray[np.uint8]
 
 
 class Input(NamedTuple):
-    """A batch as both sides see it: images uint8 [B, 3, H, W]; names [B]; shown: the part of each that is picture,
-    not padding, uint8 [h, w, 3].
+    """A batch as both sides see it: images [B, 3, H, W] of the rule's type; names [B]; shown: the part of each that is
+    picture, not padding, uint8 [h, w, 3]; inside: int64 [B, 2], height and width of that part.
     """
 
     images: Pixels
     names: tuple[str, ...]
-    shown: tuple[Pixels, ...]
+    shown: tuple[npt.NDArray[np.uint8], ...]
+    inside: npt.NDArray[np.int64]
 
     @property
     def size(self) -> Size:
@@ -92,7 +94,7 @@ def _uneven(side: float) -> int:
 
 def at_size(photos: Sequence[Photo], size: Size, batch: int, rule: ResizeRule) -> Input:
     """`batch` different pictures letterboxed to `size`: the photos, and when they run out, the photos turned."""
-    letterbox = ResizeRule("letterbox", size, rule.divisor, rule.pad_value)
+    letterbox = replace(rule, mode="letterbox", size=size)
     return _input([_turned(photos[i % len(photos)], i // len(photos)) for i in range(batch)], letterbox)
 
 
@@ -108,10 +110,11 @@ def as_used(photos: Sequence[Photo], batch: int, rule: ResizeRule) -> list[Input
 def _input(photos: Sequence[Photo], rule: ResizeRule) -> Input:
     images, geometries = rule.batch([photo.pixels for photo in photos])
     shown = [
-        np.ascontiguousarray(image.transpose(1, 2, 0)[: geometry.resized[1], : geometry.resized[0]])
+        np.ascontiguousarray(image.transpose(1, 2, 0)[: geometry.resized[1], : geometry.resized[0]]).astype(np.uint8)
         for image, geometry in zip(images, geometries, strict=True)
     ]
-    return Input(images, tuple(photo.name for photo in photos), tuple(shown))
+    inside = np.array([geometry.resized[::-1] for geometry in geometries], np.int64)
+    return Input(images, tuple(photo.name for photo in photos), tuple(shown), inside)
 
 
 def _turned(photo: Photo, turn: int) -> Photo:

@@ -81,7 +81,7 @@ def _difference(
 
 def end_rows(seen: Seen, exported: Found, reference: Reference, tolerance: Tolerance) -> list[MatchRow]:
     """One row per picture of the batch. Raises ValueError for an answer that is not even well-formed."""
-    batch, limits = len(seen.input.images), reference.limits(seen.raw, seen.input.size, tolerance)
+    batch, limits = len(seen.input.images), reference.limits(seen.raw, seen.input.size, tolerance, seen.input.inside)
     check_form(exported, batch, limits[0], classes=len(reference.names))
     return [
         _row(
@@ -123,7 +123,7 @@ def pose(reference: Reference, seen: Seen) -> list[Posed]:
 def post_rows(posed: Sequence[Posed], cuts: Cuts, reference: Reference, *, size: Size, batch: int) -> list[MatchRow]:
     """The file's post-processing of all cases, `batch` of them at a time; the last batch begins anew."""
     rows = []
-    images = np.zeros((batch, 3, *size), np.uint8)
+    images = np.zeros((batch, 3, *size), reference.dtype)
     for start in range(0, len(posed), batch):
         group = [posed[(start + i) % len(posed)] for i in range(batch)]
         together = RawOutputs(*(_stacked([one.case.raw[part] for one in group]) for part in range(3)))

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from fcos_cli import __version__
-from fcos_cli.export.graph import RAW, Graph, example, half_body, output_names
+from fcos_cli.export.graph import RAW, Graph, example, half_body, output_names, takes_sizes
 from fcos_cli.export.options import SMALLEST, ExportOptions
 from fcos_cli.files import replacing
 from fcos_cli.model.artifact import Artifact
+from fcos_cli.runtime.batches import INPUT, SIZES
 from fcos_cli.runtime.facts import Facts
 
 if TYPE_CHECKING:
@@ -40,16 +41,18 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     if options.precision == "fp16":
         half_body(model)
     graph = Graph(model, nms=options.nms).eval()
-    images = example(batch=options.batch, size=options.size)
+    sizes, dtype = takes_sizes(model), torch.uint8 if facts.resize.dtype is np.uint8 else torch.float32
+    inputs = example(batch=options.batch, size=options.size, dtype=dtype, sizes=sizes)
     names = (*output_names(options.nms), *RAW)
     dynamic = _dynamic(options)
+    shapes = (dynamic, {0: dynamic[0]} if 0 in dynamic else {}) if sizes else (dynamic,)
     with torch.no_grad(), _quiet():
-        program = torch.export.export(graph, (images,), dynamic_shapes=(dynamic,), strict=False)
+        program = torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
         exported = torch.onnx.export(
             program,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["images"],
+            input_names=[INPUT, SIZES][: len(inputs)],
             output_names=list(names),
             custom_translation_table={torch.ops.fcos.keep_mask.default: non_max_suppression},
         )

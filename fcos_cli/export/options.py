@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
-from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
 from fcos_cli.runtime.facts import Facts
 
@@ -55,7 +54,7 @@ class ExportOptions:
         size = self.size
         resize = facts.resize
         if size is not None:
-            resize = ResizeRule("letterbox", size, pad_value=resize.pad_value, divisor=resize.divisor)
+            resize = replace(resize, mode="letterbox", size=size)
         return replace(
             facts,
             resize=resize,

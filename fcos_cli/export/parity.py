@@ -67,7 +67,7 @@ def prove(
         with raw.measuring(size, batch):
             raw.rows += raw_rows(seen, cuts.raw(seen.input.images))
         with end.measuring(size, batch):
-            end.rows += end_rows(seen, cuts.detect(seen.input.images), reference, allowed)
+            end.rows += end_rows(seen, cuts.detect(seen.input.images, seen.input.inside), reference, allowed)
         next(steps)
     for size, seen in last.items():
         posed = pose(reference, seen)
@@ -77,7 +77,7 @@ def prove(
         next(steps)
     for given in used:
         with end.measuring(given.size, len(given.names)):
-            end.rows += end_rows(reference.see(given), cuts.detect(given.images), reference, allowed)
+            end.rows += end_rows(reference.see(given), cuts.detect(given.images, given.inside), reference, allowed)
         next(steps)
 
     names, by_ap = reference.names, ap is not None and precision == "int8"

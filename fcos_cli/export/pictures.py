@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from fcos_cli.data.formats import read_dataset
-from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
 
@@ -55,6 +54,6 @@ def _of_run(folder: Path) -> Path | None:
     return Path(path) if path and Path(path).exists() else None
 
 
-def network_inputs(paths: Sequence[Path], rule: ResizeRule) -> list[npt.NDArray[np.uint8]]:
-    """Each picture as network input of its own, uint8 [1, 3, H, W]."""
+def network_inputs(paths: Sequence[Path], rule: ResizeRule) -> list[Pixels]:
+    """Each picture as network input of its own, [1, 3, H, W]."""
     return [rule.batch([open_image(path)])[0] for path in paths]

@@ -7,7 +7,7 @@ CPUs (ONNX Runtime, OpenVINO) want unsigned activations, TensorRT wants symmetri
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.geometry import Pixels
 from fcos_cli.export.graph import RAW
 from fcos_cli.export.options import Target
+from fcos_cli.runtime.batches import INPUT, SIZES
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +32,7 @@ PROBES = 8
 WORTH = 0.8
 """A layer stays in float where that brings the error below this share of what it was."""
 
-Batch = npt.NDArray[np.uint8]
+Batch = Pixels
 
 
 def quantize(
@@ -121,7 +123,7 @@ def _raw(proto: onnx.ModelProto, pictures: Sequence[Batch]) -> list[list[npt.NDA
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [session.run(list(RAW), {"images": batch}) for batch in pictures]
+    return [session.run(list(RAW), _feed(proto, batch)) for batch in pictures]
 
 
 def difference(ours: list[list[npt.NDArray[np.float32]]], wanted: list[list[npt.NDArray[np.float32]]]) -> float:
@@ -133,13 +135,19 @@ def difference(ours: list[list[npt.NDArray[np.float32]]], wanted: list[list[npt.
     return float(np.mean(errors))
 
 
+def _feed(proto: onnx.ModelProto, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+    """What the graph takes; ranges of numbers do not depend on where a picture ends in its input."""
+    every = {INPUT: batch, SIZES: np.tile(np.array(batch.shape[2:], np.int64), (len(batch), 1))}
+    return {value.name: every[value.name] for value in proto.graph.input}
+
+
 class _Reader:
     """onnxruntime's CalibrationDataReader: one feed after another, then None."""
 
-    def __init__(self, pictures: Iterable[Batch]) -> None:
-        self.feeds: Iterator[dict[str, Batch]] = ({"images": batch} for batch in pictures)
+    def __init__(self, proto: onnx.ModelProto, pictures: Iterable[Batch]) -> None:
+        self.feeds = (_feed(proto, batch) for batch in pictures)
 
-    def get_next(self) -> dict[str, Batch] | None:
+    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         return next(self.feeds, None)
 
 
@@ -155,7 +163,7 @@ def _quantize(
         quantize_static(
             folder / "in.onnx",
             folder / "out.onnx",
-            _Reader(pictures),
+            _Reader(proto, pictures),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
             nodes_to_quantize=[n.name for n in body(proto) if n.op_type in QUANTISED and n.name not in keep],

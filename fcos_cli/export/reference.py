@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fcos_cli.export.inputs import Input, Size
@@ -32,24 +34,28 @@ class Reference:
         limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
         self.config = self.model.config.model_copy(update={**limits, "max_detections": facts.max_detections})
         self.model.config = self.config
-        self.names = artifact.classes.names
+        self.names, self.dtype = artifact.classes.names, facts.resize.dtype
 
     def see(self, given: Input) -> Seen:
         with torch.inference_mode():
             raw = self.model(torch.from_numpy(given.images))
-        return Seen(given, raw, self.post(raw, given.size))
+        return Seen(given, raw, self.post(raw, given.size, given.inside))
 
-    def post(self, raw: RawOutputs, size: Size) -> RawDetections:
+    def post(self, raw: RawOutputs, size: Size, inside: npt.NDArray[np.int64] | None = None) -> RawDetections:
+        """inside: int64 [B, 2], height and width of each picture in its input; None = all of it."""
         with torch.inference_mode():
-            found = self.model.post_process(raw, height=size[0], width=size[1])
+            found = self.model.post_process(raw, height=size[0], width=size[1], sizes=_tensor(inside))
         return RawDetections(*(tensor.numpy() for tensor in found))
 
-    def limits(self, raw: RawOutputs, size: Size, tolerance: Tolerance) -> list[Limits]:
+    def limits(
+        self, raw: RawOutputs, size: Size, tolerance: Tolerance, inside: npt.NDArray[np.int64] | None = None
+    ) -> list[Limits]:
         """What counts as the same, for each picture of `raw`, given its candidates before NMS."""
         low = max(self.config.score_threshold - 2 * tolerance.score_eps, 0.0)
         loose = self.config.model_copy(update={"score_threshold": low})
         with torch.inference_mode():
-            boxes, scores, classes = (part.numpy() for part in decode(raw, height=size[0], width=size[1], config=loose))
+            found = decode(raw, height=size[0], width=size[1], config=loose, sizes=_tensor(inside))
+        boxes, scores, classes = (part.numpy() for part in found)
         last = scores.reshape(len(scores), -1, self.config.candidates)[:, :, -1]  # of each level
         return [
             Limits(
@@ -65,3 +71,7 @@ class Reference:
             )
             for place, alive in enumerate(scores > 0)
         ]
+
+
+def _tensor(inside: npt.NDArray[np.int64] | None) -> torch.Tensor | None:
+    return None if inside is None else torch.from_numpy(inside)

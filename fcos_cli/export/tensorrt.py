@@ -25,7 +25,7 @@ from fcos_cli.export.engine_build import Build, dotted_name
 from fcos_cli.export.engine_graph import EngineGraph, check_graph
 from fcos_cli.export.engine_profile import Profile
 from fcos_cli.files import replacing
-from fcos_cli.runtime.batches import INPUT
+from fcos_cli.runtime.batches import INPUT, SIZES
 from fcos_cli.runtime.engine_layers import Layers
 from fcos_cli.runtime.engine_record import EngineFacts, Shape, sidecar, write_sidecar
 from fcos_cli.runtime.tensorrt_api import Flavour, Gpu, Package, dotted, find_gpu, find_package
@@ -71,7 +71,13 @@ def build_engine(
             remedy="use --format trt-rtx, or build on the GPU that will run the engine",
         )
     command = command or elsewhere(
-        onnx, engine, flavour, shapes if graph.is_free else None, workspace_mb, compute_capabilities
+        onnx,
+        engine,
+        flavour,
+        shapes if graph.is_free else None,
+        workspace_mb,
+        compute_capabilities,
+        clips=graph.facts.conventions.clip == "picture",
     )
     package, gpu = _machine(onnx, flavour, command)
     say(f"building {engine} with {package.label}{f' on {gpu.name}' if gpu else ', ahead of time'}")
@@ -173,15 +179,19 @@ def elsewhere(
     shapes: Profile | None,
     workspace_mb: int | None = None,
     compute_capabilities: Sequence[str] = (),
+    *,
+    clips: bool = False,
 ) -> str:
     """The same build by the vendor's own program: `trtexec` (TensorRT 10, 11) or `tensorrt_rtx` (the RTX SDK).
 
-    Its engine has no facts beside it: it is for programs of one's own, `fcos` opens only what `fcos` has built.
+    clips: the graph takes `sizes` too. The engine has no facts beside it: it is for programs of one's own, `fcos` opens
+    only what `fcos` has built.
     """
     words = ["trtexec" if flavour == "trt" else "tensorrt_rtx", f"--onnx={onnx}", f"--saveEngine={engine}"]
     if shapes is not None:
         for name, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max)):
-            words.append(f"--{name}Shapes={INPUT}:{shape.batch}x3x{shape.height}x{shape.width}")
+            further = f",{SIZES}:{shape.batch}x2" if clips else ""
+            words.append(f"--{name}Shapes={INPUT}:{shape.batch}x3x{shape.height}x{shape.width}{further}")
     if flavour == "trt":
         words += ["--stronglyTyped", "--noTF32", "--profilingVerbosity=detailed"]  # the first is for 10; 11 is always
         words += [] if workspace_mb is None else [f"--memPoolSize=workspace:{workspace_mb}"]

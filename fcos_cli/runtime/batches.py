@@ -17,15 +17,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
 
-INPUT = "images"
+INPUT, SIZES = "images", "sizes"
+"""`sizes` is an input only of models that clip boxes at the picture before NMS, not at its padding."""
 OUTPUTS = ("boxes", "scores", "classes", "counts")
 CONVERGED = "converged"
 """Further output, bool [B], of models whose NMS is a fixed number of sweeps: False where these were too few."""
 
+Inputs = Mapping[str, npt.NDArray[Any]]
 Outputs = Mapping[str, npt.NDArray[Any]]
 
 
@@ -45,26 +48,31 @@ class Intake:
 
 
 def detect(
-    images: npt.NDArray[np.uint8],
-    run: Callable[[npt.NDArray[np.uint8]], Outputs],
+    images: Pixels,
+    sizes: npt.NDArray[np.int64] | None,
+    run: Callable[[Inputs], Outputs],
     *,
     intake: Intake,
     score: float | None,
     where: Path,
 ) -> RawDetections:
-    """The answer for `images` uint8 [B, 3, H, W], any B ≥ 1, from calls of `run` with what `intake` allows.
+    """The answer for `images` [B, 3, H, W], any B ≥ 1, from calls of `run` with what `intake` allows.
 
-    run: pictures → outputs by name, at least OUTPUTS. score: lowest score to return, None = all there are. Raises
-    ModelError where the size of the pictures does not fit, FcosError where the suppression chain was cut off.
+    sizes: int64 [B, 2], (height, width) of the pictures inside them, None = all. run: inputs by name (a model
+    takes those it has) → outputs by name, at least OUTPUTS. score: lowest score to return, None = all
+    there are. Raises ModelError where the size of the pictures does not fit, FcosError where the suppression chain was
+    cut off.
     """
     _check_size(images.shape[2:], intake, where)
+    if sizes is None:
+        sizes = np.tile(np.array(images.shape[2:], np.int64), (len(images), 1))
     parts = []
     step = intake.most or len(images)
     for begin in range(0, len(images), step):
         part = images[begin : begin + step]
+        inside = sizes[begin : begin + step]
         missing = max(intake.least - len(part), 0)
-        filled = np.concatenate([part, part[-1:].repeat(missing, axis=0)]) if missing else part
-        found = run(np.ascontiguousarray(filled))
+        found = run({INPUT: _filled(part, missing), SIZES: _filled(inside, missing)})
         _check_converged(found, where)
         parts.append([np.asarray(found[name])[: len(part)] for name in OUTPUTS])
     boxes, scores, classes, counts = (
@@ -77,6 +85,10 @@ def detect(
         counts.astype(np.int64, copy=False),
     )
     return raw if score is None else above(raw, score)
+
+
+def _filled(rows: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(np.concatenate([rows, rows[-1:].repeat(missing, axis=0)]) if missing else rows)
 
 
 def above(raw: RawDetections, score: float) -> RawDetections:
@@ -93,7 +105,7 @@ def above(raw: RawDetections, score: float) -> RawDetections:
 
 def check_score(score: float | None, facts: Facts, where: Path) -> None:
     """UsageError where detections are asked for that the graph has already dropped."""
-    if score is not None and score < facts.score_threshold:
+    if score is not None and score < facts.score_threshold and facts.conventions.threshold_on == "score":
         raise UsageError(
             f"this model drops what scores less than {facts.score_threshold:g}, so a score of {score:g} cannot be had",
             where=where,

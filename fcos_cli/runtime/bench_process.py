@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fcos_cli
+from fcos_cli.data.geometry import Pixels
 from fcos_cli.runtime.bench_messages import Job, Ready, Refused, Skipped, expect
 from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts

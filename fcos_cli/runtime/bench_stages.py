@@ -17,13 +17,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.runtime.bench_messages import Sample
-from fcos_cli.runtime.detector import Detector, RawDetections, to_source
+from fcos_cli.runtime.detector import Detector, locate
 
 Batch = tuple[Path, ...]
 
@@ -51,8 +48,7 @@ class Pipeline:
         opened = perf_counter()
         images, geometries = self.rule.batch(pictures)
         prepared = perf_counter()
-        raw, network_end = self._network.watch(images)
-        to_source(raw, geometries)
+        network_end = self._network.watch(lambda: locate(self.detector, images, geometries))
         done = perf_counter()
         marks = {"open": opened - begun, "preprocess": prepared - opened, "total": done - begun}
         if network_end is None:
@@ -66,7 +62,7 @@ class _NetworkClock:
     """Notes when a detector's torch module has finished; of other detectors it learns nothing."""
 
     def __init__(self, detector: Detector) -> None:
-        self.detector, self._ends = detector, list[float]()
+        self._ends = list[float]()
         self._wait: Callable[[], None] | None = None
         module: Any = getattr(detector, "model", None)
         if not hasattr(module, "register_forward_hook"):
@@ -77,11 +73,11 @@ class _NetworkClock:
 
             self._wait = lambda: torch.cuda.synchronize(str(detector.device))
 
-    def watch(self, images: npt.NDArray[np.uint8]) -> tuple[RawDetections, float | None]:
-        """The detector's answer, and when its network was done: None unless it was called exactly once."""
+    def watch(self, detect: Callable[[], object]) -> float | None:
+        """When the network was done with what `detect` asked of it: None unless that was exactly once."""
         self._ends.clear()
-        raw = self.detector(images)
-        return raw, self._ends[0] if len(self._ends) == 1 else None
+        detect()
+        return self._ends[0] if len(self._ends) == 1 else None
 
     def _finished(self, *_: object) -> None:
         if self._wait is not None:

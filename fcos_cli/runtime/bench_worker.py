@@ -15,7 +15,7 @@ from fcos_cli.runtime.bench_messages import Job, Ready, Refused
 def main(descriptor: int) -> None:
     """Serve the connection behind `descriptor`: first a Job, answered by Ready, then requests by name.
 
-    `turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", images)` →
+    `turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", (images, sizes))` →
     RawDetections. Whatever fails is answered by Refused.
     """
     keep_freed_memory()
@@ -46,7 +46,6 @@ def _serve(connection: Any) -> None:
 
 def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
     """The model, after its first answer, and what can be asked of it."""
-    from fcos_cli.data.geometry import ResizeRule
     from fcos_cli.runtime.bench_precision import open_as_asked
     from fcos_cli.runtime.bench_stages import Pipeline, batches_of, turn, warm_up
 
@@ -54,7 +53,7 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
     detector = opened.detector
     facts = detector.facts
     if job.size is not None:
-        facts = replace(facts, resize=ResizeRule("letterbox", job.size, pad_value=facts.resize.pad_value))
+        facts = replace(facts, resize=replace(facts.resize, mode="letterbox", size=job.size))
     pipeline, batches = Pipeline(detector, facts.resize), batches_of(job.pictures, job.batch)
     pipeline(batches[0])
     from fcos_cli.runtime.bench_environment import peak_memory
@@ -73,7 +72,7 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
         "warm_up": lambda: warm_up(pipeline, batches),
         "peak_memory": peak_memory,
         "model_bytes": lambda: _model_bytes(job, detector),
-        "detect": detector,
+        "detect": lambda given: detector(*given),
     }
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError, UsageError
-from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, SIZES, Inputs, Intake, Outputs, check_score, detect
 from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
@@ -35,12 +36,13 @@ class OnnxRuntimeDetector:
         self.precision = facts.precision
         self.outputs = [output.name for output in session.get_outputs()]
         inputs = {value.name: value.shape for value in session.get_inputs()}
-        if set(inputs) != {INPUT} or not set(OUTPUTS) <= set(self.outputs):
+        if INPUT not in inputs or not set(inputs) <= {INPUT, SIZES} or not set(OUTPUTS) <= set(self.outputs):
             raise ModelError(
                 f"the graph maps {', '.join(inputs)} to {', '.join(self.outputs)}, not {INPUT} to {', '.join(OUTPUTS)}",
                 where=path,
                 remedy="only models that `fcos export` wrote can be run",
             )
+        self.inputs = list(inputs)
         self.outputs = [value for value in self.outputs if value in (*OUTPUTS, CONVERGED)]
         batch, _, height, width = (value if isinstance(value, int) else None for value in inputs[INPUT])
         self.intake = Intake.of_shape(batch, height, width)
@@ -68,12 +70,13 @@ class OnnxRuntimeDetector:
         number = "" if first == CPU else f":{options.get('device_id', 0)}"
         return cls(session, facts, path=path, name=name, device=NAMES.get(first, first) + number, score=score)
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
-        return detect(images, self._run, intake=self.intake, score=self.score, where=self.path)
+    def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
+        return detect(images, sizes, self._run, intake=self.intake, score=self.score, where=self.path)
 
-    def _run(self, images: npt.NDArray[np.uint8]) -> Outputs:
+    def _run(self, given: Inputs) -> Outputs:
+        feed = {name: given[name] for name in self.inputs}
         try:
-            return dict(zip(self.outputs, self.session.run(self.outputs, {INPUT: images}), strict=True))
+            return dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
         except Exception as error:  # its exceptions have no common ancestor
             raise FcosError(f"ONNX Runtime failed ({_one_line(error)})", where=self.path) from error
 

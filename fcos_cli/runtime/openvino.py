@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
-from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, SIZES, Inputs, Intake, Outputs, check_score, detect
 from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
@@ -33,12 +34,13 @@ class OpenVinoDetector:
         self.facts, self.path, self.name, self.device, self.score = facts, path, name, device, score
         self.request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
-        if len(compiled.inputs) != 1 or INPUT not in inputs or not set(OUTPUTS) <= set(outputs):
+        if INPUT not in inputs or not set(inputs) <= {INPUT, SIZES} or not set(OUTPUTS) <= set(outputs):
             raise ModelError(
                 f"the graph maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} to {', '.join(OUTPUTS)}",
                 where=path,
                 remedy="only models that `fcos export` wrote can be run",
             )
+        self.inputs = list(inputs)
         self.outputs = [output for output in (*OUTPUTS, CONVERGED) if output in outputs]
         shape = inputs[INPUT].get_partial_shape()
         batch, _, height, width = (None if size.is_dynamic else size.get_length() for size in shape)
@@ -85,12 +87,14 @@ class OpenVinoDetector:
             ) from error
         return cls(compiled, facts, path=path, name=name, device=picked.lower(), score=score)
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
-        return detect(images, self._run, intake=self.intake, score=self.score, where=self.path)
+    def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
+        return detect(images, sizes, self._run, intake=self.intake, score=self.score, where=self.path)
 
-    def _run(self, images: npt.NDArray[np.uint8]) -> Outputs:
+    def _run(self, given: Inputs) -> Outputs:
         try:
-            found = self.request.infer({INPUT: images}, share_inputs=True, share_outputs=False)
+            found = self.request.infer(
+                {name: given[name] for name in self.inputs}, share_inputs=True, share_outputs=False
+            )
             return {name: found[name] for name in self.outputs}
         except Exception as error:
             raise FcosError(f"OpenVINO failed ({_one_line(error)})", where=self.path) from error

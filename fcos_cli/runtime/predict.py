@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.data.geometry import Geometry, ResizeRule
+from fcos_cli.data.geometry import Geometry, Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, FcosError, UsageError
-from fcos_cli.runtime.detector import Detections, Detector, to_source
+from fcos_cli.runtime.detector import Detections, Detector, locate
 from fcos_cli.runtime.frames import Frame, Moment
 from fcos_cli.runtime.tiles import Tiling, detect_in_tiles
 
@@ -69,7 +69,7 @@ class _Batch:
     None where there is none or tiles are to be cut."""
 
     pictures: list[_Picture | Failure]
-    pixels: npt.NDArray[np.uint8] | None
+    pixels: Pixels | None
     geometries: list[Geometry]
 
 
@@ -156,7 +156,7 @@ def _open(frame: Frame) -> _Picture | Failure:
 def _answers(detector: Detector, ready: _Batch, wishes: _Wishes) -> Iterator[Prediction | Failure]:
     found: Iterator[Detections] = iter(())
     if ready.pixels is not None:
-        found = iter(to_source(detector(ready.pixels), ready.geometries))
+        found = iter(locate(detector, ready.pixels, ready.geometries))
     for picture in ready.pictures:
         if isinstance(picture, Failure):
             yield picture

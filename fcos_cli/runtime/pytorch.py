@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fcos import FCOS
+from fcos_cli.runtime.batches import above
 from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
 
@@ -19,8 +20,11 @@ class PyTorchDetector:
     backend = "pytorch"
     precision = "fp32"
 
-    def __init__(self, model: FCOS, facts: Facts, *, name: str, device: torch.device) -> None:
-        self.model, self.facts, self.name, self.device = model, facts, name, device
+    def __init__(
+        self, model: FCOS, facts: Facts, *, name: str, device: torch.device, score: float | None = None
+    ) -> None:
+        """score: lowest score to return, where that is not the network's own threshold."""
+        self.model, self.facts, self.name, self.device, self.score = model, facts, name, device, score
 
     @classmethod
     def from_artifact(
@@ -38,14 +42,17 @@ class PyTorchDetector:
             torch.set_num_threads(threads)
         picked = pick_device(device)
         model = artifact.build().to(picked).to(memory_format=torch.channels_last)
-        if score is not None:
+        if score is not None and artifact.config.conventions.threshold_on == "score":
             model.config = model.config.model_copy(update={"score_threshold": score})
-        return cls(model, facts_of(artifact), name=name, device=picked)
+            score = None
+        return cls(model, facts_of(artifact), name=name, device=picked, score=score)
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
+    def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
+        inside = None if sizes is None else torch.from_numpy(sizes).to(self.device)
         with torch.inference_mode():
-            found = self.model.detect(torch.from_numpy(images).to(self.device))
-        return RawDetections(*(tensor.cpu().numpy() for tensor in found))
+            found = self.model.detect(torch.from_numpy(images).to(self.device), inside)
+        raw = RawDetections(*(tensor.cpu().numpy() for tensor in found))
+        return raw if self.score is None else above(raw, self.score)
 
 
 def facts_of(artifact: Artifact) -> Facts:

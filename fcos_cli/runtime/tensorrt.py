@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError
-from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, SIZES, Inputs, Intake, Outputs, check_score, detect
 from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.engine_layers import Layers, read_layers
 from fcos_cli.runtime.engine_record import CURRENT, EngineFacts, read_sidecar
@@ -90,15 +91,15 @@ class TensorRtDetector:
         loaded = load(plan, package, gpu, where=path)
         return cls(loaded, facts, _read_now(record, loaded), path=path, name=name, score=score)
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> RawDetections:
+    def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
         self._check_size(images)
-        return detect(images, self._run, intake=self.intake, score=self.score, where=self.path)
+        return detect(images, sizes, self._run, intake=self.intake, score=self.score, where=self.path)
 
-    def _run(self, images: npt.NDArray[np.uint8]) -> Outputs:
-        found = self._loaded.run(images, where=self.path)
+    def _run(self, given: Inputs) -> Outputs:
+        found = self._loaded.run(given, where=self.path)
         return {name: found[name] for name in (*OUTPUTS, CONVERGED) if name in found}
 
-    def _check_size(self, images: npt.NDArray[np.uint8]) -> None:
+    def _check_size(self, images: Pixels) -> None:
         low, high = self.record.min, self.record.max
         height, width = images.shape[2:]
         if not (low.height <= height <= high.height and low.width <= width <= high.width):
@@ -181,24 +182,20 @@ class Loaded:
     outputs: dict[str, torch.dtype]
     _memory: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def run(self, images: npt.NDArray[np.uint8], *, where: Path) -> dict[str, npt.NDArray[Any]]:
-        """`images` of a shape within the profile → all outputs by name, as numpy arrays of their own.
+    def run(self, given: Inputs, *, where: Path) -> dict[str, npt.NDArray[Any]]:
+        """Inputs by name, of shapes within the profile → all outputs by name, as numpy arrays of their own.
 
         Raises FcosError with TensorRT's own words where the execution fails.
         """
-        import torch
-
         mark = self.package.log.mark()
         with self.gpu.active():
-            pixels = self._tensor(INPUT, images.shape, self.inputs[INPUT])
-            pixels.copy_(torch.from_numpy(images if images.flags.writeable else images.copy()))
-            done = self.context.set_input_shape(INPUT, tuple(images.shape))
-            done = done and self.context.set_tensor_address(INPUT, pixels.data_ptr())
+            done = all(self._feed(name, given[name]) for name in self.inputs)
             answers = {}
             for name, dtype in self.outputs.items() if done else ():
                 answers[name] = self._tensor(name, tuple(self.context.get_tensor_shape(name)), dtype)
                 done = done and self.context.set_tensor_address(name, answers[name].data_ptr())
             if not (done and self.context.execute_async_v3(self.gpu.stream)):
+                images = given[INPUT]
                 raise FcosError(
                     f"TensorRT failed on {images.shape[0]} pictures of {images.shape[2]} x {images.shape[3]} "
                     f"({self.package.log.errors(mark)})",
@@ -207,6 +204,15 @@ class Loaded:
                 )
             # a copy even where torch's device is the CPU: the next call writes into the same memory
             return {name: answer.to("cpu", copy=True).numpy() for name, answer in answers.items()}
+
+    def _feed(self, name: str, values: npt.NDArray[Any]) -> bool:
+        """Copy an input to the GPU and tell TensorRT; False where it refuses."""
+        import torch
+
+        held = self._tensor(name, values.shape, self.inputs[name])
+        held.copy_(torch.from_numpy(values if values.flags.writeable else values.copy()))
+        shaped = self.context.set_input_shape(name, tuple(values.shape))
+        return bool(shaped and self.context.set_tensor_address(name, held.data_ptr()))
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         import torch
@@ -243,9 +249,10 @@ def load(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> Loaded:
     sides = {name: engine.get_tensor_mode(name) == modes.INPUT for name in tensors}
     inputs = {name: dtype for name, dtype in types.items() if sides[name]}
     outputs = {name: dtype for name, dtype in types.items() if not sides[name]}
-    if inputs != {INPUT: torch.uint8} or not set(OUTPUTS) <= set(outputs):
+    kinds = inputs.get(INPUT) in (torch.uint8, torch.float32) and inputs.get(SIZES, torch.int64) == torch.int64
+    if not kinds or not set(inputs) <= {INPUT, SIZES} or not set(OUTPUTS) <= set(outputs):
         raise ModelError(
-            f"the engine maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} (uint8) to {', '.join(OUTPUTS)}",
+            f"the engine maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} to {', '.join(OUTPUTS)}",
             where=where,
             remedy="only models that `fcos export` wrote can be run",
         )

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.data.geometry import Geometry
+from fcos_cli.data.geometry import Geometry, Pixels
 from fcos_cli.errors import UsageError
 from fcos_cli.runtime.ahead import ahead
-from fcos_cli.runtime.detector import Detections, Detector, to_source
+from fcos_cli.runtime.detector import Detections, Detector, locate
 
 Boxes = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -89,7 +89,7 @@ def detect_in_tiles(
     groups = (tiles[n : n + batch] for n in range(0, len(tiles), batch))
     parts: list[Detections] = []
     for pixels, geometries in ahead(_inputs(detector, image, groups), count=2):
-        parts += to_source(detector(pixels), geometries)
+        parts += locate(detector, pixels, geometries)
     if threshold is not None:
         parts = [part.above(threshold) for part in parts]
     origin = np.concatenate([np.full(len(part), n) for n, part in enumerate(parts)])
@@ -156,7 +156,7 @@ def touches(
 
 def _inputs(
     detector: Detector, image: npt.NDArray[np.uint8], groups: Iterator[npt.NDArray[np.int64]]
-) -> Iterator[tuple[npt.NDArray[np.uint8], list[Geometry]]]:
+) -> Iterator[tuple[Pixels, list[Geometry]]]:
     for group in groups:
         yield detector.facts.resize.batch([image[y1:y2, x1:x2] for x1, y1, x2, y2 in group.tolist()])
 

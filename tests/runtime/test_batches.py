@@ -27,8 +27,10 @@ class Model:
         self.calls: list[list[int]] = []
         self.more = more
 
-    def __call__(self, images):
+    def __call__(self, given):
+        images = given["images"]
         assert images.flags.c_contiguous
+        assert len(given["sizes"]) == len(images)
         self.calls.append(images[:, 0, 0, 0].tolist())
         return {**answer(images)._asdict(), **{key: value(images) for key, value in self.more.items()}}
 
@@ -47,47 +49,62 @@ class Model:
 )
 def test_a_batch_is_cut_and_filled_to_what_the_model_takes_and_nobody_can_tell(intake, calls):
     model = Model()
-    assert_same(detect(FIVE, model, intake=intake, score=None, where=WHERE), answer(FIVE))
+    assert_same(detect(FIVE, None, model, intake=intake, score=None, where=WHERE), answer(FIVE))
     assert model.calls == calls
+
+
+def test_sizes_go_with_their_pictures_and_are_the_whole_input_where_nobody_says():
+    seen = []
+
+    def run(given):
+        seen.append(given["sizes"].tolist())
+        return Model()(given)
+
+    sizes = np.arange(10).reshape(5, 2)
+    detect(FIVE, sizes, run, intake=Intake(2, 2), score=None, where=WHERE)
+    assert seen == [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9], [8, 9]]]
+    detect(FIVE[:1], None, run, intake=ANY, score=None, where=WHERE)
+    assert seen[-1] == [list(FIVE.shape[2:])]
 
 
 def test_any_stretch_of_memory_becomes_one_that_libraries_can_read():
     images = FIVE[::2]
-    assert_same(detect(images, Model(), intake=ANY, score=None, where=WHERE), answer(images))
+    assert_same(detect(images, None, Model(), intake=ANY, score=None, where=WHERE), answer(images))
 
 
 def test_types_are_those_of_raw_detections_whatever_the_backend_hands_over():
-    def run(images):
+    def run(given):
+        images = given["images"]
         found = answer(images)
         return {**found._asdict(), "classes": found.classes.astype(np.int32), "counts": found.counts.astype(np.int32)}
 
-    assert_same(detect(FIVE, run, intake=ANY, score=None, where=WHERE), answer(FIVE))
+    assert_same(detect(FIVE, None, run, intake=ANY, score=None, where=WHERE), answer(FIVE))
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 48), (32, 64), (None, 64)])
 def test_pictures_of_another_size_than_the_models_are_an_error_that_names_both(height, width):
     with pytest.raises(ModelError, match=f"{height or 'any'} x {width}.* not of 32 x 48") as caught:
-        detect(FIVE, Model(), intake=Intake(height=height, width=width), score=None, where=WHERE)
+        detect(FIVE, None, Model(), intake=Intake(height=height, width=width), score=None, where=WHERE)
     assert caught.value.where == str(WHERE)
     assert "--size" in caught.value.remedy
 
 
 def test_a_fixed_size_that_fits_is_fine():
-    assert_same(detect(FIVE, Model(), intake=Intake(1, 1, 32, 48), score=None, where=WHERE), answer(FIVE))
+    assert_same(detect(FIVE, None, Model(), intake=Intake(1, 1, 32, 48), score=None, where=WHERE), answer(FIVE))
 
 
 def test_a_suppression_that_was_cut_off_is_never_silently_wrong():
     model = Model(converged=lambda images: images[:, 0, 0, 0] != 14)
     with pytest.raises(FcosError, match="NMS") as caught:
-        detect(FIVE, model, intake=Intake(2, 2), score=None, where=WHERE)
+        detect(FIVE, None, model, intake=Intake(2, 2), score=None, where=WHERE)
     assert "--format onnx" in caught.value.remedy
     fine = pictures(255, 13)
-    assert_same(detect(fine, model, intake=ANY, score=None, where=WHERE), answer(fine))
+    assert_same(detect(fine, None, model, intake=ANY, score=None, where=WHERE), answer(fine))
 
 
 def test_a_higher_score_drops_what_is_below_and_leaves_empty_places():
     # reds 255, 200, 14, 0, 100 of 256 and their halves and quarters; at least 100/256
-    found = detect(FIVE, Model(), intake=ANY, score=100 / 256, where=WHERE)
+    found = detect(FIVE, None, Model(), intake=ANY, score=100 / 256, where=WHERE)
     assert_same(found, answer(FIVE, score=100 / 256))
     assert found.counts.tolist() == [2, 2, 0, 0, 1]
     assert found.classes.tolist() == [[0, 1, -1], [0, 1, -1], [-1, -1, -1], [-1, -1, -1], [0, -1, -1]]

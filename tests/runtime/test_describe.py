@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.runtime.describe import describe, to_json
 from fcos_cli.runtime.headers import Header, read_header
 from tests.runtime.onnx_files import FACTS, write_onnx
@@ -23,7 +24,7 @@ def test_the_document_has_the_same_keys_for_every_kind_of_file(tmp_path, model_f
     assert (exported["format"], exported["parameters"], exported["verified"]) == ("onnx", None, None)
     assert (weights["format"], weights["precision"]) == ("safetensors", "fp32")
     assert exported["limits"] == {"score": 0.05, "nms_iou": 0.6, "max_detections": 100}
-    assert exported["geometry"] == {"mode": "letterbox", "size": [32, 48], "divisor": 32, "pad_value": 114}
+    assert ResizeRule.from_json(exported["geometry"]) == ResizeRule("letterbox", (32, 48))
     assert exported["classes"][1] == {"id": 20, "name": "b"}
 
 
