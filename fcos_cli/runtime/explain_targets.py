@@ -31,7 +31,7 @@ class TruthBox:
     """One box of the truth.
 
     box: xyxy in px of network input. index: of its class. ignore: crowd or difficult, nothing is learned from it.
-    area: px² of network input. won, lost: points of each level (lost: it was a candidate, a smaller box took them).
+    area: px² of network input. won, lost: points of each level (lost: it was a candidate, another box took them).
     """
 
     box: tuple[float, float, float, float]
@@ -50,7 +50,7 @@ class TruthBox:
     def reason(self) -> str:
         """Why an orphan has no point."""
         if sum(self.lost):
-            return f"smaller boxes win all {sum(self.lost)} of its points"
+            return f"other boxes win all {sum(self.lost)} of its points"
         return "no point of its level lies in it"
 
 

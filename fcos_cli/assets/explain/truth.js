@@ -76,7 +76,8 @@ function tell(mark) {
   const start = `${data.levels[mark.level].name}, point (${mark.xy.map(pixels).join(", ")})`;
   const learns = `learns ${size(winner)} with centerness ${fixed(mark.centerness)}`;
   if (!mark.rivals.length) return `${start}: ${learns}.`;
-  return `${start}: ${learns}, which is smaller than ${mark.rivals.map((rival) => size(data.boxes[rival])).join(", ")}.`;
+  const rivals = mark.rivals.map((rival) => size(data.boxes[rival])).join(", ");
+  return `${start}: ${learns}. Also claimed by ${rivals}, which ${mark.rivals.length > 1 ? "are" : "is"} not smaller.`;
 }
 
 /* --- list and details ------------------------------------------------------------------------------------------- */

@@ -1,0 +1,181 @@
+"""What points say and which detection they vote for, on raw outputs made by hand and on an untrained network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from fcos_cli.model.config import STRIDES
+from fcos_cli.model.conventions import Conventions
+from fcos_cli.model.decode import decode
+from fcos_cli.model.head import RawOutputs
+from fcos_cli.runtime.explain import explain, find, level_maps
+from fcos_cli.runtime.pytorch import facts_of
+from tests.tiny import tiny_artifact, tiny_model
+
+SIZE = 64
+
+
+def logit(probability: float) -> float:
+    return float(torch.logit(torch.tensor(probability, dtype=torch.float64)))
+
+
+def made(*points: tuple[int, tuple[int, int], int, float, float, tuple[float, float, float, float]]) -> RawOutputs:
+    """Outputs for 64 × 64 px and 3 classes that are silent but at these points.
+
+    A point: level, cell (column, row), class, its probability, centerness, box xyxy. Points lie in the cells' middles.
+    """
+    sides = [-(-SIZE // stride) for stride in STRIDES]
+    cls = [torch.full((1, 3, side, side), -20.0) for side in sides]
+    ltrb = [torch.ones(1, 4, side, side) for side in sides]
+    ctr = [torch.zeros(1, 1, side, side) for side in sides]
+    for level, (column, row), index, probability, centerness, (x1, y1, x2, y2) in points:
+        x, y = ((cell + 0.5) * STRIDES[level] for cell in (column, row))
+        cls[level][0, index, row, column] = logit(probability)
+        ctr[level][0, 0, row, column] = logit(centerness)
+        ltrb[level][0, :, row, column] = torch.tensor([x - x1, y - y1, x2 - x, y2 - y])
+    return RawOutputs(cls, ltrb, ctr)
+
+
+BOX = (8.0, 8.0, 56.0, 40.0)
+
+
+def test_the_voters_of_one_box_are_the_points_that_say_it_on_any_level():
+    raw = made(
+        (1, (1, 1), 1, 0.8, 0.9, BOX),  # P4, point (24, 24): the best
+        (1, (2, 1), 1, 0.5, 0.4, (9.0, 8.0, 56.0, 40.0)),  # P4, point (40, 24)
+        (2, (0, 0), 1, 0.6, 0.5, (8.0, 8.0, 56.0, 42.0)),  # P5, point (16, 16)
+    )
+    found, votes = find(tiny_model(), raw, height=SIZE, width=SIZE)
+    np.testing.assert_allclose(found.boxes, [BOX], atol=1e-4)
+    np.testing.assert_allclose(found.scores, [(0.8 * 0.9) ** 0.5], atol=1e-6)
+    assert (found.classes.tolist(), found.levels.tolist()) == ([1], [1])
+
+    assert votes.detection.tolist() == [0, 0, 0]
+    assert votes.level.tolist() == [1, 2, 1]  # best first: √0.72, √0.3, √0.2
+    assert votes.xy.tolist() == [[24, 24], [16, 16], [40, 24]]
+    np.testing.assert_allclose(votes.ltrb, [[16, 16, 32, 16], [8, 8, 40, 26], [31, 16, 16, 16]], atol=1e-4)
+    np.testing.assert_allclose(votes.probability, [0.8, 0.6, 0.5], atol=1e-6)
+    np.testing.assert_allclose(votes.centerness, [0.9, 0.5, 0.4], atol=1e-6)
+    np.testing.assert_allclose(votes.score, np.sqrt([0.72, 0.3, 0.2]), atol=1e-6)
+    np.testing.assert_allclose(votes.iou, [1, 32 / 34, 47 / 48], atol=1e-6)
+
+
+def test_a_point_that_says_another_class_or_another_place_votes_for_itself():
+    raw = made(
+        (1, (1, 1), 1, 0.9, 0.9, BOX),
+        (1, (2, 1), 0, 0.5, 0.5, BOX),  # the same box, another class
+        (0, (0, 0), 1, 0.5, 0.4, (0.0, 0.0, 8.0, 8.0)),  # the same class, elsewhere
+        (2, (1, 1), 1, 0.3, 0.3, (8.0, 8.0, 56.0, 64.0)),  # IoU 32/56 = 0.57, not above 0.6
+    )
+    found, votes = find(tiny_model(), raw, height=SIZE, width=SIZE)
+    assert found.classes.tolist() == [1, 0, 1, 1]
+    assert found.levels.tolist() == [1, 1, 0, 2]
+    assert votes.detection.tolist() == [0, 1, 2, 3]
+    assert [len(votes.of(number)) for number in range(4)] == [1, 1, 1, 1]
+
+
+def test_a_voter_of_two_detections_votes_for_the_better_one():
+    raw = made(
+        (1, (1, 1), 1, 0.9, 0.9, (0.0, 8.0, 48.0, 40.0)),
+        (1, (2, 1), 1, 0.8, 0.8, (16.0, 8.0, 64.0, 40.0)),  # IoU of the two is 32/64
+        (2, (0, 0), 1, 0.5, 0.5, (8.0, 8.0, 56.0, 40.0)),  # IoU 40/56 = 0.71 with either
+    )
+    found, votes = find(tiny_model(), raw, height=SIZE, width=SIZE)
+    assert len(found) == 2
+    assert votes.of(0).level.tolist() == [1, 2]
+    assert votes.of(1).level.tolist() == [1]
+
+
+def test_silence_finds_nothing():
+    found, votes = find(tiny_model(), made(), height=SIZE, width=SIZE)
+    assert (len(found), len(votes)) == (0, 0)
+    assert votes.xy.shape == (0, 2)
+
+
+RULES = [
+    Conventions(),
+    Conventions(score="product", point_offset=0.0),
+    Conventions(stride_rule="padded", clip="picture"),
+    Conventions(clip="after", box_ends="inclusive", empty_boxes="keep", nms="batched"),
+    Conventions(threshold_on="class", best_by="class", empty_boxes="before-nms"),
+]
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("size", [(64, 64), (96, 160)])
+def test_of_any_conventions_the_detections_are_the_networks_and_every_candidate_votes(rules, size):
+    model = tiny_model(conventions=rules, score_threshold=0.004, max_detections=10_000, candidates=40)
+    height, width = size
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (1, 3, height, width), generator=generator, dtype=torch.uint8)
+    sizes = torch.tensor([[height - 20, width - 30]])
+    with torch.inference_mode():
+        raw = model(images)
+        found, votes = find(model, raw, height=height, width=width, sizes=sizes)
+        answer = model.post_process(raw, height=height, width=width, sizes=sizes)
+        candidates = decode(raw, height=height, width=width, config=model.config, sizes=sizes)
+    count = int(answer.counts[0])
+    one = 1.0 if rules.box_ends == "inclusive" else 0.0
+    assert len(found) == count > 3
+    np.testing.assert_array_equal(found.boxes, answer.boxes[0, :count].numpy() + np.float32([0, 0, one, one]))
+    np.testing.assert_array_equal(found.scores, answer.scores[0, :count].numpy())
+    # nothing is cut off at the end, so each candidate is a detection or was suppressed by one
+    assert len(votes) == int((candidates.scores[0] > 0).sum())
+
+    edges = np.concatenate((votes.xy - votes.ltrb[:, :2], votes.xy + votes.ltrb[:, 2:]), 1)
+    for number in range(count):
+        mine = votes.of(number)
+        assert mine.level[0] == found.levels[number]
+        assert mine.score[0] == found.scores[number] == mine.score.max()
+        first = edges[votes.detection == number][0]
+        limit = np.tile(sizes[0].numpy()[::-1] if rules.clip == "picture" else size[::-1], 2)
+        expected = first if rules.clip == "after" else np.clip(first, 0, limit)
+        np.testing.assert_allclose(found.boxes[number] - [0, 0, one, one], expected, atol=1e-3)
+    assert (votes.iou > model.config.nms_iou).all()
+
+
+def test_of_many_candidates_those_behind_the_last_detection_vote_for_nobody():
+    model = tiny_model(score_threshold=0.001, max_detections=3)
+    images = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+    with torch.inference_mode():
+        found, votes = find(model, model(images), height=SIZE, width=SIZE)
+    assert len(found) == 3
+    assert set(votes.detection.tolist()) == {0, 1, 2}
+    boxes = torch.from_numpy(found.boxes)
+    assert (box_iou(boxes, boxes).fill_diagonal_(0) <= model.config.nms_iou).logical_or(
+        torch.from_numpy(found.classes)[:, None] != torch.from_numpy(found.classes)
+    ).all()
+
+
+def test_maps_hold_what_each_point_says():
+    raw = made((1, (2, 1), 1, 0.8, 0.9, BOX))
+    maps = level_maps(raw, height=SIZE, width=SIZE, config=tiny_model().config)
+    assert [level.name for level in maps] == ["P3", "P4", "P5", "P6", "P7"]
+    assert [level.classes.shape for level in maps] == [(3, 8, 8), (3, 4, 4), (3, 2, 2), (3, 1, 1), (3, 1, 1)]
+    p4 = maps[1]
+    np.testing.assert_allclose(
+        [p4.classes[1, 1, 2], p4.centerness[1, 2], p4.scores[1, 1, 2]], [0.8, 0.9, 0.72**0.5], atol=1e-6
+    )
+    assert p4.features is None
+    product = tiny_model(conventions=Conventions(score="product")).config
+    np.testing.assert_allclose(level_maps(raw, height=SIZE, width=SIZE, config=product)[1].scores[1, 1, 2], 0.72)
+
+
+def test_a_picture_is_explained_at_the_models_input_and_the_network_is_left_as_it_was():
+    artifact = tiny_artifact()
+    model, facts = artifact.build(), facts_of(artifact)
+    image = np.random.default_rng(0).integers(0, 256, (40, 80, 3), np.uint8)
+    explained = explain(model, facts, image)
+    assert explained.geometry.resized == (64, 32)
+    assert explained.image is image
+    for level in explained.levels:
+        assert level.features is not None
+        assert level.features.shape == level.centerness.shape
+        assert level.features.max() == 1
+    assert not model.backbone._forward_hooks
+    with torch.inference_mode():
+        answer = model.detect(torch.from_numpy(facts.resize.batch([image])[0]))
+    np.testing.assert_array_equal(explained.detections.scores, answer.scores[0, : int(answer.counts[0])].numpy())
