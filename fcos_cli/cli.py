@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fcos_cli import __version__
-from fcos_cli.commands import bench, evaluate, export, info, predict, train
+from fcos_cli.commands import bench, convert, evaluate, export, info, predict, train
 from fcos_cli.errors import FcosError
 
 app = typer.Typer(
@@ -59,5 +59,6 @@ app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)
 app.command()(info.info)
+app.command()(convert.convert)
 app.command()(bench.bench)
 app.command("benchmark", hidden=True)(bench.bench)

@@ -1,0 +1,82 @@
+"""`fcos convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fcos_cli.commands.options import Json
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="A foreign .pth, .pt or .safetensors; with --to, a model of ours.")],
+    source: Annotated[
+        str, typer.Option("--from", help="Whose: auto, torchvision, fcos, adelaidet, detectron2 or mmdet.")
+    ] = "auto",
+    preset: Annotated[
+        str | None, typer.Option(help="Which of their dialects, where the file cannot tell; asked for then.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the classes: a text file, one per line, or coco.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--to", help="torchvision: write a state dict for its fcos_resnet50_fpn.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: beside FILE.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn anybody's FCOS checkpoint into a model of ours; or one of ours into torchvision's. Runs no code of FILE."""
+    from fcos_cli.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    from fcos_cli.console import emit_json, say
+    from fcos_cli.errors import UsageError
+
+    if target not in (None, "torchvision"):
+        raise UsageError(f"unknown --to {target!r}", remedy="--to torchvision, or leave it out")
+    if target is not None and (preset, classes, source) != (None, None, "auto"):
+        raise UsageError("--to writes a model of ours; --from, --preset and --classes read a foreign one")
+    path = out or file.with_name(_result(file, target))
+    suffixes = (".safetensors",) if target is None else (".pth", ".pt")
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"what is written here ends in {suffixes[0]}", where=path, remedy="change --out")
+    if path.exists() and file.exists() and path.samefile(file):
+        raise UsageError("--out is FILE itself", where=path, remedy="name another file")
+    facts = _read(file, path, source, preset, classes) if target is None else _write(file, path)
+    for note in facts["notes"]:
+        say(note)
+    say(f"wrote {path}")
+    if as_json:
+        emit_json({"artifact": path, **facts})
+
+
+def _read(file: Path, out: Path, source: str, preset: str | None, classes: str | None) -> dict[str, Any]:
+    """A foreign checkpoint → a model of ours."""
+    from fcos_cli.model.artifact import save
+    from fcos_cli.model.convert.foreign import convert
+    from fcos_cli.model.convert.labels import read_names
+
+    converted = convert(file, source=source, preset=preset, names=read_names(classes))
+    save(out, converted.artifact)
+    return {"from": converted.family, "preset": converted.preset, "notes": converted.notes}
+
+
+def _write(file: Path, out: Path) -> dict[str, Any]:
+    """A model of ours → torchvision's state dict."""
+    from fcos_cli.model.artifact import load
+    from fcos_cli.model.convert import torchvision
+    from fcos_cli.runtime.detector import find_artifact
+
+    weights = find_artifact(file, backend="pytorch")
+    state = torchvision.to_torchvision(load(weights), where=weights)
+    torchvision.save(out, state)
+    return {"to": "torchvision", "call": state.call, "notes": (f"for {state.call}", state.labels)}
+
+
+def _result(file: Path, target: str | None) -> str:
+    """The default name of what is written, never that of FILE."""
+    if target is not None:
+        return f"{file.stem}-{target}.pth"
+    return f"{file.stem}-fcos.safetensors" if file.suffix.lower() == ".safetensors" else f"{file.stem}.safetensors"

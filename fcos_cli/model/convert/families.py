@@ -1,0 +1,196 @@
+"""Families: the programs whose FCOS checkpoints are read, as tables. Their tensors' names beside ours.
+
+Ours are torchvision's. Sources of the names: torchvision `models/detection/fcos.py`; tianzhi0549/FCOS
+`modeling/rpn/fcos`; AdelaiDet `modeling/fcos`; detectron2 `modeling/meta_arch/fcos.py`; mmdetection `dense_heads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fcos_cli.model.convert.patterns import KeyMap, Row
+from fcos_cli.model.presets import IMAGENET_MEAN, IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class Family:
+    """signature: a regular expression that some name in its files begins with, and none of another family's does.
+    names: theirs ↔ ours. presets: the dialects its files may speak. dropped: names (regular expression) that say
+    nothing about the network. bgr: its networks see blue first. by_body: what the family does otherwise with a body:
+    values of ModelConfig, and bgr. norm_without_eps: its frozen BatchNorm divides by the root of the bare variance.
+    optional: the start of names of ours that its files may lack as a whole. rows_are_ids: row i of the class layer is
+    the category with id i, else they are the categories in order. without_bias: the preset of those of its files
+    whose towers' convolutions have no bias.
+    """
+
+    title: str
+    signature: str
+    names: KeyMap
+    presets: tuple[str, ...]
+    dropped: str
+    bgr: bool = True
+    by_body: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    norm_without_eps: bool = False
+    optional: str | None = None
+    rows_are_ids: bool = False
+    without_bias: str | None = None
+
+
+def _resnet(theirs: str) -> tuple[Row, ...]:
+    """torchvision's names of a ResNet, as timm's."""
+    tails = ("conv{n}.{tail}", "bn{n}.{tail}", "downsample.{d}.{tail}")
+    return tuple((f"{theirs}layer{{k}}.{{b}}.{tail}", f"backbone.body.layer{{k}}.{{b}}.{tail}") for tail in tails)
+
+
+def _stem(theirs: str) -> tuple[Row, ...]:
+    return tuple((f"{theirs}{part}.{{tail}}", f"backbone.body.{part}.{{tail}}") for part in ("conv1", "bn1"))
+
+
+_BOTTOM_UP = (
+    ("backbone.bottom_up.stem.conv1.{tail}", "backbone.body.conv1.{tail}"),
+    ("backbone.bottom_up.stem.conv1.norm.{tail}", "backbone.body.bn1.{tail}"),
+    ("backbone.bottom_up.res{k+1}.{b}.conv{n}.{tail}", "backbone.body.layer{k}.{b}.conv{n}.{tail}"),
+    ("backbone.bottom_up.res{k+1}.{b}.conv{n}.norm.{tail}", "backbone.body.layer{k}.{b}.bn{n}.{tail}"),
+    ("backbone.bottom_up.res{k+1}.{b}.shortcut.{tail}", "backbone.body.layer{k}.{b}.downsample.0.{tail}"),
+    ("backbone.bottom_up.res{k+1}.{b}.shortcut.norm.{tail}", "backbone.body.layer{k}.{b}.downsample.1.{tail}"),
+    ("backbone.fpn_lateral{j+3}.{tail}", "backbone.fpn.inner_blocks.{j}.0.{tail}"),
+    ("backbone.fpn_output{j+3}.{tail}", "backbone.fpn.layer_blocks.{j}.0.{tail}"),
+    ("backbone.top_block.p{j}.{tail}", "backbone.fpn.extra_blocks.p{j}.{tail}"),
+)
+"""detectron2's backbone, which AdelaiDet uses too."""
+
+_CLASS, _BOX = "head.classification_head.", "head.regression_head."
+
+_TORCHVISION = (
+    *_stem("backbone.body."),
+    *_resnet("backbone.body."),
+    ("backbone.fpn.inner_blocks.{j}.0.{tail}", "backbone.fpn.inner_blocks.{j}.0.{tail}"),
+    ("backbone.fpn.layer_blocks.{j}.0.{tail}", "backbone.fpn.layer_blocks.{j}.0.{tail}"),
+    # before FPN's version 2, the published file among them
+    ("backbone.fpn.inner_blocks.{j}.{tail}", "backbone.fpn.inner_blocks.{j}.0.{tail}"),
+    ("backbone.fpn.layer_blocks.{j}.{tail}", "backbone.fpn.layer_blocks.{j}.0.{tail}"),
+    ("backbone.fpn.extra_blocks.p{j}.{tail}", "backbone.fpn.extra_blocks.p{j}.{tail}"),
+    (f"{_CLASS}{{rest}}", f"{_CLASS}{{rest}}"),
+    (f"{_BOX}{{rest}}", f"{_BOX}{{rest}}"),
+)
+
+_FCOS = (
+    *_stem("backbone.body.stem."),
+    *_resnet("backbone.body."),
+    ("backbone.fpn.fpn_inner{j+2}.{tail}", "backbone.fpn.inner_blocks.{j}.0.{tail}"),
+    ("backbone.fpn.fpn_layer{j+2}.{tail}", "backbone.fpn.layer_blocks.{j}.0.{tail}"),
+    ("backbone.fpn.top_blocks.p{j}.{tail}", "backbone.fpn.extra_blocks.p{j}.{tail}"),
+    ("rpn.head.cls_tower.{i}.{tail}", f"{_CLASS}conv.{{i}}.{{tail}}"),
+    ("rpn.head.bbox_tower.{i}.{tail}", f"{_BOX}conv.{{i}}.{{tail}}"),
+    ("rpn.head.cls_logits.{tail}", f"{_CLASS}cls_logits.{{tail}}"),
+    ("rpn.head.bbox_pred.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
+    ("rpn.head.centerness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
+    ("rpn.head.scales.{i}.scale", f"{_BOX}scales.{{i}}"),
+)
+
+_ADELAIDET = (
+    *_BOTTOM_UP,
+    ("proposal_generator.fcos_head.cls_tower.{i}.{tail}", f"{_CLASS}conv.{{i}}.{{tail}}"),
+    ("proposal_generator.fcos_head.bbox_tower.{i}.{tail}", f"{_BOX}conv.{{i}}.{{tail}}"),
+    ("proposal_generator.fcos_head.cls_logits.{tail}", f"{_CLASS}cls_logits.{{tail}}"),
+    ("proposal_generator.fcos_head.bbox_pred.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
+    ("proposal_generator.fcos_head.ctrness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
+    ("proposal_generator.fcos_head.scales.{i}.scale", f"{_BOX}scales.{{i}}"),
+)
+
+_DETECTRON2 = (
+    *_BOTTOM_UP,
+    ("head.cls_subnet.{i}.{tail}", f"{_CLASS}conv.{{i}}.{{tail}}"),
+    ("head.bbox_subnet.{i}.{tail}", f"{_BOX}conv.{{i}}.{{tail}}"),
+    ("head.cls_score.{tail}", f"{_CLASS}cls_logits.{{tail}}"),
+    ("head.bbox_pred.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
+    ("head.ctrness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
+)
+
+_MMDET = (
+    *_stem("backbone."),
+    *_resnet("backbone."),
+    ("neck.lateral_convs.{j}.conv.{tail}", "backbone.fpn.inner_blocks.{j}.0.{tail}"),
+    ("neck.fpn_convs.3.conv.{tail}", "backbone.fpn.extra_blocks.p6.{tail}"),
+    ("neck.fpn_convs.4.conv.{tail}", "backbone.fpn.extra_blocks.p7.{tail}"),
+    ("neck.fpn_convs.{j}.conv.{tail}", "backbone.fpn.layer_blocks.{j}.0.{tail}"),
+    ("bbox_head.cls_convs.{i}.conv.{tail}", f"{_CLASS}conv.{{3i}}.{{tail}}"),
+    ("bbox_head.cls_convs.{i}.gn.{tail}", f"{_CLASS}conv.{{3i+1}}.{{tail}}"),
+    ("bbox_head.reg_convs.{i}.conv.{tail}", f"{_BOX}conv.{{3i}}.{{tail}}"),
+    ("bbox_head.reg_convs.{i}.gn.{tail}", f"{_BOX}conv.{{3i+1}}.{{tail}}"),
+    ("bbox_head.conv_cls.{tail}", f"{_CLASS}cls_logits.{{tail}}"),
+    ("bbox_head.conv_reg.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
+    ("bbox_head.conv_centerness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
+    ("bbox_head.scales.{i}.scale", f"{_BOX}scales.{{i}}"),
+    # before mmdetection 2.3
+    ("bbox_head.fcos_cls.{tail}", f"{_CLASS}cls_logits.{{tail}}"),
+    ("bbox_head.fcos_reg.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
+    ("bbox_head.fcos_centerness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
+)
+
+_DIVIDED = {"resnext101_32x8d": {"std": IMAGENET_STD}}
+_RGB = {
+    name: {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "bgr": False}
+    for name in ("resnet18", "resnet34", "resnext101_32x8d", "resnext101_64x4d")
+}
+
+_COUNTERS = r".*\.num_batches_tracked"
+_ANCHORS = r"(.*\.)?(anchor_generator\.cell_anchors\.\d+|pixel_mean|pixel_std)"
+
+FAMILIES: dict[str, Family] = {
+    "torchvision": Family(
+        title="torchvision",
+        signature=r"head\.(classification|regression)_head\.",
+        names=KeyMap(_TORCHVISION),
+        presets=("torchvision",),
+        dropped=_COUNTERS,
+        bgr=False,
+        rows_are_ids=True,
+    ),
+    "fcos": Family(
+        title="the authors' FCOS (tianzhi0549/FCOS)",
+        signature=r"rpn\.head\.",
+        names=KeyMap(_FCOS),
+        presets=("fcos-v1", "fcos-imprv"),
+        dropped=_COUNTERS,
+        norm_without_eps=True,
+    ),
+    "adelaidet": Family(
+        title="AdelaiDet",
+        signature=r"proposal_generator\.fcos_head\.",
+        names=KeyMap(_ADELAIDET),
+        presets=("adelaidet", "adelaidet-iou"),
+        dropped=f"{_COUNTERS}|{_ANCHORS}",
+        by_body=_DIVIDED,
+        optional=f"{_BOX}scales.",
+    ),
+    "detectron2": Family(
+        title="detectron2",
+        signature=r"head\.(cls_subnet|bbox_subnet|cls_score|ctrness)\.",
+        names=KeyMap(_DETECTRON2),
+        presets=("detectron2",),
+        dropped=f"{_COUNTERS}|{_ANCHORS}",
+        by_body=_DIVIDED,
+    ),
+    "mmdet": Family(
+        title="mmdetection",
+        signature=r"bbox_head\.(cls_convs|reg_convs|conv_cls|fcos_cls)\.",
+        names=KeyMap(_MMDET),
+        presets=("mmdet-base", "mmdet-tricks"),
+        dropped=_COUNTERS,
+        by_body=_RGB,
+        without_bias="mmdet-base",
+    ),
+}
+
+HOW_TO_KNOW = {
+    "fcos-v1": "trained with a config without `imprv` in its name (FCOS_R_50_FPN_1x; exp, centerness on class tower)",
+    "fcos-imprv": "trained with a config named `imprv` (FCOS_imprv_R_50_FPN_1x; relu, centerness on the box tower)",
+    "adelaidet": 'trained with BOX_QUALITY "ctrness", the default (FCOS_R_50_1x)',
+    "adelaidet-iou": 'trained with BOX_QUALITY "iou" (a config of its own, R_50_1x_iou)',
+    "mmdet-base": "trained with norm_on_bbox=False, as fcos_r50-caffe_fpn_gn-head_1x (exp, centerness on class tower)",
+    "mmdet-tricks": "trained with norm_on_bbox=True and centerness_on_reg=True (…-center-normbbox-centeronreg-giou)",
+}
+"""What tells the user which of a family's presets is his."""
