@@ -2,9 +2,9 @@
 
     python examples/tiles.py [--tile 640] [--sizes 160 240 480]
 
-On 4000 × 3000 grey pixels with some grain, up to 40 copies of each photo are pasted, with their longer side at each size,
-where chance puts them. A copy counts as found where a detection of its class overlaps the box that the detector finds
-in the photo itself by IoU ≥ 0.5. Writes build/tiles.jpg: the last canvas with what the tiles found.
+On 4000 × 3000 grey pixels with some grain, up to 40 copies of each photo are pasted, their longer side as long as each
+of the sizes, where chance puts them. A copy counts as found where a detection of its class overlaps the box that the
+detector finds in the photo itself by IoU ≥ 0.5. Writes build/tiles.jpg: the last canvas with what the tiles found.
 """
 
 from __future__ import annotations

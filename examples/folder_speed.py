@@ -1,0 +1,69 @@
+"""Does predicting a folder keep the network busy? Its throughput over that of the network alone, on ready arrays.
+
+    python examples/folder_speed.py FOLDER [--model default] [--count 200] [--rounds 5]
+
+Both in one process, on the same pictures, with the same threads, taking turns; the ratio is the median over the rounds
+of (time of the network alone) / (time of the whole pipeline: reading, decoding, resizing, network, boxes in source
+pixels). On C cores that the network keeps busy, it cannot pass (network's CPU time) / (network's + opening's), which
+is printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from statistics import median
+from time import perf_counter, process_time
+
+from fcos_cli.allocator import keep_freed_memory
+from fcos_cli.data.images import open_image
+from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.predict import Failure, predict
+from fcos_cli.runtime.sources import expand
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--backend", default=None)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    keep_freed_memory()
+    detector = open_detector(options.model, backend=options.backend)
+    paths = [path for path, _ in zip(expand([options.folder]), range(options.count), strict=False)]
+    groups = [paths[n : n + options.batch] for n in range(0, len(paths), options.batch)]
+    ready = [detector.facts.resize.batch([open_image(path) for path in group])[0] for group in groups]
+
+    begun = process_time()
+    for group in groups:
+        detector.facts.resize.batch([open_image(path) for path in group])
+    opening = (process_time() - begun) / len(paths)
+
+    rows = []
+    for number in range(options.rounds + 1):
+        alone, alone_cpu = timed(lambda: [detector(images) for images in ready])
+        whole, whole_cpu = timed(lambda: check(list(predict(detector, paths, batch=options.batch))))
+        if number:  # the first round warms caches up
+            rows.append((alone / whole, alone, whole, alone_cpu, whole_cpu))
+    ratios, alone, whole, alone_cpu, whole_cpu = (median(column) for column in zip(*rows, strict=True))
+    per = 1000 / len(paths)
+    bound = alone_cpu * per / (alone_cpu * per + opening * 1000)
+    print(f"opening and resizing take {opening * 1000:.1f} ms of CPU each, so the bound is {bound:.3f}")
+    print(f"ratio {ratios:.3f} (rounds: {', '.join(f'{row[0]:.3f}' for row in rows)})")
+
+
+def timed(work) -> tuple[float, float]:
+    """Seconds by the clock and of CPU."""
+    begun, cpu = perf_counter(), process_time()
+    work()
+    return perf_counter() - begun, process_time() - cpu
+
+
+def check(answers: list) -> None:
+    assert not any(isinstance(answer, Failure) for answer in answers), "choose a folder of good pictures"
+
+
+if __name__ == "__main__":
+    main()
