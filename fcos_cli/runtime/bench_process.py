@@ -106,5 +106,5 @@ class RemoteDetector:
         self.backend, self.precision, self.device = ready.backend, ready.precision, ready.device
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
-        found: RawDetections = self._worker.ask("detect", (images, sizes))
+        found: RawDetections = self._worker.ask("detect", images, sizes)
         return found

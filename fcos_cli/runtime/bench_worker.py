@@ -15,7 +15,7 @@ from fcos_cli.runtime.bench_messages import Job, Ready, Refused
 def main(descriptor: int) -> None:
     """Serve the connection behind `descriptor`: first a Job, answered by Ready, then requests by name.
 
-    `turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", (images, sizes))` →
+    `turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", images, sizes)` →
     RawDetections. Whatever fails is answered by Refused.
     """
     keep_freed_memory()
@@ -72,7 +72,7 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
         "warm_up": lambda: warm_up(pipeline, batches),
         "peak_memory": peak_memory,
         "model_bytes": lambda: _model_bytes(job, detector),
-        "detect": lambda given: detector(*given),
+        "detect": detector,
     }
 
 

@@ -85,7 +85,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
             if name == "turn" and self.job.model in world.die:
                 raise Skipped(Refused("its process was ended by signal 9"))
             answers = {"turn": [{"total": world.ms.get(self.job.model, 10.0)}], "peak_memory": 3, "model_bytes": 2}
-            return CornerDetector()(arguments[0][0]) if name == "detect" else answers.get(name)
+            return CornerDetector()(arguments[0]) if name == "detect" else answers.get(name)
 
         def close(self) -> None:
             world.open.remove(self)
