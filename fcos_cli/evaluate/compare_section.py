@@ -23,7 +23,7 @@ def comparison_section(comparison: Comparison, names: tuple[str, str]) -> Sectio
     return Section(
         "comparison",
         "Comparison",
-        f'<ul class="short"><li>{text(verdict(comparison, names))}</li></ul>'
+        f'<p class="verdict">{text(verdict(comparison, names))}</p>'
         + note(says)
         + table("Twelve numbers", ("", *columns), whole, css="wide")
         + table("AP per class; click a heading to sort", ("class", *columns), classes, css="wide", values=True),

@@ -63,26 +63,34 @@ def write_report(
     """
     if not dataset.samples:
         raise DataError("there is no picture to report on", where=dataset.source)
-    names = [Path(subject.name).name or subject.name for subject in subjects]
-    if len(set(names)) < len(names):
-        names = [subject.name for subject in subjects]
+    names = short_names([subject.name for subject in subjects])
     owners = [(chr(ord("a") + i), name) for i, name in enumerate(names)]
     parts = list(extra)
     for (key, _), subject in zip(owners, subjects, strict=True):
         parts += _details(key, subject, dataset)
     heading = title or f"{' against '.join(names)} on {dataset.source.stem}"
     with replacing(path) as file:
-        file.write(page(heading, _head(dataset, subjects), parts, owners=owners))
+        file.write(page(heading, _head(dataset, subjects, names), parts, owners=owners))
 
 
-def _head(dataset: Dataset, subjects: Sequence[Subject]) -> str:
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last parts of paths, as many as tell them apart; equal paths get a number."""
+    parts = [Path(name).parts or (name,) for name in names]
+    for length in range(1, max(len(part) for part in parts) + 1):
+        short = ["/".join(part[-length:]) for part in parts]
+        if len(set(short)) == len(short):
+            return short
+    return [f"{name} ({place})" for place, name in enumerate(names, start=1)]
+
+
+def _head(dataset: Dataset, subjects: Sequence[Subject], names: Sequence[str]) -> str:
     boxes = sum(int((~sample.ignore).sum()) for sample in dataset.samples)
     facts = [
         ("data", f"{dataset.source.name} ({dataset.format}), {dataset.split}"),
         ("pictures", f"{len(dataset):,} with {boxes:,} boxes in {len(dataset.classes)} classes"),
     ]
-    for subject in subjects:
-        prefix = f"{Path(subject.name).name} " if len(subjects) > 1 else ""
+    for subject, name in zip(subjects, names, strict=True):
+        prefix = f"{name} " if len(subjects) > 1 else ""
         facts += [(prefix + what, value) for what, value in subject.about]
     facts.append(("written", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by fcos-cli {__version__}"))
     rows = "".join(f"<div><dt>{text(what)}</dt><dd>{text(value)}</dd></div>" for what, value in facts)
@@ -127,7 +135,7 @@ def _worst(key: str, found: Numbers, dataset: Dataset) -> str:
         '<output aria-live="polite">model’s thresholds</output><button type="button">as predict does</button>'
         '<label><input type="checkbox" checked data-css="no-truth" data-when="off">truth</label>'
         '<label><input type="checkbox" checked data-css="no-found" data-when="off">detections</label>'
-        '<label><input type="checkbox" data-css="over" data-when="on">one over the other</label></div>'
+        '<label><input type="checkbox" data-css="over" data-when="on">overlaid</label></div>'
     )
     return note(says) + controls + f'<div class="gallery" id="{key}-gallery">{"".join(drawn)}</div>'
 

@@ -56,8 +56,13 @@ def nice(label: str, low: float, high: float, *, whole: bool = False) -> Axis:
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
     step = max(step, 1) if whole else step
     first, last = math.floor(low / step), math.ceil(high / step)
-    ticks = [(i * step, f"{i * step:,.6g}") for i in range(first, last + 1)]
+    ticks = [(i * step, _tick(i * step)) for i in range(first, last + 1)]
     return Axis(label, ticks[0][0], ticks[-1][0], ticks)
+
+
+def _tick(value: float) -> str:
+    """1,000 or 0.25 or 2e-4: short enough for the margin."""
+    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:,.6g}"
 
 
 def line_chart(title: str, lines: Sequence[Line], *, x: Axis, y: Axis, marks: Sequence[Line] = ()) -> str:
@@ -115,6 +120,16 @@ def reliability_chart(title: str, bins: Sequence[tuple[float, float, float, floa
         dots.append(f'<circle class="dot on" cx="{_x(x, confidence):.1f}" cy="{top:.1f}" r="4">{_title(text)}</circle>')
     diagonal = f'<path class="line diagonal" d="M{_x(x, 0):.1f} {_y(y, 0):.1f}L{_x(x, 1):.1f} {_y(y, 1):.1f}"/>'
     return _svg(title, [*body, diagonal, *dots])
+
+
+def legend(rows: Sequence[tuple[str, str]]) -> str:
+    """(name, css class of the line) of each curve, for charts where colours alone would have to be guessed."""
+    items = "".join(
+        f'<li><svg viewBox="0 0 28 10" aria-hidden="true"><path class="line {css}" d="M1 5H27"/></svg>'
+        f"{escape(name)}</li>"
+        for name, css in rows
+    )
+    return f'<ul class="legend">{items}</ul>'
 
 
 def interval(low: float, middle: float, high: float, *, reach: float) -> str:

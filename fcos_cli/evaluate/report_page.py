@@ -32,13 +32,13 @@ def page(title: str, head: str, sections: Sequence[Section], *, owners: Sequence
     links = [(section.key, section.title) for section in shared]
     if len(owners) > 1:
         body.append(_tabs(owners))
+        links.append(("details", "In detail"))
     for key, name in owners:
         mine = [section for section in sections if section.owner == key]
         hidden = " hidden" if key != owners[0][0] else ""
         inner = "".join(_section(section) for section in mine)
         body.append(f'<div class="owner" data-owner="{key}" aria-label="{text(name)}"{hidden}>{inner}</div>')
-        if key == owners[0][0]:
-            links += [(section.key, section.title) for section in mine]
+        links += [(section.key, section.title) for section in mine if len(owners) == 1]
     return Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
         title=text(title),
         head=head,

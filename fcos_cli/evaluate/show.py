@@ -60,6 +60,7 @@ def show(
         return
     from fcos_cli.evaluate.compare import compare
     from fcos_cli.evaluate.compare_section import comparison_section, verdict
+    from fcos_cli.evaluate.report import short_names
 
     a, b = answers
     with progress("comparing", total=len(dataset.classes) + 1) as update:
@@ -70,7 +71,8 @@ def show(
             dataset.classes,
             on_progress=update,
         )
-    names = a.detector.name, b.detector.name
+    short = short_names([a.detector.name, b.detector.name])
+    names = short[0], short[1]
     _finish(answers, dataset, report, [comparison_section(comparison, names)])
     if as_json:
         emit_json({"models": documents, **about, "comparison": comparison.to_json()})

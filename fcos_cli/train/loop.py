@@ -12,16 +12,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fcos_cli.config import Config
-from fcos_cli.data.dataset import Batch, EpochBatches, TrainingSet, collate
+from fcos_cli.data.dataset import Batch, EpochBatches, collate
 from fcos_cli.data.samples import Dataset
-from fcos_cli.data.transforms import Augmentation
 from fcos_cli.errors import FcosError
 from fcos_cli.model.losses import losses
 from fcos_cli.model.targets import Truth, assign
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.distributed import any_process, join_world, mean_over_processes
 from fcos_cli.train.log import Listener, Meter, Row
-from fcos_cli.train.run import Run, building, resize_rule
+from fcos_cli.train.run import Run, building, training_set
 from fcos_cli.train.signals import catching_signals
 from fcos_cli.train.state import Progress
 from fcos_cli.train.validate import validate
@@ -89,11 +88,10 @@ def _epoch(run: Run, progress: Progress) -> None:
 
 
 def _loader(run: Run, keys: EpochBatches) -> DataLoader[Any]:
-    config, rule = run.config, resize_rule(run.config)
-    augmentation = Augmentation(size=config.data.size, fill=rule.pad_value, **config.augment.model_dump())
+    config = run.config
     workers = config.train.workers if config.train.workers >= 0 else min(8, max(1, (os.cpu_count() or 1) // 2))
     return DataLoader(
-        TrainingSet(run.train.samples, augmentation),
+        training_set(config, run.train.samples),
         batch_sampler=keys,
         collate_fn=collate,
         num_workers=workers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,10 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from fcos_cli.config import Config, to_toml
-from fcos_cli.data.dataset import batches_per_epoch
+from fcos_cli.data.dataset import TrainingSet, batches_per_epoch
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.transforms import Augmentation
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.files import replacing
 from fcos_cli.runtime.pytorch import pick_device
@@ -130,6 +131,12 @@ def building(
 
 def resize_rule(config: Config) -> ResizeRule:
     return ResizeRule(mode=config.data.resize, size=config.data.size)
+
+
+def training_set(config: Config, samples: Sequence[Sample]) -> TrainingSet:
+    """The samples as the network sees them in training."""
+    fill = resize_rule(config).colour
+    return TrainingSet(samples, Augmentation(size=config.data.size, fill=fill, **config.augment.model_dump()))
 
 
 def without_empty(dataset: Dataset) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from fcos_cli.data.shapes import write_shapes
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_facts
 from fcos_cli.train.loop import train
+from fcos_cli.train.report import report_run
 from fcos_cli.train.run import resize_rule
 from fcos_cli.train.show import Terminal
 from fcos_cli.train.state import Progress
@@ -110,9 +112,13 @@ def _run(plan: Plan, folder: Path, *, resume: bool) -> Progress:
     listener = Terminal()
     say(f"run folder: {folder}")
     try:
-        return train(plan.config, plan.train, plan.val, folder=folder, resume=resume, listener=listener)
+        progress = train(plan.config, plan.train, plan.val, folder=folder, resume=resume, listener=listener)
     finally:
         listener.close()
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if rank == 0:
+        report_run(plan.config, plan.train, plan.val, folder=folder, world=world)
+    return progress
 
 
 def demo_data(folder: Path) -> Path:
