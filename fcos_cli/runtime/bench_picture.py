@@ -114,6 +114,7 @@ def _front(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xlabel("ms per picture (median)", fontsize=8)
     axes.set_ylabel("AP", fontsize=8)
     axes.margins(0.12)
+    axes.set_xlim(left=max(axes.get_xlim()[0], 0))
     axes.tick_params(labelsize=8)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
