@@ -227,7 +227,7 @@ def _decoded(av: Any, container: Any) -> Iterator[Any]:
 def _pixels(frame: Any) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3] RGB, upright."""
     pixels = frame.to_ndarray(format="rgb24")
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise, as rot90 turns
+    turns = round(frame.rotation / 90) % 4  # counterclockwise, as rot90 turns
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 

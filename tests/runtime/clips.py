@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,12 +24,11 @@ def write_clip(
     rate: int = 25,
     times: list[Fraction] | None = None,
     size: tuple[int, int] = SIZE,
-    turn: int = 0,
     sound: bool = False,
     codec: str = "mpeg4",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """`count` grey frames, a bright red square of 8 px in the top left corner; turn: degrees counterclockwise.
+    """`count` grey frames, a bright red square of 8 px in the top left corner.
 
     times: in seconds, one per frame, in place of a fixed rate. Every frame can be decoded without the others.
     """
@@ -40,8 +40,6 @@ def write_clip(
         stream.codec_context.gop_size = 1
         stream.bit_rate = 4_000_000
         stream.codec_context.time_base = Fraction(1, 1000 if times else rate)
-        if turn:
-            stream.set_display_rotation(turn)
         beep = container.add_stream("aac", rate=8000, layout="mono") if sound else None
         for n in range(count):
             image = np.full((height, width, 3), shade(n), np.uint8)
@@ -57,6 +55,14 @@ def write_clip(
             container.mux(beep.encode(None))
         container.mux(stream.encode(None))
     return path
+
+
+def hold_upright(path: Path) -> None:
+    """What a phone held upright writes into an MP4: "turn this by 90 degrees clockwise"."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2: the track header's matrix, 16.16 and 2.30 fixed point
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, SIZE[1] << 16, 0, 1 << 30)
+    path.write_bytes(data)
 
 
 def read_clip(path: Path) -> tuple[list[np.ndarray], list[float], dict[str, object]]:
