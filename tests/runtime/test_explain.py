@@ -145,9 +145,11 @@ def test_of_many_candidates_those_behind_the_last_detection_vote_for_nobody():
     assert len(found) == 3
     assert set(votes.detection.tolist()) == {0, 1, 2}
     boxes = torch.from_numpy(found.boxes)
-    assert (box_iou(boxes, boxes).fill_diagonal_(0) <= model.config.nms_iou).logical_or(
-        torch.from_numpy(found.classes)[:, None] != torch.from_numpy(found.classes)
-    ).all()
+    assert (
+        (box_iou(boxes, boxes).fill_diagonal_(0) <= model.config.nms_iou)
+        .logical_or(torch.from_numpy(found.classes)[:, None] != torch.from_numpy(found.classes))
+        .all()
+    )
 
 
 def test_maps_hold_what_each_point_says():

@@ -151,7 +151,7 @@ function paint(level, values, strength) {
   if (values === null) return;
   canvas.width = level.w;
   canvas.height = level.h;
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", {willReadFrequently: true});  // in memory: a few thousand pixels need no GPU
   const image = context.createImageData(level.w, level.h);
   values.forEach((value, index) => {
     image.data.set(RAMP[value], 4 * index);

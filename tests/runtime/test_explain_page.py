@@ -1,0 +1,193 @@
+"""The pages: what is in the file, and how they behave in a browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.explain import Explanation, explain
+from fcos_cli.runtime.explain_maps import levels_of_grey, mosaic
+from fcos_cli.runtime.explain_page import found_page
+from fcos_cli.runtime.explain_targets_page import truth_page
+from fcos_cli.runtime.pytorch import facts_of
+from tests.browser import Browser
+from tests.runtime.test_explain_targets import LARGE, SMALL, explained, sample
+from tests.tiny import tiny_artifact
+
+NAMES = ClassTable(("circle", "</script>", "Dreieck & <b>"), (1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def found() -> Explanation:
+    artifact = tiny_artifact(classes=NAMES, class_thresholds=(0.06, 0.06, 0.06))
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    return explain(artifact.build(), facts_of(artifact), image)
+
+
+def facts(page: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def pixels(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_the_page_of_a_prediction_holds_its_boxes_votes_and_maps(found):
+    page = found_page(found, title="a <b>.jpg", model="tiny")
+    document = facts(page)
+    assert len(document["detections"]) == len(found.detections) > 0
+    for number, row in enumerate(document["detections"]):
+        np.testing.assert_allclose(row["box"], found.detections.boxes[number], atol=0.051)
+        assert row["score"] == found.detections.scores[number]
+        assert row["level"] == found.detections.levels[number]
+        assert len(row["votes"]) == len(found.votes.of(number))
+    assert [entry["name"] for entry in document["classes"]] == list(NAMES.names)
+    assert "<title>a &lt;b&gt;.jpg</title>" in page
+    assert page.count("</script>") == 2
+    p3 = document["levels"][0]
+    assert (p3["name"], p3["stride"], p3["spacing"], p3["w"], p3["h"]) == ("P3", 8, [8, 8], 8, 8)
+    np.testing.assert_array_equal(pixels(p3["maps"]["centerness"]["uri"]), levels_of_grey(found.levels[0].centerness))
+
+
+def test_a_page_asks_for_nothing_from_elsewhere(found):
+    for page in (
+        found_page(found, title="a", model="tiny"),
+        truth_page(explained(sample(LARGE)), title="a", model="t"),
+    ):
+        assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)[^"']""", page) == []
+        assert re.findall(r"https?://(?!www\.w3\.org)", page) == []
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 3, 5), (7, 8, 8), (80, 20, 34), (3, 1, 1)])
+def test_a_mosaic_holds_each_map_where_the_page_looks_for_it(count, height, width):
+    maps = np.random.default_rng(0).random((count, height, width)).astype(np.float32)
+    sheet = mosaic(maps)
+    image = pixels(sheet["uri"])
+    for index, values in enumerate(maps):
+        left, top = index % sheet["columns"] * width, index // sheet["columns"] * height
+        np.testing.assert_array_equal(image[top : top + height, left : left + width], levels_of_grey(values))
+    assert max(image.shape) <= 3 * max(height, width) * max(1, count**0.5)
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+
+def show(browser: Browser, page: str, path: Path, **how: Any) -> None:
+    path.write_text(page, encoding="utf-8")
+    browser.open(path, **how)
+    for _ in range(100):
+        if browser.run("return document.body.dataset.ready"):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the page did not become ready: {browser.errors()}")
+
+
+def pick(browser: Browser, name: str, value: str) -> None:
+    browser.run("document.querySelector(`input[name=${arguments[0]}][value='${arguments[1]}']`).click()", name, value)
+
+
+def heat(browser: Browser) -> list[int]:
+    """Width and height of the heat map, and how much of it is opaque."""
+    script = """const c = document.getElementById("heat"); if (c.hidden) return null;
+        const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data; let sum = 0;
+        for (let i = 3; i < d.length; i += 4) sum += d[i]; return [c.width, c.height, sum]"""
+    answer: list[int] = browser.run(script)
+    return answer
+
+
+def rows(browser: Browser) -> int:
+    return len(browser.find_all("ol.boxes button"))
+
+
+def test_layers_levels_classes_and_the_threshold_of_a_prediction(browser, found, tmp_path):
+    show(browser, found_page(found, title="made", model="tiny"), tmp_path / "found.html")
+    expected = int((found.detections.scores >= 0.06).sum())
+    assert rows(browser) == expected > 0
+
+    everything = heat(browser)
+    assert everything[:2] == [8, 8]
+    pick(browser, "level", "1")
+    score = heat(browser)
+    assert score[:2] == [4, 4]
+    pick(browser, "layer", "centerness")
+    assert heat(browser)[2] > score[2]  # of the untrained network all about a half
+    pick(browser, "layer", "none")
+    assert heat(browser) is None
+
+    browser.slide("#threshold", 1)
+    assert rows(browser) == 0
+    browser.slide("#threshold", 0.05)
+    assert rows(browser) == len(found.detections)
+    only = browser.run("const e = document.querySelector('#class'); e.value = 2; e.dispatchEvent(new Event('change'))")
+    assert only is None
+    assert rows(browser) == int((found.detections.classes == 2).sum())
+    assert (browser.errors(), browser.requests()) == ([], [])
+
+
+def test_a_chosen_detection_shows_its_points_and_their_distances(browser, found, tmp_path):
+    show(browser, found_page(found, title="made", model="tiny", score=0.05), tmp_path / "found.html")
+    number = int(np.argmax([len(found.votes.of(n)) for n in range(len(found.detections))]))
+    browser.run("document.querySelectorAll('ol.boxes button')[arguments[0]].click()", number)
+    voters = len(found.votes.of(number))
+    assert voters > 1
+    assert len(browser.find_all("#drawing .voter")) == len(browser.find_all("#details tbody tr")) == voters
+    arms = browser.find_all("#drawing .arms")
+    assert len(arms) == voters  # four distances each, as two lines through the point
+    mine = found.votes.of(number)
+    (x, y), (left, top, right, bottom) = mine.xy[0].tolist(), np.round(mine.ltrb[0].astype(float), 1).tolist()
+    drawn = [float(v) for v in re.findall(r"-?[\d.]+", arms[-1].get_attribute("d"))]
+    np.testing.assert_allclose(drawn, [x - left, y, x + right, x, y - top, y + bottom], atol=1e-6)
+    assert len(browser.find_all("#tags .distance")) == 4
+    browser.run("document.querySelectorAll('#details tbody tr')[1].click()")
+    assert len(browser.find_all("#drawing .arms")) == 1  # the chosen voter's alone
+    browser.run("document.querySelectorAll('ol.boxes button')[arguments[0]].click()", number)
+    assert browser.find_all("#drawing .voter") == []
+    assert browser.errors() == []
+
+
+def test_a_truth_shows_competition_and_boxes_without_a_point(browser, tmp_path):
+    answer = explained(sample(LARGE, SMALL, (1, 1, 3, 3)))
+    show(browser, truth_page(answer, title="made", model="tiny"), tmp_path / "truth.html")
+    assert len(browser.find_all("#drawing .positive")) == len(answer.points) == 8
+    assert len(browser.find_all("#drawing .contested")) == 4
+    assert len(browser.find_all("#drawing .orphan")) == 1
+    assert browser.find("#count").text == "1 box gets no point"
+    assert browser.find("ol.boxes button").get_attribute("class") == "alarm truth"  # first in the list
+    assert "no point of its level" in browser.find("ol.boxes button").text
+    browser.run("document.querySelector('#contested').click()")
+    assert len(browser.find_all("#drawing .positive")) == 4
+    browser.run("document.querySelector('#contested').click()")
+    pick(browser, "level", "2")
+    assert len(browser.find_all("#drawing .positive")) == 4
+    pick(browser, "layer", "centerness")
+    assert heat(browser)[:2] == [2, 2]
+    browser.run("document.querySelectorAll('ol.boxes button')[1].click()")
+    assert "P4: 4 (4 to 2 square)" in browser.find("#details").text
+    assert (browser.errors(), browser.requests()) == ([], [])
+
+
+@pytest.mark.parametrize("kind", ["found", "truth"])
+def test_pages_fit_a_telephone_in_the_dark(browser, found, tmp_path, kind):
+    truth = explained(sample(LARGE, SMALL, (1, 1, 3, 3)))
+    page = (
+        found_page(found, title="m" * 80, model="tiny") if kind == "found" else truth_page(truth, title="m", model="t")
+    )
+    show(browser, page, tmp_path / "page.html", width=400, height=800, dark=True)
+    browser.find("ol.boxes button").click()
+    assert browser.overflow() == 0
+    ground, ink = browser.run("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]")
+    brightness = [sum(map(int, re.findall(r"\d+", colour))) for colour in (ground, ink)]
+    assert brightness[0] < 150 < 600 < brightness[1]
+    assert browser.errors() == []

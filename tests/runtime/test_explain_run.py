@@ -1,0 +1,139 @@
+"""`fcos predict --explain` and `--targets`: which files appear, for which pictures, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcos_cli.cli import main
+from tests.runtime.test_explain_page import facts
+
+FIGURES = {"classes.png", "detection.png", "centerness.png", "model.png"}
+
+
+@pytest.fixture
+def fcos(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Runs `fcos ARGUMENTS` in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.setattr("fcos_cli.allocator.keep_freed_memory", lambda: False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["fcos", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capfd.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def picture(path: Path, *, width: int = 32, height: int = 24) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)).save(path)
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_explain_writes_a_page_and_four_figures_beside_the_predictions(fcos, tmp_path, model_file):
+    picture(tmp_path / "a.png")
+    (tmp_path / "sub").mkdir()
+    picture(tmp_path / "sub" / "a.png", width=12)
+    code, out, err = fcos("predict", "a.png", "sub/a.png", "--explain", "--model", model_file, "--out", "o", "--json")
+    assert code == 0, err
+    assert files(tmp_path / "o") == {f"{name}.{kind}" for name in ("a", "a-2") for kind in (*FIGURES, "explain.html")}
+    document = facts((tmp_path / "o" / "a.explain.html").read_text(encoding="utf-8"))
+    predicted = json.loads(out)["results"][0]["detections"]
+    shown = [row for row in document["detections"] if row["score"] >= 0.06]
+    assert [round(row["score"], 4) for row in shown] == [row["score"] for row in predicted] != []
+    halved = [np.clip(np.divide(row["box"], 2), 0, [32, 24, 32, 24]) for row in shown]  # of the input's 64 px
+    np.testing.assert_allclose(halved, [row["box"] for row in predicted], atol=0.05)
+    assert "a.png: explained → o/a.explain.html" in err
+
+
+def test_an_unreadable_picture_is_told_once_and_the_others_are_explained(fcos, tmp_path, model_file):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    picture(tmp_path / "good.png")
+    code, _, err = fcos("predict", "bad.png", "good.png", "--explain", "--model", model_file, "--out", "o")
+    assert code == 1
+    assert err.count("error:") == 1
+    assert "good.explain.html" in files(tmp_path / "o")
+
+
+def test_a_picture_from_stdin_is_predicted_and_explained(fcos, tmp_path, model_file, monkeypatch):
+    content = picture(tmp_path / "a.png").read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+    code, _, err = fcos("predict", "-", "--explain", "--model", model_file, "--out", "o")
+    assert code == 0, err
+    assert "stdin.explain.html" in files(tmp_path / "o")
+
+
+def test_targets_alone_explain_the_first_pictures_of_the_data_without_predicting(
+    fcos, tmp_path, model_file, shapes, monkeypatch
+):
+    code, out, err = fcos("predict", "--targets", shapes, "--model", model_file, "--out", "o")
+    assert (code, out) == (0, "")
+    names = {path.stem for path in (tmp_path / "o").glob("*.png")}
+    assert len(names) == 4  # the val split
+    assert err.count("positive points") == 4
+    assert files(tmp_path / "o") == {f"{name}.{kind}" for name in names for kind in ("png", "html")}
+
+    monkeypatch.setattr("fcos_cli.runtime.explain_run.FIRST", 2)
+    code, _, err = fcos("predict", "--targets", shapes / "train.json", "--model", model_file, "--out", "few")
+    assert code == 0
+    assert len(list((tmp_path / "few").glob("*.html"))) == 2
+    assert "the first 2 of 12 pictures" in err
+
+
+def test_targets_of_named_pictures_are_found_in_any_split(fcos, tmp_path, model_file, shapes):
+    wanted = sorted((shapes / "images").glob("*.jpg"))[0]
+    stranger = picture(tmp_path / "stranger.png")
+    code, _, err = fcos("predict", wanted, stranger, "--targets", shapes, "--model", model_file, "--out", "o")
+    assert code == 0
+    assert files(tmp_path / "o") == {f"{wanted.stem}.targets.html", f"{wanted.stem}.targets.png"}
+    assert "stranger.png is not in" in err
+    truth = json.loads((shapes / "train.json").read_text())
+    number = next(row["id"] for row in truth["images"] if row["file_name"].endswith(wanted.name))
+    boxes = [row for row in truth["annotations"] if row["image_id"] == number]
+    document = facts((tmp_path / "o" / f"{wanted.stem}.targets.html").read_text(encoding="utf-8"))
+    assert len(document["boxes"]) == len(boxes)
+
+
+def test_both_at_once_write_both(fcos, tmp_path, model_file, shapes):
+    wanted = sorted((shapes / "images").glob("*.jpg"))[0]
+    code, _, _ = fcos("predict", wanted, "--explain", "--targets", shapes, "--model", model_file, "--out", "o")
+    assert code == 0
+    assert {f"{wanted.stem}.explain.html", f"{wanted.stem}.targets.html"} <= files(tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["a.png", "--explain", "--model", "m.onnx"], 2, "needs the .safetensors"),
+        (["a.png", "--explain", "--backend", "onnxruntime"], 2, "leave --backend out"),
+        (["a.png", "--explain", "--tile", "64"], 2, "whole pictures"),
+        (["--explain"], 2, "no picture named"),
+        (["a.png", "--targets", "nowhere"], 3, "does not exist"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_with_a_remedy(fcos, tmp_path, arguments, code, words):
+    picture(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "m.onnx")
+    found, out, err = fcos("predict", *arguments)
+    assert (found, out) == (code, "")
+    assert words in err
+
+
+def test_pictures_that_the_data_does_not_hold_are_an_error(fcos, tmp_path, shapes, model_file):
+    picture(tmp_path / "a.png")
+    code, _, err = fcos("predict", "a.png", "--targets", shapes, "--model", model_file)
+    assert code == 3
+    assert "holds none of these pictures" in err
