@@ -24,6 +24,7 @@ from fcos_cli.evaluate.coco import METRICS
 from fcos_cli.model.artifact import load
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import default_weights
+from tests.runtime.clips import write_clip
 from tests.runtime.onnx_files import FACTS, write_onnx
 from tests.tiny import tiny_config
 from tests.train.runs import SETTINGS
@@ -221,6 +222,32 @@ def test_predict_takes_lists_and_patterns(fcos: Fcos, model_file: Path, pictures
     (pictures / "list.txt").write_text("b.jpg\n")
     answer = fcos("predict", pictures / "list.txt", f"{pictures}/*.png", "--model", model_file, "--json")
     assert [Path(result["source"]).name for result in answer.document["results"]] == ["b.jpg", "a.png"]
+
+
+def test_predict_goes_on_after_a_source_that_is_not_there(fcos: Fcos, model_file: Path, pictures: Path) -> None:
+    answer = fcos("predict", "gone.jpg", pictures, "--model", model_file, "--json")
+    assert answer.code == 1
+    assert [row["source"] for row in answer.document["failed"]] == ["gone.jpg"]
+    assert len(answer.document["results"]) == 2
+
+
+def test_predict_looks_at_videos_in_tiles_and_cuts_out_what_it_finds(
+    fcos: Fcos, model_file: Path, tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 3, size=(96, 64))
+    options = ("--viz", "--crops", "--tile", 64, "--overlap", 16, "--batch", 2, "--frames", 2, "--jsonl")
+    answer = fcos("predict", clip, "--model", model_file, *options)
+    assert answer.code == 0
+    rows = [json.loads(line) for line in answer.out.splitlines()]
+    assert [(row["frame"], row["time"], row["width"]) for row in rows] == [(0, 0, 96), (1, 0.04, 96)]
+    assert Path("predictions/clip.mp4").is_file()
+    count = sum(len(row["detections"]) for row in rows)
+    assert len(list(Path("predictions/crops").glob("*/clip-00000*.jpg"))) == count > 0
+
+
+@pytest.mark.parametrize("flags", ["--overlap 0.2", "--tile 16", "--tile 640 --overlap 0.9", "--frames 0"])
+def test_predict_with_tiles_that_cannot_be_is_exit_code_2(fcos: Fcos, pictures: Path, flags: str) -> None:
+    assert fcos("predict", pictures, *flags.split()).code == 2
 
 
 def test_predict_without_a_picture_is_exit_code_3(fcos: Fcos, model_file: Path, tmp_path: Path) -> None:
