@@ -21,7 +21,7 @@ from fcos_cli.errors import ModelError
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 """Network input, 0…255: float32 where its resize rule does not round to whole grey values."""
-Rounding = Literal["half-up", "floor", "short-first"]
+Rounding = Literal["half-up", "twice", "floor", "short-first"]
 Filter = Literal["pillow", "point", "float"]
 
 
@@ -68,9 +68,9 @@ class ResizeRule:
     papers' 800/1333), pad right and bottom to the next multiple of `divisor` and to the largest picture of the batch.
     `pad_value`: 0…255, the grey of the padding, or its RGB colour.
 
-    rounding, of sides in mode `shortest`: `half-up` (Detectron2, mmdetection); `floor` (torchvision); `short-first`:
-    the shorter side first, rounded, the longer in proportion to it, rounded down (maskrcnn-benchmark, the authors'
-    FCOS). filter: bilinear by `pillow`; `point` without averaging when it shrinks, in whole grey values (OpenCV's,
+    rounding, of sides in mode `shortest`: `half-up` (mmdetection); `twice`: scaled for the shorter side, then for the
+    longer, then half-up (Detectron2); `floor` (torchvision); `short-first`: the shorter side first, rounded, the longer
+    in proportion to it, rounded down (maskrcnn-benchmark, the authors' FCOS). filter: bilinear by `pillow`; `point` without averaging when it shrinks, in whole grey values (OpenCV's,
     within one of them); `float` without averaging and without rounding (torchvision). Wrong values raise ValueError
     naming the field.
     """
@@ -124,10 +124,15 @@ class ResizeRule:
     def _shortest(self, width: int, height: int) -> tuple[int, int]:
         short, long = self.size
         if self.rounding == "short-first":
-            ratio = max(width, height) / min(width, height)
-            fitted = round(long / ratio) if ratio * short > long else short
-            longer = int(fitted * max(width, height) / min(width, height))
+            less, more = min(width, height), max(width, height)
+            fitted = round(long * less / more) if more / less * short > long else short
+            longer = more if fitted == less else int(fitted * more / less)
             return (fitted, longer) if width < height else (longer, fitted)
+        if self.rounding == "twice":
+            scale = short / min(width, height)
+            sides = [short if side == min(width, height) else scale * side for side in (width, height)]
+            sides = [side * (long / max(sides)) for side in sides] if max(sides) > long else sides
+            return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
         scale = min(short / min(width, height), long / max(width, height))
         rest = 0.5 if self.rounding == "half-up" else 0.0
         return max(int(width * scale + rest), 1), max(int(height * scale + rest), 1)

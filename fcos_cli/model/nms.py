@@ -44,7 +44,7 @@ def _keep_mask(
             kept[alive[batched_nms(picture_boxes[alive], picture_scores[alive], picture_classes[alive], iou)]] = True
             continue
         apart = picture_boxes[alive].double()
-        apart = apart + (picture_classes[alive] * (apart.max() + 1))[:, None]
+        apart = apart + (picture_classes[alive] * (apart.max() - apart.min() + 1))[:, None]
         kept[alive[greedy_nms(apart, picture_scores[alive].double(), iou)]] = True
     return keep
 

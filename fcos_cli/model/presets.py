@@ -86,7 +86,7 @@ _ADELAIDET = Preset(
         nms="batched",
     ),
     _model(IMAGENET_MEAN, UNIT, stride_in_1x1=True),
-    _papers(IMAGENET_MEAN, rounding="half-up", filter_="pillow"),
+    _papers(IMAGENET_MEAN, rounding="twice", filter_="pillow"),
 )
 
 _MMDET_TRICKS = Preset(
@@ -124,7 +124,7 @@ PRESETS: dict[str, Preset] = {
     "detectron2": Preset(
         Conventions(range_ends="open", area="float32", threshold_ends="open", clip="after", nms="batched"),
         _model(IMAGENET_MEAN, UNIT, score_threshold=0.2, stride_in_1x1=True),
-        _papers(IMAGENET_MEAN, rounding="half-up", filter_="pillow"),
+        _papers(IMAGENET_MEAN, rounding="twice", filter_="pillow"),
     ),
     "mmdet-base": replace(
         _v1(_MMDET_TRICKS, mean=CAFFE_MEAN, nms_iou=0.5),
