@@ -88,9 +88,10 @@ class TrainConfig(BaseModel):
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 = none")
     class_loss: Literal["focal", "logistic"] = "focal"
     box_loss: Literal["giou", "iou", "l1", "l2"] = "giou"
+    box_by_centerness: bool = Field(False, description="central points weigh more in the box loss")
     box_weight: float = Field(1.0, ge=0)
     centerness_weight: float = Field(1.0, ge=0)
-    init: str = Field("auto", description="auto, offline, pretrained, default, random, or a .safetensors file")
+    init: str = Field("auto", description="auto, offline, pretrained, default, coco, random, a file or run folder")
     amp: Literal["auto", "off", "bf16", "fp16"] = Field("auto", description="auto: where the hardware has it")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     workers: int = Field(-1, ge=-1, description="loader processes; -1 = half the processors, at most 8")

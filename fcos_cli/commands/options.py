@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-KINDS = "A run folder, a .safetensors, .onnx, .xml (OpenVINO) or .engine file, or `default`, the shipped detector."
+KINDS = (
+    "A run folder, a .safetensors, .onnx, .xml (OpenVINO) or .engine file, `default`, the shipped detector, or `coco`, "
+    "torchvision's FCOS, fetched once."
+)
 Model = Annotated[str, typer.Argument(help=KINDS)]
 DeviceFlag = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 BackendFlag = Annotated[

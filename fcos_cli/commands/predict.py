@@ -16,7 +16,7 @@ def predict(
         list[str] | None,
         typer.Argument(help="Pictures, videos, folders, 'glob*' patterns, .txt lists of paths, camera:0, - for stdin."),
     ] = None,
-    model: Annotated[str, typer.Option(help=KINDS)] = "default",
+    model: Annotated[str, typer.Option("--model", "--weights", help=KINDS)] = "default",
     viz: Annotated[bool, typer.Option("--viz", help="Write pictures and videos with boxes into --out.")] = False,
     crops: Annotated[bool, typer.Option("--crops", help="Cut out what is found, into --out/crops/CLASS/.")] = False,
     explain: Annotated[

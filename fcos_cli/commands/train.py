@@ -21,7 +21,7 @@ def train(
     backbone: Annotated[str | None, typer.Option(help="A timm model by name.")] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Initial weights: auto, offline, pretrained (network), default, random, or a file."),
+        typer.Option(help="Initial weights: auto, offline, pretrained or coco (network), default, random, or a file."),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Network input: 320, or HEIGHTxWIDTH.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.")] = None,

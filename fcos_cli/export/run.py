@@ -24,6 +24,7 @@ from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.pictures import for_calibration, for_proof, network_inputs
 from fcos_cli.model.artifact import Artifact, load
+from fcos_cli.model.published import cache_folder
 from fcos_cli.runtime.detector import default_weights, find_artifact
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
@@ -78,9 +79,9 @@ def find_weights(model: str) -> Path:
 
 
 def default_out(weights: Path, options: ExportOptions) -> Path:
-    """Beside the weights, or in the current folder for the shipped ones: `best.onnx`, `best-fp16.onnx`,
+    """Beside the weights, or in the current folder for those with a name: `best.onnx`, `best-fp16.onnx`,
     `best-openvino.xml`. Each format has a stem of its own: the ONNX it is made from and its report lie beside it."""
-    folder = Path() if weights == default_weights() else weights.parent
+    folder = Path() if weights.parent in (default_weights().parent, cache_folder()) else weights.parent
     precision = "" if options.precision == "fp32" else f"-{options.precision}"
     made = "" if options.format == "onnx" else f"-{options.format}"
     return folder / f"{weights.stem}{made}{precision}{SUFFIX[options.format]}"

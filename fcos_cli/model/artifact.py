@@ -135,7 +135,7 @@ def _from_metadata(path: Path, metadata: dict[str, str], weights: dict[str, Tens
         raise ModelError(
             f"the file lacks the fact {error}",
             where=path,
-            remedy="it was not written by fcos",
+            remedy="it was not written by fcos; if it is a foreign checkpoint: fcos convert FILE",
         ) from error
     except (json.JSONDecodeError, ValidationError, TypeError, ValueError) as error:
         raise ModelError(f"the file's metadata cannot be used: {error}", where=path) from error

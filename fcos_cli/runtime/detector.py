@@ -136,11 +136,12 @@ def default_weights() -> Path:
 
 
 def find_artifact(model: str | Path, *, backend: Backend | None = None, device: str = "auto") -> Path:
-    """The file behind what a user calls a model: a file, a run folder (its best weights), or `default`.
+    """The file behind what a user calls a model: a file, a run folder (its best weights), `default` or `coco`.
 
     `default` is the exported form of the shipped weights, default.onnx, which starts in a fraction of PyTorch's time.
     It is `default_weights()` where PyTorch is asked for, by backend, or by `cuda` without naming a backend (`auto` does
-    not look for torch's GPUs, since that would take longer than to answer).
+    not look for torch's GPUs, since that would take longer than to answer). `coco` is torchvision's published FCOS,
+    converted and cached; it is fetched when it is first named.
     Raises ModelError naming what is there instead.
     """
     if str(model) == "default":
@@ -148,6 +149,10 @@ def find_artifact(model: str | Path, *, backend: Backend | None = None, device: 
         if backend == "pytorch" or (backend is None and (device.startswith("cuda") or not exported.is_file())):
             return default_weights()
         return exported
+    if str(model) == "coco":
+        from fcos_cli.model.published import coco_weights
+
+        return coco_weights()
     path = Path(model)
     if path.is_dir():
         for name in ("best.safetensors", "last.safetensors"):
@@ -246,7 +251,7 @@ def _choose(path: Path, asked: Backend | None) -> Backend:
         raise ModelError(
             f"{path.suffix or 'a file without a suffix'} is no kind of model that can be run",
             where=path,
-            remedy=f"use a run folder or one of {', '.join(BACKENDS)}",
+            remedy=f"use a run folder or one of {', '.join(BACKENDS)}; fcos convert makes one of a foreign checkpoint",
         )
     if asked is None:
         return able[0]

@@ -17,6 +17,7 @@ from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.shapes import write_shapes
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_facts
+from fcos_cli.train.initial import model_of_init
 from fcos_cli.train.loop import train
 from fcos_cli.train.report import report_run
 from fcos_cli.train.run import resize_rule
@@ -50,11 +51,14 @@ def plan(
     """Settings and data of a new run. Raises UsageError without data, DataError for data that cannot be used."""
     flags = {**flags, "data.path": None if data is None else str(data.resolve())}
     config, origins = resolve(file=file, assignments=assignments, flags=flags, base=base)
+    inherited, absent = model_of_init(config, origins), {}
     if "model.backbone" in origins:  # another backbone's weights want other pixels than the default's
         facts = {f"model.{key}": value for key, value in input_facts(config.model.backbone).items()}
-        absent = {key: value for key, value in facts.items() if key not in origins}
-        config, origins = resolve(file=file, assignments=assignments, flags={**flags, **absent}, base=base)
+        absent = {key: value for key, value in facts.items() if key not in origins and key not in inherited}
+    if inherited or absent:
+        config, origins = resolve(file=file, assignments=assignments, flags={**flags, **inherited, **absent}, base=base)
         origins.update(dict.fromkeys(absent, f"timm's {config.model.backbone}"))
+        origins.update(dict.fromkeys(inherited, "init"))
     if not config.data.path:
         raise UsageError(
             "no data to train on",
