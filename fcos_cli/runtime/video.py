@@ -136,7 +136,11 @@ def _read(path: Path, most: int | None, stop: threading.Event | None) -> Iterato
     try:
         av = _av(path)
         with _open(av, path) as container:
-            yield from _frames(av, container, _clip(container, path, most), most, stop)
+            try:
+                yield from _frames(av, container, _clip(container, path, most), most, stop)
+            except (av.FFmpegError, ValueError, OSError) as error:  # as odd as a damaged file can be
+                what = f"the video cannot be read any further ({_one_line(error)})"
+                raise DataError(what, where=path, remedy="copy or download it again") from error
     except FcosError as error:
         yield Failure(path, error)
 
@@ -189,7 +193,8 @@ def _frames(
             broken = 0
         stamp = None if frame.pts is None else frame.pts * Fraction(frame.time_base)
         begin = stamp if begin is None else begin
-        at = at + step if stamp is None or begin is None else stamp - begin
+        # a time that is lacking or goes back, as in damaged files: the usual step
+        at = at + step if stamp is None or begin is None or stamp - begin <= at else stamp - begin
         yield Frame(clip.source, _pixels(frame), Moment(clip, number, at))
         number += 1
         if number == most:

@@ -108,6 +108,24 @@ def test_a_video_that_is_cut_off_gives_what_is_there_and_says_so(tmp_path):
     assert any("should last 2.00 s" in str(item.error) for item in items if isinstance(item, Failure))
 
 
+@pytest.mark.parametrize(("name", "codec"), [("c.mp4", "mpeg4"), ("c.avi", "mjpeg"), ("c.mkv", "mpeg4")])
+def test_damage_anywhere_makes_no_other_error_and_no_time_that_goes_back(tmp_path, name, codec):
+    random = np.random.default_rng(0)
+    whole = write_clip(tmp_path / name, 6, codec=codec).read_bytes()
+    told = 0
+    for _ in range(15):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), 20):
+            damaged[place] = random.integers(256)
+        (tmp_path / name).write_bytes(damaged)
+        items = list(read_video(tmp_path / name))
+        told += sum(isinstance(item, Failure) for item in items)
+        times = [item.moment.time for item in items if isinstance(item, Frame)]
+        assert times == sorted(set(times))
+        assert min(times, default=0) >= 0
+    assert told > 0
+
+
 def test_a_video_without_its_index_cannot_be_opened(tmp_path):
     path = write_clip(tmp_path / "c.mp4", 10)
     path.write_bytes(path.read_bytes()[:-300])
