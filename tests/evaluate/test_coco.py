@@ -20,35 +20,9 @@ from fcos_cli.evaluate.coco import METRICS, CocoResult, detect_all, evaluate, sc
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detections, RawDetections
 from fcos_cli.runtime.facts import Facts
+from tests.evaluate.made import ONE, found, sample
 
 EVALUATORS = ("hotcoco", "pycocotools")
-ONE = ClassTable(("cat",), (7,))
-
-
-def sample(boxes, classes=None, *, ignore=None, areas=None, image_id=1, size=(640, 480), image="a.png") -> Sample:
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    count = len(boxes)
-    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
-    return Sample(
-        image=Path(image),
-        image_id=image_id,
-        width=size[0],
-        height=size[1],
-        boxes=boxes,
-        classes=np.zeros(count, np.int64) if classes is None else np.asarray(classes, np.int64),
-        ignore=np.zeros(count, bool) if ignore is None else np.asarray(ignore, bool),
-        areas=sides.prod(1) if areas is None else np.asarray(areas, np.float64),
-    )
-
-
-def found(boxes, scores=None, classes=None) -> Detections:
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    count = len(boxes)
-    return Detections(
-        boxes,
-        np.full(count, 0.5, np.float32) if scores is None else np.asarray(scores, np.float32),
-        np.zeros(count, np.int64) if classes is None else np.asarray(classes, np.int64),
-    )
 
 
 # --- worked by hand -------------------------------------------------------------------------------------------------
@@ -327,7 +301,7 @@ class PlainRule(ResizeRule):
 
 
 class Same(Geometry):
-    def inverse(self, boxes):
+    def inverse(self, boxes, *, inclusive=False):
         return boxes
 
 

@@ -1,0 +1,102 @@
+"""Which pictures and labels a report shows first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fcos_cli.evaluate.coco import score
+from fcos_cli.evaluate.report_numbers import numbers
+from fcos_cli.evaluate.report_pictures import why, window
+from fcos_cli.evaluate.report_suspects import suspects, worst_pictures
+from tests.evaluate.made import TWO, found, sample
+
+A, B, FAR = [0, 0, 100, 100], [300, 0, 400, 100], [0, 300, 100, 400]
+
+
+def computed(detections, samples):
+    thresholds = np.full(2, 0.5, np.float32)
+    return numbers(score(detections, samples, TWO), detections, samples, TWO, thresholds=thresholds)
+
+
+def chosen(detections, truth, count=5):
+    samples = [truth]
+    answer = computed([detections], samples)
+    return answer, suspects(answer, samples, count=count)
+
+
+def test_the_worst_pictures_have_the_lowest_f1_then_the_most_errors():
+    samples = [sample([A, B], image_id=i) for i in range(4)]
+    detections = [
+        found([A, B], [0.9, 0.9]),  # right
+        found([A], [0.9]),  # half
+        found([FAR, FAR], [0.9, 0.8]),  # two missed, two false
+        found([A], [0.3]),  # two missed: 0.3 is not shown
+    ]
+    rows = worst_pictures(computed(detections, samples), count=3)
+    assert [row.picture for row in rows] == [2, 3, 1]
+    assert [(row.found, row.missed, row.false) for row in rows] == [(0, 2, 2), (0, 2, 0), (1, 1, 0)]
+    assert [row.f1 for row in rows] == pytest.approx([0, 0, 2 / 3])
+
+
+def test_a_confident_detection_that_touches_nothing_suggests_a_missing_label():
+    answer, (suspect,) = chosen(found([A, FAR, [300, 300, 310, 310]], [0.9, 0.8, 0.4], [0, 1, 1]), sample([A]))
+    assert (suspect.kind, suspect.label, suspect.seen) == ("missing", None, 1)
+    assert suspect.box == (0, 300, 100, 400)
+    assert suspect.suspicion == pytest.approx(0.8)
+    assert why(suspect, answer) == "Nothing is labelled here; dog is seen with 0.80."
+
+
+def test_a_confident_detection_of_another_class_suggests_a_wrong_class():
+    answer, (suspect,) = chosen(found([[0, 0, 100, 80]], [0.9], [1]), sample([A]))
+    assert (suspect.kind, suspect.label, suspect.seen) == ("class", 0, 1)
+    assert suspect.overlap == pytest.approx(0.8)
+    assert "Labelled cat; dog is seen with 0.90" in why(suspect, answer)
+
+
+def test_a_label_that_is_found_is_not_suspect_though_another_class_is_seen_there_too():
+    _, rows = chosen(found([A, A], [0.9, 0.8], [0, 1]), sample([A]))
+    assert rows == []
+
+
+def test_a_truth_that_not_even_unsure_detections_touch_is_suspect_and_larger_ones_more():
+    _, rows = chosen(found([A], [0.1]), sample([A, B, [300, 300, 310, 310]]))
+    assert [(s.kind, s.box[:2]) for s in rows] == [("box", (300, 0)), ("box", (300, 300))]
+    assert rows[0].suspicion == pytest.approx(100 / 132)
+
+
+def test_crowds_are_never_suspect_nor_what_lies_on_them():
+    truth = sample([[0, 0, 200, 200]], ignore=[True])
+    _, rows = chosen(found([[10, 10, 40, 40], [0, 0, 190, 190]], [0.9, 0.8], [0, 1]), truth)
+    assert rows == []
+
+
+def test_twice_found_is_not_a_label_error():
+    _, rows = chosen(found([A, [0, 0, 100, 95]], [0.9, 0.8]), sample([A]))
+    assert rows == []
+
+
+def test_at_most_two_of_a_kind_come_from_one_picture_and_count_holds():
+    boxes = [[x, 0, x + 40, 40] for x in range(0, 400, 80)]
+    samples = [sample([], image_id=1), sample([], image_id=2)]
+    detections = [found(boxes, [0.9] * 5), found(boxes[:1], [0.7])]
+    answer = computed(detections, samples)
+    assert [s.picture for s in suspects(answer, samples, count=9)] == [0, 0, 1]
+    assert [s.picture for s in suspects(answer, samples, count=1)] == [0]
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 10, 10), (630, 470, 640, 480), (0, 0, 640, 480), (100, 100, 500, 120), (3, 3, 4, 470)]
+)
+def test_a_crop_lies_in_the_picture_and_holds_the_box(box):
+    left, top, right, bottom = window(box, 640, 480)
+    assert 0 <= left <= box[0]
+    assert 0 <= top <= box[1]
+    assert box[2] <= right + 1 <= 641
+    assert box[3] <= bottom + 1 <= 481
+    assert right > left
+    assert bottom > top
+
+
+def test_a_crop_of_a_tiny_picture_is_the_picture():
+    assert window((1, 1, 2, 2), 3, 2) == (0, 0, 3, 2)
