@@ -70,8 +70,9 @@ class ResizeRule:
 
     rounding, of sides in mode `shortest`: `half-up` (mmdetection); `twice`: scaled for the shorter side, then for the
     longer, then half-up (Detectron2); `floor` (torchvision); `short-first`: the shorter side first, rounded, the longer
-    in proportion to it, rounded down (maskrcnn-benchmark, the authors' FCOS). filter: bilinear by `pillow`; `point` without averaging when it shrinks, in whole grey values (OpenCV's,
-    within one of them); `float` without averaging and without rounding (torchvision). Wrong values raise ValueError
+    in proportion to it, rounded down (maskrcnn-benchmark, the authors' FCOS). filter: bilinear by `pillow`; `point`
+    without averaging when it shrinks, in whole grey values (OpenCV's, within one of them); `float` without averaging
+    and without rounding (torchvision). Wrong values raise ValueError
     naming the field.
     """
 

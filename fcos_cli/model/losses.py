@@ -24,8 +24,13 @@ def losses(
     *,
     class_loss: ClassLoss = "focal",
     box_loss: BoxLoss = "giou",
+    box_by_centerness: bool = False,
+    quality: Literal["centerness", "iou"] = "centerness",
 ) -> dict[str, Tensor]:
     """{"cls", "box", "centerness"}: scalars, each a sum divided by the number of positive points (at least 1).
+
+    box_by_centerness: points weigh by their centerness in `box`, and its sum is the divisor (the authors' FCOS,
+    AdelaiDet, mmdetection). quality: what the centerness branch learns, as in `Conventions`.
 
     The count is summed over processes and divided by their number, so that averaging gradients over processes gives
     the gradient of one large batch. Points inside ignored boxes take no part in `cls`; only positive points take
@@ -37,21 +42,29 @@ def losses(
     # no indexing by mask: zero positives then need no special case, and every parameter always gets a gradient
     weight = positive.float()
     box = box_terms(ltrb, targets.ltrb, points, kind=box_loss)
-    quality = F.binary_cross_entropy_with_logits(ctr, targets.centerness, reduction="none")
+    shares = targets.centerness * weight if box_by_centerness else weight
+    aim = iou(ltrb.detach(), targets.ltrb) if quality == "iou" else targets.centerness
+    branch = F.binary_cross_entropy_with_logits(ctr, aim, reduction="none")
+    box_count = mean_over_processes(shares.sum()).clamp(min=1e-6) if box_by_centerness else count
     return {
         "cls": (class_terms(logits, targets.classes, kind=class_loss) * ~targets.ignored).sum() / count,
-        "box": (box * weight).sum() / count,
-        "centerness": (quality * weight).sum() / count,
+        "box": (box * shares).sum() / box_count,
+        "centerness": (branch * weight).sum() / count,
     }
 
 
 def positives_per_process(positive: Tensor) -> Tensor:
     """Number of positive points, averaged over processes, at least 1; float32 scalar."""
-    count = positive.sum().float()
+    return mean_over_processes(positive.sum().float()).clamp(min=1)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """A scalar, averaged over the processes of a distributed run."""
+    value = value.detach().clone()
     if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(count)
-        count = count / distributed.get_world_size()
-    return count.clamp(min=1)
+        distributed.all_reduce(value)
+        value = value / distributed.get_world_size()
+    return value
 
 
 def class_terms(logits: Tensor, classes: Tensor, *, kind: ClassLoss) -> Tensor:

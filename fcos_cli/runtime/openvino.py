@@ -34,13 +34,13 @@ class OpenVinoDetector:
         self.facts, self.path, self.name, self.device, self.score = facts, path, name, device, score
         self.request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
-        if INPUT not in inputs or not set(inputs) <= {INPUT, SIZES} or not set(OUTPUTS) <= set(outputs):
+        self.inputs = [name for name in (INPUT, SIZES) if name in inputs]  # a port may have further names
+        if INPUT not in inputs or len(compiled.inputs) != len(self.inputs) or not set(OUTPUTS) <= set(outputs):
             raise ModelError(
                 f"the graph maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} to {', '.join(OUTPUTS)}",
                 where=path,
                 remedy="only models that `fcos export` wrote can be run",
             )
-        self.inputs = list(inputs)
         self.outputs = [output for output in (*OUTPUTS, CONVERGED) if output in outputs]
         shape = inputs[INPUT].get_partial_shape()
         batch, _, height, width = (None if size.is_dynamic else size.get_length() for size in shape)

@@ -21,6 +21,7 @@ from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.head import Head, RawOutputs
+from fcos_cli.model.losses import losses
 from fcos_cli.model.nms import keep_mask, suppress
 from fcos_cli.model.points import Points, all_points, make_grids
 from fcos_cli.model.presets import PRESETS
@@ -213,6 +214,32 @@ def test_resized_pictures_of_detectron2_to_the_bit_and_of_opencv_within_one(size
     assert np.abs(ours - THEIRS["mmdet-base"][key].numpy()).max() <= 1
     exact = np.stack([_between_points(channel, geometry) for channel in np.moveaxis(picture, 2, 0)], 2)
     assert np.abs(exact - ours).max() <= 0.5
+
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "mmdet-base": {"box_loss": "iou", "box_by_centerness": True},
+    "mmdet-tricks": {"box_loss": "giou", "box_by_centerness": True},
+    "detectron2": {"box_loss": "giou"},
+}
+
+
+@pytest.mark.parametrize("family", LOSSES)
+@pytest.mark.parametrize(("case", "pictures"), [("full", (0, 1)), ("half", (0,)), ("none", ())])
+def test_losses(family: str, case: str, pictures: tuple[int, ...]) -> None:
+    """detectron2's are divided by a moving average of the number of positive points, ours by the number itself."""
+    config, theirs = config_of(family), THEIRS[family]
+    nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    pairs = [(INPUTS[f"truth.{i}.boxes"], INPUTS[f"truth.{i}.labels"]) if i in pictures else nothing for i in (0, 1)]
+    points = points_of(config, (128, 160))
+    targets = assign(points, truth_of(config, *pairs), ranges=config.ranges, conventions=config.conventions)
+    ours = losses(raw_of(config, family, "c3"), targets, points, **LOSSES[family])
+    factor, count = 1.0, max(int((targets.classes >= 0).sum()), 1)
+    if family == "detectron2":
+        factor = count / float(theirs[f"loss.{case}.normaliser"])
+    names = {"cls": ("cls",), "box": ("bbox", "loc"), "centerness": ("centerness", "ctr")}
+    for name, candidates in names.items():
+        wanted = next(theirs[key] for key in (f"loss.{case}.{their}" for their in candidates) if key in theirs)
+        torch.testing.assert_close(ours[name] * factor, wanted, rtol=2e-6, atol=1e-7)
 
 
 SWITCHES = [
