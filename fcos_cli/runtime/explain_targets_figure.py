@@ -40,7 +40,9 @@ def targets_figure(explained: TruthExplanation) -> Canvas:
             canvas.dot(place, colour(point.rivals[0]), radius=radius + 4)
         canvas.dot(place, colour(point.box), radius=radius, rim=BLACK)
     for number, box in sorted(enumerate(explained.boxes), key=lambda entry: entry[1].orphan):
-        fill = RED if box.orphan else ASIDE if box.ignore else colour(number)
+        if box.ignore:
+            continue
+        fill = RED if box.orphan else colour(number)
         name = f"{number + 1} {explained.classes.names[box.index]}"
         x, y = at(*box.box[:2])
         canvas.text((x + 4, max(y - 11, _MARGIN + 11)), name, size=15, colour=ink(fill), ground=fill)

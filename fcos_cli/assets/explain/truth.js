@@ -49,7 +49,7 @@ function drawing() {
   }
   for (const box of chosen ? [chosen] : [...data.boxes].sort((a, b) => a.orphan - b.orphan)) {
     if (box.orphan) tag(box.box, `${nameOf(box)} · no point`, [], () => choose(box), "lonely");
-    else tag(box.box, nameOf(box) + (box.ignore ? " · ignored" : ""), coloursOf(box), () => choose(box));
+    else if (box === chosen || !box.ignore) tag(box.box, nameOf(box), coloursOf(box), () => choose(box));
   }
 }
 
@@ -100,8 +100,9 @@ function row(box) {
 }
 
 function list() {
-  // boxes without a point first: they are what one looks for
-  $("#boxes").replaceChildren(...[...data.boxes].sort((a, b) => b.orphan - a.orphan || a.index - b.index).map(row));
+  // boxes without a point first: they are what one looks for; ignored ones last
+  const order = (a, b) => b.orphan - a.orphan || a.ignore - b.ignore || a.index - b.index;
+  $("#boxes").replaceChildren(...[...data.boxes].sort(order).map(row));
 }
 
 function details() {
@@ -154,7 +155,7 @@ async function main() {
   const contested = data.points.filter((mark) => mark.rivals.length).length;
   $("#panel").append(make("h2", {}, "Boxes of the truth"),
     make("p", {class: orphans ? "note alarm" : "note", id: "count"},
-      `${orphans || "no"} ${orphans === 1 ? "box gets" : "boxes get"} no point`),
+      orphans ? `${orphans} ${orphans === 1 ? "box gets" : "boxes get"} no point` : "every box gets a point"),
     make("p", {class: "note"}, `${data.points.length} positive points, ${contested} of them claimed by several boxes`),
     make("ol", {class: "boxes", id: "boxes"}), make("div", {id: "details"}));
   controls();
