@@ -22,8 +22,9 @@ class Browser:
         """Show `page`, a file, in a viewport of `width` × `height` CSS pixels; `dark`: what the system prefers."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        preferred = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in preferred.items()]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         self.driver.get(page.resolve().as_uri())
 
     def find(self, selector: str) -> Any:
@@ -57,12 +58,16 @@ class Browser:
         """By how many pixels the page is wider than the window; 0 where nothing must be scrolled sideways."""
         return int(self.run("const e = document.documentElement; return e.scrollWidth - e.clientWidth"))
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """A PNG of the window, or of the `whole` page."""
+    def screenshot(self, path: Path, *, whole: bool = True, part: str | None = None) -> None:
+        """A PNG of the window, or of the `whole` page, or of the first element of a CSS selector."""
         import base64
 
         how = {"format": "png", "captureBeyondViewport": whole}
-        if whole:
+        if part:
+            script = """const r = document.querySelector(arguments[0]).getBoundingClientRect();
+                return {x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}"""
+            how["clip"] = self.run(script, part)
+        elif whole:
             size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
             how["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         answer = self.driver.execute_cdp_cmd("Page.captureScreenshot", how)

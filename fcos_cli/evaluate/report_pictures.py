@@ -141,7 +141,7 @@ def box(
     taken: places of the labels before, to which this one is added; where it would cover one of them it is a tooltip.
     """
     x1, y1, x2, y2 = place
-    rect = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
+    rect = f'x="{x1:.1f}" y="{y1:.1f}" width="{max(0.0, x2 - x1):.1f}" height="{max(0.0, y2 - y1):.1f}"'
     letters = max(view[2], view[3] * 4 / 3) / (20 if taken is None else 22)
     small = y2 - y1 < 3 * letters and y1 - view[1] > 1.2 * letters
     down = y2 - 0.35 * letters if low else y1 - 0.3 * letters if small else max(y1, view[1]) + letters

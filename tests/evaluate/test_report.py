@@ -1,0 +1,284 @@
+"""The report as a reader meets it: in a browser, from disk."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.samples import Dataset
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.evaluate.coco import score
+from fcos_cli.evaluate.compare import compare
+from fcos_cli.evaluate.compare_section import comparison_section
+from fcos_cli.evaluate.report import Subject, short_names, write_report
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.detector import Detections
+from tests.browser import Browser
+
+THRESHOLDS = np.array([0.5, 0.4, 0.5], np.float32)
+
+
+@pytest.fixture(scope="module")
+def data(shapes: Path) -> Dataset:
+    return read_dataset(shapes, split="train")
+
+
+def answers(data: Dataset, *, shift: float, seed: int = 0) -> list[Detections]:
+    """The truth, moved by up to `shift` pixels; every fifth of another class, every seventh left out; false alarms."""
+    rng = np.random.default_rng(seed)
+    found, number = [], 0
+    for sample in data.samples:
+        boxes, scores, classes = [[1, 1, 9, 9]], [0.55], [0]
+        for box, index in zip(sample.boxes, sample.classes, strict=True):
+            number += 1
+            if number % 7:
+                boxes.append(np.clip(box + rng.uniform(-shift, shift, 4), 0, 64).tolist())
+                scores.append(float(rng.uniform(0.2, 0.95)))
+                classes.append(int(index + (number % 5 == 0)) % 3)
+        found.append(Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(classes)))
+    return found
+
+
+def subject(name: str, data: Dataset, detections: list[Detections]) -> Subject:
+    return Subject(name, score(detections, data.samples, data.classes), detections, THRESHOLDS)
+
+
+@pytest.fixture(scope="module")
+def page(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, data, [subject("runs/one", data, answers(data, shift=2))])
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "two.html"
+    both = [subject(n, data, answers(data, shift=s)) for n, s in (("runs/a", 2), ("runs/b", 6))]
+    comparison = compare(
+        (both[0].result, both[1].result),
+        (both[0].detections, both[1].detections),
+        data.samples,
+        data.classes,
+        rounds=20,
+    )
+    write_report(path, data, both, extra=[comparison_section(comparison, ("a", "b"))])
+    return path
+
+
+def column(browser: Browser, place: int) -> list[str]:
+    script = (
+        "return [...document.querySelectorAll('table.sortable tbody tr')].map(r => r.cells[arguments[0]].textContent)"
+    )
+    cells: list[str] = browser.run(script, place)
+    return cells
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_whole_and_small(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in html
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)
+    assert page.stat().st_size < 1_000_000
+    for heading in (
+        "Classes",
+        "Confusion",
+        "Kinds of error",
+        "Calibration",
+        "Size",
+        "Worst pictures",
+        "Suspect labels",
+    ):
+        assert f">{heading}</h2>" in html
+
+
+def test_the_page_gives_the_figures_that_eval_gives(page: Path, data: Dataset) -> None:
+    html, result = page.read_text(encoding="utf-8"), subject("x", data, answers(data, shift=2)).result
+    shown = dict(re.findall(r'<dt>(\w+)</dt><dd><span class="value">([^<]+)', html))
+    assert shown == {name: "–" if value == -1 else f"{value:.3f}" for name, value in result.metrics.items()}
+
+
+def test_names_of_others_are_text_not_markup(data: Dataset, tmp_path: Path) -> None:
+    names = ClassTable(("<script>alert(1)</script>", 'a"b', "c&d"), (1, 2, 3))
+    odd = replace(data, classes=names)
+    write_report(tmp_path / "r.html", odd, [subject("<b>", odd, answers(odd, shift=9))], title="<i>")
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "<i>" not in html
+    assert html.count("<script>") == 1
+
+
+def test_many_classes_get_pairs_instead_of_a_matrix(data: Dataset, tmp_path: Path) -> None:
+    names = ClassTable(tuple(f"class {i}" for i in range(40)), tuple(range(40)))
+    many = replace(data, classes=names)
+    found = answers(many, shift=2)
+    limits = np.full(40, 0.5, np.float32)
+    result = score(found, many.samples, names)
+    write_report(tmp_path / "r.html", many, [Subject("x", result, found, limits)])
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert 'class="confusion"' not in html
+    assert "taken for" in html
+
+
+def test_a_picture_that_is_gone_costs_its_place_only(data: Dataset, tmp_path: Path) -> None:
+    gone = replace(data, samples=[replace(s, image=tmp_path / s.image.name) for s in data.samples])
+    write_report(tmp_path / "r.html", gone, [subject("x", gone, answers(gone, shift=9))])
+    assert "the picture does not exist" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_without_detections_there_is_a_page_all_the_same(data: Dataset, tmp_path: Path, browser: Browser) -> None:
+    nothing = [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))] * len(data)
+    write_report(tmp_path / "r.html", data, [subject("x", data, nothing)])
+    browser.open(tmp_path / "r.html")
+    assert browser.errors() == []
+    assert "No detections" in browser.find("main").text
+
+
+def test_no_pictures_and_no_place_to_write_are_errors(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no picture"):
+        write_report(tmp_path / "r.html", replace(data, samples=[]), [])
+    with pytest.raises(UsageError):
+        write_report(tmp_path, data, [subject("x", data, answers(data, shift=2))])
+
+
+def test_models_are_called_by_as_much_of_their_path_as_tells_them_apart() -> None:
+    assert short_names(["runs/train/x/best.onnx"]) == ["best.onnx"]
+    assert short_names(["runs/x/best.onnx", "runs/y/best.onnx"]) == ["x/best.onnx", "y/best.onnx"]
+    assert short_names(["default", "default"]) == ["default (1)", "default (2)"]
+
+
+# --- in the browser --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+@pytest.mark.parametrize("name", ["page", "two"])
+def test_it_opens_from_disk_asks_nobody_and_fits(
+    browser: Browser, request: pytest.FixtureRequest, name: str, width: int
+) -> None:
+    browser.open(request.getfixturevalue(name), width=width)
+    assert browser.errors() == []
+    assert browser.requests() == []
+    assert browser.overflow() == 0
+
+
+def test_dark_pages_are_dark_and_light_ones_light(browser: Browser, page: Path) -> None:
+    backgrounds = []
+    for dark in (False, True):
+        browser.open(page, dark=dark)
+        backgrounds.append(browser.run("return getComputedStyle(document.body).backgroundColor"))
+    assert backgrounds == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]
+
+
+def test_a_click_on_a_heading_sorts_and_another_turns_the_order(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    heading = browser.find("table.sortable th:nth-child(3)")
+    before = column(browser, 2)
+    heading.find_element("css selector", "button").click()
+    assert column(browser, 2) == sorted(before, key=float, reverse=True)
+    assert heading.get_attribute("aria-sort") == "descending"
+    heading.find_element("css selector", "button").click()
+    assert column(browser, 2) == sorted(before, key=float)
+    assert heading.get_attribute("aria-sort") == "ascending"
+    browser.find("table.sortable th:nth-child(1) button").click()
+    assert column(browser, 0) == ["circle", "square", "triangle"]
+    assert heading.get_attribute("aria-sort") is None
+
+
+def test_the_chooser_brings_one_class_of_both_curves_to_the_front(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert browser.find_all("path.line.on") == []
+    browser.run("const e = document.querySelector('select'); e.value = 'c1'; e.dispatchEvent(new Event('change'))")
+    assert [e.get_attribute("data-key") for e in browser.find_all("path.line.on")] == ["c1", "c1"]
+    assert len(browser.find_all("circle.dot.on[data-key=c1]")) == 1
+    assert browser.find("[data-said]").text.startswith("square: AP50 ")
+
+
+def shown(browser: Browser) -> list[float]:
+    """Scores of the detections that can be seen."""
+    script = """return [...document.querySelectorAll(".gallery .box.found")]
+        .filter(b => getComputedStyle(b).display !== "none").map(b => Number(b.dataset.score))"""
+    scores: list[float] = browser.run(script)
+    return scores
+
+
+def test_the_slider_chooses_detections_and_truths_that_lose_theirs_are_missed(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    as_predicted, missed = shown(browser), len(browser.find_all(".gallery .truth.bad"))
+    assert as_predicted
+    assert min(as_predicted) >= 0.4
+    browser.slide(".controls input[type=range]", 0.05)
+    assert len(shown(browser)) > len(as_predicted)
+    assert len(browser.find_all(".gallery .truth.bad")) < missed
+    browser.slide(".controls input[type=range]", 0.8)
+    assert shown(browser)
+    assert min(shown(browser)) >= 0.8
+    assert browser.find(".controls output").text == "0.80"
+    assert len(browser.find_all(".gallery .truth.bad")) > missed
+    browser.find(".controls button").click()
+    assert shown(browser) == as_predicted
+    assert len(browser.find_all(".gallery .truth.bad")) == missed
+
+
+def test_layers_can_be_switched_and_laid_over_each_other(browser: Browser, page: Path) -> None:
+    browser.open(page)
+
+    def visible(selector: str) -> int:
+        return sum(element.is_displayed() for element in browser.find_all(selector))
+
+    pictures = len(browser.find_all(".shots"))
+    assert visible(".shots > div") == 2 * pictures
+    browser.find("input[data-css=no-found]").click()
+    assert shown(browser) == []
+    browser.find("input[data-css=no-found]").click()
+    assert shown(browser)
+    truths = visible(".gallery .truth rect.edge")
+    browser.find("input[data-css=no-truth]").click()
+    assert visible(".gallery .truth rect.edge") == 0
+    browser.find("input[data-css=no-truth]").click()
+    browser.find("input[data-css=over]").click()
+    assert visible(".shots > div") == pictures
+    assert visible(".gallery .truth rect.edge") == truths
+    assert shown(browser)
+
+
+def test_pictures_are_drawn_on_both_sides(browser: Browser, page: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    browser.open(page)
+    for place in (1, 2):
+        panel = tmp_path / f"{place}.png"
+        browser.screenshot(panel, part=f".shots > div:nth-child({place}) svg")
+        with Image.open(panel) as picture:
+            assert len(set(picture.convert("RGB").resize((40, 40)).get_flattened_data())) > 100
+
+
+def test_two_models_show_their_details_one_at_a_time(browser: Browser, two: Path) -> None:
+    browser.open(two)
+    assert "a" in browser.find(".verdict").text
+    parts = browser.find_all(".owner")
+    assert [part.is_displayed() for part in parts] == [True, False]
+    browser.find("input[name=owner][value=b]").click()
+    assert [part.is_displayed() for part in parts] == [False, True]
+    assert browser.errors() == []
+    assert len(browser.find_all("svg.interval")) >= 3
+
+
+def test_tables_and_charts_have_names_and_headings(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert browser.run("return [...document.querySelectorAll('table')].every(t => t.caption && t.tHead)")
+    assert browser.run("return [...document.querySelectorAll('th')].every(h => h.scope)")
+    assert browser.run(
+        "return [...document.querySelectorAll('svg[role=img]')].every(s => s.getAttribute('aria-label'))"
+    )
+    ids: list[str] = browser.run("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    links: list[str] = browser.run("return [...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
+    assert links
+    assert set(links) <= set(ids)
