@@ -136,6 +136,35 @@ def test_layers_levels_classes_and_the_threshold_of_a_prediction(browser, found,
     assert (browser.errors(), browser.requests()) == ([], [])
 
 
+def point_at(browser: Browser, event: str, x: float, y: float) -> None:
+    """An event of the pointer at a place in px of a network input of 64 × 48."""
+    script = """const r = document.getElementById("stage").getBoundingClientRect(), [name, x, y] = arguments;
+        document.getElementById("drawing").dispatchEvent(new PointerEvent(name, {bubbles: true,
+            clientX: r.left + x / 64 * r.width, clientY: r.top + y / 48 * r.height}))"""
+    browser.run(script, event, x, y)
+
+
+def test_pointing_reads_the_values_and_clicking_chooses_the_smallest_box(browser, found, tmp_path):
+    show(browser, found_page(found, title="made", model="tiny", score=0.05), tmp_path / "found.html")
+    pick(browser, "level", "1")
+    point_at(browser, "pointermove", 26, 20)
+    p4 = found.levels[1]
+    best = int(p4.scores[:, 1, 1].argmax())
+    text = browser.find("#readout").text
+    assert text.startswith(f"P4, point (24, 24): {NAMES.names[best]} ")
+    said = [float(number) for number in re.findall(r"\b0\.\d\d", text)]
+    expected = [p4.classes[best, 1, 1], p4.centerness[1, 1], p4.scores[best, 1, 1]]
+    np.testing.assert_allclose(said, expected, atol=0.008)  # maps have 256 steps, the text has 100
+
+    point_at(browser, "click", 26, 20)
+    boxes = np.round(found.detections.boxes.astype(float), 1)
+    inside = (boxes[:, 0] <= 26) & (boxes[:, 2] > 26) & (boxes[:, 1] <= 20) & (boxes[:, 3] > 20)
+    area = np.where(inside, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.inf)
+    pressed = [row.get_attribute("aria-pressed") for row in browser.find_all("ol.boxes button")]
+    assert pressed.index("true") == int(area.argmin())
+    assert pressed.count("true") == 1
+
+
 def test_a_chosen_detection_shows_its_points_and_their_distances(browser, found, tmp_path):
     show(browser, found_page(found, title="made", model="tiny", score=0.05), tmp_path / "found.html")
     number = int(np.argmax([len(found.votes.of(n)) for n in range(len(found.detections))]))
