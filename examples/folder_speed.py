@@ -49,6 +49,11 @@ def main() -> None:
             rows.append((alone / whole, alone, whole, alone_cpu, whole_cpu))
     ratios, alone, whole, alone_cpu, whole_cpu = (median(column) for column in zip(*rows, strict=True))
     per = 1000 / len(paths)
+    print(
+        f"{len(paths)} pictures, {detector.name} by {detector.backend}, batch {options.batch}, {options.rounds} rounds"
+    )
+    print(f"network alone  {len(paths) / alone:7.1f} pictures/s, {alone_cpu * per:6.1f} ms of CPU each")
+    print(f"whole pipeline {len(paths) / whole:7.1f} pictures/s, {whole_cpu * per:6.1f} ms of CPU each")
     bound = alone_cpu * per / (alone_cpu * per + opening * 1000)
     print(f"opening and resizing take {opening * 1000:.1f} ms of CPU each, so the bound is {bound:.3f}")
     print(f"ratio {ratios:.3f} (rounds: {', '.join(f'{row[0]:.3f}' for row in rows)})")

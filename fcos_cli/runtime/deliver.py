@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from fcos_cli.errors import DataError
 from fcos_cli.runtime.detector import Detector
-from fcos_cli.runtime.drawn import Drawn
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.predict import Failure, Input, predict
 from fcos_cli.runtime.telling import Telling
@@ -52,15 +51,20 @@ def deliver(
                 stack.enter_context(open_writer(sys.stdout, classes=classes, model=detector.name, format=stdout))
             )
         telling = stack.enter_context(Telling(classes))
-        drawn = stack.enter_context(Drawn(classes, pictures=pictures, crops=crops))
-        answers = predict(detector, inputs, batch=batch, keep_images=drawn.wanted, threshold=threshold, tiling=tiling)
+        drawn = None
+        if pictures is not None or crops is not None:
+            from fcos_cli.runtime.drawn import Drawn  # fonts and encoders are not worth loading for nothing
+
+            drawn = stack.enter_context(Drawn(classes, pictures=pictures, crops=crops))
+        keep = drawn is not None
+        answers = predict(detector, inputs, batch=batch, keep_images=keep, threshold=threshold, tiling=tiling)
         for answer in answers:
             for writer in writers:
                 writer.write(answer)
             if isinstance(answer, Failure):
                 telling.failure(answer)
             else:
-                telling.found(answer, drawn.write(answer))
+                telling.found(answer, None if drawn is None else drawn.write(answer))
     if telling.seen == 0:
         raise DataError("there was no picture to look at", remedy="name pictures, folders with pictures, or a list")
     return telling.failed

@@ -32,10 +32,6 @@ class Drawn:
         self._open = ExitStack()
         self._video: VideoWriter | None = None
 
-    @property
-    def wanted(self) -> bool:
-        return self.pictures is not None or self.crops is not None
-
     def __enter__(self) -> Drawn:
         return self
 
