@@ -1,0 +1,112 @@
+"""The report of a run: true to the run, harmless to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fcos_cli.data.samples import Dataset
+from fcos_cli.errors import ModelError
+from fcos_cli.train import loop, report
+from fcos_cli.train.loop import train
+from fcos_cli.train.report import curves, first_examples, histogram, read_rows, report_run
+from tests.browser import Browser
+from tests.train.runs import Recorder, config_of, splits
+
+CONFIG = config_of(epochs=1)
+
+
+@pytest.fixture(scope="module")
+def data(shapes: Path) -> tuple[Dataset, Dataset]:
+    return splits(shapes)
+
+
+@pytest.fixture(scope="module")
+def run(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A finished run of three steps, and the batches that its network saw."""
+    folder, seen = tmp_path_factory.mktemp("report") / "run", []
+    step = loop._step
+
+    def spy(parts: Any, batch: Any) -> Any:
+        seen.append(batch)
+        return step(parts, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fcos_cli.train.log.find_spec", lambda _: None)
+        patch.setattr(loop, "LOG_EVERY", 1)
+        patch.setattr(loop, "_step", spy)
+        train(CONFIG, *data, folder=folder, resume=False, listener=Recorder())
+    return folder, seen
+
+
+def test_the_pictures_shown_are_those_the_network_saw(
+    run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset]
+) -> None:
+    state = torch.get_rng_state()
+    examples = first_examples(CONFIG, data[0].samples)
+    assert torch.equal(torch.get_rng_state(), state)
+    seen = [(name, image) for batch in run[1] for name, image in zip(batch.names, batch.images, strict=True)]
+    assert [example.name for example in examples] == [name for name, _ in seen]
+    assert all(torch.equal(e.image, image) for e, (_, image) in zip(examples, seen, strict=True))
+    boxes = [batch.truth.boxes[i][batch.truth.classes[i] >= 0] for batch in run[1] for i in range(len(batch.names))]
+    assert all(torch.equal(example.boxes, rows) for example, rows in zip(examples, boxes, strict=True))
+
+
+def test_a_report_holds_the_run_and_the_best_weights_and_changes_no_other_file(
+    run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset], browser: Browser
+) -> None:
+    folder = run[0]
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "report.html"}
+    path = report_run(CONFIG, *data, folder=folder)
+    assert path == folder / "report.html"
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file != path} == before
+    last = [row for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "val"][-1]
+    browser.open(path, width=400)
+    assert browser.errors() == []
+    assert browser.overflow() == 0
+    assert [browser.find(f"#{part}").tag_name for part in ("training", "labels", "batches")] == ["section"] * 3
+    assert browser.find(".tiles .value").text == f"{last['AP']:.3f}"
+    assert len(browser.find_all("#batches svg")) == 6
+    assert len(browser.find_all("#training svg.chart")) == 4
+
+
+def test_a_report_that_fails_is_said_and_costs_nothing(
+    run: tuple[Path, list[Any]],
+    data: tuple[Dataset, Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ModelError("no such thing")
+
+    monkeypatch.setattr(report, "write_report", broken)
+    assert report_run(CONFIG, *data, folder=run[0]) is None
+    assert (
+        "the run is complete, but its report could not be written: ModelError: no such thing" in capsys.readouterr().err
+    )
+
+
+def test_curves_of_a_run_without_rows_are_empty_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
+    assert "<svg" not in curves([])
+    rows = [{"kind": "val", "step": 3, "epoch": 1, "AP": 0.5, "AP50": 0.7, "AP75": 0.5}]
+    (tmp_path / "m.jsonl").write_text(json.dumps(rows[0]) + '\n{"kind": "tr')
+    assert read_rows(tmp_path / "m.jsonl") == rows
+    drawn = curves(rows)
+    assert drawn.count("<circle") == 3
+    assert "best AP on val 0.500 after epoch 1" in drawn
+
+
+def test_the_histogram_counts_boxes_and_pictures(data: tuple[Dataset, Dataset]) -> None:
+    html, (learned, val) = histogram(*data), data
+    for index, name in enumerate(learned.classes.names):
+        counts = []
+        for dataset in (learned, val):
+            boxes = sum(int((s.classes == index).sum()) for s in dataset.samples)
+            counts.append((boxes, sum(bool((s.classes == index).any()) for s in dataset.samples)))
+        row = html.split(f">{name}</th>")[1].split("</tr>")[0]
+        cells = [cell for cell in row.replace("</td>", "").split("<td>")[1:] if "span" not in cell]
+        assert [int(cell) for cell in cells] == [*counts[0], *counts[1]]
