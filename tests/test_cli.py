@@ -342,6 +342,36 @@ def test_eval_with_an_unknown_evaluator_is_exit_code_2(fcos: Fcos, model_file: P
     assert fcos("eval", model_file, shapes, "--evaluator", "nope").code == 2
 
 
+def test_eval_writes_a_report_beside_its_document(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    answer = fcos("eval", model_file, shapes, "--report", "out/report.html", "--json")
+    assert (answer.code, answer.document["images"]) == (0, 4)
+    assert [path.name for path in here()] == ["out", "report.html"]
+    assert Path("out/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert fcos("eval", model_file, shapes, "--report", "out").code == 2
+
+
+def test_eval_of_two_models_gives_both_and_their_difference(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    document = fcos("eval", model_file, model_file, shapes, "--report", "r.html", "--json").document
+    assert document.keys() == {"schema_version", "models", "data", "split", "comparison"}
+    alone = fcos("eval", model_file, shapes, "--json").document
+    assert [model["metrics"] for model in document["models"]] == [alone["metrics"]] * 2
+    comparison = document["comparison"]
+    assert list(comparison["metrics"]) == list(METRICS)
+    assert comparison["metrics"]["AP"]["difference"] == comparison["metrics"]["AP"]["high"] == 0
+    assert [row["name"] for row in comparison["per_class"]] == ["circle", "square", "triangle"]
+    assert 'id="comparison"' in Path("r.html").read_text(encoding="utf-8")
+    people = fcos("eval", model_file, model_file, shapes)
+    assert (people.code, people.out) == (0, "")
+    assert "B - A" in people.err
+
+
+def test_eval_takes_one_or_two_models(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    for models in ((), (model_file,) * 3):
+        answer = fcos("eval", *models, shapes)
+        assert (answer.code, answer.out) == (2, "")
+        assert "MODEL [MODEL] DATA" in answer.err
+
+
 # ---------------------------------------------------------------- exported models
 
 
@@ -408,7 +438,8 @@ def test_a_training_from_data_to_predictions(
     assert document["schema_version"] == 1
     assert document["run"] == "runs/train/first"
     assert set(document["best"]) == {"AP", "epoch"}
-    assert {path.name for path in Path("runs/train/first").iterdir()} >= {"config.toml", "best.safetensors", "state.pt"}
+    written = {path.name for path in Path("runs/train/first").iterdir()}
+    assert written >= {"config.toml", "best.safetensors", "state.pt", "report.html"}
     assert fcos("eval", "runs/train/first", shapes, "--json").document["images"] == 4
     assert fcos("predict", pictures, "--model", "runs/train/first", "--json").code == 0
 

@@ -134,5 +134,6 @@ def test_the_prediction_path_of_an_exported_model_needs_no_torch() -> None:
     modules += ("runtime.predict", "runtime.draw", "runtime.writers", "runtime.deliver", "evaluate.coco", "config")
     modules += ("runtime.video", "runtime.tiles", "runtime.crops", "runtime.drawn", "runtime.telling")
     modules += ("runtime.batches", "runtime.headers", "runtime.describe", "runtime.onnxruntime", "runtime.openvino")
+    modules += ("evaluate.show", "evaluate.compare", "evaluate.compare_section", "evaluate.report")
     code = "\n".join(f"import fcos_cli.{module}" for module in modules)
     assert loaded_after(code, ("torch", "torchvision", "timm")) == []
