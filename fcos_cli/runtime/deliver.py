@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.errors import DataError
+from fcos_cli.runtime.ahead import ahead
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.predict import Failure, Input, predict
@@ -58,6 +59,8 @@ def deliver(
             drawn = stack.enter_context(Drawn(classes, pictures=pictures, crops=crops))
         keep = drawn is not None
         answers = predict(detector, inputs, batch=batch, keep_images=keep, threshold=threshold, tiling=tiling)
+        if drawn is not None:  # the network goes on while pictures are drawn and written
+            answers = ahead(answers, count=2)
         for answer in answers:
             for writer in writers:
                 writer.write(answer)

@@ -33,9 +33,18 @@ def test_an_error_comes_in_its_place():
         next(answers)
 
 
-def test_stopping_early_ends_the_thread():
+def test_stopping_early_ends_the_thread_and_closes_what_made_the_items():
+    closed = []
+
+    def numbers():
+        try:
+            yield from range(1, 100)
+        finally:
+            closed.append(True)
+
     before = threading.active_count()
-    items = ahead(iter(range(1, 100)), count=2)
+    items = ahead(numbers(), count=2)
     next(items)
     items.close()
     assert threading.active_count() == before
+    assert closed == [True]
