@@ -34,7 +34,7 @@ _BODIES: dict[_Shape, Body] = {
 """Blocks per stage, kernel of a block's first convolution, channels out of and into each group of its second."""
 
 _UNSUPPORTED = (
-    (r"(^|[._])(conv_)?offset(\.|$)|\bdcn", "deformable convolutions (DCN) are not supported"),
+    (r"(^|[._])(conv_)?offset(\.|$)|(\.conv2|_tower\.\d+)\.conv\.", "deformable convolutions (DCN) are not supported"),
     (r"_tower\.\d+\.\d+\.", "towers with a BatchNorm of its own per level are not supported"),
     (r"(_tower|_subnet|_convs)\..*running_(mean|var)$", "towers with BatchNorm are not supported in foreign files"),
     (r"\bshare_tower\.", "a tower that both branches share is not supported"),

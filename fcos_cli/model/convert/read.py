@@ -73,15 +73,16 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _refused(path: Path, wanted: str) -> ModelError:
-    opened = f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
+    imports, opened = "torch", f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
     if not wanted:
-        opened = f"__import__('pickle').load(open({str(path)!r}, 'rb'), encoding='latin1')"
+        imports = "pathlib, pickle, torch"
+        opened = f"pickle.loads(pathlib.Path({str(path)!r}).read_bytes(), encoding='latin1')"
     return ModelError(
         "this file holds more than tensors and plain values, and is not opened, since that would run code: "
         + (wanted or "a pickle that torch did not write"),
         where=path,
         remedy="if you trust where it came from, save its tensors alone and convert those:\n"
-        f"    import torch; file = {opened}\n"
+        f"    import {imports}; file = {opened}\n"
         "    tensors = file.get('state_dict', file.get('model', file))\n"
         "    torch.save({k: torch.as_tensor(v) for k, v in tensors.items()}, 'tensors.pth')",
     )

@@ -1,0 +1,379 @@
+"""Foreign checkpoints become artifacts of ours: every family's, by documented names, to the last bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fcos_cli.errors import ModelError, UsageError
+from fcos_cli.model.artifact import load, save
+from fcos_cli.model.convert.foreign import Converted, convert
+from fcos_cli.model.convert.labels import coco_classes, read_names
+from fcos_cli.model.presets import IMAGENET_MEAN, IMAGENET_STD, PRESETS, preset_name
+from tests.model.foreign import State, hollow, ours, pth, shapes_of, theirs
+
+STEM = "backbone.body.conv1.weight"
+LAYER = "head.classification_head.cls_logits"
+SCALES = "head.regression_head.scales."
+
+# preset: (family, has scales, blue first)
+DIALECTS = {
+    "torchvision": ("torchvision", False, False),
+    "fcos-v1": ("fcos", True, True),
+    "fcos-imprv": ("fcos", True, True),
+    "adelaidet": ("adelaidet", True, True),
+    "adelaidet-iou": ("adelaidet", True, True),
+    "detectron2": ("detectron2", False, True),
+    "mmdet-base": ("mmdet", True, False),  # with this body: pytorch style
+    "mmdet-tricks": ("mmdet", True, False),
+}
+
+
+def made(preset: str, *, classes: int = 80) -> tuple[State, State]:
+    """A random network by our names and by the names of the preset's family."""
+    family, scales, _ = DIALECTS[preset]
+    state = ours(scales=scales, classes=91 if family == "torchvision" and classes == 80 else classes)
+    if preset == "mmdet-base":
+        state = {key: value for key, value in state.items() if not (".conv." in key and bias_of_conv(key, state))}
+    return state, theirs(family, state)
+
+
+def bias_of_conv(key: str, state: State) -> bool:
+    return key.endswith(".bias") and state[key.replace(".bias", ".weight")].ndim == 4
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Converted]:
+    """Writes tensors to a file and converts it."""
+
+    def run(state: State, **options: Any) -> Converted:
+        wrap = options.pop("wrap", None)
+        return convert(pth(tmp_path / "theirs.pth", wrap(state) if wrap else state), **options)
+
+    return run
+
+
+@pytest.mark.parametrize("preset", DIALECTS)
+def test_every_dialects_tensors_arrive_to_the_last_bit(preset: str, tmp_path: Path) -> None:
+    family, scales, bgr = DIALECTS[preset]
+    source, foreign = made(preset)
+    save_file({key: value.contiguous() for key, value in foreign.items()}, tmp_path / "theirs.safetensors")
+    found = convert(tmp_path / "theirs.safetensors", preset=preset)
+    weights, config = found.artifact.weights, found.artifact.config
+
+    wanted = dict(source)
+    if family == "torchvision":  # 91 rows by id → the 80 that are classes
+        rows = list(coco_classes().ids)
+        wanted |= {f"{LAYER}.{part}": source[f"{LAYER}.{part}"][rows] for part in ("weight", "bias")}
+    if bgr:
+        wanted[STEM] = source[STEM][:, [2, 1, 0]]
+    if preset == "mmdet-base":
+        wanted |= {key: torch.zeros(32) for key in ours(scales=True) if key not in source}
+    variances = {key for key in wanted if key.startswith("backbone.body") and key.endswith("running_var")}
+    assert weights.keys() == wanted.keys()
+    for key, value in wanted.items():
+        if family == "fcos" and key in variances:
+            assert torch.allclose(weights[key].double() + 1e-5, value.double(), rtol=1e-7, atol=0)
+        else:
+            assert torch.equal(weights[key], value), key
+    assert len(variances) == 20
+
+    assert (found.family, found.preset) == (family, preset)
+    assert (config.backbone, config.channels, config.convs, config.stride_in_1x1) == ("resnet18", 32, 2, False)
+    assert preset_name(config.conventions) == preset
+    assert config.conventions.scales == scales
+    assert found.artifact.classes == coco_classes()
+    assert found.artifact.build().config == config
+
+
+def test_an_artifact_survives_its_file(read: Callable[..., Converted], tmp_path: Path) -> None:
+    found = read(made("fcos-v1")[1], preset="fcos-v1").artifact
+    save(tmp_path / "ours.safetensors", found)
+    again = load(tmp_path / "ours.safetensors")
+    assert (again.config, again.classes, again.geometry) == (found.config, found.classes, found.geometry)
+    assert again.provenance["converted_from"]["file"] == "theirs.pth"
+    assert again.provenance["converted_from"]["preset"] == "fcos-v1"
+    assert len(again.provenance["converted_from"]["sha256"]) == 64
+
+
+def test_names_of_older_versions_are_known(read: Callable[..., Converted]) -> None:
+    state = ours(classes=91)
+    old = read(theirs("old torchvision", state)).artifact.weights
+    assert all(torch.equal(old[key], value) for key, value in state.items() if not key.startswith(LAYER))
+    state = ours(scales=True)
+    old = read(theirs("old mmdet", state), preset="mmdet-tricks").artifact.weights
+    assert all(torch.equal(old[key], value) for key, value in state.items())
+
+
+def test_scales_without_a_shape_get_one(read: Callable[..., Converted]) -> None:
+    state = theirs("mmdet", ours(scales=True))
+    bare = {key: value.squeeze() if key.endswith(".scale") else value for key, value in state.items()}
+    assert bare["bbox_head.scales.0.scale"].shape == ()
+    weights = read(bare, preset="mmdet-tricks").artifact.weights
+    for level in range(5):
+        assert torch.equal(weights[f"{SCALES}{level}"], state[f"bbox_head.scales.{level}.scale"])
+
+
+def test_adelaidets_models_may_have_no_scales(read: Callable[..., Converted]) -> None:
+    found = read(theirs("adelaidet", ours()), preset="adelaidet").artifact
+    assert not found.config.conventions.scales
+    assert not any(key.startswith(SCALES) for key in found.weights)
+
+
+def test_half_precision_becomes_float32(read: Callable[..., Converted]) -> None:
+    state = {key: value.half() for key, value in theirs("detectron2", ours()).items()}
+    assert {value.dtype for value in read(state).artifact.weights.values()} == {torch.float32}
+
+
+def test_what_trainers_count_is_dropped_and_said(read: Callable[..., Converted]) -> None:
+    state = theirs("detectron2", shapes_of())
+    state |= {
+        key.replace("running_var", "num_batches_tracked"): torch.tensor(7) for key in state if "running_var" in key
+    }
+    found = read(state, wrap=lambda s: {"model": s, "iteration": 90000, "optimizer": {}, "scheduler": {}})
+    told = found.notes[-1]
+    assert told.startswith("dropped: iteration, optimizer, scheduler, 20 num_batches_tracked")
+
+
+# what the file says of its pixels
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "rgb_mean", "turned"),
+    [
+        ([103.53, 116.28, 123.675], [57.375, 57.12, 58.395], IMAGENET_MEAN, True),
+        ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], IMAGENET_MEAN, False),
+    ],
+)
+def test_pixels_in_the_file_say_mean_deviation_and_order(
+    mean: list[float], std: list[float], rgb_mean: tuple[float, ...], turned: bool, read: Callable[..., Converted]
+) -> None:
+    state = ours()
+    pixels = {"pixel_mean": torch.tensor(mean).view(3, 1, 1), "pixel_std": torch.tensor(std).view(3, 1, 1)}
+    found = read({**theirs("detectron2", state), **pixels}).artifact
+    assert found.config.mean == pytest.approx(rgb_mean)
+    assert found.config.std == pytest.approx(IMAGENET_STD)
+    assert torch.equal(found.weights[STEM], state[STEM].flip(1) if turned else state[STEM])
+    assert found.geometry["pad_value"] == pytest.approx(list(rgb_mean))
+    assert any("the file says so" in note for note in found.provenance["conversion"])
+
+
+def test_where_the_file_does_not_say_the_notes_do(read: Callable[..., Converted]) -> None:
+    found = read(theirs("detectron2", shapes_of()))
+    assert any("of the preset; the file does not say" in note for note in found.notes)
+
+
+# bodies
+
+
+@pytest.mark.parametrize(
+    ("backbone", "family", "expected"),
+    [
+        ("resnet50", "fcos", {"stride_in_1x1": True, "std": (1.0, 1.0, 1.0)}),
+        ("resnet50", "torchvision", {"stride_in_1x1": False, "std": IMAGENET_STD}),
+        ("resnet101", "adelaidet", {"stride_in_1x1": True, "std": (1.0, 1.0, 1.0)}),
+        ("resnext101_32x8d", "adelaidet", {"stride_in_1x1": False, "std": IMAGENET_STD}),
+        ("resnext101_64x4d", "fcos", {"stride_in_1x1": False, "std": (1.0, 1.0, 1.0)}),
+        ("resnext101_64x4d", "mmdet", {"stride_in_1x1": False, "std": IMAGENET_STD, "mean": IMAGENET_MEAN}),
+        ("resnet34", "detectron2", {"stride_in_1x1": False}),
+    ],
+)
+def test_bodies_are_told_apart_by_their_shapes(
+    backbone: str, family: str, expected: dict[str, Any], read: Callable[..., Converted]
+) -> None:
+    scaled = family in ("fcos", "adelaidet", "mmdet")
+    state = shapes_of(scales=scaled, backbone=backbone, classes=91 if family == "torchvision" else 80)
+    choice = {"fcos": "fcos-v1", "adelaidet": "adelaidet", "mmdet": "mmdet-tricks"}.get(family)
+    config = read(theirs(family, state), preset=choice).artifact.config
+    assert config.backbone == backbone
+    assert {key: getattr(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(("channels", "convs"), [(32, 1), (64, 3), (256, 4)])
+def test_width_and_depth_of_the_towers_come_from_their_shapes(
+    channels: int, convs: int, read: Callable[..., Converted]
+) -> None:
+    config = read(theirs("detectron2", shapes_of(channels=channels, convs=convs))).artifact.config
+    assert (config.channels, config.convs, config.groups) == (channels, convs, 32)
+
+
+@pytest.mark.parametrize("backbone", ["resnet152", "resnext50_32x4d", "wide_resnet50_2", "resnet26"])
+def test_other_resnets_are_refused_by_their_shape(backbone: str, read: Callable[..., Converted]) -> None:
+    with pytest.raises(ModelError, match="body's shape is not known: blocks") as caught:
+        read(theirs("detectron2", shapes_of(backbone=backbone)))
+    assert "resnet50" in str(caught.value.remedy)
+
+
+# classes
+
+
+def test_torchvisions_91_rows_become_80_by_id(read: Callable[..., Converted]) -> None:
+    state = ours(classes=91)
+    layer = torch.arange(91.0)
+    found = read({**state, f"{LAYER}.bias": layer}).artifact
+    assert len(found.classes) == 80
+    assert found.weights[f"{LAYER}.bias"].tolist() == [float(i) for i in found.classes.ids]
+    table = dict(zip(found.classes.ids, found.classes.names, strict=True))
+    assert (table[1], table[13], table[90]) == ("person", "stop sign", "toothbrush")  # 12 is no class
+    assert 12 not in table
+
+
+@pytest.mark.parametrize(
+    ("family", "rows", "names", "ids", "kept"),
+    [
+        ("torchvision", 4, ["a", "b", "c"], (1, 2, 3), [1, 2, 3]),
+        ("torchvision", 4, ["background", "a", "b", "c"], (0, 1, 2, 3), [0, 1, 2, 3]),
+        ("detectron2", 3, ["a", "b", "c"], (1, 2, 3), [0, 1, 2]),
+    ],
+)
+def test_classes_get_the_names_they_are_given(
+    family: str, rows: int, names: list[str], ids: tuple[int, ...], kept: list[int], read: Callable[..., Converted]
+) -> None:
+    state = ours(classes=rows)
+    found = read(theirs(family, state), names=names).artifact
+    assert (list(found.classes.names), found.classes.ids) == (names, ids)
+    assert torch.equal(found.weights[f"{LAYER}.weight"], state[f"{LAYER}.weight"][kept])
+
+
+@pytest.mark.parametrize(
+    ("family", "rows", "names", "told"),
+    [
+        ("detectron2", 3, None, "does not name its classes"),
+        ("torchvision", 80, None, "does not name its classes"),
+        ("detectron2", 3, ["a", "b"], "2 class names for 3 rows"),
+        ("torchvision", 3, ["a"], "1 class names for 3 rows"),
+        ("detectron2", 91, "coco", "COCO's class layer has 80 rows here, the file's has 91"),
+    ],
+)
+def test_rows_that_nobody_can_name_are_asked_about(
+    family: str, rows: int, names: Any, told: str, read: Callable[..., Converted]
+) -> None:
+    with pytest.raises(UsageError, match=told) as caught:
+        read(theirs(family, shapes_of(classes=rows)), names=names)
+    assert "--classes names.txt" in str(caught.value.remedy)
+
+
+def test_class_names_are_lines_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\ufeffcat\n\n  traffic light \nÄpfel\n", encoding="utf-8")
+    assert read_names(str(tmp_path / "names.txt")) == ["cat", "traffic light", "Äpfel"]
+    assert (read_names("coco"), read_names(None)) == ("coco", None)
+    for text, told in (("a\nb\na\n", "'a' stands there twice"), ("\n", "no class names")):
+        (tmp_path / "names.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(UsageError, match=told):
+            read_names(str(tmp_path / "names.txt"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_names(str(tmp_path / "gone.txt"))
+
+
+# what does not fit
+
+
+def test_every_tensor_that_does_not_fit_is_listed_in_the_files_own_names(read: Callable[..., Converted]) -> None:
+    state = theirs("detectron2", shapes_of())
+    gone = ["head.ctrness.bias", *(f"head.bbox_subnet.3.{part}" for part in ("weight", "bias"))]
+    extra = [f"head.mask.{i}.weight" for i in range(12)] + ["backbone.bottom_up.res2.0.conv7.weight"]
+    state = {key: value for key, value in state.items() if key not in gone}
+    state |= {key: torch.zeros(3) for key in extra} | {"head.bbox_pred.weight": torch.zeros(8, 32, 3, 3)}
+    with pytest.raises(ModelError, match="3 missing, 13 unknown, 1 misshapen") as caught:
+        read(state)
+    where = str(caught.value.where)
+    assert all(key in where for key in (*gone, *extra))
+    assert "head.bbox_pred.weight [8, 32, 3, 3], expected [4, 32, 3, 3]" in where
+    assert caught.value.exit_code == 4
+    assert [where.index(kind) for kind in ("missing (3)", "unknown (13)", "misshapen (1)")] == sorted(
+        where.index(kind) for kind in ("missing (3)", "unknown (13)", "misshapen (1)")
+    )
+
+
+@pytest.mark.parametrize("family", ["torchvision", "fcos", "adelaidet", "detectron2", "mmdet"])
+def test_in_every_family_one_tensor_gone_or_renamed_is_named(family: str, read: Callable[..., Converted]) -> None:
+    state = theirs(family, shapes_of(scales=family in ("fcos", "mmdet"), classes=91 if family == "torchvision" else 80))
+    choice = PRESETS.keys() & {"fcos-v1", "adelaidet", "mmdet-tricks"}
+    preset = next((name for name in sorted(choice) if name.startswith(family)), None)
+    victim = next(key for key in state if "layer2.0.conv1" in key or "res3.0.conv1" in key)
+    value = state.pop(victim)
+    with pytest.raises(ModelError, match="1 missing") as caught:
+        read(state, preset=preset)
+    assert victim in str(caught.value.where)
+    with pytest.raises(ModelError, match="1 missing, 1 unknown") as caught:
+        read({**state, f"{victim}_": value}, preset=preset)
+    assert f"{victim}_ [128, 64, 3, 3]" in str(caught.value.where)
+
+
+def test_one_tensor_under_both_its_names_is_told(read: Callable[..., Converted]) -> None:
+    state = shapes_of(classes=91)
+    old = "backbone.fpn.inner_blocks.0.weight"
+    with pytest.raises(ModelError, match="1 unknown") as caught:
+        read({**state, old: state["backbone.fpn.inner_blocks.0.0.weight"]})
+    assert old in str(caught.value.where)
+
+
+def test_towers_where_only_some_have_a_bias_are_refused(read: Callable[..., Converted]) -> None:
+    state = theirs("mmdet", shapes_of(scales=True))
+    del state["bbox_head.cls_convs.1.conv.bias"]
+    with pytest.raises(ModelError, match="1 missing"):
+        read(state, preset="mmdet-tricks")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (["backbone.bottom_up.res4.0.conv2_offset.weight"], "deformable"),
+        (["backbone.body.layer2.0.conv2.offset.weight", "backbone.body.layer2.0.conv2.conv.weight"], "deformable"),
+        (["rpn.head.cls_tower.9.offset.bias", "rpn.head.cls_tower.9.conv.weight"], "deformable"),
+        (["backbone.layer3.0.conv2.conv_offset.bias"], "deformable"),
+        (["proposal_generator.fcos_head.cls_tower.1.0.weight"], "BatchNorm of its own per level"),
+        (["head.cls_subnet.1.running_mean", "head.cls_subnet.1.running_var"], "towers with BatchNorm"),
+        (["bbox_head.cls_convs.0.bn.running_mean"], "towers with BatchNorm"),
+        (["proposal_generator.fcos_head.share_tower.0.weight"], "both branches share"),
+        (["backbone.bottom_up.base_layer.0.weight"], "DLA"),
+        (["backbone.bottom_up.base.level2.tree1.conv1.weight"], "DLA"),
+        (["backbone.bottom_up.stage2.OSA2_1.layers.0.OSA2_1_0/conv.weight"], "VoVNet"),
+        (["backbone.bottom_up.features.0.0.weight"], "MobileNet"),
+        (["fcos_body.head.cls_logits.weight"], "VectXmy"),
+    ],
+)
+def test_networks_that_ours_cannot_be_are_refused_by_name(
+    keys: list[str], told: str, read: Callable[..., Converted]
+) -> None:
+    state = theirs("detectron2", shapes_of()) | {key: torch.zeros(1) for key in keys}
+    with pytest.raises(ModelError, match=told) as caught:
+        read(state)
+    assert all(key in str(caught.value.where) for key in keys)
+
+
+def test_real_time_models_are_told_from_broken_ones(read: Callable[..., Converted]) -> None:
+    state = {key: value for key, value in shapes_of(scales=True).items() if "extra_blocks" not in key}
+    state = {key: value for key, value in state.items() if key not in (f"{SCALES}3", f"{SCALES}4")}
+    with pytest.raises(ModelError, match="6 missing") as caught:
+        read(theirs("adelaidet", state), preset="adelaidet")
+    assert "three levels" in str(caught.value.remedy)
+
+
+def test_p6_from_c5_is_told(read: Callable[..., Converted]) -> None:
+    state = shapes_of() | {"backbone.fpn.extra_blocks.p6.weight": torch.zeros(()).expand(32, 512, 3, 3)}
+    with pytest.raises(ModelError, match="1 misshapen") as caught:
+        read(theirs("detectron2", state))
+    assert "P6 from C5" in str(caught.value.remedy)
+
+
+def test_another_detector_is_told(read: Callable[..., Converted]) -> None:
+    state = {key: value for key, value in theirs("detectron2", shapes_of()).items() if "ctrness" not in key}
+    with pytest.raises(ModelError, match="2 missing") as caught:
+        read(state)
+    assert "another detector" in str(caught.value.remedy)
+
+
+def test_towers_that_32_groups_do_not_divide_are_refused(read: Callable[..., Converted]) -> None:
+    with pytest.raises(ModelError, match="multiple of groups"):
+        read(theirs("detectron2", shapes_of(channels=48, groups=16)))
+
+
+def test_a_body_alone_is_refused(read: Callable[..., Converted]) -> None:
+    state = {key: value for key, value in hollow(ours()).items() if key.startswith("backbone.body.")}
+    with pytest.raises(ModelError, match="no known FCOS") as caught:
+        read(state)
+    assert "backbone.body.bn1.bias" in str(caught.value.where)

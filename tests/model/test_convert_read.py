@@ -1,0 +1,147 @@
+"""Reading checkpoints: tensors come out of whatever trainers wrap them in, and no code in a file is run."""
+
+import argparse
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fcos_cli.errors import ModelError, UsageError
+from fcos_cli.model.convert.read import read_checkpoint
+from tests.model.foreign import pth
+
+
+class WritesAFile:
+    """A pickle of it, when it is opened, makes the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch '{self.path}'",)
+
+
+WEIGHTS = OrderedDict(a=torch.arange(3.0), b=torch.ones(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("content", "dropped"),
+    [
+        (WEIGHTS, ()),
+        ({"model": WEIGHTS, "iteration": 90000, "optimizer": {"lr": 0.1}}, ("iteration", "optimizer")),
+        ({"state_dict": WEIGHTS, "meta": {"epoch": 12}}, ()),
+        ({"model": {f"module.{key}": value for key, value in WEIGHTS.items()}, "scheduler": {}}, ("scheduler",)),
+        ({**WEIGHTS, "__version__": 3}, ("__version__",)),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_come_out_of_what_trainers_wrap_them_in(
+    content: Any, dropped: tuple[str, ...], zipped: bool, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(tmp_path / "x.pth")
+    assert found.weights.keys() == WEIGHTS.keys()
+    assert all(torch.equal(found.weights[key], value) for key, value in WEIGHTS.items())
+    assert found.dropped == dropped
+
+
+def test_a_prefix_that_not_all_have_stays(tmp_path: Path) -> None:
+    found = read_checkpoint(pth(tmp_path / "x.pth", {"module.a": torch.ones(1), "b": torch.ones(1)}))
+    assert found.weights.keys() == {"module.a", "b"}
+
+
+def test_mmdetections_facts_are_kept(tmp_path: Path) -> None:
+    found = read_checkpoint(pth(tmp_path / "x.pth", {"state_dict": WEIGHTS, "meta": {"CLASSES": ("a", "b")}}))
+    assert found.meta == {"CLASSES": ("a", "b")}
+
+
+def test_foreign_safetensors_are_read(tmp_path: Path) -> None:
+    save_file(dict(WEIGHTS), tmp_path / "x.safetensors")
+    assert read_checkpoint(tmp_path / "x.safetensors").weights.keys() == WEIGHTS.keys()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_checkpoint_is_refused_and_never_runs(zipped: bool, tmp_path: Path) -> None:
+    trap = tmp_path / "it-ran"
+    file = tmp_path / "x.pth"
+    torch.save({"model": WEIGHTS, "extra": WritesAFile(trap)}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match=r"would run code: \w+\.system") as caught:
+        read_checkpoint(file)
+    assert not trap.exists()
+    assert caught.value.where == str(file)
+    assert "torch.save(" in str(caught.value.remedy)
+    torch.load(file, weights_only=False)  # the trap is a real one
+    assert trap.exists()
+
+
+def test_code_in_a_plain_pickle_is_refused_and_never_runs(tmp_path: Path) -> None:
+    trap = tmp_path / "it-ran"
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": WritesAFile(trap)}))
+    with pytest.raises(ModelError, match="a pickle that torch did not write"):
+        read_checkpoint(tmp_path / "x.pkl")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"model": WEIGHTS, "args": argparse.Namespace(lr=1)}, "argparse.Namespace"),
+        ({"model": {"a": np.ones(3)}}, "numpy"),
+        (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_what_a_file_wanted_is_named_and_the_way_out_works(content: Any, named: str, tmp_path: Path) -> None:
+    file = pth(tmp_path / "x.pth", content)
+    with pytest.raises(ModelError, match=named) as caught:
+        read_checkpoint(file)
+    if isinstance(content, dict):
+        lines = [line.strip() for line in str(caught.value.remedy).splitlines()[1:]]
+        exec("\n".join(lines).replace("'tensors.pth'", repr(str(tmp_path / "tensors.pth"))), {})
+        assert read_checkpoint(tmp_path / "tensors.pth").weights.keys() == content["model"].keys()
+
+
+def test_the_way_out_of_a_plain_pickle_works(tmp_path: Path) -> None:
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps({"model": {"a": np.ones(3)}, "__author__": "me"}))
+    with pytest.raises(ModelError, match="would run code") as caught:
+        read_checkpoint(tmp_path / "zoo.pkl")
+    lines = [line.strip() for line in str(caught.value.remedy).splitlines()[1:]]
+    exec("\n".join(lines).replace("'tensors.pth'", repr(str(tmp_path / "tensors.pth"))), {})
+    assert read_checkpoint(tmp_path / "tensors.pth").weights["a"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off", b"\x00" * 64])
+def test_files_that_are_no_checkpoints_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match="not a readable checkpoint") as caught:
+        read_checkpoint(tmp_path / name)
+    assert caught.value.where == str(tmp_path / name)
+
+
+def test_half_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    whole = pth(tmp_path / "whole.pth", {"a": torch.ones(1000)}).read_bytes()
+    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
+        read_checkpoint(tmp_path / "half.pth")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"model": {}}, torch.ones(2)])
+def test_files_without_named_tensors_are_refused(content: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not tensors by name|no tensors by name"):
+        read_checkpoint(pth(tmp_path / "x.pth", content))
+
+
+def test_an_artifact_of_ours_needs_no_conversion(model_file: Path) -> None:
+    with pytest.raises(UsageError, match="already"):
+        read_checkpoint(model_file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        read_checkpoint(tmp_path / "gone.pth")
