@@ -115,7 +115,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_the_help_of_a_command_loads_nothing_heavy() -> None:
-    code = ask(*(f"{command} --help" for command in ("train", "eval", "predict", "info")))
+    code = ask(*(f"{command} --help" for command in ("train", "eval", "predict", "info", "convert")))
     # newer versions of Typer import pydantic themselves to read a command's options
     assert loaded_after(code, tuple(name for name in HEAVY if name != "pydantic")) == []
 

@@ -100,7 +100,7 @@ def load(path: Path) -> Artifact:
         raise ModelError(
             f"this is not a readable .safetensors file ({error})",
             where=path,
-            remedy="the file may be cut off or of another kind; copy it again",
+            remedy="the file may be cut off, copy it again; or of another kind: fcos convert reads foreign checkpoints",
         ) from error
     weights = {key: value.float() if value.dtype == torch.float16 else value for key, value in weights.items()}
     return _from_metadata(path, metadata, weights)

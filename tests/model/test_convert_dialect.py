@@ -176,9 +176,12 @@ def test_a_config_is_read_and_never_executed(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
+NAMES = ["cell", "dust"]
+
+
 @pytest.mark.parametrize(
-    "meta", [{"CLASSES": ("cell", "dust")}, {"dataset_meta": {"CLASSES": ["cell", "dust"]}}, {"dataset_meta": {"classes": ["cell", "dust"]}}]
-)  # fmt: skip
+    "meta", [{"CLASSES": tuple(NAMES)}, {"dataset_meta": {"CLASSES": NAMES}}, {"dataset_meta": {"classes": NAMES}}]
+)
 def test_mmdetections_files_may_name_their_classes(meta: Any, tmp_path: Path) -> None:
     file = file_of(tmp_path, "mmdet", meta={"config": TRICKS, **meta}, classes=2)
     assert convert(file).artifact.classes.names == ("cell", "dust")

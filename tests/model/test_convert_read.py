@@ -133,7 +133,7 @@ def test_half_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"model": {}}, torch.ones(2)])
 def test_files_without_named_tensors_are_refused(content: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not tensors by name|no tensors by name"):
+    with pytest.raises(ModelError, match=r"(not|no) tensors by name"):
         read_checkpoint(pth(tmp_path / "x.pth", content))
 
 

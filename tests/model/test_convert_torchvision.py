@@ -93,7 +93,8 @@ def test_the_way_back_loads_strictly_and_answers_alike(
     again.score_thresh = 0.0
     with torch.inference_mode():
         labels = again([image / 255])[0]["labels"]
-    assert len(labels) and set(labels.tolist()) <= set(rows)
+    assert len(labels) > 0
+    assert set(labels.tolist()) <= set(rows)
 
 
 def test_what_is_written_is_converted_to_the_same_again(artifact: Artifact, tmp_path: Path) -> None:

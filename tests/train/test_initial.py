@@ -11,7 +11,7 @@ from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.model.artifact import load, save
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.train import initial
-from fcos_cli.train.initial import build_initial, pick_init
+from fcos_cli.train.initial import build_initial, model_of_init, pick_init
 from tests.tiny import CLASSES, SHAPE, tiny_artifact
 from tests.train.runs import config_of, same
 
@@ -98,3 +98,35 @@ def test_weights_that_lack_the_class_layer_leave_it_new(tmp_path: Path) -> None:
     save(tmp_path / "m.safetensors", replace(artifact, weights=weights))
     model, _ = build_initial(config_of(init=str(tmp_path / "m.safetensors")), CLASSES)
     assert model.state_dict()[f"{LAYER}.bias"].tolist() == pytest.approx([-4.595] * 3, abs=1e-3)
+
+
+def test_a_run_folder_is_a_detector_to_begin_with(model_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.safetensors").write_bytes(model_file.read_bytes())
+    model, _ = build_initial(config_of(init=str(tmp_path / "run")), CLASSES)
+    assert same(dict(model.state_dict()), load(model_file).weights)
+
+
+def test_coco_is_the_published_detector(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcos_cli.model.published.coco_weights", lambda: model_file)
+    model, origin = build_initial(config_of(init="coco"), CLASSES)
+    assert same(dict(model.state_dict()), load(model_file).weights)
+    assert origin.startswith("torchvision's FCOS of COCO")
+
+
+@pytest.mark.parametrize("init", ["auto", "random", "offline", "pretrained", "default"])
+def test_what_names_no_detector_gives_no_network(init: str) -> None:
+    assert model_of_init(config_of(init=init), {}) == {}
+
+
+def test_the_network_of_a_named_detector_is_taken_but_for_what_was_set(model_file: Path) -> None:
+    theirs = load(model_file).config
+    found = model_of_init(config_of(init=str(model_file)), {"model.convs": "flag"})
+    assert found["model.backbone"] == "test_efficientnet"
+    assert found["model.ranges"] == theirs.ranges
+    assert found["model.conventions.radius"] == 1.5
+    assert "model.convs" not in found
+    other = Config.model_validate({"model": {"backbone": "resnet18"}, "train": {"init": str(model_file)}})
+    found = model_of_init(other, {"model.backbone": "flag"})
+    assert found["model.channels"] == 16
+    assert not {"model.backbone", "model.mean", "model.std", "model.stride_in_1x1"} & found.keys()

@@ -47,3 +47,20 @@ def test_a_resumed_run_refuses_other_settings(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"train\.lr"):
         start.resume(tmp_path, flags={"train.lr": 0.1})
+
+
+def test_the_network_of_initial_weights_is_the_runs(shapes: Path, model_file: Path) -> None:
+    made = plan(shapes, **{"train.init": str(model_file), "model.convs": 3})
+    assert (made.config.model.backbone, made.config.model.channels, made.config.model.convs) == (
+        "test_efficientnet",
+        16,
+        3,
+    )
+    assert (made.origins["model.channels"], made.origins["model.convs"]) == ("init", "flag")
+
+
+def test_another_backbone_than_the_initial_weights_brings_its_own_mean(shapes: Path, model_file: Path) -> None:
+    made = plan(shapes, **{"train.init": str(model_file), "model.backbone": "resnet18"})
+    assert (made.config.model.backbone, made.config.model.channels) == ("resnet18", 16)
+    assert made.config.model.mean == pytest.approx((123.675, 116.28, 103.53), abs=1e-2)
+    assert made.origins["model.mean"] == "timm's resnet18"

@@ -1,0 +1,157 @@
+"""`fcos convert` and the model name `coco` as scripts meet them."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fcos_cli.cli import main
+from fcos_cli.model.artifact import load, save
+from fcos_cli.model.convert.foreign import convert
+from fcos_cli.runtime.detector import open_detector
+from tests.model.foreign import ours, pth, shapes_of, theirs
+
+Fcos = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fcos(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Fcos:
+    """Runs `fcos ARGUMENTS` in an empty folder; exit code, stdout, stderr."""
+    monkeypatch.setattr("fcos_cli.allocator.keep_freed_memory", lambda: False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fcos", *map(str, arguments)])
+        capfd.readouterr()
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cached file that `coco` means: torchvision's network, untrained and narrow."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "cache" / "fcos" / "fcos_resnet50_fpn_coco-99b0c9b7.safetensors"
+    save(path, convert(pth(tmp_path / "coco.pth", ours(classes=91))).artifact)
+    return path
+
+
+def test_a_checkpoint_becomes_a_model_beside_it(fcos: Fcos, tmp_path: Path) -> None:
+    file = pth(tmp_path / "theirs.pth", {"model": theirs("fcos", ours(scales=True)), "iteration": 9})
+    code, out, err = fcos("convert", file, "--preset", "fcos-imprv")
+    assert (code, out) == (0, "")
+    assert "preset fcos-imprv" in err
+    assert "dropped: iteration" in err
+    assert f"wrote {tmp_path / 'theirs.safetensors'}" in err
+    assert len(load(tmp_path / "theirs.safetensors").classes) == 80
+    code, _, _ = fcos("info", tmp_path / "theirs.safetensors")
+    assert code == 0
+
+
+def test_the_converted_model_finds_things(fcos: Fcos, tmp_path: Path) -> None:
+    file = pth(tmp_path / "theirs.pth", theirs("detectron2", ours()))
+    code, out, _ = fcos("convert", file, "--out", tmp_path / "m.safetensors", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["artifact"] == str(tmp_path / "m.safetensors")
+    assert (document["schema_version"], document["from"], document["preset"]) == (1, "detectron2", "detectron2")
+    assert any("input channels turned round" in note for note in document["notes"])
+    assert open_detector(tmp_path / "m.safetensors").facts.classes.names[0] == "person"
+
+
+def test_a_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.safetensors"
+    save_file(theirs("detectron2", ours()), file)
+    before = file.read_bytes()
+    assert fcos("convert", file)[0] == 0
+    assert file.read_bytes() == before
+    assert (tmp_path / "theirs-fcos.safetensors").is_file()
+    code, _, err = fcos("convert", file, "--out", file)
+    assert code == 2
+    assert "--out is FILE itself" in err
+    code, _, err = fcos("predict", "x.jpg", "--model", file)
+    assert code == 4
+    assert "fcos convert FILE" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ((), 2, "--preset fcos-v1: trained with"),
+        (("--preset", "adelaidet"), 2, "is none of"),
+        (("--from", "mmdet", "--preset", "mmdet-base"), 2, "contradicts the file"),
+        (("--preset", "fcos-v1", "--out", "x.pth"), 2, "ends in .safetensors"),
+        (("--to", "onnx"), 2, "unknown --to 'onnx'"),
+        (("--to", "torchvision", "--preset", "fcos-v1"), 2, "--to writes a model of ours"),
+        (("--preset", "fcos-v1", "--classes", "gone.txt"), 2, "class names cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    arguments: tuple[str, ...], code: int, told: str, fcos: Fcos, tmp_path: Path
+) -> None:
+    file = pth(tmp_path / "theirs.pth", theirs("fcos", shapes_of(scales=True)))
+    found, out, err = fcos("convert", file, *arguments)
+    assert (found, out) == (code, "")
+    assert told in err
+    assert not (tmp_path / "theirs.safetensors").exists()
+
+
+def test_a_broken_checkpoint_ends_with_4_and_the_whole_list(fcos: Fcos, tmp_path: Path) -> None:
+    state = theirs("detectron2", shapes_of())
+    gone = [key for key in state if key.startswith("head.bbox_")]
+    file = pth(tmp_path / "theirs.pth", {key: value for key, value in state.items() if key not in gone})
+    code, _, err = fcos("convert", file)
+    assert code == 4
+    assert all(key in err for key in gone)
+
+
+def test_there_and_back_to_torchvision(fcos: Fcos, tmp_path: Path) -> None:
+    state = shapes_of(classes=91, backbone="resnet50", channels=256, convs=4)
+    file = pth(tmp_path / "theirs.pth", state)
+    assert fcos("convert", file)[0] == 0
+    code, out, _ = fcos("convert", tmp_path / "theirs.safetensors", "--to", "torchvision", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["artifact"] == str(tmp_path / "theirs-torchvision.pth")
+    assert document["call"].endswith("num_classes=91)")
+    again = torch.load(tmp_path / "theirs-torchvision.pth", weights_only=True)
+    assert {key for key in again if not key.endswith("num_batches_tracked")} == state.keys()
+
+
+def test_a_model_of_another_kind_does_not_go_back(fcos: Fcos, model_file: Path) -> None:
+    code, _, err = fcos("convert", model_file, "--to", "torchvision", "--out", "x.pth")
+    assert code == 4
+    assert "backbone is test_efficientnet" in err
+    assert not Path("x.pth").exists()
+
+
+def test_coco_is_a_model_wherever_one_is_named(fcos: Fcos, coco: Path, shapes: Path) -> None:
+    picture = next(path for path in sorted(shapes.rglob("*")) if path.suffix in (".jpg", ".png"))
+    code, out, _ = fcos("predict", picture, "--weights", "coco", "--score", "0.2", "--json")
+    assert code == 0
+    assert json.loads(out)["model"] == "coco"
+    code, out, _ = fcos("info", "coco", "--json")
+    assert code == 0
+    assert json.loads(out)["file"] == str(coco)
+
+
+def test_training_from_coco_takes_its_network(fcos: Fcos, coco: Path, shapes: Path) -> None:
+    code, _, err = fcos("train", shapes, "--init", "coco", "--size", "64", "--set", "model.candidates=77", "--dry-run")
+    assert code == 0
+    lines = {line.split()[0]: line.split() for line in err.splitlines() if line.strip().startswith("model.")}
+    assert lines["model.backbone"][1:] == ["resnet18", "init"]
+    assert lines["model.conventions.stride_rule"][1:] == ["padded", "init"]
+    assert lines["model.candidates"][1] == "77"
+    assert "--set" in " ".join(lines["model.candidates"])
