@@ -138,25 +138,36 @@ def box(
 ) -> str:
     """A box with a halo and its label, at its top or `low` at its bottom. place: xyxy; view: x, y, width, height.
 
-    taken: places of the labels before, to which this one is added; where it would cover one of them it is a tooltip.
+    taken: places of the labels before, to which this one is added; it moves out of their way, or else is a tooltip.
     """
     x1, y1, x2, y2 = place
     rect = f'x="{x1:.1f}" y="{y1:.1f}" width="{max(0.0, x2 - x1):.1f}" height="{max(0.0, y2 - y1):.1f}"'
     letters = max(view[2], view[3] * 4 / 3) / (20 if taken is None else 22)
-    small = y2 - y1 < 3 * letters and y1 - view[1] > 1.2 * letters
-    down = y2 - 0.35 * letters if low else y1 - 0.3 * letters if small else max(y1, view[1]) + letters
-    down = min(down, view[1] + view[3] - 2)
     wide = 0.62 * letters * len(label)
     left = max(view[0], min(max(x1, view[0]) + 0.25 * letters, view[0] + view[2] - wide))
-    spot = (left, down - letters, left + wide, down)
-    drawn = f'<text x="{left:.1f}" y="{down:.1f}" style="font-size:{letters:.1f}px">{text(label)}</text>'
-    if taken is not None:
-        drawn = "" if any(_meet(spot, other) for other in taken) else drawn
-        taken += [spot] if drawn else []
+    drawn = ""
+    for down in _lines(place, view, letters, low=low):
+        spot = (left, down - letters, left + wide, down)
+        if not any(_meet(spot, other) for other in taken or ()):
+            drawn = f'<text x="{left:.1f}" y="{down:.1f}" style="font-size:{letters:.1f}px">{text(label)}</text>'
+            if taken is not None:
+                taken.append(spot)
+            break
     return (
         f'<g class="box {css}"{data}><title>{text(label)}</title><rect class="halo" {rect}/>'
         f'<rect class="edge" {rect}/>{drawn}</g>'
     )
+
+
+def _lines(place: Rectangle, view: Rectangle, letters: float, *, low: bool) -> list[float]:
+    """Where the line of a label may lie (y of its foot), the best first: within the box, above it, below it."""
+    _, y1, _, y2 = place
+    top, bottom = max(y1, view[1]) + letters, y2 - 0.35 * letters
+    above, below = y1 - 0.3 * letters, y2 + 1.1 * letters
+    small = y2 - y1 < 3 * letters
+    order = [bottom, top] if low else [above, below, top] if small else [top, bottom, above, below]
+    last = view[1] + view[3] - 2
+    return [line for line in order if view[1] + letters <= line <= last] or [min(top, last)]
 
 
 def _meet(a: Rectangle, b: Rectangle) -> bool:
@@ -179,19 +190,23 @@ def _truth_boxes(picture: int, numbers: Numbers, view: Rectangle) -> str:
 
 
 def _found_boxes(picture: int, numbers: Numbers, view: Rectangle) -> str:
-    matches, drawn = numbers.matches, ""
+    matches = numbers.matches
     taken: list[Rectangle] = []
     shown = matches.scores >= numbers.thresholds[matches.classes]
     mine = np.flatnonzero(matches.picture == picture)
     mine = mine[np.argsort(-matches.scores[mine], kind="stable")][:MOST_BOXES]
-    for i in mine:  # the best has the first choice of a place for its label, and is painted last
+    right, wrong = "", ""
+    for i in mine:  # the best has the first choice of a place for its label, and is painted last of its kind
         css = "ignored" if matches.ignored[i] else "" if matches.hit[i] else "bad"
         label = f"{numbers.classes.names[matches.classes[i]]} {matches.scores[i]:.2f}"
         data = f' data-own="{int(shown[i])}" data-score="{matches.scores[i]:.4f}"'
         off = "" if shown[i] else " off"
-        rectangle = _rectangle(matches.boxes[i])
-        drawn = box(rectangle, label, view, css=f"found {css}{off}", data=data, taken=taken) + drawn
-    return drawn
+        drawn = box(_rectangle(matches.boxes[i]), label, view, css=f"found {css}{off}", data=data, taken=taken)
+        if css == "bad":
+            wrong = drawn + wrong
+        else:
+            right = drawn + right
+    return right + wrong  # a false alarm in the same place as a hit would not be seen below it
 
 
 def _rectangle(row: npt.NDArray[np.float64]) -> Rectangle:

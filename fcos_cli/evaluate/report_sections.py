@@ -67,7 +67,7 @@ def summary(numbers: Numbers, suspects: int) -> str:
         name, meaning = ERROR_TEXTS[costly.kind]
         lines.append(f"The costliest errors are of the kind “{name}”: {meaning}; they cost {costly.cost:.3f} AP50.")
     for count, truth, seen, share in confusions(numbers)[:1]:
-        lines.append(f"Most confused: {truth} taken for {seen}, {count} times ({share:.0%} of all {truth}).")
+        lines.append(f"Most confused: {truth} taken for {seen}, {_times(count)} ({share:.0%} of all {truth}).")
     if suspects:
         lines.append(f"{suspects} labels that model and data disagree on most are shown at the end.")
     return f'<ul class="short">{"".join(f"<li>{prose(line)}</li>" for line in lines)}</ul>'
@@ -152,7 +152,7 @@ def confusion(numbers: Numbers) -> str:
     )
     listed = confusions(numbers)[:8]
     worst = "".join(
-        f"<li>{text(f'{truth} taken for {seen}: {count} times, {share:.0%} of all {truth}')}</li>"
+        f"<li>{text(f'{truth} taken for {seen}: {_times(count)}, {share:.0%} of all {truth}')}</li>"
         for count, truth, seen, share in listed
     )
     pairs = f'<h3>Most confused</h3><ul class="short">{worst}</ul>' if worst else ""
@@ -188,6 +188,10 @@ def confusions(numbers: Numbers) -> list[tuple[int, str, str, float]]:
             count = int(matrix[i, j])
             rows.append((count, names[i], names[j], count / int(matrix[i].sum())))
     return sorted(rows, key=lambda row: -row[0])
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def errors(numbers: Numbers) -> str:
