@@ -6,6 +6,8 @@ Notable choices:
 - What cannot be decoded is left out and told with its time; the rest goes on. So is a video that ends too early.
 - H.264 with colours at half resolution, as every player wants it; odd sizes, which that cannot hold, keep full
   resolution. Sound is not copied.
+- Colours are read by the matrix that the file names, without one by BT.709 from 720 lines on and by BT.601 below, as
+  players do; they are written by BT.709, and the file says so.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ VIDEO_SUFFIXES = frozenset(
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _TICKS = 90_000
 """Of a second, as videos count them: frames of 24, 25, 30 and 60 Hz last whole ticks, of 30000/1001 Hz too."""
+_BT709, _UNNAMED = 1, 2
+"""Colour matrices, as ITU-T H.273 numbers them."""
 _GAP = 0.5
 """Seconds: a video that is shorter than it says by more than this was cut off."""
 
@@ -90,6 +94,7 @@ class VideoWriter:
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         if (width, height) != (self._stream.width, self._stream.height):  # a camera that changes its mind
             frame = frame.reformat(self._stream.width, self._stream.height)
+        frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace="ITU709")
         self._last = max(round(time * _TICKS), self._last + 1)
         frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
         self._container.mux(self._stream.encode(frame))
@@ -107,6 +112,7 @@ class VideoWriter:
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if encoder == "libx264" and (width % 2 or height % 2) else "yuv420p"
         stream.codec_context.time_base = Fraction(1, _TICKS)
+        stream.codec_context.colorspace = _BT709
         if encoder != "libx264":
             stream.bit_rate = int(width * height * float(self._rate) * 0.15)
         return stream
@@ -165,6 +171,8 @@ def _clip(container: Any, path: Path, most: int | None) -> Clip:
     if not container.streams.video:
         raise DataError("the file has no video stream", where=path, remedy="name a video, or a picture")
     stream = container.streams.video[0]
+    if stream.codec_context is None:  # decoding would crash the process
+        raise DataError("the video is of no known codec", where=path, remedy="copy or download it again, or convert it")
     rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
     live = is_camera(str(path))
     total = None if live else stream.frames or None
@@ -231,7 +239,9 @@ def _decoded(av: Any, container: Any) -> Iterator[Any]:
 
 def _pixels(frame: Any) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3] RGB, upright."""
-    pixels = frame.to_ndarray(format="rgb24")
+    high = frame.colorspace == _BT709 or (frame.colorspace == _UNNAMED and frame.height >= 720)
+    matrix = "ITU709" if high else "DEFAULT"  # PyAV's default is the frame's own, or BT.601
+    pixels = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
     turns = round(frame.rotation / 90) % 4  # counterclockwise, as rot90 turns
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 

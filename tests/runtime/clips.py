@@ -66,9 +66,15 @@ def hold_upright(path: Path) -> None:
 
 
 def read_clip(path: Path) -> tuple[list[np.ndarray], list[float], dict[str, object]]:
-    """Frames as uint8 [H, W, 3], their times in seconds, and what the file says of itself."""
+    """Frames of BT.709 as uint8 [H, W, 3], their times in seconds, and what the file says of itself."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
-        facts = {"rate": stream.average_rate, "sound": len(container.streams.audio), "codec": stream.codec.name}
-        return [frame.to_ndarray(format="rgb24") for frame in frames], [float(frame.time) for frame in frames], facts
+        facts: dict[str, object] = {
+            "rate": stream.average_rate,
+            "sound": len(container.streams.audio),
+            "codec": stream.codec.name,
+        }
+        images = [frame.reformat(format="rgb24", src_colorspace="ITU709").to_ndarray() for frame in frames]
+        facts["matrix"] = int(frames[0].colorspace)
+        return images, [float(frame.time) for frame in frames], facts

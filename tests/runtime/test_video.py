@@ -55,6 +55,26 @@ def test_the_rotation_of_phones_is_applied(tmp_path):
     assert abs(int(turned[3, 3, 0]) - int(turned[3, 3, 1])) < 40
 
 
+@pytest.mark.parametrize(
+    ("named", "written", "size"),
+    [(1, "ITU709", (64, 48)), (6, "ITU601", (64, 48)), (2, "ITU709", (1280, 720)), (2, "ITU601", (64, 48))],
+)
+def test_colours_are_read_by_the_matrix_that_the_file_names_or_players_assume(tmp_path, named, written, size):
+    import av
+
+    with av.open(str(tmp_path / "c.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4" if named == 2 else "libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.colorspace = named
+        frame = av.VideoFrame.from_ndarray(np.full((*size[::-1], 3), (200, 60, 40), np.uint8), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=written)
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (frame,) = good(tmp_path / "c.mp4")
+    np.testing.assert_allclose(frame.data.mean((0, 1)), (200, 60, 40), atol=5)
+
+
 def test_no_more_frames_are_read_than_asked_for(tmp_path):
     frames = good(write_clip(tmp_path / "c.mp4", 10), frames=3)
     assert len(frames) == frames[0].moment.clip.total == 3
@@ -210,6 +230,7 @@ def test_a_video_has_the_size_rate_times_and_colours_that_were_given(tmp_path, s
     images, times, facts = read_clip(tmp_path / "new" / "o.mp4")
     assert [image.shape for image in images] == [(*size[::-1], 3)] * 3
     assert times == pytest.approx([0, 0.0333667, 0.0667333], abs=1e-5)
+    assert facts["matrix"] == 1
     assert float(facts["rate"]) == pytest.approx(29.97, rel=1e-3)
     for image, colour in zip(images, colours, strict=True):
         np.testing.assert_allclose(image.mean((0, 1)), colour, atol=6)
