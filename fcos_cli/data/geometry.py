@@ -148,8 +148,7 @@ class ResizeRule:
         if self.filter == "pillow":
             picture = Image.fromarray(np.ascontiguousarray(image))
             return np.asarray(picture.resize(geometry.resized, Image.Resampling.BILINEAR)), geometry
-        channels = [_between_points(channel, geometry) for channel in np.moveaxis(image, 2, 0)]
-        resized: Pixels = np.stack(channels, axis=2)
+        resized: Pixels = _between_points(image, geometry.resized)
         return np.rint(resized).astype(np.uint8) if self.filter == "point" else resized, geometry
 
     def batch(self, images: list[npt.NDArray[np.uint8]]) -> tuple[Pixels, list[Geometry]]:
@@ -206,13 +205,21 @@ class ResizeRule:
             raise _wrong_rule(str(error), str(error).split()[0]) from error
 
 
-def _between_points(channel: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.float32]:
-    """One channel [H, W] resized bilinearly between the four nearest pixels, however much it shrinks; float32."""
-    across, down = (before / after for before, after in zip(geometry.source, geometry.resized, strict=True))
-    picture = Image.fromarray(channel.astype(np.float32), mode="F")
-    matrix = (across, 0.0, 0.0, 0.0, down, 0.0)
-    moved = picture.transform(geometry.resized, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.asarray(moved)
+def _between_points(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """[H, W, 3] resized to `size` = (width, height), bilinearly between the four nearest pixels however much it
+    shrinks; float32. Places are worked out in float32, as torch's `interpolate` does."""
+    (x0, x1, right), (y0, y1, down) = (_places(image.shape[1], size[0]), _places(image.shape[0], size[1]))
+    down, right = down[:, None, None], right[:, None]
+    rows = image[y0] * (1 - down) + image[y1] * down
+    return (rows[:, x0] * (1 - right) + rows[:, x1] * right).astype(np.float32, copy=False)
+
+
+def _places(before: int, after: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """For each of `after` pixels: the two of `before` that it lies between, and how near it is to the second, 0…1."""
+    centres = np.arange(after, dtype=np.float32) + np.float32(0.5)
+    place = np.maximum(centres * np.float32(before / after) - np.float32(0.5), 0)
+    first = place.astype(np.int64)
+    return first, np.minimum(first + 1, before - 1), place - first.astype(np.float32)
 
 
 def _wrong_rule(what: str, key: str) -> ModelError:
