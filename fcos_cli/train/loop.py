@@ -119,10 +119,18 @@ def _step(run: Run, batch: Batch) -> dict[str, float] | None:
     truth = Truth(*(tensor.to(run.device, non_blocking=True) for tensor in batch.truth))
     with torch.autocast(run.device.type, dtype=run.precision.dtype, enabled=run.precision.dtype is not None):
         raw = run.network(images)
-    points = parts.model.points(raw)
+    points = parts.model.points(raw, input_size=(images.shape[-2], images.shape[-1]))
     model = run.config.model
     targets = assign(points, truth, ranges=model.ranges, conventions=model.conventions)
-    terms = losses(raw, targets, points, class_loss=config.class_loss, box_loss=config.box_loss)
+    terms = losses(
+        raw,
+        targets,
+        points,
+        class_loss=config.class_loss,
+        box_loss=config.box_loss,
+        box_by_centerness=config.box_by_centerness,
+        quality=model.conventions.quality,
+    )
     total = terms["cls"] + config.box_weight * terms["box"] + config.centerness_weight * terms["centerness"]
     if any_process(not bool(torch.isfinite(total)), device=run.device):
         raise FcosError(
