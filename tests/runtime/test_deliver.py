@@ -120,7 +120,7 @@ def test_frames_are_not_kept(run, monkeypatch):
             from fcos_cli.runtime.frames import Frame
 
             if len(self.sizes) == 40:
-                alive.append(sum(isinstance(thing, Frame) for thing in gc.get_objects()))
+                alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))
             return super().__call__(images)
 
     run("clip.mp4", detector=Counting(), pictures=Path("out"))
