@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from fcos_cli.cli import main
 from fcos_cli.model.artifact import load, save
 from fcos_cli.model.convert.foreign import convert
+from fcos_cli.model.published import cache_folder
 from fcos_cli.runtime.detector import open_detector
 from tests.model.foreign import ours, pth, shapes_of, theirs
 
@@ -43,7 +44,7 @@ def fcos(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
 def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cached file that `coco` means: torchvision's network, untrained and narrow."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = tmp_path / "cache" / "fcos" / "fcos_resnet50_fpn_coco-99b0c9b7.safetensors"
+    path = cache_folder() / "fcos_resnet50_fpn_coco-99b0c9b7.safetensors"
     save(path, convert(pth(tmp_path / "coco.pth", ours(classes=91))).artifact)
     return path
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from urllib.error import URLError
 
+from fcos_cli import __version__
 from fcos_cli.console import say
 from fcos_cli.errors import ModelError
 from fcos_cli.model.artifact import save
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept: fcos/ in XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcos"
+    """Where converted weights are kept: fcos/VERSION/ in XDG_CACHE_HOME or ~/.cache.
+
+    A newer version converts anew: it may know a convention that this one does not.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcos" / __version__
 
 
 def coco_weights() -> Path:
@@ -49,9 +54,10 @@ def fetch(weights: object) -> Path:
     if not path.is_file():
         say(f"fetching {url}")
         try:
-            weights.get_state_dict(  # type: ignore[attr-defined]
-                check_hash=True, progress=sys.stderr.isatty(), map_location="cpu", weights_only=True
-            )
+            with redirect_stdout(sys.stderr):  # torch tells people on stdout, which is for data
+                weights.get_state_dict(  # type: ignore[attr-defined]
+                    check_hash=True, progress=sys.stderr.isatty(), map_location="cpu", weights_only=True
+                )
         except (URLError, OSError, RuntimeError) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise ModelError(

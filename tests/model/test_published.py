@@ -11,6 +11,7 @@ import pytest
 import torch
 from torchvision.models import detection
 
+from fcos_cli import __version__
 from fcos_cli.errors import ModelError
 from fcos_cli.model import published
 from fcos_cli.model.artifact import load
@@ -70,7 +71,7 @@ def test_the_file_is_converted_once_and_kept(
     asked = network(URLError("no network"))
     made(hub / f"{NAME}.pth")
     path = coco_weights()
-    assert path == tmp_path / "cache" / "fcos" / f"{NAME}.safetensors"
+    assert path == tmp_path / "cache" / "fcos" / __version__ / f"{NAME}.safetensors"
     assert str(path) in capfd.readouterr().err
     found = load(path)
     assert (found.config.backbone, len(found.classes), found.classes.names[0]) == ("resnet50", 80, "person")
@@ -104,11 +105,12 @@ def test_what_is_fetched_is_torchvisions_published_file(hub: Path, network: Call
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset"), TimeoutError("slow")])
 def test_without_a_network_it_says_which_file_to_put_where(
-    error: Exception, hub: Path, network: Callable[..., list[str]]
+    error: Exception, hub: Path, network: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     network(error)
     with pytest.raises(ModelError, match="could not be fetched") as caught:
         find_artifact("coco")
+    assert capfd.readouterr().out == ""  # stdout is data
     assert str(caught.value.where).endswith(f"{NAME}.pth")
     assert str(hub / f"{NAME}.pth") in str(caught.value.remedy)
     assert "fcos convert FILE" in str(caught.value.remedy)

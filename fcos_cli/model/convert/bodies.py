@@ -53,7 +53,7 @@ def refuse_unsupported(keys: Iterable[str], *, where: Path) -> None:
         if found:
             raise ModelError(
                 what,
-                where=f"{where}, {len(found)} tensors:\n    " + "\n    ".join(found),
+                where=f"{where}\n  told by ({len(found)}):\n    " + "\n    ".join(found),
                 remedy="use a checkpoint of a ResNet or ResNeXt body with plain towers",
             )
 

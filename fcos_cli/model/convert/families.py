@@ -188,8 +188,8 @@ FAMILIES: dict[str, Family] = {
 HOW_TO_KNOW = {
     "fcos-v1": "trained with a config without `imprv` in its name (FCOS_R_50_FPN_1x; exp, centerness on class tower)",
     "fcos-imprv": "trained with a config named `imprv` (FCOS_imprv_R_50_FPN_1x; relu, centerness on the box tower)",
-    "adelaidet": 'trained with BOX_QUALITY "ctrness", the default (FCOS_R_50_1x)',
-    "adelaidet-iou": 'trained with BOX_QUALITY "iou" (a config of its own, R_50_1x_iou)',
+    "adelaidet": 'trained with BOX_QUALITY "ctrness", the default',
+    "adelaidet-iou": 'trained with BOX_QUALITY "iou": the centerness branch says the box\'s IoU',
     "mmdet-base": "trained with norm_on_bbox=False, as fcos_r50-caffe_fpn_gn-head_1x (exp, centerness on class tower)",
     "mmdet-tricks": "trained with norm_on_bbox=True and centerness_on_reg=True (…-center-normbbox-centeronreg-giou)",
 }

@@ -64,7 +64,8 @@ def _read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         wanted = re.findall(r"GLOBAL ([\w.]+)", str(error))
-        plain = not wanted and path.read_bytes()[:1] == b"\x80"
+        with path.open("rb") as file:
+            plain = not wanted and file.read(1) == b"\x80"
         if wanted or plain:
             raise _refused(path, "" if plain else wanted[0]) from error
         raise _unreadable(path, ValueError("no archive and no pickle of torch's")) from error
