@@ -142,7 +142,7 @@ def box(
     """
     x1, y1, x2, y2 = place
     rect = f'x="{x1:.1f}" y="{y1:.1f}" width="{max(0.0, x2 - x1):.1f}" height="{max(0.0, y2 - y1):.1f}"'
-    letters = max(view[2], view[3] * 4 / 3) / (20 if taken is None else 22)
+    letters = max(view[2], view[3] * 4 / 3) / 20 if taken is None else view[2] / 22  # crops stand in frames of 4:3
     wide = 0.62 * letters * len(label)
     left = max(view[0], min(max(x1, view[0]) + 0.25 * letters, view[0] + view[2] - wide))
     drawn = ""
