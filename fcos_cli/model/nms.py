@@ -15,6 +15,11 @@ from torchvision.ops import nms as greedy_nms
 
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates
+from fcos_cli.model.greedy import keep_in_groups
+
+FEW = 1000
+"""Up to so many boxes of a picture torchvision's `batched_nms` moves classes apart on a CPU; of more, it goes class by
+class."""
 
 
 class BatchDetections(NamedTuple):
@@ -34,19 +39,30 @@ class BatchDetections(NamedTuple):
 def _keep_mask(
     boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str, class_count: int, most: int
 ) -> Tensor:
-    keep = torch.zeros_like(scores, dtype=torch.bool)
-    # picture by picture: the work grows with the square of what one call compares
-    for picture_boxes, picture_scores, picture_classes, kept in zip(boxes, scores, classes, keep, strict=True):
-        alive = picture_scores.nonzero()[:, 0]
-        if alive.numel() == 0:
-            continue
-        if rule == "batched":
-            kept[alive[batched_nms(picture_boxes[alive], picture_scores[alive], picture_classes[alive], iou)]] = True
-            continue
-        apart = picture_boxes[alive].double()
-        apart = apart + (picture_classes[alive] * (apart.max() - apart.min() + 1))[:, None]
-        kept[alive[greedy_nms(apart, picture_scores[alive].double(), iou)]] = True
+    keep = scores > 0
+    counts = keep.sum(1)
+    # on a GPU torchvision's operator has other limits, and is asked itself
+    together = counts > FEW if rule == "exact" or not boxes.is_cuda else torch.zeros_like(counts, dtype=torch.bool)
+    for picture in ((counts > 0) & ~together).nonzero()[:, 0].tolist():
+        alive = keep[picture].nonzero()[:, 0]
+        kept = _one_call(boxes[picture, alive], scores[picture, alive], classes[picture, alive], iou, rule)
+        keep[picture, alive] = False
+        keep[picture, alive[kept]] = True
+    if bool(together.any()):
+        many = (keep & together[:, None]).nonzero(as_tuple=True)
+        kind = torch.float64 if rule == "exact" else boxes.dtype
+        groups = many[0] * (classes.max() + 1) + classes[many]
+        keep[many] = keep_in_groups(boxes[many].to(kind), scores[many].to(kind), groups, iou=iou)
     return keep
+
+
+def _one_call(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str) -> Tensor:
+    """Indices of one picture's survivors, by one call for all classes, which are moved apart."""
+    if rule == "exact":
+        boxes = boxes.double()
+        boxes, scores = boxes + (classes * (boxes.max() - boxes.min() + 1))[:, None], scores.double()
+    kept: Tensor = greedy_nms(boxes, scores, iou) if rule == "exact" else batched_nms(boxes, scores, classes, iou)
+    return kept
 
 
 @_keep_mask.register_fake

@@ -1,0 +1,165 @@
+"""Post-processing and target assignment against torchvision's own, on the same tensors, as ratios of one run.
+
+    python tests/benchmarks/against_torchvision.py
+
+Both sides take turns; the ratio is the median over rounds of theirs / ours. Before anything is timed, both must answer
+the same. Peak memory is of a process of its own per side and task, above what it had when the inputs were made.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models import detection
+from torchvision.models.detection.image_list import ImageList
+
+from fcos_cli.allocator import keep_freed_memory
+from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.decode import decode
+from fcos_cli.model.head import RawOutputs
+from fcos_cli.model.nms import suppress
+from fcos_cli.model.points import all_points, make_grids
+from fcos_cli.model.presets import PRESETS
+from fcos_cli.model.targets import Truth, assign
+
+ROUNDS, CLASSES = 15, 80
+PRESET = PRESETS["torchvision"]
+SIZE = (800, 1088)  # 800 × 1066, padded to whole cells
+
+
+def their_model() -> Any:
+    class Backbone(torch.nn.Module):
+        out_channels = 256
+
+    return detection.FCOS(Backbone(), num_classes=CLASSES)
+
+
+def level_sizes() -> list[tuple[int, int]]:
+    return [(-(-SIZE[0] // stride), -(-SIZE[1] // stride)) for stride in STRIDES]
+
+
+def post_processing() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Batch of 8, 80 classes: logits of which about one in 1,000 passes the threshold, as in a picture of things."""
+    generator = torch.Generator().manual_seed(0)
+    raw = RawOutputs([], [], [])
+    for (height, width), stride in zip(level_sizes(), STRIDES, strict=True):
+        raw.cls.append(torch.randn(8, CLASSES, height, width, generator=generator) - 5.5)
+        raw.ltrb.append(torch.rand(8, 4, height, width, generator=generator) * 6 * stride)
+        raw.ctr.append(torch.randn(8, 1, height, width, generator=generator))
+    model = their_model()
+    sizes = [(800, 1066)] * 8
+    anchors = model.anchor_generator(ImageList(torch.empty(8, 3, *SIZE), sizes), raw.cls)
+    counts = [height * width for height, width in level_sizes()]
+    split = [list(anchor.split(counts)) for anchor in anchors]
+    outputs = {
+        "cls_logits": [level.flatten(2).transpose(1, 2).contiguous() for level in raw.cls],
+        "bbox_regression": [
+            (level / stride).flatten(2).transpose(1, 2).contiguous()
+            for level, stride in zip(raw.ltrb, STRIDES, strict=True)
+        ],
+        "bbox_ctrness": [level.flatten(2).transpose(1, 2).contiguous() for level in raw.ctr],
+    }
+    config = ModelConfig(conventions=PRESET.conventions, **PRESET.model)
+    inside = torch.tensor(sizes)
+
+    def theirs() -> list[Tensor]:
+        answers = model.postprocess_detections(outputs, split, sizes)
+        return [answer["boxes"] for answer in answers]
+
+    def ours() -> list[Tensor]:
+        candidates = decode(raw, height=SIZE[0], width=SIZE[1], config=config, sizes=inside)
+        found = suppress(
+            candidates, iou=config.nms_iou, max_detections=config.max_detections, conventions=config.conventions
+        )
+        return [boxes[:count] for boxes, count in zip(found.boxes, found.counts.tolist(), strict=True)]
+
+    return theirs, ours
+
+
+def target_assignment() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """16 pictures with 50 boxes each."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(16, 50, 2, generator=generator) * torch.tensor([900.0, 650.0])
+    boxes = torch.cat((corners, corners + 8 + 400 * torch.rand(16, 50, 2, generator=generator) ** 3), 2)
+    labels = torch.randint(0, CLASSES, (16, 50), generator=generator)
+    features = [torch.empty(1, 1, *size) for size in level_sizes()]
+    model = their_model()
+    anchors = model.anchor_generator(ImageList(torch.empty(16, 3, *SIZE), [SIZE] * 16), features)
+    counts = [height * width for height, width in level_sizes()]
+    given = [{"boxes": real, "labels": kind} for real, kind in zip(boxes, labels, strict=True)]
+    model.head.compute_loss = lambda targets, head_outputs, anchors, matched: matched  # the assignment alone
+    points = all_points(make_grids(level_sizes(), STRIDES, conventions=PRESET.conventions, input_size=SIZE))
+    truth = Truth(boxes, labels, torch.zeros_like(labels, dtype=torch.bool))
+
+    def theirs() -> list[Tensor]:
+        matched: list[Tensor] = model.compute_loss(given, {}, anchors, counts)
+        return matched
+
+    def ours() -> list[Tensor]:
+        found = assign(points, truth, ranges=PRESET.model["ranges"], conventions=PRESET.conventions)
+        return list(found.box)
+
+    return theirs, ours
+
+
+TASKS: dict[str, Callable[[], tuple[Callable[[], Any], Callable[[], Any]]]] = {
+    "decode + NMS, batch of 8, 80 classes": post_processing,
+    "target assignment, 16 pictures, 50 boxes each": target_assignment,
+}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def peak_mb(task: str, side: int) -> float:
+    """Megabytes of one call above what the inputs take, in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (task, side))
+
+
+def _peak(task: str, side: int) -> float:
+    call = TASKS[task]()[side]
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+    before = _peak_kb()
+    call()
+    return (_peak_kb() - before) / 1024
+
+
+def _peak_kb() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def main() -> None:
+    keep_freed_memory()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, 800 x 1066 in {SIZE}")
+    for task, make in TASKS.items():
+        theirs, ours = make()
+        if not all(torch.equal(a, b) for a, b in zip(theirs(), ours(), strict=True)):
+            sys.exit(f"{task}: the answers differ")
+        pairs = []
+        for turn in range(ROUNDS):
+            order = (theirs, ours) if turn % 2 else (ours, theirs)
+            seconds = {call: timed(call) for call in order}
+            pairs.append((seconds[theirs], seconds[ours]))
+        ratio = statistics.median(a / b for a, b in pairs)
+        a, b = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
+        memory = [peak_mb(task, side) for side in (0, 1)]
+        print(f"{task}: torchvision {a:.0f} ms, ours {b:.0f} ms: {ratio:.1f} times as fast")
+        print(f"  peak memory above the inputs: torchvision {memory[0]:.0f} MB, ours {memory[1]:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Ranking: the two ways agree, whatever the conventions."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fcos_cli.model.conventions import Conventions
+from fcos_cli.model.ranking import _true_places, best_places, look_at_all, pick
+from tests.tiny import tiny_config
+
+RULES = list(product(("sqrt", "product"), ("score", "class"), ("closed", "open"), ("score", "class")))
+
+
+def config_of(rules: tuple[str, str, str, str], **changes: Any) -> Any:
+    names = ("score", "threshold_on", "threshold_ends", "best_by")
+    return tiny_config(conventions=Conventions(**dict(zip(names, rules, strict=True))), **changes)
+
+
+def logits(*, seed: int, rare: float, steps: float) -> tuple[Tensor, Tensor]:
+    """A level of two pictures; steps: logits are rounded to multiples of it, so that scores are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    cls = torch.randn(2, 5, 30, 50, generator=generator) * 2 - rare
+    ctr = torch.randn(2, 1, 30, 50, generator=generator) * 2
+    return (cls / steps).round() * steps, (ctr / steps).round() * steps
+
+
+def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+    """torch's sigmoid rounds the last elements of a stretch of memory otherwise than the rest: by one bit."""
+    if not torch.equal(one[1] * (one[0] > 0), other[1] * (other[0] > 0)):
+        return False
+    return torch.allclose(one[0], other[0], rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("rules", RULES, ids="-".join)
+@pytest.mark.parametrize("steps", [1e-6, 0.5])
+def test_both_ways_find_the_same(rules: tuple[str, str, str, str], steps: float) -> None:
+    cls, ctr = logits(seed=1, rare=7, steps=steps)
+    for k, threshold in ((20, 0.2), (400, 0.2)):
+        config = config_of(rules, candidates=k, score_threshold=threshold)
+        picked = pick(cls, ctr, config=config)
+        assert picked is not None
+        assert same(picked, look_at_all(cls, ctr, config=config))
+        assert picked[0].shape == picked[1].shape == (2, k)
+
+
+@pytest.mark.parametrize("rules", RULES, ids="-".join)
+def test_nothing_passes(rules: tuple[str, str, str, str]) -> None:
+    cls, ctr = torch.full((2, 3, 8, 8), -20.0), torch.zeros(2, 1, 8, 8)
+    config = config_of(rules, candidates=10, score_threshold=0.3)
+    scores, places = best_places(cls, ctr, config=config)
+    assert not scores.any()
+    assert same((scores, places), look_at_all(cls, ctr, config=config))
+
+
+@pytest.mark.parametrize("bias", [0.0, 3.0])
+def test_where_much_passes_all_is_looked_at(bias: float) -> None:
+    cls, ctr = torch.full((2, 5, 64, 64), bias), torch.zeros(2, 1, 64, 64)
+    config = config_of(RULES[0], candidates=10, score_threshold=0.3)
+    assert pick(cls, ctr, config=config) is None
+    _, places = best_places(cls, ctr, config=config)
+    assert places.tolist() == [list(range(10))] * 2
+
+
+def test_a_threshold_of_zero_lets_everything_pass() -> None:
+    cls, ctr = logits(seed=2, rare=5, steps=1e-6)
+    config = config_of(RULES[0], candidates=10, score_threshold=0.0)
+    assert pick(cls, ctr, config=config) is None
+    assert bool((best_places(cls, ctr, config=config)[0] > 0).all())
+
+
+def test_saturated_logits_pass() -> None:
+    """Where a probability is 1 in float32, and the least logit that can pass is beyond all numbers."""
+    cls, ctr = torch.full((1, 1, 2, 3), -50.0), torch.full((1, 1, 2, 3), -50.0)
+    cls[0, 0, 1, 2] = ctr[0, 0, 1, 2] = 60.0
+    config = config_of(RULES[0], candidates=4, score_threshold=0.999)
+    picked = pick(cls, ctr, config=config)
+    assert picked is not None
+    assert picked[0].tolist() == [[1, 0, 0, 0]]
+    assert picked[1][0, 0] == 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(1, 100), seed=st.integers(0, 1000), share=st.floats(0, 1))
+def test_true_places_are_those_of_nonzero(length: int, seed: int, share: float) -> None:
+    mask = torch.rand(length, generator=torch.Generator().manual_seed(seed)) < share
+    found = _true_places(mask)
+    assert found is not None
+    assert torch.equal(found, mask.nonzero()[:, 0])
