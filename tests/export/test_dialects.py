@@ -1,0 +1,71 @@
+"""Exports of dialects: proved layer by layer, and equal to PyTorch on pictures of different sizes in one batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fcos_cli.export import run
+from fcos_cli.export.options import make_options
+from fcos_cli.model.artifact import Artifact, save
+from fcos_cli.model.presets import PRESETS
+from fcos_cli.runtime.detector import locate, open_detector
+from tests.tiny import CLASSES, tiny_model
+
+NAMES = ("torchvision", "fcos-v1", "adelaidet", "mmdet-base")
+"""Between them they have every switch that changes a graph; the others are mixtures of theirs."""
+
+
+def artifact_of(name: str) -> Artifact:
+    """The tiny network with the dialect's conventions, input and thresholds; it finds a lot, well spread."""
+    preset = PRESETS[name]
+    kept = ("mean", "std", "nms_iou")
+    model = tiny_model(conventions=preset.conventions, score_threshold=0.1, **{key: preset.model[key] for key in kept})
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for branch, std, bias in (("cls_logits", 0.5, -1.0), ("bbox_reg", 0.1, 3.0), ("bbox_ctrness", 0.3, 1.0)):
+            head = model.head.classification_head if branch == "cls_logits" else model.head.regression_head
+            layer = getattr(head, branch)
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * std)
+            layer.bias.fill_(bias)
+    geometry = {**preset.geometry, "size": [160, 256]}
+    return Artifact(model.state_dict(), model.config, CLASSES, geometry, threshold=0.3)
+
+
+def export(name: str, folder: Path, format_: str) -> tuple[Path, Path]:
+    weights = folder / "dialect.safetensors"
+    save(weights, artifact_of(name))
+    options = make_options(format_)
+    out = run.default_out(weights, options)
+    exported = run.export(weights, run.Job(options, out))
+    assert exported.facts.verified is True
+    return weights, exported.path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx(name: str, tmp_path: Path) -> None:
+    weights, path = export(name, tmp_path, "onnx")
+    same_as_pytorch(weights, path, "onnxruntime")
+
+
+def test_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    weights, path = export("torchvision", tmp_path, "openvino")
+    same_as_pytorch(weights, path, "openvino")
+
+
+def same_as_pytorch(weights: Path, path: Path, backend: str) -> None:
+    reference, exported = open_detector(weights, device="cpu"), open_detector(path)
+    assert exported.backend == backend
+    assert exported.facts.conventions == reference.facts.conventions
+    rng = np.random.default_rng(3)
+    pictures = [rng.integers(0, 256, (h, w, 3), np.uint8) for w, h in ((100, 75), (60, 90), (160, 150))]
+    batch = reference.facts.resize.batch(pictures)
+    for ours, theirs in zip(locate(reference, *batch), locate(exported, *batch), strict=True):
+        assert len(ours) > 5
+        assert ours.classes.tolist() == theirs.classes.tolist()
+        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+        np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.05)
