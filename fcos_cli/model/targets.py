@@ -15,13 +15,24 @@ from fcos_cli.model.points import Grid, Points
 class Truth(NamedTuple):
     """The boxes of a batch, padded to M per picture.
 
-    boxes: float32 [B, M, 4], xyxy in pixels of network input. classes: int64 [B, M], 0…C-1, and -1 where padded.
-    ignore: bool [B, M], crowd or difficult boxes, which nothing is learned from.
+    boxes: float32 [B, M, 4], xyxy in pixels of network input, ending as the conventions have it (`ending_as`).
+    classes: int64 [B, M], 0…C-1, and -1 where padded. ignore: bool [B, M], crowd or difficult boxes, which nothing is
+    learned from.
     """
 
     boxes: Tensor
     classes: Tensor
     ignore: Tensor
+
+
+def ending_as(truth: Truth, conventions: Conventions) -> Truth:
+    """Truth whose boxes end behind their last pixel, as data sets are read → as the conventions have it.
+
+    Inclusive boxes lose a pixel of network input; their first implementation took one of the picture, before resizing.
+    """
+    if conventions.box_ends == "exclusive":
+        return truth
+    return truth._replace(boxes=truth.boxes - truth.boxes.new_tensor([0.0, 0.0, 1.0, 1.0]))
 
 
 class Targets(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.console import emit_json, say, table
+from fcos_cli.model.presets import preset_name
 from fcos_cli.runtime.headers import Header
 
 
@@ -26,7 +27,7 @@ def describe(header: Header, *, path: Path, as_json: bool) -> None:
         ("class", "data-set id", "threshold"),
         list(zip(facts.classes.names, facts.classes.ids, thresholds, strict=True)),
     )
-    parts = ("geometry", "limits", "model", "conventions", "engine", "provenance")
+    parts = ("geometry", "limits", "model", "preset", "conventions", "engine", "provenance")
     table(("fact", "value"), list(_rows({part: document[part] for part in parts if document[part] is not None})))
 
 
@@ -50,6 +51,7 @@ def to_json(header: Header, *, path: Path) -> dict[str, Any]:
             "max_detections": facts.max_detections,
         },
         "model": facts.model,
+        "preset": preset_name(facts.conventions),
         "conventions": asdict(facts.conventions),
         "engine": header.engine,
         "provenance": facts.provenance,

@@ -19,7 +19,7 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import Grid, Points, all_points, make_grids
-from fcos_cli.model.targets import Truth, assign
+from fcos_cli.model.targets import Truth, assign, ending_as
 
 Floats = npt.NDArray[np.float32]
 
@@ -111,7 +111,8 @@ def explain_targets(
     boxes = torch.from_numpy(geometry.forward(sample.boxes))
     indices, ignore = torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore)
 
-    truth = Truth(boxes[None], indices[None], ignore[None])
+    truth = ending_as(Truth(boxes[None], indices[None], ignore[None]), conventions)
+    boxes = truth.boxes[0]
     targets = assign(points, truth, ranges=ranges, conventions=conventions)
     alone = _alone(points, boxes, ignore, ranges=ranges, conventions=conventions)
     won = targets.box[0] == torch.arange(len(boxes))[:, None]

@@ -16,7 +16,7 @@ from fcos_cli.data.dataset import Batch, EpochBatches, collate
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import FcosError
 from fcos_cli.model.losses import losses
-from fcos_cli.model.targets import Truth, assign
+from fcos_cli.model.targets import Truth, assign, ending_as
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.distributed import any_process, join_world, mean_over_processes
 from fcos_cli.train.log import Listener, Meter, Row
@@ -116,11 +116,11 @@ def _step(run: Run, batch: Batch) -> dict[str, float] | None:
         return None
     parts, config = run.parts, run.config.train
     images = batch.images.to(run.device, non_blocking=True)
-    truth = Truth(*(tensor.to(run.device, non_blocking=True) for tensor in batch.truth))
+    model = run.config.model
+    truth = ending_as(Truth(*(tensor.to(run.device, non_blocking=True) for tensor in batch.truth)), model.conventions)
     with torch.autocast(run.device.type, dtype=run.precision.dtype, enabled=run.precision.dtype is not None):
         raw = run.network(images)
     points = parts.model.points(raw, input_size=(images.shape[-2], images.shape[-1]))
-    model = run.config.model
     targets = assign(points, truth, ranges=model.ranges, conventions=model.conventions)
     terms = losses(
         raw,

@@ -11,7 +11,7 @@ from torchvision.models.detection import fcos as torchvision_fcos
 
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import Points, all_points, make_grids
-from fcos_cli.model.targets import Targets, Truth, assign, centerness
+from fcos_cli.model.targets import Targets, Truth, assign, centerness, ending_as
 
 RANGES = (64.0, 128.0, 256.0, 512.0)
 STRIDES = (8, 16, 32, 64, 128)
@@ -207,3 +207,11 @@ def test_torchvision_assigns_the_same_boxes_where_its_quirks_play_no_part(seed: 
         a, b = int(ours.box[0, point]), int(theirs[point])
         assert min(a, b) >= 0
         assert abs(float(area[a] - area[b])) <= 8
+
+
+def test_boxes_lose_a_pixel_where_the_conventions_name_the_last_one() -> None:
+    truth = Truth(torch.tensor([[[8.0, 12.0, 48.0, 36.0]]]), torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.bool))
+    assert ending_as(truth, Conventions()) is truth
+    inclusive = ending_as(truth, Conventions(box_ends="inclusive"))
+    assert inclusive.boxes.tolist() == [[[8, 12, 47, 35]]]
+    assert truth.boxes.tolist() == [[[8, 12, 48, 36]]]

@@ -13,7 +13,7 @@ from tests.runtime.onnx_files import FACTS, write_onnx
 
 KEYS = [
     "file", "format", "bytes", "parameters", "precision", "verified", "classes", "geometry", "threshold",
-    "class_thresholds", "limits", "model", "conventions", "engine", "provenance",
+    "class_thresholds", "limits", "model", "preset", "conventions", "engine", "provenance",
 ]  # fmt: skip
 
 
@@ -26,6 +26,7 @@ def test_the_document_has_the_same_keys_for_every_kind_of_file(tmp_path, model_f
     assert exported["limits"] == {"score": 0.05, "nms_iou": 0.6, "max_detections": 100}
     assert ResizeRule.from_json(exported["geometry"]) == ResizeRule("letterbox", (32, 48))
     assert exported["classes"][1] == {"id": 20, "name": "b"}
+    assert (exported["preset"], weights["preset"]) == ("default", "default")
 
 
 def test_programs_get_one_json_document(tmp_path, capsys):
