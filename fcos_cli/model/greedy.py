@@ -40,12 +40,16 @@ def keep_in_groups(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou: float)
 
 def _hits(boxes: Tensor, iou: float) -> Tensor:
     """bool [G, n, n]: would box i remove box j, which stands behind it? boxes [G, n, 4], best first."""
-    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    sides = (high - low).clamp(min=0)
-    overlap = sides[..., 0] * sides[..., 1]
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    area = (x2 - x1) * (y2 - y1)
+    overlap = _shared(x1, x2) * _shared(y1, y2)
     return (overlap / (area[:, :, None] + area[:, None, :] - overlap) > iou).triu(1)
+
+
+def _shared(low: Tensor, high: Tensor) -> Tensor:
+    """Length [G, n, n] that every interval of a group shares with every other; low, high [G, n]."""
+    shared = torch.minimum(high[:, :, None], high[:, None, :]) - torch.maximum(low[:, :, None], low[:, None, :])
+    return shared.clamp_(min=0)
 
 
 def _settle(hits: Tensor, real: Tensor) -> Tensor:
