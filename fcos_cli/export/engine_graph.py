@@ -50,8 +50,9 @@ class EngineGraph:
             )
         tensor = inputs[INPUT].type.tensor_type
         batch, channels, height, width = ((d.dim_value or None) if not d.dim_param else None for d in tensor.shape.dim)
-        if tensor.elem_type not in (1, 2) or channels != 3:  # TensorProto.FLOAT, UINT8
-            raise ModelError(f"{INPUT} is not uint8 or float32 [B, 3, H, W]", where=path, remedy=f"{AGAIN} onnx`")
+        kind = facts.resize.dtype.__name__
+        if tensor.elem_type != {"float32": 1, "uint8": 2}[kind] or channels != 3:  # TensorProto.FLOAT, UINT8
+            raise ModelError(f"{INPUT} is not {kind} [B, 3, H, W]", where=path, remedy=f"{AGAIN} onnx`")
         _check(model, path, flavour)
         names = frozenset(node.name for node in _nodes(model.graph) if node.op_type in WEIGHTY)
         return cls(facts, (batch, height, width), names, hashlib.sha256(path.read_bytes()).hexdigest())

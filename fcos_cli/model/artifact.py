@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -18,8 +17,7 @@ from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
-
-FORMAT_VERSION = 1
+from fcos_cli.model.metadata import FORMAT_VERSION, read_facts, reading
 
 
 @dataclass(frozen=True)
@@ -107,35 +105,7 @@ def load(path: Path) -> Artifact:
 
 
 def _from_metadata(path: Path, metadata: dict[str, str], weights: dict[str, Tensor]) -> Artifact:
-    try:
-        version = json.loads(metadata["format_version"])
-        if version > FORMAT_VERSION:  # first of all: a newer file may lack or mean anything else
-            raise ModelError(
-                f"the file has format version {version}, this program knows up to {FORMAT_VERSION}",
-                where=path,
-                remedy="pip install --upgrade fcos-cli",
-            )
-        facts = {key: json.loads(metadata[key]) for key in ("model", "conventions", "classes")}
-        geometry, thresholds = json.loads(metadata["geometry"]), json.loads(metadata["thresholds"])
-        per_class, classes = thresholds["per_class"], ClassTable.from_json(facts["classes"])
-        if not isinstance(geometry, dict) or (per_class is not None and len(per_class) != len(classes)):
-            raise ValueError("geometry is not a table, or there is not one threshold per class")
-        return Artifact(
-            weights=weights,
-            config=ModelConfig.model_validate({**facts["model"], "conventions": facts["conventions"]}),
-            classes=classes,
-            geometry=geometry,
-            threshold=float(thresholds["global"]),
-            class_thresholds=None if per_class is None else tuple(float(v) for v in per_class),
-            provenance=json.loads(metadata.get("provenance", "{}")),
-        )
-    except ModelError as error:  # the class table's own
-        raise ModelError(error.what, where=path, remedy=error.remedy) from error
-    except KeyError as error:
-        raise ModelError(
-            f"the file lacks the fact {error}",
-            where=path,
-            remedy="it was not written by fcos; if it is a foreign checkpoint: fcos convert FILE",
-        ) from error
-    except (json.JSONDecodeError, ValidationError, TypeError, ValueError) as error:
-        raise ModelError(f"the file's metadata cannot be used: {error}", where=path) from error
+    with reading(path, remedy="it was not written by fcos; if it is a foreign checkpoint: fcos convert FILE"):
+        shared, facts = read_facts(metadata)
+        config = ModelConfig.model_validate({**facts["model"], "conventions": facts["conventions"]})
+        return Artifact(weights, config, geometry=facts["geometry"], **shared)

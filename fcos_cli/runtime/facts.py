@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.data.geometry import ResizeRule
-from fcos_cli.errors import ModelError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
-
-FORMAT_VERSION = 1
+from fcos_cli.model.metadata import FORMAT_VERSION, read_facts, reading
 
 
 @dataclass(frozen=True)
@@ -63,44 +61,17 @@ class Facts:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, where: Path) -> Facts:
         """Raises ModelError naming `where` for a file that is not ours, too new, or has facts that cannot be used."""
-        try:
-            version = json.loads(metadata["format_version"])
-            if version > FORMAT_VERSION:  # first of all: a newer file may lack or mean anything else
-                raise ModelError(
-                    f"the file has format version {version}, this program knows up to {FORMAT_VERSION}",
-                    where=where,
-                    remedy="pip install --upgrade fcos-cli",
-                )
-            facts = {key: json.loads(value) for key, value in metadata.items() if key in _KEYS}
-            classes, per_class = ClassTable.from_json(facts["classes"]), facts["thresholds"]["per_class"]
-            if per_class is not None and len(per_class) != len(classes):
-                raise ValueError(f"{len(per_class)} thresholds for {len(classes)} classes")
+        with reading(where, remedy="only models that `fcos export` wrote can be run"):
+            shared, facts = read_facts(metadata, "limits", "precision", "verified")
+            limits = facts["limits"]
             return cls(
-                classes=classes,
                 resize=ResizeRule.from_json(facts["geometry"]),
-                conventions=Conventions.from_json(facts["conventions"]),
-                threshold=float(facts["thresholds"]["global"]),
-                class_thresholds=None if per_class is None else tuple(float(v) for v in per_class),
-                score_threshold=float(facts["limits"]["score"]),
-                nms_iou=float(facts["limits"]["nms_iou"]),
-                max_detections=int(facts["limits"]["max_detections"]),
+                conventions=facts["conventions"],
+                score_threshold=float(limits["score"]),
+                nms_iou=float(limits["nms_iou"]),
+                max_detections=int(limits["max_detections"]),
                 precision=str(facts["precision"]),
                 verified=facts["verified"],
                 model=facts.get("model", {}),
-                provenance=facts.get("provenance", {}),
+                **shared,
             )
-        except ModelError as error:
-            raise ModelError(error.what, where=where, remedy=error.remedy) from error
-        except KeyError as error:
-            raise ModelError(
-                f"the file lacks the fact {error}",
-                where=where,
-                remedy="only models that `fcos export` wrote can be run",
-            ) from error
-        except (json.JSONDecodeError, TypeError, ValueError) as error:
-            raise ModelError(f"the file's facts cannot be used: {error}", where=where) from error
-
-
-_KEYS = {
-    "classes", "geometry", "conventions", "thresholds", "limits", "precision", "verified", "model", "provenance",
-}  # fmt: skip

@@ -1,0 +1,57 @@
+"""Metadata: the facts that every kind of model file carries, as JSON strings by key. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fcos_cli.errors import ModelError
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.conventions import Conventions
+
+FORMAT_VERSION = 1
+
+KEYS = ("format_version", "classes", "geometry", "conventions", "thresholds", "model", "provenance")
+"""In every file; exported ones have more."""
+
+
+def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the facts that are the same for weights and exports, as keyword arguments; `more` and geometry and model, raw).
+
+    To be called within `reading`. Raises what parsing raises.
+    """
+    version = json.loads(metadata["format_version"])
+    if version > FORMAT_VERSION:  # first of all: a newer file may lack or mean anything else
+        raise ModelError(
+            f"the file has format version {version}, this program knows up to {FORMAT_VERSION}",
+            remedy="pip install --upgrade fcos-cli",
+        )
+    raw = {key: json.loads(metadata[key]) for key in (*KEYS, *more) if key in metadata or key not in KEYS[-2:]}
+    classes, per_class = ClassTable.from_json(raw["classes"]), raw["thresholds"]["per_class"]
+    if not isinstance(raw["geometry"], dict):
+        raise ValueError("geometry is not a table")
+    if per_class is not None and len(per_class) != len(classes):
+        raise ValueError(f"{len(per_class)} thresholds for {len(classes)} classes")
+    shared = {
+        "classes": classes,
+        "threshold": float(raw["thresholds"]["global"]),
+        "class_thresholds": None if per_class is None else tuple(float(value) for value in per_class),
+        "provenance": raw.get("provenance", {}),
+    }
+    return shared, {**raw, "conventions": Conventions.from_json(raw["conventions"])}
+
+
+@contextmanager
+def reading(where: Path, *, remedy: str) -> Iterator[None]:
+    """Errors of parsing as ModelErrors that name the file. remedy: for a file that lacks a fact."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(error.what, where=where, remedy=error.remedy) from error
+    except KeyError as error:
+        raise ModelError(f"the file lacks the fact {error}", where=where, remedy=remedy) from error
+    except (TypeError, ValueError) as error:  # also of json and pydantic
+        raise ModelError(f"the file's facts cannot be used: {error}", where=where) from error
