@@ -25,6 +25,7 @@ from fcos_cli.model.losses import losses
 from fcos_cli.model.nms import keep_mask, suppress
 from fcos_cli.model.points import Points, all_points, make_grids
 from fcos_cli.model.presets import PRESETS
+from fcos_cli.model.ranking import best_places
 from fcos_cli.model.targets import Targets, Truth, assign
 from fcos_cli.runtime.detector import Detections, RawDetections, to_source
 
@@ -305,3 +306,46 @@ def test_classes_of_detectron2_meet_where_unclipped_boxes_reach_beyond_the_corne
     assert keep[0].nonzero()[:, 0].tolist() == theirs["corner.keep"].tolist()
     exact = keep_mask(candidates, iou=0.6, conventions=replace(rules, nms="exact"))
     assert exact.all()
+
+
+def test_the_area_of_inclusive_boxes_has_a_pixel_more_on_each_side() -> None:
+    case = HAND["tie_of_areas"]
+    boxes, labels = torch.tensor(case["boxes"], dtype=torch.float32)[None], torch.tensor([[0, 1]])
+    points = Points(torch.tensor([case["point"]], dtype=torch.float32), torch.tensor([8.0]), torch.tensor([0]))
+    truth = Truth(boxes, labels, torch.zeros_like(labels, dtype=torch.bool))
+    rules = replace(PRESETS["fcos-v1"].conventions, radius=0.0)
+    for area, matched in (("plus-one", "matched_plus_one"), ("exact", "matched")):
+        found = assign(points, truth, ranges=config_of("fcos-v1").ranges, conventions=replace(rules, area=area))
+        assert found.box.tolist() == [[case[matched]]]
+
+
+@pytest.mark.parametrize(("ends", "count"), [("closed", 1), ("open", 0)])
+def test_a_score_just_at_the_threshold(ends: str, count: int) -> None:
+    config = config_of("mmdet-base", threshold_ends=ends, score_threshold=0.5, candidates=4)
+    scores, _ = best_places(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), config=config)
+    assert int((scores > 0).sum()) == count
+
+
+def test_the_quality_branch_learns_centerness_or_iou() -> None:
+    config = config_of("adelaidet-iou")
+    assert config.conventions == replace(config_of("adelaidet").conventions, quality="iou")
+    pairs = [(INPUTS[f"truth.{i}.boxes"], INPUTS[f"truth.{i}.labels"]) for i in (0, 1)]
+    points = points_of(config, (128, 160))
+    targets = assign(points, truth_of(config, *pairs), ranges=config.ranges, conventions=config.conventions)
+    raw = raw_of(config, "adelaidet", "c3")
+    found = {quality: losses(raw, targets, points, quality=quality)["centerness"] for quality in ("iou", "centerness")}
+    torch.testing.assert_close(found["centerness"], THEIRS["adelaidet"]["loss.full.ctr"], rtol=2e-6, atol=0)
+    assert abs(float(found["iou"] / found["centerness"]) - 1) > 0.01
+
+
+@pytest.mark.parametrize(("padded", "same"), [((256, 384), True), ((96, 224), False)])
+def test_torchvisions_points_are_nominal_only_where_128_divides(padded: tuple[int, int], same: bool) -> None:
+    xy = [points_of(config_of("torchvision", stride_rule=rule), padded).xy for rule in ("padded", "nominal")]
+    assert torch.equal(*xy) is same
+
+
+def test_every_switch_has_a_case_above() -> None:
+    shown = {name for _, wrong in SWITCHES for name in wrong}
+    shown |= {"area", "threshold_ends", "quality", "stride_rule", "nms"}  # the tests before this one
+    shown |= {"centerness_on"}  # test_head, and the whole networks of test_convert_whole
+    assert shown == set(Conventions.__dataclass_fields__)
