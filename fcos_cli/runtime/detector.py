@@ -183,8 +183,9 @@ def open_detector(
 
     score: lowest score to return (default: the artifact's own candidate threshold; an exported model cannot go below
     it). device: `auto`, `cpu`, or as the backend names its devices. backend: what runs it, of those that can run the
-    file; default the first. precision: None is the file's own; OpenVINO can compute in `bf16` what is not quantised.
-    threads: of the CPU (PyTorch's are the whole process's); default all. Nothing but a `.safetensors` imports torch.
+    file; default the first. precision: None is the file's own; OpenVINO can compute in `bf16` what is not quantised,
+    PyTorch weights in `bf16`, and on a GPU in `fp16`. threads: of the CPU (PyTorch's are the whole process's); default
+    all. Nothing but a `.safetensors` imports torch.
     Raises UsageError, ModelError, MissingExtra.
     """
     if score is not None and not 0 <= score <= 1:
@@ -232,7 +233,9 @@ def _open(
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.pytorch import PyTorchDetector
 
-    return PyTorchDetector.from_artifact(load(path), name=name, score=score, device=device, threads=threads)
+    return PyTorchDetector.from_artifact(
+        load(path), name=name, score=score, device=device, precision=precision, threads=threads
+    )
 
 
 def _known_backend(backend: str | None) -> Backend | None:

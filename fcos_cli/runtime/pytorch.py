@@ -5,26 +5,40 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from fcos_cli.data.geometry import Pixels, ResizeRule
+from fcos_cli.errors import UsageError
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fcos import FCOS
+from fcos_cli.model.fuse import fold_batch_norm
+from fcos_cli.model.hardware import has_native_bf16
+from fcos_cli.model.winograd import use_winograd
 from fcos_cli.runtime.batches import above
 from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class PyTorchDetector:
-    """Runs a network eagerly in float32 and channels_last. Build one from a file with `from_artifact`."""
+    """Runs a network eagerly. Build one from a file with `from_artifact`, which prepares the network to be quick."""
 
     backend = "pytorch"
-    precision = "fp32"
 
     def __init__(
-        self, model: FCOS, facts: Facts, *, name: str, device: torch.device, score: float | None = None
+        self,
+        model: FCOS,
+        facts: Facts,
+        *,
+        name: str,
+        device: torch.device,
+        score: float | None = None,
+        precision: str = "fp32",
     ) -> None:
-        """score: lowest score to return, where that is not the network's own threshold."""
+        """score: lowest score to return, where that is not the network's own threshold. precision: of its body."""
         self.model, self.facts, self.name, self.device, self.score = model, facts, name, device, score
+        self.precision = precision
 
     @classmethod
     def from_artifact(
@@ -34,18 +48,25 @@ class PyTorchDetector:
         name: str,
         score: float | None = None,
         device: str = "auto",
+        precision: str | None = None,
         threads: int | None = None,
     ) -> PyTorchDetector:
-        """score: lowest score to return (default: the artifact's own). device: `auto` is CUDA where present. threads:
-        of the CPU, for all of torch in this process; None leaves them as they are."""
+        """score: lowest score to return (default: the artifact's own). device: `auto` is CUDA where present. precision:
+        of backbone and head, `fp32` (None), `bf16` or `fp16`; decode and NMS run in float32. threads: of the CPU, for
+        all of torch in this process; None leaves them as they are.
+
+        Raises UsageError for a device that is not there and a precision that it is not fast in.
+        """
         if threads is not None:
             torch.set_num_threads(threads)
         picked = pick_device(device)
-        model = artifact.build().to(picked).to(memory_format=torch.channels_last)
+        precision = precision or "fp32"
+        check_precision(precision, picked)
+        model = quick(artifact.build().to(picked), precision=precision)
         if score is not None and artifact.config.conventions.threshold_on == "score":
             model.config = model.config.model_copy(update={"score_threshold": score})
             score = None
-        return cls(model, facts_of(artifact), name=name, device=picked, score=score)
+        return cls(model, facts_of(artifact), name=name, device=picked, score=score, precision=precision)
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
         inside = None if sizes is None else torch.from_numpy(sizes).to(self.device)
@@ -53,6 +74,36 @@ class PyTorchDetector:
             found = self.model.detect(torch.from_numpy(images).to(self.device), inside)
         raw = RawDetections(*(tensor.cpu().numpy() for tensor in found))
         return raw if self.score is None else above(raw, self.score)
+
+
+def quick(model: FCOS, *, precision: str = "fp32") -> FCOS:
+    """The network, in eval mode, changed in place into one that answers sooner and can only answer.
+
+    BatchNorm is folded into convolutions; `bf16` and `fp16` bodies compute in that type; wide 3×3 convolutions on a
+    processor take Winograd's way; everything is channels_last. In float32 the raw outputs stay the same up to 1e-5 of
+    their size.
+    """
+    fold_batch_norm(model)
+    if precision in HALVES:
+        scales = model.head.regression_head.scales  # they multiply distances, which are float32 already
+        model.head.regression_head.scales = nn.ParameterList()
+        model.backbone.to(HALVES[precision])
+        model.head.to(HALVES[precision])
+        model.head.regression_head.scales = scales
+    if model.mean.device.type == "cpu":
+        use_winograd(model)
+    return model.to(memory_format=torch.channels_last)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises UsageError where PyTorch does not have the precision on this device, or only imitates it."""
+    able = ["fp32", *(["bf16"] if has_native_bf16(device) else []), *(["fp16"] if device.type == "cuda" else [])]
+    if precision not in able:
+        raise UsageError(
+            f"PyTorch cannot compute in {precision} on this {device.type}, or only slowly",
+            where="--precision",
+            remedy=f"leave it out, or use one of {', '.join(able)}",
+        )
 
 
 def facts_of(artifact: Artifact) -> Facts:
@@ -73,8 +124,6 @@ def facts_of(artifact: Artifact) -> Facts:
 
 def pick_device(device: str) -> torch.device:
     """`auto`, or anything torch understands; UsageError where it is not there."""
-    from fcos_cli.errors import UsageError
-
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

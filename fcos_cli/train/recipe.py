@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fcos_cli.config import TrainConfig
 from fcos_cli.model.fcos import FCOS
+from fcos_cli.model.hardware import has_native_bf16
 
 REFERENCE_BATCH = 16
 
@@ -108,11 +109,3 @@ def pick_precision(config: TrainConfig, device: torch.device) -> Precision:
     if config.amp == "fp16":
         return Precision(None, scaled=False, note="fp16 training needs a GPU: running in float32")
     return Precision(None, scaled=False)
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # the probe oneDNN itself uses; it has no public name, so a build without it counts as a processor without bf16
-    probe = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return bool(probe()) and torch.backends.cpu.get_cpu_capability() != "AVX2" if probe else False

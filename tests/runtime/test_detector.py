@@ -145,8 +145,8 @@ def test_a_device_that_is_not_there_is_a_usage_error_that_names_what_is(exported
 def test_weights_run_by_pytorch(model_file):
     detector = open_detector(model_file, device="cpu")
     assert (detector.backend, detector.precision, str(detector.device)) == ("pytorch", "fp32", "cpu")
-    with pytest.raises(UsageError, match="bf16"):
-        open_detector(model_file, precision="bf16")
+    with pytest.raises(UsageError, match="int8"):
+        open_detector(model_file, device="cpu", precision="int8")
 
 
 def test_a_run_folder_is_its_best_weights_whatever_else_lies_there(model_file, tmp_path):

@@ -16,7 +16,6 @@ from fcos_cli.train.recipe import (
     build_average,
     build_optimizer,
     build_schedule,
-    has_native_bf16,
     pick_precision,
     scaled_lr,
 )
@@ -173,15 +172,3 @@ def test_a_slow_or_impossible_wish_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     impossible = pick_precision(TrainConfig(amp="fp16"), CPU)
     assert impossible.dtype is None
     assert "needs a GPU" in impossible.note
-
-
-@pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_gpus_from_ampere_on_multiply_in_bf16(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], native: bool
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert has_native_bf16(GPU) is native
-
-
-def test_a_cpu_can_be_asked() -> None:
-    assert has_native_bf16(CPU) in (True, False)

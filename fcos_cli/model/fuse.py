@@ -1,0 +1,72 @@
+"""Fuse: BatchNorm that no longer learns becomes part of the convolution before it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, cast
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import FrozenBatchNormAct2d
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from fcos_cli.model.fcos import FCOS
+
+NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenBatchNormAct2d)
+"""Batch normalisation, also timm's kinds that hold their activation (its BatchNormAct2d is a BatchNorm2d)."""
+
+CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
+"""Those that compute with their weights as they are; standardised ones and the like do not."""
+
+
+def fold_batch_norm(model: FCOS) -> int:
+    """Fold every BatchNorm of `model` (in eval mode) that directly follows a convolution into it; how many there were.
+
+    Changes the network in place: it then answers the same but for the last digits, and can no longer learn or be saved.
+    A part whose forward pass cannot be followed symbolically is left as it is.
+    """
+    parts = (model.backbone.body, model.head.classification_head, model.head.regression_head)
+    return sum(fold_inside(part) for part in parts)
+
+
+class _Follower(fx.Tracer):
+    """Follows tensors through a network down to convolutions and norms, which it does not look into."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (nn.Conv2d, *NORMS)) or super().is_leaf_module(m, module_qualified_name)
+
+
+@torch.no_grad()
+def fold_inside(root: nn.Module) -> int:
+    """`fold_batch_norm` of any module whose parts are called by its own forward pass only."""
+    try:
+        graph = _Follower().trace(root)
+    except Exception:  # control flow that depends on values ends in many kinds of errors
+        return 0
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    times = Counter(node.target for node in calls)
+    folded = 0
+    for node in calls:
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        places = str(before.target), str(node.target)
+        conv, norm = (root.get_submodule(place) for place in places)
+        if all(times[place] == 1 for place in places) and _can_fold(conv, norm):
+            root.set_submodule(places[0], fuse_conv_bn_eval(cast(nn.Conv2d, conv), cast(Any, norm)))
+            root.set_submodule(places[1], _rest(norm))
+            folded += 1
+    return folded
+
+
+def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
+    still = isinstance(norm, NORMS) and not norm.training and getattr(norm, "running_mean", None) is not None
+    return still and type(conv) in CONVOLUTIONS
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """What a norm does besides normalising: timm's also hold the activation."""
+    activation = getattr(norm, "act", None)
+    return nn.Identity() if activation is None else cast(nn.Module, activation)
