@@ -61,7 +61,7 @@ class FakeCuts:
         given = [torch.from_numpy(raw[name]) for name in RAW]
         return self._found(RawOutputs(given[:5], given[5:10], given[10:]), images)
 
-    def detect(self, images: Pixels) -> Found:
+    def detect(self, images: Pixels, inside: object = None) -> Found:
         self._called("detect", images)
         with torch.inference_mode():
             return self._found(self.model(torch.from_numpy(images)), images)
@@ -138,7 +138,9 @@ class Mutant(Artifact):
         model = super().build()
         self.mutation.model(model)
 
-        def post_process(self_: FCOS, raw: RawOutputs, *, height: int, width: int) -> BatchDetections:
+        def post_process(
+            self_: FCOS, raw: RawOutputs, *, height: int, width: int, sizes: object = None
+        ) -> BatchDetections:
             candidates = self.mutation.candidates(decode(raw, height=height, width=width, config=self_.config))
             return suppress(candidates, iou=self_.config.nms_iou, max_detections=self_.config.max_detections)
 
