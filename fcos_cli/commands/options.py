@@ -16,7 +16,10 @@ BackendFlag = Annotated[
     str | None, typer.Option("--backend", help="pytorch, onnxruntime, openvino, tensorrt; default by MODEL's kind.")
 ]
 PrecisionFlag = Annotated[
-    str | None, typer.Option("--precision", help="bf16: let OpenVINO compute in it; default as MODEL is stored.")
+    str | None,
+    typer.Option(
+        "--precision", help="bf16: let OpenVINO or PyTorch compute in it; fp16: PyTorch on a GPU; default as stored."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
