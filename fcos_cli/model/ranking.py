@@ -16,6 +16,10 @@ CROWDED = 1 / 4
 """Share of a large level's scores, by eight neighbours each, that may pass; of more, looking at all costs less."""
 
 
+LARGE = 1 << 15
+"""Scores of a level from which picking pays for its many small operations."""
+
+
 def combine(logits: Tensor, ctr: Tensor, *, rule: str) -> Tensor:
     """Final score of *every* class of a point: its probability times the point's centerness (or the root of it).
 
@@ -31,7 +35,7 @@ def best_places(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tenso
     cls [B, C, h, w] and ctr [B, 1, h, w], logits. Returns final scores, float32 [B, k], 0 where there are fewer, and
     places, int64 [B, k]: point · C + class, points row by row. Equal scores: the earlier place first.
     """
-    if not torch.compiler.is_compiling():
+    if cls.numel() >= LARGE and not torch.compiler.is_compiling():
         picked = pick(cls, ctr, config=config)
         if picked is not None:
             return picked
