@@ -35,7 +35,7 @@ def best_places(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tenso
     cls [B, C, h, w] and ctr [B, 1, h, w], logits. Returns final scores, float32 [B, k], 0 where there are fewer, and
     places, int64 [B, k]: point · C + class, points row by row. Equal scores: the earlier place first.
     """
-    if cls.numel() >= LARGE and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and cls.numel() >= LARGE:
         picked = pick(cls, ctr, config=config)
         if picked is not None:
             return picked
