@@ -50,7 +50,16 @@ class ExportOptions:
             )
 
     def apply(self, facts: Facts) -> Facts:
-        """The facts of the exported model: the given ones with what these options change. `verified` is still False."""
+        """The facts of the exported model: the given ones with what these options change. `verified` is still False.
+
+        Raises UsageError for a score where the conventions' threshold is not on scores.
+        """
+        if self.score is not None and facts.conventions.threshold_on == "class":
+            raise UsageError(
+                "this model's candidates pass by class probability, so the file cannot hold a lowest score",
+                where="--score",
+                remedy="leave it out, and give --score to predict, eval or bench",
+            )
         size = self.size
         resize = facts.resize
         if size is not None:

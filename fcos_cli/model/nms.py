@@ -1,7 +1,7 @@
 """NMS: candidates → detections. One semantic: greedy, per class, float coordinates untouched.
 
 `keep_mask` is one operation: eager PyTorch runs it as written here, an export lowers it to the target's own
-NonMaxSuppression. `keep_by_sweeps` says the same with plain tensor operations, for targets that have none.
+NonMaxSuppression. `suppress_by_sweeps` says the same with plain tensor operations, for targets that have none.
 """
 
 from __future__ import annotations

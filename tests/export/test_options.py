@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fcos_cli.export.engine_profile import Profile
 from fcos_cli.export.engine_settings import engine_settings
 from fcos_cli.export.options import ExportOptions, make_options
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.presets import PRESETS
 from fcos_cli.runtime.engine_record import Shape
 from fcos_cli.runtime.facts import Facts
 
@@ -73,3 +75,11 @@ def test_engine_settings_in_words() -> None:
 def test_engine_settings_that_are_not_understood_are_named(assignment: str) -> None:
     with pytest.raises(UsageError, match="--engine"):
         engine_settings([assignment])
+
+
+def test_a_lowest_score_is_refused_where_candidates_pass_by_class() -> None:
+    facts = replace(FACTS, conventions=PRESETS["mmdet-tricks"].conventions)
+    with pytest.raises(UsageError, match="class probability") as caught:
+        make_options("onnx", score=0.3).apply(facts)
+    assert "predict" in str(caught.value.remedy)
+    assert make_options("onnx").apply(facts).score_threshold == facts.score_threshold

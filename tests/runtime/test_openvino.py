@@ -44,6 +44,18 @@ def test_both_kinds_of_file_and_onnx_runtime_agree_to_the_last_bit(tmp_path):
         assert_same(one, answer(images))
 
 
+def test_an_input_may_have_further_names(tmp_path):
+    """As that of a quantised file has, whose normalisation was folded away."""
+    core = openvino.Core()
+    model = core.read_model(write_onnx(tmp_path / "m.onnx"))
+    model.input(0).get_tensor().add_names({"scaled_QuantizeLinear_Output"})
+    compiled = core.compile_model(model, "CPU")
+    module.leave_signal_stack()
+    assert len(compiled.inputs[0].get_names()) == 2
+    detector = OpenVinoDetector(compiled, FACTS, path=tmp_path / "m.onnx", name="m", device="cpu", score=None)
+    assert_same(detector(pictures(0, 200)), answer(pictures(0, 200)))
+
+
 @pytest.mark.skipif(not BF16, reason="this CPU has no bf16")
 def test_float32_is_asked_for_even_where_the_cpu_has_bf16(tmp_path):
     path = write_openvino(tmp_path / "m.xml")
