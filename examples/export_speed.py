@@ -6,7 +6,9 @@
 Needs fcos-cli and what it depends on, and `openvino` for its rows. The weights are random but tamed (each residual
 branch starts small, so that half precision means something, and scores spread around the threshold); speed does not
 depend on what they know. Each backend lives in a process of its own, with its own threads and memory; the processes
-take turns, one measured call each per round. Printed: median milliseconds and the median of the rounds' ratios.
+take turns, one measured call each per round. Printed: median milliseconds and the median of the rounds' ratios, and
+before them what this machine reaches in one large convolution, computed directly: the network's 344 GFLOP cannot take
+less time than that allows, but for those who multiply less often.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +30,17 @@ ROWS = {
     REFERENCE: "r50.safetensors",
     "pytorch-fp32": "r50.safetensors",
     "onnx-fp32": "r50.onnx",
+    "onnx-fp32-direct": "r50-direct.onnx",
     "onnx-int8": "r50-int8.onnx",
     "openvino-fp32": "r50.xml",
-    "openvino-bf16": "r50.xml",
+    "openvino-fp32-direct": "r50-direct.xml",
+    "openvino-bf16": "r50-direct.xml",
     "openvino-int8": "r50-int8.xml",
-    "openvino-int8-bf16": "r50-int8.xml",
 }
+"""Files by row. direct: without Winograd's form of wide convolutions, which is the default in float32."""
+
+CEILING = 256, 100, 136
+"""Channels, height and width of the map on which one convolution is timed: the largest of the head."""
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -78,32 +86,44 @@ def make_weights(path: Path) -> None:
 
 def make_files(folder: Path) -> None:
     """Weights and all exports, once; later runs find them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / ROWS[REFERENCE]
+    if not weights.exists():
+        make_weights(weights)
+    for name in dict.fromkeys(ROWS.values()):
+        if (folder / name).exists():
+            continue
+        try:
+            make_file(weights, folder / name)
+        except Exception as error:
+            print(f"{name}: {error}", file=sys.stderr)
+
+
+def make_file(weights: Path, path: Path) -> None:
+    """What `fcos export` writes, without its comparison with PyTorch, which takes a minute and a half each."""
     from fcos_cli.export.graph import output_names
     from fcos_cli.export.onnx import finish, trace, write
     from fcos_cli.export.openvino import write_openvino
-    from fcos_cli.export.options import ExportOptions
+    from fcos_cli.export.options import make_options
     from fcos_cli.export.quantize import quantize
+    from fcos_cli.export.run import Job, export
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.pytorch import facts_of
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "r50.safetensors").exists():
-        make_weights(folder / "r50.safetensors")
-    artifact = load(folder / "r50.safetensors")
-    for precision, stem in (("fp32", "r50"), ("int8", "r50-int8")):
-        path = folder / f"{stem}.onnx"
-        if path.exists():
-            continue
-        options = ExportOptions(precision=precision)
-        facts = options.apply(facts_of(artifact))
-        proto = trace(artifact, facts, options)
-        if precision == "int8":
-            proto = quantize(proto, [padded(picture(480, 640))], target="cpu")
+    format_ = "onnx" if path.suffix == ".onnx" else "openvino"
+    if "int8" not in path.stem:
+        export(weights, Job(make_options(format_, winograd="direct" not in path.stem), path, verify=False))
+        return
+    options, artifact = make_options(format_, precision="int8"), load(weights)
+    facts = options.apply(facts_of(artifact))
+    proto = trace(artifact, facts, options)
+    proto = quantize(proto, [padded(picture(480, 640))], target="cpu", between=format_ == "onnx")
+    if format_ == "onnx":
         write(finish(proto, outputs=output_names("op")), path, facts)
-        try:
-            write_openvino(path, path.with_suffix(".xml"), facts)
-        except Exception as error:
-            print(f"no OpenVINO rows: {error}", file=sys.stderr)
+    else:
+        graph = path.with_suffix(".onnx").with_stem(f"{path.stem}-openvino")
+        write(finish(proto, outputs=output_names("op")), graph, facts)
+        write_openvino(graph, path, facts)
 
 
 def runner(row: str, path: Path, threads: int) -> Callable[[], int]:
@@ -149,6 +169,67 @@ def torchvision_runner(path: Path, images: np.ndarray, threads: int) -> Callable
     return call
 
 
+def ceilings(threads: int) -> None:
+    """Print GFLOP/s of a 3×3 convolution in PyTorch (float32 and, where the processor has it, bf16) and, in int8, in
+    ONNX Runtime."""
+    import torch
+
+    from fcos_cli.model.hardware import has_native_bf16
+
+    torch.set_num_threads(threads)
+    channels, height, width = CEILING
+    work = 2 * 9 * channels**2 * height * width
+    types = [torch.float32, *([torch.bfloat16] if has_native_bf16(torch.device("cpu")) else [])]
+    reached = {}
+    with torch.inference_mode():
+        for dtype in types:
+            conv = torch.nn.Conv2d(channels, channels, 3, padding=1).to(dtype, memory_format=torch.channels_last)
+            x = torch.randn(1, channels, height, width).to(dtype, memory_format=torch.channels_last)
+            reached[str(dtype).removeprefix("torch.")] = work / median_seconds(lambda: conv(x))  # noqa: B023
+    session, feed = int8_convolution(threads)
+    reached["int8"] = work / median_seconds(lambda: session.run(None, feed))
+    told = ", ".join(f"{value / 1e9:.0f} in {name}" for name, value in reached.items())
+    print(f"one convolution ({channels} channels, {height} × {width}), GFLOP/s: {told}")
+
+
+def median_seconds(call: Callable[[], object]) -> float:
+    """Of 9 calls, after 3 that are not counted."""
+    spent = []
+    for _ in range(12):
+        begun = time.perf_counter()
+        call()
+        spent.append(time.perf_counter() - begun)
+    return statistics.median(spent[3:])
+
+
+def int8_convolution(threads: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """An ONNX Runtime session of one quantised convolution, and what to feed it."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    channels, height, width = CEILING
+    rng = np.random.default_rng(0)
+    constants = {
+        "scale": np.array(0.02, np.float32),
+        "zero": np.array(0, np.uint8),
+        "weight": rng.integers(-127, 127, (channels, channels, 3, 3)).astype(np.int8),
+        "signed": np.array(0, np.int8),
+    }
+    inputs = ["x", "scale", "zero", "weight", "scale", "signed", "scale", "zero"]
+    graph = helper.make_graph(
+        [helper.make_node("QLinearConv", inputs, ["y"], pads=[1, 1, 1, 1])],
+        "int8",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, channels, height, width])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, [1, channels, height, width])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session, {"x": rng.integers(0, 255, (1, channels, height, width)).astype(np.uint8)}
+
+
 def worker(row: str, path: Path, threads: int) -> None:
     """Serve one backend: a line in, the milliseconds of one call out."""
     try:
@@ -177,10 +258,14 @@ def main() -> None:
     if options.worker == "prepare":
         make_files(options.folder)
         return
+    if options.worker == "ceilings":
+        ceilings(options.threads)
+        return
     if options.worker:
         worker(options.worker, options.folder / ROWS[options.worker], options.threads)
         return
     subprocess.run([*worker_command("prepare", options)], check=True)  # its own process: nothing of it stays in memory
+    subprocess.run(worker_command("ceilings", options), check=True)
     rows = [REFERENCE, *(options.only or [row for row in ROWS if row != REFERENCE])]
     measure(rows, options)
 

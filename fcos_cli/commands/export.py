@@ -27,6 +27,12 @@ def export(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="AP on the first N pictures only.")] = None,
     target: Annotated[str | None, typer.Option(help="Whose int8: cpu or tensorrt; default by --format.")] = None,
+    winograd: Annotated[
+        bool | None,
+        typer.Option(
+            help="Wide 3×3 convolutions with a quarter of the multiplications, for CPUs; default: fp32 ONNX, OpenVINO."
+        ),
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Compare the result with PyTorch.")] = True,
     engine: Annotated[
         list[str] | None,
@@ -51,6 +57,7 @@ def export(
         iou=iou,
         max_detections=max_detections,
         target=target,
+        winograd=winograd,
     )
     weights = run.find_weights(model)
     job = run.Job(

@@ -162,7 +162,7 @@ class ResizeRule:
         geometries = [geometry for _, geometry in placed]
         height, width = self.canvas(geometries)
         out: Pixels = np.empty((len(images), 3, height, width), self.dtype)
-        out[:] = np.reshape(self.colour, (3, 1, 1))
+        out[:] = np.array(self.colour, self.dtype).reshape(3, 1, 1)  # cast three numbers, not every pixel
         for target, (picture, _) in zip(out, placed, strict=True):
             target[:, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
         return out, geometries

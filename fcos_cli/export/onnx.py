@@ -17,6 +17,8 @@ from fcos_cli.export.graph import RAW, Graph, example, half_body, output_names, 
 from fcos_cli.export.options import SMALLEST, ExportOptions
 from fcos_cli.files import replacing
 from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.fuse import fold_batch_norm
+from fcos_cli.model.winograd import gains
 from fcos_cli.runtime.batches import INPUT, SIZES
 from fcos_cli.runtime.facts import Facts
 
@@ -38,6 +40,8 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     model = artifact.build()
     limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
     model.config = model.config.model_copy(update={**limits, "max_detections": facts.max_detections})
+    if options.winograd and any(gains(module) for module in model.backbone.body.modules()):
+        fold_batch_norm(model)  # runtimes fold it into convolutions, but not into what replaces them
     if options.precision == "fp16":
         half_body(model)
     graph = Graph(model, nms=options.nms).eval()

@@ -22,7 +22,8 @@ class ExportOptions:
 
     size: (height, width) of a fixed input in pixels, None = any size. batch: pictures of a fixed batch, None = any
     number. score, iou, max_detections: of post-processing, None = the model's own. nms: one NonMaxSuppression
-    operation, or plain tensor operations. target: whose int8 is made.
+    operation, or plain tensor operations. target: whose int8 is made. winograd: wide 3×3 convolutions in Winograd's
+    form, for CPUs.
     """
 
     format: Format = "onnx"
@@ -34,6 +35,7 @@ class ExportOptions:
     max_detections: int | None = None
     nms: Literal["op", "tensor"] = "op"
     target: Target = "cpu"
+    winograd: bool = False
 
     def __post_init__(self) -> None:
         for flag, value, allowed in (
@@ -43,6 +45,12 @@ class ExportOptions:
         ):
             if value not in allowed:
                 raise UsageError(f"{flag} {value!r} is not known", remedy=f"use one of {', '.join(allowed)}")
+        if self.winograd and (self.precision, self.format) not in (("fp32", "onnx"), ("fp32", "openvino")):
+            raise UsageError(
+                f"Winograd's form is for float32 on CPUs, not for {self.precision} in {self.format}",
+                where="--winograd",
+                remedy="leave it out",
+            )
         if self.size is not None and min(self.size) < SMALLEST:
             raise UsageError(
                 f"--size {self.size[0]}x{self.size[1]} is too small for the pyramid's five levels",
@@ -85,6 +93,7 @@ def make_options(
     iou: float | None = None,
     max_detections: int | None = None,
     target: str | None = None,
+    winograd: bool | None = None,
 ) -> ExportOptions:
     """Options as the command line gives them: `batch` is `dynamic` or a number, what the format implies is filled in.
 
@@ -103,4 +112,5 @@ def make_options(
         max_detections=max_detections,
         nms="tensor" if format_ == "trt-rtx" else "op",  # TensorRT-RTX has no kernel for NonMaxSuppression
         target=cast("Target", target or ("tensorrt" if on_tensorrt else "cpu")),
+        winograd=precision == "fp32" and not on_tensorrt and target in (None, "cpu") if winograd is None else winograd,
     )

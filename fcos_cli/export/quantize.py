@@ -40,12 +40,15 @@ def quantize(
     pictures: Sequence[Batch],
     *,
     target: Target,
+    between: bool = True,
     say: Callable[[str], object] = lambda line: None,
 ) -> onnx.ModelProto:
     """`proto` (raw outputs among its outputs) with an int8 body.
 
     pictures: network inputs uint8 [B, 3, H, W] to calibrate with, a hundred or so. The layers at both ends are tried
-    in float: those that take a large part of the error with them stay so. say: told what was measured.
+    in float: those that take a large part of the error with them stay so. between: quantise also what a convolution
+    hands to a norm, without which ONNX Runtime computes that convolution in float; OpenVINO does without, and is spared
+    the way there and back. say: told what was measured.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -54,7 +57,7 @@ def quantize(
         wanted = _raw(folded, probes)
 
         def attempt(keep: Sequence[str]) -> tuple[onnx.ModelProto, float]:
-            made = _quantize(folded, pictures, target=target, keep=keep, folder=folder)
+            made = _quantize(folded, pictures, target=target, between=between, keep=keep, folder=folder)
             return made, difference(_raw(made, probes), wanted)
 
         best, error = attempt([])
@@ -152,13 +155,22 @@ class _Reader:
 
 
 def _quantize(
-    proto: onnx.ModelProto, pictures: Sequence[Batch], *, target: Target, keep: Sequence[str], folder: Path
+    proto: onnx.ModelProto,
+    pictures: Sequence[Batch],
+    *,
+    target: Target,
+    between: bool,
+    keep: Sequence[str],
+    folder: Path,
 ) -> onnx.ModelProto:
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     onnx.save(proto, folder / "in.onnx")
     signed = target == "tensorrt"
+    extra: dict[str, Any] = {"ActivationSymmetric": signed, "QuantizeBias": not signed, "WeightSymmetric": True}
+    if not between:
+        extra["OpTypesToExcludeOutputQuantization"] = ["Conv"]
     with _quiet():
         quantize_static(
             folder / "in.onnx",
@@ -171,7 +183,7 @@ def _quantize(
             activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": signed, "QuantizeBias": not signed, "WeightSymmetric": True},
+            extra_options=extra,
         )
     return onnx.load(folder / "out.onnx")
 

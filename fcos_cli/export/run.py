@@ -23,6 +23,7 @@ from fcos_cli.export.onnx import OPSET, finish, store_in_half, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.pictures import for_calibration, for_proof, network_inputs
+from fcos_cli.export.winograd import use_winograd
 from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.model.published import cache_folder
 from fcos_cli.runtime.detector import default_weights, find_artifact
@@ -97,7 +98,7 @@ def export(weights: Path, job: Job) -> Exported:
     facts = job.options.apply(facts_of(artifact))
     facts = replace(facts, provenance={**facts.provenance, "export": _origin(weights)})
     say(f"exporting {weights} to {job.options.format} {job.options.precision}")
-    proto = graph(artifact, facts, job, weights=weights)
+    proto, facts = graph(artifact, facts, job, weights=weights)
     onnx_file = job.out if job.options.format == "onnx" else job.out.with_suffix(".onnx")
     if job.options.format == "onnx":
         return _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
@@ -107,18 +108,24 @@ def export(weights: Path, job: Job) -> Exported:
     return _engine(artifact, job, facts, proto, onnx_file)
 
 
-def graph(artifact: Artifact, facts: Facts, job: Job, *, weights: Path) -> onnx.ModelProto:
-    """The traced graph, quantised where that was asked; facts are written with the file."""
+def graph(artifact: Artifact, facts: Facts, job: Job, *, weights: Path) -> tuple[onnx.ModelProto, Facts]:
+    """The traced graph, quantised or in Winograd's form where that was asked, and the facts to write with it."""
     proto = trace(artifact, facts, job.options)
+    if job.options.winograd:
+        usual = facts.resize.canvas([facts.resize.geometry(4, 3)])
+        facts = replace(facts, winograd=use_winograd(proto, size=usual))
+        if facts.winograd:
+            say(f"{facts.winograd} convolutions in Winograd's form")
     if job.options.precision == "int8":
         from fcos_cli.export.quantize import quantize
 
         pictures = network_inputs(for_calibration(job.data, weights=weights), facts.resize)
         say(f"measuring ranges on {len(pictures)} pictures")
-        proto = quantize(proto, pictures, target=job.options.target, say=say)
+        between = job.options.format != "openvino"
+        proto = quantize(proto, pictures, target=job.options.target, between=between, say=say)
     if job.options.format == "onnx" and job.options.precision == "fp32":
         proto = store_in_half(proto)
-    return finish(proto, outputs=output_names(job.options.nms))
+    return finish(proto, outputs=output_names(job.options.nms)), facts
 
 
 def _origin(weights: Path) -> dict[str, Any]:

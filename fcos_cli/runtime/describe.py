@@ -21,7 +21,8 @@ def describe(header: Header, *, path: Path, as_json: bool) -> None:
     facts = header.facts
     weights = "" if header.parameters is None else f", {header.parameters / 1e6:.2f} M parameters"
     proof = {None: "", True: ", verified against PyTorch", False: ", not verified"}[facts.verified]
-    say(f"{path} ({header.bytes / 1e6:.1f} MB{weights}, {facts.precision}{proof})")
+    form = f" with {facts.winograd} convolutions in Winograd's form" if facts.winograd else ""
+    say(f"{path} ({header.bytes / 1e6:.1f} MB{weights}, {facts.precision}{form}{proof})")
     thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     table(
         ("class", "data-set id", "threshold"),
@@ -40,6 +41,7 @@ def to_json(header: Header, *, path: Path) -> dict[str, Any]:
         "bytes": header.bytes,
         "parameters": header.parameters,
         "precision": facts.precision,
+        "winograd": facts.winograd,
         "verified": facts.verified,
         "classes": facts.classes.to_json(),
         "geometry": facts.resize.to_json(),

@@ -24,7 +24,8 @@ class Facts:
 
     threshold: the score from which a detection is worth showing; class_thresholds: the same per class index (best F1
     on val), where known. score_threshold, nms_iou, max_detections: what post-processing keeps; in an exported model
-    they are part of the graph. precision: of the network's body as stored (`fp32`, `fp16`, `int8`). verified: whether
+    they are part of the graph. precision: of the network's body as stored (`fp32`, `fp16`, `int8`). winograd: how many
+    convolutions of an exported graph are in Winograd's form, which is made for float32. verified: whether
     parity with the PyTorch reference was measured and passed; None for the reference itself. model: the network's
     ModelConfig as JSON, for people. provenance: our version, data, metrics, date, export; for people.
     """
@@ -38,6 +39,7 @@ class Facts:
     nms_iou: float = 0.6
     max_detections: int = 100
     precision: str = "fp32"
+    winograd: int = 0
     verified: bool | None = None
     model: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Facts:
             "thresholds": {"global": self.threshold, "per_class": self.class_thresholds},
             "limits": {"score": self.score_threshold, "nms_iou": self.nms_iou, "max_detections": self.max_detections},
             "precision": self.precision,
+            "winograd": self.winograd,
             "verified": self.verified,
             "model": self.model,
             "provenance": self.provenance,
@@ -71,6 +74,7 @@ class Facts:
                 nms_iou=float(limits["nms_iou"]),
                 max_detections=int(limits["max_detections"]),
                 precision=str(facts["precision"]),
+                winograd=int(metadata.get("winograd", "0")),  # files of before it existed have none
                 verified=facts["verified"],
                 model=facts.get("model", {}),
                 **shared,

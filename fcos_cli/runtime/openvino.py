@@ -116,6 +116,12 @@ def _inference_type(core: Any, device: str, precision: str | None, facts: Facts,
     """OpenVINO's name of the type to compute in. Raises UsageError where the device or the file does not allow it."""
     if precision is None or precision == facts.precision == "int8":
         return TYPES["fp32"]
+    if facts.winograd and precision != "fp32":
+        raise UsageError(
+            f"the convolutions of this file are in Winograd's form, which loses too much in {precision}",
+            where=path,
+            remedy="fcos export --no-winograd",
+        )
     if precision not in TYPES or (precision == "fp32" and facts.precision == "int8"):
         raise UsageError(
             f"the precision {precision} cannot be had from a model of {facts.precision}",

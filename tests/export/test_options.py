@@ -40,6 +40,22 @@ def test_the_format_decides_how_nms_is_written_and_whose_int8_is_made() -> None:
     assert make_options("onnx", target="tensorrt").target == "tensorrt"
 
 
+def test_winograds_form_is_for_float32_on_cpus() -> None:
+    assert [make_options(name).winograd for name in ("onnx", "openvino", "trt", "trt-rtx")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not make_options("onnx", precision="int8").winograd
+    assert not make_options("onnx", target="tensorrt").winograd
+    assert not make_options("openvino", winograd=False).winograd
+    with pytest.raises(UsageError, match="float32 on CPUs, not for fp32 in trt"):
+        make_options("trt", winograd=True)
+    with pytest.raises(UsageError, match="not for fp16 in onnx"):
+        make_options("onnx", precision="fp16", winograd=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

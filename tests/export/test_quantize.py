@@ -80,6 +80,28 @@ def test_each_target_gets_its_own_recipe(
     assert len(told) == 1
 
 
+def test_what_norms_take_is_left_in_float_for_openvino(traced: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ends", lambda _: {})
+
+    def behind(between: bool) -> Counter[str]:
+        """What follows the convolutions."""
+        proto = quantize(fresh(traced), PICTURES[:1], target="cpu", between=between)
+        makers = {name: node for node in proto.graph.node for name in node.output}
+        convs = [node for node in proto.graph.node if node.op_type == "Conv"]
+        assert all(makers[node.input[0]].op_type == "DequantizeLinear" for node in convs)
+        users = [
+            node
+            for node in proto.graph.node
+            for name in node.input
+            if getattr(makers.get(name), "op_type", 0) == "Conv"
+        ]
+        return Counter(node.op_type for node in users)
+
+    with_it, without = behind(True), behind(False)
+    assert set(with_it) == {"QuantizeLinear"}
+    assert without["Reshape"] == 10  # GroupNorm: two towers of one norm, five levels
+
+
 def test_ends_stay_in_float_only_where_measuring_says_so(traced: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = len([n for n in fresh(traced).graph.node if n.op_type == "Conv"])
 

@@ -8,11 +8,12 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.runtime.describe import describe, to_json
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import Header, read_header
 from tests.runtime.onnx_files import FACTS, write_onnx
 
 KEYS = [
-    "file", "format", "bytes", "parameters", "precision", "verified", "classes", "geometry", "threshold",
+    "file", "format", "bytes", "parameters", "precision", "winograd", "verified", "classes", "geometry", "threshold",
     "class_thresholds", "limits", "model", "preset", "conventions", "engine", "provenance",
 ]  # fmt: skip
 
@@ -56,3 +57,13 @@ def test_people_see_classes_with_their_thresholds_and_the_builders_facts(capsys)
     assert ["engine.version", "10.3"] in lines
     assert ["limits.nms_iou", "0.6"] in lines
     assert ["geometry.size", "[32,", "48]"] in lines
+
+
+def test_a_file_in_winograds_form_says_so_and_older_files_have_none(tmp_path, capsys):
+    path = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, winograd=40, verified=True))
+    header = read_header(path)
+    describe(header, path=path, as_json=False)
+    assert "fp32 with 40 convolutions in Winograd's form, verified" in capsys.readouterr().err
+    metadata = header.facts.to_metadata()
+    del metadata["winograd"]
+    assert Facts.from_metadata(metadata, where=path).winograd == 0
