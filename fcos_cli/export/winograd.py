@@ -127,6 +127,7 @@ class _Writer:
         self.op("Transpose", self.op("Reshape", answer, shape), perm=[0, 3, 1, 2], name=node.output[0])
 
     def _take(self, x: str, channels: int) -> _Taken:
+        """Cut a map [B, C, h, w], zeros around it, into tiles that cover it, and transform them."""
         size = self.op("Shape", x, start=2)
         tiles = self.op("Div", self.op("Add", size, self.ints(M - 1)), self.ints(M))
         height, width = (self.op("Gather", size, self.number(k)) for k in (0, 1))
@@ -151,6 +152,7 @@ class _Writer:
         return self.op("Add", inside, self.op("Reshape", corners, self.ints(1, -1)))
 
     def _cells(self, height: str, width: str, down: str, across: str) -> str:
+        """See `_Taken`: cell (y, x) is pixel (y mod M, x mod M) of tile (y div M, x div M)."""
         m, count = self.number(M), self.op("Mul", down, across)
         rows, columns = (self.op("Range", self.number(0), side, self.number(1)) for side in (height, width))
         row = self.op("Mul", self.op("Mod", rows, m), self.op("Mul", count, m))

@@ -25,9 +25,9 @@ class Facts:
     threshold: the score from which a detection is worth showing; class_thresholds: the same per class index (best F1
     on val), where known. score_threshold, nms_iou, max_detections: what post-processing keeps; in an exported model
     they are part of the graph. precision: of the network's body as stored (`fp32`, `fp16`, `int8`). winograd: how many
-    convolutions of an exported graph are in Winograd's form, which is made for float32. verified: whether
-    parity with the PyTorch reference was measured and passed; None for the reference itself. model: the network's
-    ModelConfig as JSON, for people. provenance: our version, data, metrics, date, export; for people.
+    convolutions of an exported graph are in Winograd's form, which is made for float32. verified: whether parity with
+    the PyTorch reference was measured and passed; None for the reference itself. model: the network's ModelConfig as
+    JSON, for people. provenance: our version, data, metrics, date, export; for people.
     """
 
     classes: ClassTable
