@@ -134,7 +134,7 @@ def runner(row: str, path: Path, threads: int) -> Callable[[], int]:
     images = picture(800, 1066)
     if row == REFERENCE:
         return torchvision_runner(path, images, threads)
-    from fcos_cli.runtime.detector import open_detector
+    from fcos_cli.runtime.open import open_detector
 
     precision = "bf16" if row.endswith("bf16") else None
     if row.startswith("pytorch"):

@@ -61,7 +61,8 @@ def make_weights(path: Path) -> None:
 
 
 def ours(path: Path, precision: str, threads: int) -> Callable[[np.ndarray], Found]:
-    from fcos_cli.runtime.detector import locate, open_detector
+    from fcos_cli.runtime.detector import locate
+    from fcos_cli.runtime.open import open_detector
 
     detector = open_detector(path, device="cpu", precision=precision, threads=threads)
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from fcos_cli.model.artifact import load, save
-from fcos_cli.runtime.detector import default_weights
+from fcos_cli.runtime.open import default_weights
 
 
 def main(source: Path) -> None:

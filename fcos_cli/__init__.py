@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fcos_cli.model.fcos import FCOS
-    from fcos_cli.runtime.detector import Detections
-    from fcos_cli.runtime.detector import open_detector as load
+    from fcos_cli.runtime.open import open_detector as load
+    from fcos_cli.runtime.results import Detections
 
 __version__ = "0.1.0"
 __all__ = ["FCOS", "Detections", "__version__", "load"]
 
 _HOMES = {
     "FCOS": ("fcos_cli.model.fcos", "FCOS"),
-    "Detections": ("fcos_cli.runtime.detector", "Detections"),
-    "load": ("fcos_cli.runtime.detector", "open_detector"),
+    "Detections": ("fcos_cli.runtime.results", "Detections"),
+    "load": ("fcos_cli.runtime.open", "open_detector"),
 }
 
 

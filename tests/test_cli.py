@@ -23,7 +23,7 @@ from fcos_cli.errors import UsageError
 from fcos_cli.evaluate.coco import METRICS
 from fcos_cli.model.artifact import load
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import default_weights
+from fcos_cli.runtime.open import default_weights
 from tests.runtime.clips import write_clip
 from tests.runtime.onnx_files import FACTS, write_onnx
 from tests.tiny import tiny_config

@@ -14,7 +14,7 @@ from fcos_cli.cli import main
 from fcos_cli.model.artifact import load, save
 from fcos_cli.model.convert.foreign import convert
 from fcos_cli.model.published import cache_folder
-from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.open import open_detector
 from tests.model.foreign import ours, pth, shapes_of, theirs
 
 Fcos = Callable[..., tuple[int, str, str]]

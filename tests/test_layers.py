@@ -17,7 +17,7 @@ FLOORS = (
     {"export", "evaluate"},
     {"runtime"},
     {"data", "config"},
-    {"model", "console", "allocator", "files"},
+    {"model", "console", "allocator", "files", "resources"},
     {"errors"},
 )
 HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL", "onnx", "onnxruntime", "tensorrt", "pydantic", "openvino")

@@ -67,7 +67,7 @@ def _write(file: Path, out: Path) -> dict[str, Any]:
     """A model of ours → torchvision's state dict."""
     from fcos_cli.model.artifact import load
     from fcos_cli.model.convert import torchvision
-    from fcos_cli.runtime.detector import find_artifact
+    from fcos_cli.runtime.open import find_artifact
 
     weights = find_artifact(file, backend="pytorch")
     state = torchvision.to_torchvision(load(weights), where=weights)

@@ -37,7 +37,7 @@ def evaluate(
     from fcos_cli.data.formats import read_dataset
     from fcos_cli.errors import UsageError
     from fcos_cli.evaluate.show import show
-    from fcos_cli.runtime.detector import open_detector
+    from fcos_cli.runtime.open import open_detector
 
     if evaluator not in ("hotcoco", "pycocotools"):
         raise UsageError(f"unknown evaluator {evaluator!r}", where="--evaluator", remedy="use hotcoco or pycocotools")

@@ -53,7 +53,7 @@ def predict(
     keep_freed_memory()
     from fcos_cli.errors import UsageError
     from fcos_cli.runtime.deliver import deliver
-    from fcos_cli.runtime.detector import open_detector
+    from fcos_cli.runtime.open import open_detector
     from fcos_cli.runtime.sources import expand
     from fcos_cli.runtime.tiles import Tiling
     from fcos_cli.runtime.video import is_camera, until_interrupted

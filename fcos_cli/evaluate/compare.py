@@ -16,7 +16,7 @@ from fcos_cli.data.samples import Sample
 from fcos_cli.evaluate.coco import CocoResult
 from fcos_cli.evaluate.matches import ALL_SIZES, evaluator
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.results import Detections
 
 ROUNDS, CONFIDENCE, SEED = 1000, 0.95, 0
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.samples import Sample
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.results import Detections
 
 
 def picture_numbers(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:

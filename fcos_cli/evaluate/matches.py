@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fcos_cli.data.samples import Sample
 from fcos_cli.evaluate.documents import found_rows, truth_document
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.results import Detections
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -24,7 +24,8 @@ from fcos_cli.evaluate.report_page import Section, note, page, text
 from fcos_cli.evaluate.report_pictures import each, suspect_crop, worst_picture
 from fcos_cli.evaluate.report_suspects import Suspect, suspects, worst_pictures
 from fcos_cli.files import replacing
-from fcos_cli.runtime.detector import Detections, Detector
+from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.results import Detections
 
 WORST, SUSPECTS = 12, 12
 """Pictures with most errors, and suspect labels of each kind, that a page shows."""

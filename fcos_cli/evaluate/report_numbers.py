@@ -22,7 +22,7 @@ from fcos_cli.data.samples import Sample
 from fcos_cli.evaluate.coco import CocoResult
 from fcos_cli.evaluate.matches import ALL_SIZES, PLAIN, Floats, Ints, Matches, evaluator, match
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.results import Detections
 
 ERRORS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 """TIDE's kinds: wrong class; wrong place; both; found twice; nothing there; nothing found."""

@@ -11,7 +11,8 @@ from fcos_cli.console import emit_json, progress, say, table, warn
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import CocoResult, Evaluator, detect, score
-from fcos_cli.runtime.detector import Detections, Detector
+from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.results import Detections
 
 
 @dataclass(frozen=True)

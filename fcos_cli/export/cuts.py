@@ -21,8 +21,9 @@ from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import MissingExtra, ModelError
 from fcos_cli.export.graph import DETECTIONS, RAW
 from fcos_cli.runtime.batches import INPUT, SIZES
-from fcos_cli.runtime.detector import Detector, RawDetections
+from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.openvino import leave_signal_stack
+from fcos_cli.runtime.results import RawDetections
 
 Inside = npt.NDArray[np.int64] | None
 Raw = dict[str, npt.NDArray[np.float32]]

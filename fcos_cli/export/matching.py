@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.results import RawDetections
 
 Side = Literal["reference", "exported"]
 Float = npt.NDArray[np.float64]

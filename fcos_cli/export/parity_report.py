@@ -22,8 +22,8 @@ from fcos_cli.export.tolerance import POST, Tolerance
 from fcos_cli.export.verdict import Layer, MatchRow, Parity, RawRow, Worst
 from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
 from fcos_cli.runtime.draw import draw, write_picture
+from fcos_cli.runtime.results import Detections
 
 TOLD, DRAWN = 8, 1000
 """Failures that people are told (the file holds all), and the longer side of the drawn picture in pixels."""

@@ -12,20 +12,16 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.resources import demo_photos
 
 PROOF, CALIBRATION = 6, 128
 """Pictures of the user's that parity is measured on, and that int8 ranges are taken from."""
 
 
-def shipped() -> list[Path]:
-    """The two photos that come with the package."""
-    return sorted((Path(__file__).resolve().parent.parent / "assets" / "photos").glob("*.jpg"))
-
-
 def for_proof(data: Path | None) -> list[Path]:
     """Pictures of the val split of `data`, spread over it; the shipped ones without it."""
     if data is None:
-        return shipped()
+        return demo_photos()
     paths = [sample.image for sample in read_dataset(data).samples]
     if not paths:
         raise DataError("the val split has no pictures to compare on", where=data)

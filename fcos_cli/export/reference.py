@@ -14,8 +14,8 @@ from fcos_cli.export.tolerance import Tolerance
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.decode import decode
 from fcos_cli.model.head import RawOutputs
-from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import RawDetections
 
 
 class Seen(NamedTuple):

@@ -26,8 +26,8 @@ from fcos_cli.export.pictures import for_calibration, for_proof, network_inputs
 from fcos_cli.export.winograd import use_winograd
 from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.model.published import cache_folder
-from fcos_cli.runtime.detector import default_weights, find_artifact
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.open import default_weights, find_artifact
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def compare(artifact: Artifact, job: Job, facts: Facts, path: Path) -> Parity:
     """Parity of the file at `path` with PyTorch, told, drawn and written beside it as `.parity.json`."""
     from fcos_cli.export import cuts, parity_report
     from fcos_cli.export.parity import ap_parity, prove
-    from fcos_cli.runtime.detector import open_detector
+    from fcos_cli.runtime.open import open_detector
 
     if path.suffix == ".onnx":
         opened: cuts.Cuts = cuts.OnnxCuts(path)

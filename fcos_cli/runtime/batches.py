@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError, UsageError
-from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import RawDetections
 
 INPUT, SIZES = "images", "sizes"
 """`sizes` is an input only of models that clip boxes at the picture before NMS, not at its padding."""

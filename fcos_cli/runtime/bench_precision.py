@@ -8,7 +8,8 @@ from typing import NamedTuple
 from fcos_cli.errors import UsageError
 from fcos_cli.runtime.bench_environment import processor_flags
 from fcos_cli.runtime.bench_messages import Job
-from fcos_cli.runtime.detector import Detector, open_detector
+from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.open import open_detector
 
 FP16_FLAGS = {"avx512_fp16", "amx_fp16", "fphp", "asimdhp"}
 """What Linux calls processors that compute in fp16: Intel's, then Arm's."""

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import fcos_cli
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.runtime.bench_messages import Job, Ready, Refused, Skipped, expect
-from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import RawDetections
 
 ROOT = Path(fcos_cli.__file__).resolve().parent.parent
 CODE = "import sys; sys.path.append({root!r}); from fcos_cli.runtime.bench_worker import main; main({descriptor})"

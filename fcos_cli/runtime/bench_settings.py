@@ -10,12 +10,12 @@ from pathlib import Path
 from fcos_cli.console import say
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.bench_messages import Job
 from fcos_cli.runtime.bench_precision import attempts
-from fcos_cli.runtime.detector import BACKENDS
+from fcos_cli.runtime.open import BACKENDS
 from fcos_cli.runtime.sources import expand
 
-PHOTOS = Path(__file__).resolve().parent.parent / "assets" / "photos"
 MOST_PICTURES = 16
 """Every turn takes all pictures once: more of them would make rounds long, and drift tell."""
 
@@ -57,7 +57,7 @@ class Settings:
 def pictures(sources: Sequence[str]) -> tuple[str, ...]:
     """The pictures behind what a user names, at most MOST_PICTURES; of nothing the photos that ship in the package."""
     if not sources:
-        return tuple(str(path) for path in sorted(PHOTOS.glob("*.jpg")))
+        return tuple(str(path) for path in demo_photos())
     found = [str(path) for path in islice(expand(sources), MOST_PICTURES + 1)]
     if len(found) > MOST_PICTURES:
         say(f"measuring with the first {MOST_PICTURES} pictures")

@@ -78,8 +78,8 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
 
 def _model_bytes(job: Job, detector: Any) -> int:
     """Of all files that are the model."""
-    from fcos_cli.runtime.detector import find_artifact
     from fcos_cli.runtime.headers import read_header
+    from fcos_cli.runtime.open import find_artifact
 
     return read_header(find_artifact(job.model, backend=detector.backend, device=job.device)).bytes
 

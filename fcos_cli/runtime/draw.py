@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fcos_cli.errors import UsageError
 from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.results import Detections
 
 Colour = tuple[int, int, int]
 _COVER, _MANY = 0.06, 500

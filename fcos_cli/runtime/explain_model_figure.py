@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 
 from fcos_cli.runtime.deliver import thresholds
-from fcos_cli.runtime.detector import Detections
 from fcos_cli.runtime.draw import BLACK, colour, ink
 from fcos_cli.runtime.explain import Explanation, LevelMaps
 from fcos_cli.runtime.explain_canvas import Canvas, Place
 from fcos_cli.runtime.explain_figures import GREY, field, legend, shown
 from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, colours, over
+from fcos_cli.runtime.results import Detections
 
 _MARGIN, _GAP, _HEAD = 24, 16, 60
 _INPUT, _PYRAMID, _FINAL, _ARROW, _SHARED = 250, 190, 330, 44, 40

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import html
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.points import Grid
+from fcos_cli.resources import ASSETS
 from fcos_cli.runtime.draw import colour, ink
 from fcos_cli.runtime.explain import Explanation
 from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, data_uri, mosaic, resized
 
-_PARTS = Path(__file__).resolve().parent.parent / "assets" / "explain"
+_PARTS = ASSETS / "explain"
 _LONGEST = 1280  # px of the picture in the page
 
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
 from fcos_cli.runtime.batches import CONVERGED, INPUT, OUTPUTS, SIZES, Inputs, Intake, Outputs, check_score, detect
-from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
+from fcos_cli.runtime.results import RawDetections
 
 TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 """Our names of precisions → OpenVINO's."""

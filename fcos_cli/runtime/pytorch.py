@@ -15,8 +15,8 @@ from fcos_cli.model.fuse import fold_batch_norm
 from fcos_cli.model.hardware import has_native_bf16
 from fcos_cli.model.winograd import use_winograd
 from fcos_cli.runtime.batches import above
-from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import RawDetections
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

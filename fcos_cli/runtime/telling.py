@@ -10,9 +10,9 @@ from types import TracebackType
 
 from fcos_cli.console import print_error, progress, say
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
 from fcos_cli.runtime.frames import Clip, Moment
 from fcos_cli.runtime.predict import Failure, Prediction
+from fcos_cli.runtime.results import Detections
 
 TOLD = 20
 """Pictures that get a line of their own; the rest is counted."""

@@ -14,7 +14,7 @@ from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.model.backbone import OFFLINE, load_offline_weights
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.runtime.detector import default_weights, find_artifact
+from fcos_cli.runtime.open import default_weights, find_artifact
 
 OF_BACKBONE = {"mean", "std", "backbone_norm_eps", "stride_in_1x1"}
 """Settings of the network that belong to its backbone's weights."""

@@ -24,7 +24,7 @@ from fcos_cli.evaluate.report_charts import Line, legend, line_chart, nice, unit
 from fcos_cli.evaluate.report_page import Section, bar, figure, note, pair, table, text
 from fcos_cli.evaluate.report_pictures import box, jpeg, svg
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.open import open_detector
 from fcos_cli.train.run import training_set, without_empty
 
 SHOWN, SIDE = 16, 240

@@ -8,7 +8,7 @@ import numpy as np
 
 from fcos_cli.data.samples import Sample
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.results import Detections
 
 ONE = ClassTable(("cat",), (7,))
 TWO = ClassTable(("cat", "dog"), (7, 3))

@@ -18,8 +18,8 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import METRICS, CocoResult, detect_all, evaluate, score
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections, RawDetections
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import Detections, RawDetections
 from tests.evaluate.made import ONE, found, sample
 
 EVALUATORS = ("hotcoco", "pycocotools")

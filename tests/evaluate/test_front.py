@@ -10,7 +10,7 @@ from fcos_cli.data.shapes import write_shapes
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.evaluate.front import judge_on
-from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.open import open_detector
 
 
 def test_it_is_the_ap_of_eval(model_file: Path, shapes: Path) -> None:

@@ -17,7 +17,7 @@ from fcos_cli.evaluate.compare import compare
 from fcos_cli.evaluate.compare_section import comparison_section
 from fcos_cli.evaluate.report import Subject, short_names, write_report
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import Detections
+from fcos_cli.runtime.results import Detections
 from tests.browser import Browser
 
 THRESHOLDS = np.array([0.5, 0.4, 0.5], np.float32)

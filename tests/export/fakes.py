@@ -17,7 +17,7 @@ from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import BatchDetections, suppress
-from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.results import RawDetections
 from tests.tiny import CLASSES, tiny_model
 
 

@@ -12,7 +12,8 @@ from fcos_cli.export import run
 from fcos_cli.export.options import make_options
 from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.presets import PRESETS
-from fcos_cli.runtime.detector import locate, open_detector
+from fcos_cli.runtime.detector import locate
+from fcos_cli.runtime.open import open_detector
 from tests.tiny import CLASSES, tiny_model
 
 NAMES = ("torchvision", "fcos-v1", "adelaidet", "mmdet-base")

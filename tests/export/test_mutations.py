@@ -13,10 +13,10 @@ from fcos_cli.export.onnx import finish, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.parity import prove
-from fcos_cli.export.pictures import shipped
 from fcos_cli.export.verdict import Parity
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.decode import decode
+from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.pytorch import facts_of
 from tests.export.fakes import MUTATIONS, FakeCuts, Mutant, Mutation, seeing_artifact
 
@@ -36,7 +36,7 @@ def failing(parity: Parity) -> set[str]:
 
 
 def proved(artifact: Artifact, cuts: Cuts) -> Parity:
-    return prove(artifact, cuts, facts_of(artifact), pictures=shipped(), sizes=[SIZE], batches=[cuts.shape[0] or 2])
+    return prove(artifact, cuts, facts_of(artifact), pictures=demo_photos(), sizes=[SIZE], batches=[cuts.shape[0] or 2])
 
 
 @pytest.mark.parametrize("seed", range(3))

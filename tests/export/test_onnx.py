@@ -17,9 +17,9 @@ from fcos_cli.export.onnx import finish, store_in_half, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.parity import prove
-from fcos_cli.export.pictures import shipped
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact, tiny_model
@@ -87,7 +87,7 @@ def test_the_file_answers_as_pytorch_does(
     artifact, changed = altered(artifact, proto, case)
     write(changed, tmp_path / "model.onnx", facts)
     cuts = cuts_of(backend, tmp_path / "model.onnx", facts)
-    parity = prove(artifact, cuts, facts, pictures=shipped(), sizes=SIZES, batches=[1, 2, 5])
+    parity = prove(artifact, cuts, facts, pictures=demo_photos(), sizes=SIZES, batches=[1, 2, 5])
     assert parity.passed, parity.failures
     counts = [row.match.reference for row in parity.end.rows]
     assert max(counts) == {"none": 0, "some": max(counts), "many": 100, "equal": 100}[case]
@@ -139,7 +139,7 @@ def test_fixed_shapes_and_other_limits_are_proved_too(options: ExportOptions, tm
     height, width = options.size or ("height", "width")
     assert dimensions == [options.batch or "batch", 3, height, width]
     write(proto, tmp_path / "model.onnx", facts)
-    parity = prove(artifact, OnnxCuts(tmp_path / "model.onnx"), facts, pictures=shipped())
+    parity = prove(artifact, OnnxCuts(tmp_path / "model.onnx"), facts, pictures=demo_photos())
     assert parity.passed, parity.failures
     assert max(row.match.reference for row in parity.end.rows) == facts.max_detections
     assert ("NonMaxSuppression" in {node.op_type for node in proto.graph.node}) == (options.nms == "op")
@@ -161,5 +161,6 @@ def test_weights_that_half_precision_holds_are_stored_in_it_and_others_are_not(
     write(store_in_half(changed), tmp_path / "model.onnx", facts)
     assert (tmp_path / "model.onnx").stat().st_size < 0.75 * whole
     cuts = OnnxCuts(tmp_path / "model.onnx")
-    parity = prove(replace(artifact, weights=rounded), cuts, facts, pictures=shipped(), sizes=SIZES[:1], batches=[2])
+    halved = replace(artifact, weights=rounded)
+    parity = prove(halved, cuts, facts, pictures=demo_photos(), sizes=SIZES[:1], batches=[2])
     assert parity.passed, parity.failures

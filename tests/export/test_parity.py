@@ -12,14 +12,14 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.errors import UsageError
 from fcos_cli.export.cuts import Found
 from fcos_cli.export.parity import ap_parity, prove
-from fcos_cli.export.pictures import shipped
 from fcos_cli.export.tolerance import TOLERANCES
 from fcos_cli.export.verdict import ApParity, Parity
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
+from fcos_cli.runtime.results import RawDetections
 from tests.export.fakes import FakeCuts, seeing_artifact, without_last
 
 SMALL = {"sizes": [(160, 192)], "batches": [2]}
@@ -31,13 +31,13 @@ def artifact() -> Artifact:
 
 
 def proved(artifact: Artifact, cuts: FakeCuts | None = None, **options: object) -> Parity:
-    asked = {**SMALL, "pictures": shipped(), **options}
+    asked = {**SMALL, "pictures": demo_photos(), **options}
     return prove(artifact, cuts or FakeCuts(artifact.build()), facts_of(artifact), **asked)  # type: ignore[arg-type]
 
 
 def test_the_reference_agrees_with_itself_everywhere(artifact: Artifact) -> None:
     cuts = FakeCuts(artifact.build())
-    parity = prove(artifact, cuts, facts_of(artifact), pictures=shipped())
+    parity = prove(artifact, cuts, facts_of(artifact), pictures=demo_photos())
     assert parity.passed
     assert (parity.failures, parity.notes) == ([], ())
     assert all(row.relative == 0 for row in parity.raw.rows)
@@ -56,15 +56,15 @@ def test_thresholds_are_those_of_the_exported_file(artifact: Artifact) -> None:
     model = artifact.build()
     limits = {"score_threshold": 0.2, "nms_iou": 0.4, "max_detections": 7}
     model.config = model.config.model_copy(update=limits)
-    parity = prove(artifact, FakeCuts(model), facts, pictures=shipped(), **SMALL)  # type: ignore[arg-type]
+    parity = prove(artifact, FakeCuts(model), facts, pictures=demo_photos(), **SMALL)  # type: ignore[arg-type]
     assert parity.passed, parity.failures
     assert max(row.match.reference for row in parity.end.rows) == 7
-    assert not prove(artifact, FakeCuts(artifact.build()), facts, pictures=shipped(), **SMALL).passed  # type: ignore[arg-type]
+    assert not prove(artifact, FakeCuts(artifact.build()), facts, pictures=demo_photos(), **SMALL).passed  # type: ignore[arg-type]
 
 
 def test_only_shapes_that_the_file_takes_are_tried(artifact: Artifact) -> None:
     cuts = FakeCuts(artifact.build(), shape=(3, 160, 192))
-    assert prove(artifact, cuts, facts_of(artifact), pictures=shipped()).passed
+    assert prove(artifact, cuts, facts_of(artifact), pictures=demo_photos()).passed
     assert {shape for _, shape in cuts.calls} == {(3, 3, 160, 192)}
 
 
@@ -163,10 +163,10 @@ def test_an_nms_that_says_it_did_not_finish_is_noted_where_it_is_made_to_fail(ar
 
 def test_facts_that_are_not_so_fail(artifact: Artifact) -> None:
     facts = replace(facts_of(artifact), classes=ClassTable(("circle", "triangle", "square"), (1, 2, 3)))
-    parity = prove(artifact, FakeCuts(artifact.build()), facts, pictures=shipped(), **SMALL)  # type: ignore[arg-type]
+    parity = prove(artifact, FakeCuts(artifact.build()), facts, pictures=demo_photos(), **SMALL)  # type: ignore[arg-type]
     assert any("the classes that the file names" in text for text in parity.failures)
     facts = replace(facts_of(artifact), conventions=Conventions(point_offset=0.0))
-    parity = prove(artifact, FakeCuts(artifact.build()), facts, pictures=shipped(), **SMALL)  # type: ignore[arg-type]
+    parity = prove(artifact, FakeCuts(artifact.build()), facts, pictures=demo_photos(), **SMALL)  # type: ignore[arg-type]
     assert any("conventions" in text for text in parity.failures)
 
 

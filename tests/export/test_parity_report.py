@@ -12,8 +12,8 @@ from PIL import Image
 
 from fcos_cli.export.parity import prove
 from fcos_cli.export.parity_report import show, write_report
-from fcos_cli.export.pictures import shipped
 from fcos_cli.export.verdict import ApParity, Layer, Parity
+from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.pytorch import facts_of
 from tests.export.fakes import MUTATIONS, FakeCuts, Mutant, seeing_artifact
 
@@ -22,14 +22,14 @@ from tests.export.fakes import MUTATIONS, FakeCuts, Mutant, seeing_artifact
 def good() -> Parity:
     artifact = seeing_artifact()
     cuts = FakeCuts(artifact.build())
-    return prove(artifact, cuts, facts_of(artifact), pictures=shipped(), sizes=[(160, 192)], batches=[1, 2])
+    return prove(artifact, cuts, facts_of(artifact), pictures=demo_photos(), sizes=[(160, 192)], batches=[1, 2])
 
 
 @pytest.fixture(scope="module")
 def bad() -> Parity:
     artifact = seeing_artifact()
     cuts = FakeCuts(Mutant.of(artifact, MUTATIONS["points off by half a cell"]).build(), cannot=("raw",))
-    return prove(artifact, cuts, facts_of(artifact), pictures=shipped(), sizes=[(160, 192)], batches=[1])
+    return prove(artifact, cuts, facts_of(artifact), pictures=demo_photos(), sizes=[(160, 192)], batches=[1])
 
 
 def test_the_file_holds_verdict_figures_bounds_and_environment(good: Parity, tmp_path: Path) -> None:

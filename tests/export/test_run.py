@@ -17,8 +17,8 @@ from fcos_cli.export import run
 from fcos_cli.export.onnx import trace
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import save
-from fcos_cli.runtime.detector import open_detector
 from fcos_cli.runtime.headers import read_header
+from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact
 

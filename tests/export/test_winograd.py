@@ -20,8 +20,8 @@ from fcos_cli.export import run
 from fcos_cli.export.options import make_options
 from fcos_cli.export.winograd import strides_of, use_winograd
 from fcos_cli.model.artifact import save
-from fcos_cli.runtime.detector import open_detector
 from fcos_cli.runtime.headers import read_header
+from fcos_cli.runtime.open import open_detector
 from tests.tiny import tiny_artifact, tiny_model
 
 Array = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ from fcos_cli.errors import ModelError
 from fcos_cli.model import published
 from fcos_cli.model.artifact import load
 from fcos_cli.model.published import coco_weights, fetch
-from fcos_cli.runtime.detector import find_artifact
+from fcos_cli.runtime.open import find_artifact
 from tests.model.foreign import pth, shapes_of
 
 NAME = "fcos_resnet50_fpn_coco-99b0c9b7"

@@ -27,8 +27,9 @@ from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.losses import losses
 from fcos_cli.model.presets import PRESETS
 from fcos_cli.model.targets import Truth, assign
-from fcos_cli.runtime.detector import RawDetections, locate, to_source
+from fcos_cli.runtime.detector import locate, to_source
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
+from fcos_cli.runtime.results import RawDetections
 
 CLASSES, SHORT, LONG = 7, 160, 266
 PRESET = PRESETS["torchvision"]

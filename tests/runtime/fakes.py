@@ -8,8 +8,8 @@ import numpy as np
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import RawDetections
 
 AB = ClassTable(("a", "b"), (10, 20))
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.detector import RawDetections
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import RawDetections
 
 FACTS = Facts(ClassTable(("a", "b", "c"), (10, 20, 30)), ResizeRule("letterbox", (32, 48)), threshold=0.125)
 PLACES = np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)

@@ -12,7 +12,7 @@ from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.model.decode import Candidates
 from fcos_cli.model.nms import suppress
 from fcos_cli.runtime.batches import Intake, above, check_score, detect
-from fcos_cli.runtime.detector import RawDetections
+from fcos_cli.runtime.results import RawDetections
 from tests.runtime.onnx_files import FACTS, answer, assert_same, pictures
 
 WHERE = Path("m.onnx")

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.bench_environment import peak_memory
 from fcos_cli.runtime.bench_messages import Job, Skipped
 from fcos_cli.runtime.bench_process import RemoteDetector, Worker
-from fcos_cli.runtime.bench_settings import PHOTOS
-from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.open import open_detector
 from tests.small_onnx import write_onnx
 
-PICTURES = tuple(str(path) for path in sorted(PHOTOS.glob("*.jpg")))
+PICTURES = tuple(map(str, demo_photos()))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.runtime.bench_settings import MOST_PICTURES, PHOTOS, Settings, check, parse_batches, pictures
+from fcos_cli.resources import ASSETS
+from fcos_cli.runtime.bench_settings import MOST_PICTURES, Settings, check, parse_batches, pictures
 
-PHOTO = str(PHOTOS / "cat.jpg")
+PHOTO = str(ASSETS / "photos" / "cat.jpg")
 
 
 def test_batch_sizes_are_a_list() -> None:

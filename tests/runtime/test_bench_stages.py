@@ -36,7 +36,7 @@ def test_a_detector_that_is_one_graph_has_one_stage_and_no_made_up_split(picture
 
 
 def test_the_stages_of_a_torch_network_are_told_apart(model_file: Path, picture: Path) -> None:
-    from fcos_cli.runtime.detector import open_detector
+    from fcos_cli.runtime.open import open_detector
 
     detector = open_detector(model_file)
     sample = Pipeline(detector, detector.facts.resize)((picture,))
@@ -46,7 +46,7 @@ def test_the_stages_of_a_torch_network_are_told_apart(model_file: Path, picture:
 
 
 def test_watching_a_network_does_not_change_its_answer(model_file: Path) -> None:
-    from fcos_cli.runtime.detector import open_detector
+    from fcos_cli.runtime.open import open_detector
 
     images = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), np.uint8)
     detector = open_detector(model_file)

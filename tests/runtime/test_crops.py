@@ -8,8 +8,8 @@ from PIL import Image
 
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.crops import as_name, write_crops
-from fcos_cli.runtime.detector import Detections
 from fcos_cli.runtime.predict import Prediction
+from fcos_cli.runtime.results import Detections
 
 CLASSES = ClassTable(("cat",), (1,))
 

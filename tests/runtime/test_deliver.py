@@ -14,8 +14,8 @@ from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.deliver import deliver
-from fcos_cli.runtime.detector import Detections
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import Detections
 from fcos_cli.runtime.sources import expand
 from fcos_cli.runtime.telling import summary
 from tests.runtime.clips import read_clip, write_clip

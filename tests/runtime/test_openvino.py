@@ -10,7 +10,7 @@ import pytest
 
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
 from fcos_cli.runtime import openvino as module
-from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.openvino import OpenVinoDetector, pick_device
 from tests.runtime.onnx_files import FACTS, answer, assert_same, pictures, write_onnx, write_openvino
 
@@ -145,7 +145,7 @@ def test_it_needs_neither_torch_nor_onnx_and_writes_nothing(tmp_path):
         code = f"""
 import sys
 import numpy as np
-from fcos_cli.runtime.detector import open_detector
+from fcos_cli.runtime.open import open_detector
 open_detector({str(path)!r}, backend="openvino")(np.full((1, 3, 32, 48), 200, np.uint8))
 print(*(name for name in ("torch", "onnx", "onnxruntime", "pydantic", "rich") if name in sys.modules))
 """

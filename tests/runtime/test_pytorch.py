@@ -19,8 +19,9 @@ from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.fuse import NORMS
 from fcos_cli.model.winograd import WinogradConv2d
 from fcos_cli.runtime import pytorch
-from fcos_cli.runtime.detector import RawDetections, open_detector
+from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import PyTorchDetector, check_precision, facts_of, quick
+from fcos_cli.runtime.results import RawDetections
 from tests.tiny import CLASSES, tiny_model
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
-from fcos_cli.runtime.detector import Detections, RawDetections
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.frames import Frame
 from fcos_cli.runtime.predict import predict
+from fcos_cli.runtime.results import Detections, RawDetections
 from fcos_cli.runtime.tiles import Tiling, detect_in_tiles, merge, nms
 from tests.runtime.fakes import AB
 
