@@ -16,9 +16,9 @@ from time import perf_counter, process_time
 
 from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.data.images import open_image
+from fcos_cli.predict.pipeline import Failure, predict
+from fcos_cli.predict.sources import expand
 from fcos_cli.runtime.open import open_detector
-from fcos_cli.runtime.predict import Failure, predict
-from fcos_cli.runtime.sources import expand
 
 
 def main() -> None:

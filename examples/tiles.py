@@ -17,14 +17,14 @@ import numpy as np
 from PIL import Image
 
 from fcos_cli.data.images import open_image
-from fcos_cli.runtime.deliver import thresholds
+from fcos_cli.predict.draw import draw, write_picture
+from fcos_cli.predict.frames import Frame
+from fcos_cli.predict.pipeline import predict
+from fcos_cli.predict.run import thresholds
+from fcos_cli.predict.tiles import Tiling
 from fcos_cli.runtime.detector import Detector
-from fcos_cli.runtime.draw import draw, write_picture
-from fcos_cli.runtime.frames import Frame
 from fcos_cli.runtime.open import open_detector
-from fcos_cli.runtime.predict import predict
 from fcos_cli.runtime.results import Detections
-from fcos_cli.runtime.tiles import Tiling
 
 CANVAS, COPIES = (4000, 3000), 40
 PHOTOS = sorted(Path(__file__).parent.glob("photos/*.jpg"))

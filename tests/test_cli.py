@@ -24,7 +24,7 @@ from fcos_cli.evaluate.coco import METRICS
 from fcos_cli.model.artifact import load
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import default_weights
-from tests.runtime.clips import write_clip
+from tests.predict.clips import write_clip
 from tests.runtime.onnx_files import FACTS, write_onnx
 from tests.tiny import tiny_config
 from tests.train.runs import SETTINGS

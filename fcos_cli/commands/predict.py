@@ -52,11 +52,11 @@ def predict(
 
     keep_freed_memory()
     from fcos_cli.errors import UsageError
-    from fcos_cli.runtime.deliver import deliver
+    from fcos_cli.predict.run import deliver
+    from fcos_cli.predict.sources import expand
+    from fcos_cli.predict.tiles import Tiling
+    from fcos_cli.predict.video import is_camera, until_interrupted
     from fcos_cli.runtime.open import open_detector
-    from fcos_cli.runtime.sources import expand
-    from fcos_cli.runtime.tiles import Tiling
-    from fcos_cli.runtime.video import is_camera, until_interrupted
 
     if as_json and jsonl:
         raise UsageError("--json and --jsonl both want stdout", remedy="choose one; --save writes the other")

@@ -22,9 +22,9 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.documents import found_rows, truth_document
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.predict.pipeline import Failure, predict
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.predict import Failure, predict
 from fcos_cli.runtime.results import Detections
 
 Evaluator = Literal["hotcoco", "pycocotools"]

@@ -22,7 +22,7 @@ from fcos_cli.export.tolerance import POST, Tolerance
 from fcos_cli.export.verdict import Layer, MatchRow, Parity, RawRow, Worst
 from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.draw import draw, write_picture
+from fcos_cli.predict.draw import draw, write_picture
 from fcos_cli.runtime.results import Detections
 
 TOLD, DRAWN = 8, 1000

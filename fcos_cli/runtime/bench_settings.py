@@ -10,11 +10,11 @@ from pathlib import Path
 from fcos_cli.console import say
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.predict.sources import expand
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.bench_messages import Job
 from fcos_cli.runtime.bench_precision import attempts
 from fcos_cli.runtime.open import BACKENDS
-from fcos_cli.runtime.sources import expand
 
 MOST_PICTURES = 16
 """Every turn takes all pictures once: more of them would make rounds long, and drift tell."""

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fcos_cli.files import replacing
-from fcos_cli.runtime.draw import BLACK, Colour
+from fcos_cli.predict.draw import BLACK, Colour
 from fcos_cli.runtime.explain_maps import Bytes
 
 Place = tuple[float, float]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from fcos_cli.runtime.draw import BLACK, WHITE, Colour, colour, ink
+from fcos_cli.predict.draw import BLACK, WHITE, Colour, colour, ink
 from fcos_cli.runtime.explain import Explanation, LevelMaps
 from fcos_cli.runtime.explain_canvas import Box, Canvas, Place
 from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, over, spread

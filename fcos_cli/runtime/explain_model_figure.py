@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fcos_cli.runtime.deliver import thresholds
-from fcos_cli.runtime.draw import BLACK, colour, ink
+from fcos_cli.predict.draw import BLACK, colour, ink
+from fcos_cli.predict.run import thresholds
 from fcos_cli.runtime.explain import Explanation, LevelMaps
 from fcos_cli.runtime.explain_canvas import Canvas, Place
 from fcos_cli.runtime.explain_figures import GREY, field, legend, shown

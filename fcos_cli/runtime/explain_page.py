@@ -13,8 +13,8 @@ import numpy as np
 
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.points import Grid
+from fcos_cli.predict.draw import colour, ink
 from fcos_cli.resources import ASSETS
-from fcos_cli.runtime.draw import colour, ink
 from fcos_cli.runtime.explain import Explanation
 from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, data_uri, mosaic, resized
 

@@ -16,12 +16,12 @@ from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, ModelError, UsageError
 from fcos_cli.files import replacing
+from fcos_cli.predict.frames import Frame
+from fcos_cli.predict.pipeline import Failure, Input
+from fcos_cli.predict.sources import expand
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.frames import Frame
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import find_artifact
-from fcos_cli.runtime.predict import Failure, Input
-from fcos_cli.runtime.sources import expand
 
 FIRST = 8
 """Pictures of a data set that are explained where none is named."""

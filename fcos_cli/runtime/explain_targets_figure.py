@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fcos_cli.runtime.draw import BLACK, WHITE, colour, ink
+from fcos_cli.predict.draw import BLACK, WHITE, colour, ink
 from fcos_cli.runtime.explain_canvas import Canvas
 from fcos_cli.runtime.explain_figures import GREY
 from fcos_cli.runtime.explain_maps import resized

@@ -136,7 +136,7 @@ def test_nothing_heavy_and_no_noise_on_the_way_from_picture_to_boxes(tmp_path):
     Image.new("RGB", (60, 40), (255, 0, 0)).save(tmp_path / "red.jpg")
     heavy = ("torch", "torchvision", "timm", "onnx", "openvino", "hotcoco", "rich.console", "PIL.TiffImagePlugin")
     # newer versions of Typer import pydantic themselves, so that our own `config` is asked for instead
-    heavy += ("fcos_cli.config", "fcos_cli.runtime.draw")
+    heavy += ("fcos_cli.config", "fcos_cli.predict.draw")
     code = f"""
 import sys
 from fcos_cli.cli import main

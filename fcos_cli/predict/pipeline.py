@@ -20,10 +20,10 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import Geometry, Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, FcosError, UsageError
+from fcos_cli.predict.frames import Frame, Moment
+from fcos_cli.predict.tiles import Tiling, detect_in_tiles
 from fcos_cli.runtime.detector import Detector, locate
-from fcos_cli.runtime.frames import Frame, Moment
 from fcos_cli.runtime.results import Detections
-from fcos_cli.runtime.tiles import Tiling, detect_in_tiles
 
 
 @dataclass(frozen=True)

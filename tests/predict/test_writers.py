@@ -14,10 +14,10 @@ import pytest
 from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.frames import Clip, Moment
-from fcos_cli.runtime.predict import Failure, Prediction
+from fcos_cli.predict.frames import Clip, Moment
+from fcos_cli.predict.pipeline import Failure, Prediction
+from fcos_cli.predict.writers import open_writer
 from fcos_cli.runtime.results import Detections
-from fcos_cli.runtime.writers import open_writer
 
 CLASSES = ClassTable(("cat", "dog, small"), (17, 3))
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from fcos_cli.errors import DataError, FcosError, MissingExtra
-from fcos_cli.runtime.frames import Clip, Frame
-from fcos_cli.runtime.predict import Failure
-from fcos_cli.runtime.video import is_camera, open_video, read_video, until_interrupted
-from tests.runtime.clips import SIZE, hold_upright, read_clip, shade, write_clip
+from fcos_cli.predict.frames import Clip, Frame
+from fcos_cli.predict.pipeline import Failure
+from fcos_cli.predict.video import is_camera, open_video, read_video, until_interrupted
+from tests.predict.clips import SIZE, hold_upright, read_clip, shade, write_clip
 
 
 def good(path: Path, **named) -> list[Frame]:

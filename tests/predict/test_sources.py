@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.runtime.frames import Frame
-from fcos_cli.runtime.predict import Failure, predict
-from fcos_cli.runtime.sources import STDIN, expand
-from tests.runtime.clips import write_clip
+from fcos_cli.predict.frames import Frame
+from fcos_cli.predict.pipeline import Failure, predict
+from fcos_cli.predict.sources import STDIN, expand
+from tests.predict.clips import write_clip
 from tests.runtime.fakes import CornerDetector
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fcos_cli.errors import UsageError
-from fcos_cli.runtime.predict import Failure, Prediction, predict
+from fcos_cli.predict.pipeline import Failure, Prediction, predict
 from tests.runtime.fakes import CornerDetector
 
 
@@ -109,7 +109,7 @@ class LiveCount:
 @pytest.mark.parametrize("keep_images", [False, True])
 def test_ten_thousand_pictures_need_the_memory_of_a_few_batches(monkeypatch, keep_images):
     live = LiveCount()
-    monkeypatch.setattr("fcos_cli.runtime.predict.open_image", live)
+    monkeypatch.setattr("fcos_cli.predict.pipeline.open_image", live)
     paths = (Path(f"{n}.png") for n in range(10_000))
     count = sum(1 for _ in predict(CornerDetector(), paths, batch=8, workers=2, keep_images=keep_images))
     assert count == live.opened == 10_000
@@ -117,7 +117,7 @@ def test_ten_thousand_pictures_need_the_memory_of_a_few_batches(monkeypatch, kee
 
 
 def test_paths_are_read_no_further_than_the_look_ahead(monkeypatch):
-    monkeypatch.setattr("fcos_cli.runtime.predict.open_image", LiveCount())
+    monkeypatch.setattr("fcos_cli.predict.pipeline.open_image", LiveCount())
     asked = []
     answers = predict(CornerDetector(), (asked.append(n) or Path(f"{n}") for n in range(1000)), batch=4, workers=1)
     next(answers)
@@ -127,7 +127,7 @@ def test_paths_are_read_no_further_than_the_look_ahead(monkeypatch):
 
 def test_reading_goes_on_while_the_network_works(monkeypatch):
     live = LiveCount()
-    monkeypatch.setattr("fcos_cli.runtime.predict.open_image", live)
+    monkeypatch.setattr("fcos_cli.predict.pipeline.open_image", live)
     ahead = []
 
     class Slow(CornerDetector):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fcos_cli.runtime.ahead import ahead
+from fcos_cli.predict.prefetch import ahead
 
 
 def test_items_come_in_order_and_end():

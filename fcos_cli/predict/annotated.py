@@ -8,11 +8,11 @@ from types import TracebackType
 
 from fcos_cli.console import say
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.crops import as_name, write_crops
-from fcos_cli.runtime.draw import draw, write_picture
-from fcos_cli.runtime.frames import Clip
-from fcos_cli.runtime.predict import Prediction
-from fcos_cli.runtime.video import VideoWriter, open_video
+from fcos_cli.predict.crops import as_name, write_crops
+from fcos_cli.predict.draw import draw, write_picture
+from fcos_cli.predict.frames import Clip
+from fcos_cli.predict.pipeline import Prediction
+from fcos_cli.predict.video import VideoWriter, open_video
 
 _LEAST = 320
 """Pixels of the longer side that a drawn picture has at least; frames keep their size."""

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.crops import as_name, write_crops
-from fcos_cli.runtime.predict import Prediction
+from fcos_cli.predict.crops import as_name, write_crops
+from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.runtime.results import Detections
 
 CLASSES = ClassTable(("cat",), (1,))

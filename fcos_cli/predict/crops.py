@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.draw import write_picture
-from fcos_cli.runtime.predict import Prediction
+from fcos_cli.predict.draw import write_picture
+from fcos_cli.predict.pipeline import Prediction
 
 
 def write_crops(folder: Path, stem: str, answer: Prediction, classes: ClassTable) -> int:

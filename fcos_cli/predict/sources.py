@@ -18,9 +18,9 @@ from pathlib import Path
 
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.runtime.frames import Frame
-from fcos_cli.runtime.predict import Failure, Input
-from fcos_cli.runtime.video import VIDEO_SUFFIXES, is_camera, read_video
+from fcos_cli.predict.frames import Frame
+from fcos_cli.predict.pipeline import Failure, Input
+from fcos_cli.predict.video import VIDEO_SUFFIXES, is_camera, read_video
 
 STDIN = Path("stdin")
 """What pictures that came through stdin are called."""

@@ -13,12 +13,12 @@ from PIL import Image
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.deliver import deliver
+from fcos_cli.predict.progress import summary
+from fcos_cli.predict.run import deliver
+from fcos_cli.predict.sources import expand
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
-from fcos_cli.runtime.sources import expand
-from fcos_cli.runtime.telling import summary
-from tests.runtime.clips import read_clip, write_clip
+from tests.predict.clips import read_clip, write_clip
 from tests.runtime.fakes import CornerDetector
 
 
@@ -117,7 +117,7 @@ def test_frames_are_not_kept(run, monkeypatch):
 
     class Counting(CornerDetector):
         def __call__(self, images):
-            from fcos_cli.runtime.frames import Frame
+            from fcos_cli.predict.frames import Frame
 
             if len(self.sizes) == 40:
                 alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))

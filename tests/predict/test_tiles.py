@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
+from fcos_cli.predict.frames import Frame
+from fcos_cli.predict.pipeline import predict
+from fcos_cli.predict.tiles import Tiling, detect_in_tiles, merge, nms
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.frames import Frame
-from fcos_cli.runtime.predict import predict
 from fcos_cli.runtime.results import Detections, RawDetections
-from fcos_cli.runtime.tiles import Tiling, detect_in_tiles, merge, nms
 from tests.runtime.fakes import AB
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any, Literal, Protocol, TextIO
 from fcos_cli.errors import UsageError
 from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.predict import Failure, Prediction
+from fcos_cli.predict.pipeline import Failure, Prediction
 
 Format = Literal["json", "jsonl", "coco", "csv"]
 

@@ -25,9 +25,9 @@ import numpy.typing as npt
 
 from fcos_cli.errors import DataError, FcosError, MissingExtra
 from fcos_cli.files import replacing
-from fcos_cli.runtime.ahead import ahead
-from fcos_cli.runtime.frames import Clip, Frame, Moment
-from fcos_cli.runtime.predict import Failure
+from fcos_cli.predict.frames import Clip, Frame, Moment
+from fcos_cli.predict.pipeline import Failure
+from fcos_cli.predict.prefetch import ahead
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp"}

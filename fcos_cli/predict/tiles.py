@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Geometry, Pixels
 from fcos_cli.errors import UsageError
-from fcos_cli.runtime.ahead import ahead
+from fcos_cli.predict.prefetch import ahead
 from fcos_cli.runtime.detector import Detector, locate
 from fcos_cli.runtime.results import Detections
 

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.errors import DataError
-from fcos_cli.runtime.ahead import ahead
+from fcos_cli.predict.pipeline import Failure, Input, predict
+from fcos_cli.predict.prefetch import ahead
+from fcos_cli.predict.progress import Telling
+from fcos_cli.predict.tiles import Tiling
+from fcos_cli.predict.writers import Format, open_writer
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.predict import Failure, Input, predict
-from fcos_cli.runtime.telling import Telling
-from fcos_cli.runtime.tiles import Tiling
-from fcos_cli.runtime.writers import Format, open_writer
 
 
 def deliver(
@@ -54,7 +54,7 @@ def deliver(
         telling = stack.enter_context(Telling(classes))
         drawn = None
         if pictures is not None or crops is not None:
-            from fcos_cli.runtime.drawn import Drawn  # fonts and encoders are not worth loading for nothing
+            from fcos_cli.predict.annotated import Drawn  # fonts and encoders are not worth loading for nothing
 
             drawn = stack.enter_context(Drawn(classes, pictures=pictures, crops=crops))
         keep = drawn is not None

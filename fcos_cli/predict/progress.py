@@ -10,8 +10,8 @@ from types import TracebackType
 
 from fcos_cli.console import print_error, progress, say
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.frames import Clip, Moment
-from fcos_cli.runtime.predict import Failure, Prediction
+from fcos_cli.predict.frames import Clip, Moment
+from fcos_cli.predict.pipeline import Failure, Prediction
 from fcos_cli.runtime.results import Detections
 
 TOLD = 20

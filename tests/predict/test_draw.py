@@ -10,8 +10,8 @@ from PIL import Image
 
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime import draw as module
-from fcos_cli.runtime.draw import BLACK, WHITE, colour, draw, ink, write_picture
+from fcos_cli.predict import draw as module
+from fcos_cli.predict.draw import BLACK, WHITE, colour, draw, ink, write_picture
 from fcos_cli.runtime.results import Detections
 
 CLASSES = ClassTable.from_names([f"thing {n}" for n in range(12)])
