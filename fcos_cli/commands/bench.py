@@ -44,35 +44,36 @@ def bench(
 
     Each model runs in a process of its own; they take turns. Times are milliseconds per batch, from files to boxes.
     """
-    from fcos_cli.runtime import bench as runtime
-    from fcos_cli.runtime import bench_picture, bench_settings, bench_show
-    from fcos_cli.runtime.bench_environment import environment
+    from fcos_cli.bench import plot, tables
+    from fcos_cli.bench.environment import environment
+    from fcos_cli.bench.run import exit_code, run_benchmark
+    from fcos_cli.bench.settings import Settings, check_settings, choose_pictures, parse_batches
 
     if out is not None:
-        bench_picture.check(out)
+        plot.check(out)
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
-    settings = bench_settings.Settings(
+    settings = Settings(
         models=tuple(models or ["default"]),
-        pictures=bench_settings.pictures(images or []),
+        pictures=choose_pictures(images or []),
         backends=tuple(backend.split(",")) if backend else (None,),
         precisions=tuple(name for name, wanted in asked.items() if wanted) or (None,),
-        batches=bench_settings.parse_batches(batch),
+        batches=parse_batches(batch),
         rounds=rounds,
         device=device or "auto",
         threads=threads,
         size=None if size is None else parse_size(size),
     )
-    bench_settings.check(settings)
-    judge = None
+    check_settings(settings)
+    accuracy = None
     if data is not None:
-        from fcos_cli.evaluate.front import judge_on
+        from fcos_cli.bench.accuracy import accuracy_on
 
-        judge = judge_on(data, split=split, limit=limit)
+        accuracy = accuracy_on(data, split=split, limit=limit)
     facts = {**environment(threads=threads), "rounds": rounds, "pictures": len(settings.pictures), "data": data}
-    bench_show.tell_environment(facts)
-    rows = runtime.bench(settings, judge=judge)
-    bench_show.show(rows, facts, as_json=as_json)
+    tables.print_environment(facts)
+    rows = run_benchmark(settings, accuracy=accuracy)
+    tables.print_results(rows, facts, as_json=as_json)
     if out is not None:
-        bench_picture.draw(rows, facts, out)
-    if code := runtime.failed(rows):
+        plot.draw(rows, facts, out)
+    if code := exit_code(rows):
         raise typer.Exit(code)

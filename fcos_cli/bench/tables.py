@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fcos_cli.bench.rows import Row, front
 from fcos_cli.console import emit_json, say, table, warn
-from fcos_cli.runtime.bench_rows import Row, front
 
 Column = tuple[str, Sequence[str | None]]
 
 
-def tell_environment(facts: Mapping[str, Any]) -> None:
+def print_environment(facts: Mapping[str, Any]) -> None:
     """One line on the machine, and a warning where something else keeps it busy."""
     used = ", ".join(filter(None, (facts["cpu"], f"{facts['threads']} threads", *facts["gpus"])))
     say(f"{used}; {facts['pictures']} pictures, {facts['rounds']} rounds")
@@ -20,7 +20,7 @@ def tell_environment(facts: Mapping[str, Any]) -> None:
         warn(f"the machine is busy (load {facts['load']:g} on {facts['cores']} cores): times will be too long")
 
 
-def show(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: bool) -> None:
+def print_results(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: bool) -> None:
     """Two tables, whole batches and single stages, or one JSON document; and what a reader of them must know."""
     if as_json:
         emit_json({"environment": dict(facts), "rows": [row.to_json() for row in rows]})

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fcos_cli.bench import run as module
+from fcos_cli.bench.messages import Job, Ready, Refused, Sample, Skipped
+from fcos_cli.bench.rows import Row
+from fcos_cli.bench.run import exit_code, run_benchmark, take_turns
+from fcos_cli.bench.settings import Settings
 from fcos_cli.errors import DataError
-from fcos_cli.runtime import bench as module
-from fcos_cli.runtime.bench import bench, failed, take_turns
-from fcos_cli.runtime.bench_messages import Job, Ready, Refused, Sample, Skipped
-from fcos_cli.runtime.bench_rows import Row
-from fcos_cli.runtime.bench_settings import Settings
 from fcos_cli.runtime.detector import Detector
 from tests.runtime.fakes import CornerDetector
 
@@ -96,7 +96,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
 
 def test_each_model_precision_and_batch_is_a_row(made: Made) -> None:
     settings = Settings(("a", "b"), ("p",), precisions=("fp32", "bf16"), batches=(1, 4), rounds=3)
-    rows = bench(settings)
+    rows = run_benchmark(settings)
     assert [(row.model, row.asked, row.batch) for row in rows] == [
         (model, asked, batch) for model in "ab" for asked in ("fp32", "bf16") for batch in (1, 4)
     ]
@@ -105,7 +105,7 @@ def test_each_model_precision_and_batch_is_a_row(made: Made) -> None:
 
 
 def test_the_timed_start_is_the_second_one_in_the_precision_that_was_found(made: Made) -> None:
-    (row,) = bench(Settings(("a",), ("p",), precisions=("fp16",), rounds=1))
+    (row,) = run_benchmark(Settings(("a",), ("p",), precisions=("fp16",), rounds=1))
     assert [job.attempts for job in made.started] == [("fp16", "bf16", None), (None,)]
     assert row.cold_start_ms == 200.0
     assert (row.precision, row.asked, row.peak_memory, row.model_bytes) == ("fp32", "fp16", 3, 2)
@@ -113,18 +113,18 @@ def test_the_timed_start_is_the_second_one_in_the_precision_that_was_found(made:
 
 def test_what_cannot_run_is_a_row_with_the_reason(made: Made) -> None:
     made.refuse, made.die, made.ms = {"x.engine"}, {"y.onnx"}, {"a": 20.0, "b": 10.0}
-    rows = bench(Settings(("a", "x.engine", "y.onnx", "b"), ("p",), rounds=2))
+    rows = run_benchmark(Settings(("a", "x.engine", "y.onnx", "b"), ("p",), rounds=2))
     reasons = [None, "an engine runs on a GPU", "its process was ended by signal 9", None]
     assert [row.skipped for row in rows] == reasons
     assert [row.ratio for row in rows] == [1.0, None, None, 2.0]
-    assert failed(rows) == 0
+    assert exit_code(rows) == 0
     assert made.open == []
 
 
 def test_the_exit_code_is_that_of_the_first_error_where_nothing_ran() -> None:
     rows = [Row("a", None, 1, skipped="?"), Row("b", None, 1, skipped="no such model", exit_code=4)]
-    assert failed(rows) == 4
-    assert failed(rows[:1]) == 1
+    assert exit_code(rows) == 4
+    assert exit_code(rows[:1]) == 1
 
 
 def test_workers_are_ended_when_the_benchmark_is_interrupted(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,29 +134,29 @@ def test_workers_are_ended_when_the_benchmark_is_interrupted(made: Made, monkeyp
 
     monkeypatch.setattr(module, "take_turns", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        bench(Settings(("a", "b"), ("p",)))
+        run_benchmark(Settings(("a", "b"), ("p",)))
     assert made.open == []
 
 
 def test_accuracy_is_taken_once_for_all_batch_sizes_by_the_worker_that_was_timed(made: Made) -> None:
-    judged: list[str] = []
+    measured_models: list[str] = []
 
-    def judge(detector: Detector) -> float:
-        judged.append(detector.name)
+    def accuracy(detector: Detector) -> float:
+        measured_models.append(detector.name)
         answer = detector(np.zeros((2, 3, 32, 32), np.uint8))
         assert answer.counts.tolist() == [2, 2]
         return 0.25
 
-    rows = bench(Settings(("a", "b"), ("p",), batches=(1, 2), rounds=1), judge=judge)
-    assert judged == ["a", "b"]
+    rows = run_benchmark(Settings(("a", "b"), ("p",), batches=(1, 2), rounds=1), accuracy=accuracy)
+    assert measured_models == ["a", "b"]
     assert [row.ap for row in rows] == [0.25] * 4
 
 
 def test_a_model_that_cannot_be_judged_keeps_its_speed(made: Made) -> None:
-    def judge(_: Detector) -> float:
+    def accuracy(_: Detector) -> float:
         raise DataError("no class in common", remedy="another data set")
 
-    (row,) = bench(Settings(("a",), ("p",), rounds=1), judge=judge)
+    (row,) = run_benchmark(Settings(("a",), ("p",), rounds=1), accuracy=accuracy)
     assert row.measured
     assert row.ap is None
     assert row.note == "no AP: no class in common"

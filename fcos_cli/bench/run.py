@@ -7,22 +7,22 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
+from fcos_cli.bench.messages import Job, Sample, Skipped
+from fcos_cli.bench.process import RemoteDetector, Worker
+from fcos_cli.bench.rows import Row, add_ratios
+from fcos_cli.bench.settings import Settings
 from fcos_cli.console import progress, say, warn
 from fcos_cli.errors import FcosError
-from fcos_cli.runtime.bench_messages import Job, Sample, Skipped
-from fcos_cli.runtime.bench_process import RemoteDetector, Worker
-from fcos_cli.runtime.bench_rows import Row, add_ratios
-from fcos_cli.runtime.bench_settings import Settings
 from fcos_cli.runtime.detector import Detector
 
-Judge = Callable[[Detector], float]
+AccuracyFn = Callable[[Detector], float]
 """The AP of a detector; raises Skipped or an FcosError where it has none."""
 
 
-def bench(settings: Settings, *, judge: Judge | None = None) -> list[Row]:
+def run_benchmark(settings: Settings, *, accuracy: AccuracyFn | None = None) -> list[Row]:
     """Measure; one row per job, those that cannot run `skipped` with the reason. Tells people on stderr how it goes.
 
-    judge: gives the AP, of each model, backend and precision once. The processes are ended whatever happens.
+    accuracy: gives the AP, of each model, backend and precision once. The processes are ended whatever happens.
     """
     jobs = settings.jobs()
     rows = [Row.of(job) for job in jobs]
@@ -43,8 +43,8 @@ def bench(settings: Settings, *, judge: Judge | None = None) -> list[Row]:
                 rows[place].rounds, rows[place].peak_memory = turns[place], worker.ask("peak_memory")
             except Skipped as reason:
                 _skip(rows[place], reason)
-        if judge is not None:
-            _add_accuracy([(rows[place], worker) for place, worker in workers.items()], judge)
+        if accuracy is not None:
+            _add_accuracy([(rows[place], worker) for place, worker in workers.items()], accuracy)
     add_ratios(rows)
     return rows
 
@@ -96,7 +96,7 @@ def _skip(row: Row, reason: Skipped) -> None:
     row.rounds, row.skipped, row.exit_code = [], reason.refused.reason, reason.refused.exit_code
 
 
-def _add_accuracy(entries: Sequence[tuple[Row, Worker]], judge: Judge) -> None:
+def _add_accuracy(entries: Sequence[tuple[Row, Worker]], accuracy: AccuracyFn) -> None:
     """The same figure for all batch sizes. A model that cannot be judged keeps its speed, and a note why."""
     verdicts: dict[tuple[str, str | None, str | None], float | str] = {}
     for row, worker in entries:
@@ -106,7 +106,7 @@ def _add_accuracy(entries: Sequence[tuple[Row, Worker]], judge: Judge) -> None:
         if key not in verdicts:
             say(f"AP of {row.model} · {row.backend} · {row.precision}")
             try:
-                verdicts[key] = judge(RemoteDetector(worker, name=row.model))
+                verdicts[key] = accuracy(RemoteDetector(worker, name=row.model))
             except (Skipped, FcosError) as reason:
                 verdicts[key] = str(reason).splitlines()[0]
                 warn(f"{row.label}: no AP ({verdicts[key]})")
@@ -117,6 +117,6 @@ def _add_accuracy(entries: Sequence[tuple[Row, Worker]], judge: Judge) -> None:
             row.ap = verdict
 
 
-def failed(rows: Sequence[Row]) -> int:
+def exit_code(rows: Sequence[Row]) -> int:
     """The exit code: 0 where at least one row was measured, else that of the first row's error."""
     return 0 if any(row.measured for row in rows) else next((row.exit_code for row in rows if row.exit_code), 1)

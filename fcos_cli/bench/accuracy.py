@@ -13,7 +13,7 @@ from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.runtime.detector import Detector
 
 
-def judge_on(data: Path, *, split: str | None = None, limit: int | None = None) -> Callable[[Detector], float]:
+def accuracy_on(data: Path, *, split: str | None = None, limit: int | None = None) -> Callable[[Detector], float]:
     """A function detector → AP (0…1) on `data`, read now. limit: first N pictures. Raises DataError, as does
     the function where nothing can be measured."""
     dataset = read_dataset(data, split=split)
@@ -23,11 +23,11 @@ def judge_on(data: Path, *, split: str | None = None, limit: int | None = None) 
         raise DataError("there is no picture to evaluate on", where=dataset.source)
     say(f"AP on {dataset.split}: {len(dataset)} pictures ({dataset.origin})")
 
-    def judge(detector: Detector) -> float:
+    def accuracy(detector: Detector) -> float:
         with progress("evaluating", total=len(dataset)) as update:
             found = evaluate(detector, dataset, on_progress=update).metrics["AP"]
         if found < 0:
             raise DataError("the data hold no box of a class that the model knows", where=dataset.source)
         return found
 
-    return judge
+    return accuracy

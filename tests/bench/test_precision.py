@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from fcos_cli.bench import precision
+from fcos_cli.bench.messages import Job
+from fcos_cli.bench.precision import Opened, attempts, open_as_asked, really
 from fcos_cli.errors import ModelError, UsageError
-from fcos_cli.runtime import bench_precision
-from fcos_cli.runtime.bench_messages import Job
-from fcos_cli.runtime.bench_precision import Opened, attempts, open_as_asked, really
 from tests.runtime.fakes import CornerDetector
 
 
@@ -28,8 +28,8 @@ def opening(monkeypatch: pytest.MonkeyPatch) -> Any:
                 raise UsageError(f"no {precision} here")
             return detector(**{**facts, **({"runs": precision} if precision else {})})
 
-        monkeypatch.setattr(bench_precision, "open_detector", open_detector)
-        monkeypatch.setattr(bench_precision, "processor_flags", lambda: set(flags))
+        monkeypatch.setattr(precision, "open_detector", open_detector)
+        monkeypatch.setattr(precision, "processor_flags", lambda: set(flags))
         return open_as_asked(Job("m", ("p",), asked=asked, attempts=attempts(asked)))
 
     return run
@@ -77,7 +77,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_precision(monkeypatch: pytest.
     def damaged(*_: object, **__: object) -> Any:
         raise ModelError("damaged")
 
-    monkeypatch.setattr(bench_precision, "open_detector", damaged)
+    monkeypatch.setattr(precision, "open_detector", damaged)
     with pytest.raises(ModelError, match="damaged"):
         open_as_asked(Job("m", ("p",), attempts=("fp16", None)))
 

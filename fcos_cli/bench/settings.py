@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 
+from fcos_cli.bench.messages import Job
+from fcos_cli.bench.precision import attempts
 from fcos_cli.console import say
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.predict.sources import expand
 from fcos_cli.resources import demo_photos
-from fcos_cli.runtime.bench_messages import Job
-from fcos_cli.runtime.bench_precision import attempts
 from fcos_cli.runtime.open import BACKENDS
 
 MOST_PICTURES = 16
@@ -54,7 +54,7 @@ class Settings:
         ]
 
 
-def pictures(sources: Sequence[str]) -> tuple[str, ...]:
+def choose_pictures(sources: Sequence[str]) -> tuple[str, ...]:
     """The pictures behind what a user names, at most MOST_PICTURES; of nothing the photos that ship in the package."""
     if not sources:
         return tuple(str(path) for path in demo_photos())
@@ -72,7 +72,7 @@ def parse_batches(text: str) -> tuple[int, ...]:
     raise UsageError(f"--batch {text!r} is no list of batch sizes", remedy="--batch 1,4")
 
 
-def check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Before anything is started: UsageError for what can never work, DataError for a picture that cannot be read."""
     known = {backend for backends in BACKENDS.values() for backend in backends}
     for backend in settings.backends:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fcos_cli.runtime.bench_rows import Row, add_ratios
-from fcos_cli.runtime.bench_show import number, short_names, show, tell_environment
+from fcos_cli.bench.rows import Row, add_ratios
+from fcos_cli.bench.tables import number, print_environment, print_results, short_names
 
 FACTS: dict[str, Any] = {
     "cpu": "Example CPU", "threads": 2, "cores": 2, "gpus": [], "load": 0.1, "rounds": 3, "pictures": 2,
@@ -24,7 +24,7 @@ SKIPPED = Row("m.engine", None, 1, asked="fp16", skipped="no GPU here")
 def test_people_see_figures_reasons_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row("x/a.onnx", 40.0, ap=0.5), row("x/b.onnx", 20.0, ap=0.25, note="fp16 was asked for"), SKIPPED]
     add_ratios(rows)
-    show(rows, FACTS, as_json=False)
+    print_results(rows, FACTS, as_json=False)
     out, err = capsys.readouterr()
     assert out == ""
     line = next(line for line in err.splitlines() if line.split()[:1] == ["b.onnx"])
@@ -49,7 +49,7 @@ def test_people_see_figures_reasons_and_notes(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_document_has_the_environment_and_every_row(capsys: pytest.CaptureFixture[str]) -> None:
-    show([row("a.onnx", 40.0), SKIPPED], FACTS, as_json=True)
+    print_results([row("a.onnx", 40.0), SKIPPED], FACTS, as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["schema_version"] == 1
     assert document["environment"] == FACTS
@@ -58,14 +58,14 @@ def test_the_document_has_the_environment_and_every_row(capsys: pytest.CaptureFi
 
 
 def test_nothing_measured_is_told_without_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    show([SKIPPED], FACTS, as_json=False)
+    print_results([SKIPPED], FACTS, as_json=False)
     assert capsys.readouterr().err.strip() == "m.engine · fp16 · batch 1: not measured: no GPU here"
 
 
 def test_a_busy_machine_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_environment(FACTS)
+    print_environment(FACTS)
     assert "warning" not in capsys.readouterr().err
-    tell_environment({**FACTS, "load": 1.5})
+    print_environment({**FACTS, "load": 1.5})
     assert "busy" in capsys.readouterr().err
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from fcos_cli.bench.messages import Sample
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
-from fcos_cli.runtime.bench_messages import Sample
 from fcos_cli.runtime.detector import Detector, locate
 
 Batch = tuple[Path, ...]

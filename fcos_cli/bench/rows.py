@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fcos_cli.runtime.bench_messages import STAGES, Job, Sample
+from fcos_cli.bench.messages import STAGES, Job, Sample
 
 PERCENTILES = (50, 95, 99)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fcos_cli.runtime.bench_messages import STAGES, Sample
-from fcos_cli.runtime.bench_rows import Row, add_ratios, front, percentiles
+from fcos_cli.bench.messages import STAGES, Sample
+from fcos_cli.bench.rows import Row, add_ratios, front, percentiles
 
 
 def sample(total: float, **stages: float) -> Sample:

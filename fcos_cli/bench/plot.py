@@ -8,10 +8,10 @@ from pathlib import Path
 from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
+from fcos_cli.bench.rows import Row, front
+from fcos_cli.bench.tables import number, short_names
 from fcos_cli.errors import MissingExtra, UsageError
 from fcos_cli.files import replacing
-from fcos_cli.runtime.bench_rows import Row, front
-from fcos_cli.runtime.bench_show import number, short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 import fcos_cli
+from fcos_cli.bench.messages import Job, Ready, Refused, Skipped, expect
 from fcos_cli.data.geometry import Pixels
-from fcos_cli.runtime.bench_messages import Job, Ready, Refused, Skipped, expect
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
 
 ROOT = Path(fcos_cli.__file__).resolve().parent.parent
-CODE = "import sys; sys.path.append({root!r}); from fcos_cli.runtime.bench_worker import main; main({descriptor})"
+CODE = "import sys; sys.path.append({root!r}); from fcos_cli.bench.worker import main; main({descriptor})"
 
 
 class Worker:
@@ -65,7 +65,7 @@ class Worker:
         return self._process.pid
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """The answer to a request of `bench_worker.main`. Raises Skipped where there is none."""
+        """The answer to a request of `worker.main`. Raises Skipped where there is none."""
         return self._exchange((name, *arguments))
 
     def close(self) -> None:

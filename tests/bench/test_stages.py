@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_cli.runtime.bench_stages import Batch, Pipeline, batches_of, turn, warm_up
+from fcos_cli.bench.stages import Batch, Pipeline, batches_of, turn, warm_up
 from tests.runtime.fakes import CornerDetector
 
 
@@ -126,7 +126,7 @@ def test_warming_up_takes_each_batch_twice_and_lasts_long_enough() -> None:
 
 def test_a_sample_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch, picture: Path) -> None:
     ticks = count()
-    monkeypatch.setattr("fcos_cli.runtime.bench_stages.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("fcos_cli.bench.stages.perf_counter", lambda: float(next(ticks)))
     detector = CornerDetector()
     sample = Pipeline(detector, detector.facts.resize)((picture,))
     assert sample == {"open": 1000.0, "preprocess": 1000.0, "network_decode_nms": 1000.0, "total": 3000.0}

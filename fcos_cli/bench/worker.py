@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fcos_cli.allocator import keep_freed_memory
-from fcos_cli.runtime.bench_messages import Job, Ready, Refused
+from fcos_cli.bench.messages import Job, Ready, Refused
 
 
 def main(descriptor: int) -> None:
@@ -46,8 +46,8 @@ def _serve(connection: Any) -> None:
 
 def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
     """The model, after its first answer, and what can be asked of it."""
-    from fcos_cli.runtime.bench_precision import open_as_asked
-    from fcos_cli.runtime.bench_stages import Pipeline, batches_of, turn, warm_up
+    from fcos_cli.bench.precision import open_as_asked
+    from fcos_cli.bench.stages import Pipeline, batches_of, turn, warm_up
 
     opened = open_as_asked(job)
     detector = opened.detector
@@ -56,7 +56,7 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
         facts = replace(facts, resize=replace(facts.resize, mode="letterbox", size=job.size))
     pipeline, batches = Pipeline(detector, facts.resize), batches_of(job.pictures, job.batch)
     pipeline(batches[0])
-    from fcos_cli.runtime.bench_environment import peak_memory
+    from fcos_cli.bench.environment import peak_memory
 
     ready = Ready(
         backend=detector.backend,

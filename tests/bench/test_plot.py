@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fcos_cli.bench import plot
+from fcos_cli.bench.plot import check, draw
+from fcos_cli.bench.rows import Row
 from fcos_cli.errors import MissingExtra, UsageError
-from fcos_cli.runtime import bench_picture
-from fcos_cli.runtime.bench_picture import check, draw
-from fcos_cli.runtime.bench_rows import Row
 
 FACTS: dict[str, Any] = {"cpu": "Example CPU", "threads": 2, "gpus": ["NVIDIA X"], "rounds": 3, "pictures": 2}
 
@@ -62,7 +62,7 @@ def test_what_cannot_be_drawn_is_told_before_measuring(monkeypatch: pytest.Monke
     check(Path("b.png"))
     with pytest.raises(UsageError, match="gif"):
         check(Path("b.gif"))
-    monkeypatch.setattr(bench_picture, "find_spec", lambda _: None)
+    monkeypatch.setattr(plot, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra) as caught:
         check(Path("b.png"))
     assert "fcos-cli[report]" in str(caught.value.remedy)

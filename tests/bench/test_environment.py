@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fcos_cli.runtime import bench_environment
-from fcos_cli.runtime.bench_environment import allowed_cores, environment, gpus, processor, processor_flags
+from fcos_cli.bench import environment as module
+from fcos_cli.bench.environment import allowed_cores, environment, gpus, processor, processor_flags
 
 
 @pytest.fixture
 def cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"model name": "Example CPU @ 3 GHz", "flags": "fpu avx2 avx512_vnni sse"}
-    monkeypatch.setattr(bench_environment, "_cpuinfo", lambda: facts)
+    monkeypatch.setattr(module, "_cpuinfo", lambda: facts)
 
 
 def test_the_environment_can_be_written_as_json_and_names_what_decides_speed(cpuinfo: None) -> None:
@@ -27,12 +27,12 @@ def test_the_environment_can_be_written_as_json_and_names_what_decides_speed(cpu
 
 
 def test_arm_calls_its_flags_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_environment, "_cpuinfo", lambda: {"Features": "fp asimd asimdhp"})
+    monkeypatch.setattr(module, "_cpuinfo", lambda: {"Features": "fp asimd asimdhp"})
     assert "asimdhp" in processor_flags()
 
 
 def test_a_system_without_cpuinfo_still_has_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_environment, "_cpuinfo", dict)
+    monkeypatch.setattr(module, "_cpuinfo", dict)
     assert processor_flags() == set()
     assert processor()
 

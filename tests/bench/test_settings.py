@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fcos_cli.bench.settings import MOST_PICTURES, Settings, check_settings, choose_pictures, parse_batches
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.resources import ASSETS
-from fcos_cli.runtime.bench_settings import MOST_PICTURES, Settings, check, parse_batches, pictures
 
 PHOTO = str(ASSETS / "photos" / "cat.jpg")
 
@@ -20,11 +20,11 @@ def test_batch_sizes_are_a_list() -> None:
 
 
 def test_without_pictures_the_shipped_photos_are_used() -> None:
-    assert [Path(picture).name for picture in pictures([])] == ["astronaut.jpg", "cat.jpg"]
+    assert [Path(picture).name for picture in choose_pictures([])] == ["astronaut.jpg", "cat.jpg"]
 
 
 def test_of_many_pictures_the_first_few_are_used_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(pictures([PHOTO] * (MOST_PICTURES + 3))) == MOST_PICTURES
+    assert len(choose_pictures([PHOTO] * (MOST_PICTURES + 3))) == MOST_PICTURES
     assert str(MOST_PICTURES) in capsys.readouterr().err
 
 
@@ -40,12 +40,12 @@ def test_the_jobs_are_all_combinations() -> None:
 )
 def test_wrong_settings_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        check(Settings(("m",), (PHOTO,), **changes))  # type: ignore[arg-type]
+        check_settings(Settings(("m",), (PHOTO,), **changes))  # type: ignore[arg-type]
 
 
 def test_a_picture_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    check(Settings(("m",), (PHOTO,)))
+    check_settings(Settings(("m",), (PHOTO,)))
     with pytest.raises(DataError):
-        check(Settings(("m",), (PHOTO, str(tmp_path / "none.jpg"))))
+        check_settings(Settings(("m",), (PHOTO, str(tmp_path / "none.jpg"))))
     with pytest.raises(DataError):
-        check(Settings(("m",), ()))
+        check_settings(Settings(("m",), ()))
