@@ -65,7 +65,7 @@ def predict(
     tiling = None if tile is None else Tiling(tile, 0.2 if overlap is None else overlap)
     sources, explanation = sources or [], None
     if explain or targets is not None:
-        from fcos_cli.runtime.explain_run import request
+        from fcos_cli.explain.run import request
 
         if tile is not None:
             raise UsageError("--explain and --targets look at whole pictures", remedy="leave --tile out")

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcos_cli.explain.heatmaps import levels_of_grey, mosaic
+from fcos_cli.explain.page import found_page
+from fcos_cli.explain.points import Explanation, explain
+from fcos_cli.explain.targets_page import truth_page
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.runtime.explain import Explanation, explain
-from fcos_cli.runtime.explain_maps import levels_of_grey, mosaic
-from fcos_cli.runtime.explain_page import found_page
-from fcos_cli.runtime.explain_targets_page import truth_page
 from fcos_cli.runtime.pytorch import facts_of
 from tests.browser import Browser
-from tests.runtime.test_explain_targets import LARGE, SMALL, explained, sample
+from tests.explain.test_targets import LARGE, SMALL, explained, sample
 from tests.tiny import tiny_artifact
 
 NAMES = ClassTable(("circle", "</script>", "Dreieck & <b>"), (1, 2, 3))

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_cli.model.points import Grid
-from fcos_cli.runtime.explain import Explanation, explain
-from fcos_cli.runtime.explain_canvas import Canvas
-from fcos_cli.runtime.explain_figures import (
+from fcos_cli.explain.canvas import Canvas
+from fcos_cli.explain.figures import (
     centerness_figure,
     classes_figure,
     detection_figure,
     panel_size,
     shown_classes,
 )
-from fcos_cli.runtime.explain_maps import RAMP, colours, spread
-from fcos_cli.runtime.explain_model_figure import model_figure
-from fcos_cli.runtime.explain_targets_figure import RED, targets_figure
+from fcos_cli.explain.heatmaps import RAMP, colours, spread
+from fcos_cli.explain.model_figure import model_figure
+from fcos_cli.explain.points import Explanation, explain
+from fcos_cli.explain.targets_figure import RED, targets_figure
+from fcos_cli.model.points import Grid
 from fcos_cli.runtime.pytorch import facts_of
-from tests.runtime.test_explain_targets import LARGE, SMALL, explained, sample
+from tests.explain.test_targets import LARGE, SMALL, explained, sample
 from tests.tiny import tiny_artifact
 
 

@@ -91,11 +91,11 @@ def explain_found(
 
     weights: a `.safetensors`. model: what to call it. score: where the pages' threshold begins; None = the model's own.
     """
+    from fcos_cli.explain.figures import centerness_figure, classes_figure, detection_figure
+    from fcos_cli.explain.model_figure import model_figure
+    from fcos_cli.explain.page import found_page
+    from fcos_cli.explain.points import explain
     from fcos_cli.model.artifact import load
-    from fcos_cli.runtime.explain import explain
-    from fcos_cli.runtime.explain_figures import centerness_figure, classes_figure, detection_figure
-    from fcos_cli.runtime.explain_model_figure import model_figure
-    from fcos_cli.runtime.explain_page import found_page
     from fcos_cli.runtime.pytorch import facts_of, pick_device
 
     artifact = load(weights)
@@ -119,9 +119,9 @@ def explain_found(
 
 def explain_truth(model: str, dataset: Dataset, samples: Sequence[Sample], *, out: Path) -> None:
     """Write `NAME.targets.html` and `NAME.targets.png` for each sample, at the input and by the rules of `model`."""
-    from fcos_cli.runtime.explain_targets import explain_targets
-    from fcos_cli.runtime.explain_targets_figure import targets_figure
-    from fcos_cli.runtime.explain_targets_page import truth_page
+    from fcos_cli.explain.targets import explain_targets
+    from fcos_cli.explain.targets_figure import targets_figure
+    from fcos_cli.explain.targets_page import truth_page
 
     facts = read_header(find_artifact(model)).facts
     names = _Names(out)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from fcos_cli.explain.canvas import Canvas
+from fcos_cli.explain.figures import GREY
+from fcos_cli.explain.heatmaps import resized
+from fcos_cli.explain.targets import TruthExplanation
 from fcos_cli.predict.draw import BLACK, WHITE, colour, ink
-from fcos_cli.runtime.explain_canvas import Canvas
-from fcos_cli.runtime.explain_figures import GREY
-from fcos_cli.runtime.explain_maps import resized
-from fcos_cli.runtime.explain_targets import TruthExplanation
 
 RED, ASIDE = (213, 20, 10), (154, 160, 166)
 _MARGIN, _LONGEST = 24, 960

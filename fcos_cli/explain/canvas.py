@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fcos_cli.explain.heatmaps import Bytes
 from fcos_cli.files import replacing
 from fcos_cli.predict.draw import BLACK, Colour
-from fcos_cli.runtime.explain_maps import Bytes
 
 Place = tuple[float, float]
 Box = tuple[float, float, float, float]

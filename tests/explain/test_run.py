@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fcos_cli.cli import main
-from tests.runtime.test_explain_page import facts
+from tests.explain.test_page import facts
 
 FIGURES = {"classes.png", "detection.png", "centerness.png", "model.png"}
 
@@ -86,7 +86,7 @@ def test_targets_alone_explain_the_first_pictures_of_the_data_without_predicting
     assert err.count("positive points") == 4
     assert files(tmp_path / "o") == {f"{name}.{kind}" for name in names for kind in ("png", "html")}
 
-    monkeypatch.setattr("fcos_cli.runtime.explain_run.FIRST", 2)
+    monkeypatch.setattr("fcos_cli.explain.run.FIRST", 2)
     code, _, err = fcos("predict", "--targets", shapes / "train.json", "--model", model_file, "--out", "few")
     assert code == 0
     assert len(list((tmp_path / "few").glob("*.html"))) == 2

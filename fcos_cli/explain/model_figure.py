@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fcos_cli.explain.canvas import Canvas, Place
+from fcos_cli.explain.figures import GREY, field, legend, shown
+from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, colours, over
+from fcos_cli.explain.points import Explanation, LevelMaps
 from fcos_cli.predict.draw import BLACK, colour, ink
 from fcos_cli.predict.run import thresholds
-from fcos_cli.runtime.explain import Explanation, LevelMaps
-from fcos_cli.runtime.explain_canvas import Canvas, Place
-from fcos_cli.runtime.explain_figures import GREY, field, legend, shown
-from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, colours, over
 from fcos_cli.runtime.results import Detections
 
 _MARGIN, _GAP, _HEAD = 24, 16, 60

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fcos_cli.runtime.explain_page import assemble, common, level_facts, paint
-from fcos_cli.runtime.explain_targets import TruthBox, TruthExplanation
+from fcos_cli.explain.page import assemble, common, level_facts, paint
+from fcos_cli.explain.targets import TruthBox, TruthExplanation
 
 
 def truth_page(explained: TruthExplanation, *, title: str, model: str) -> str:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from fcos_cli.explain.points import explain, find, level_maps
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import decode
 from fcos_cli.model.head import RawOutputs
-from fcos_cli.runtime.explain import explain, find, level_maps
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact, tiny_model
 

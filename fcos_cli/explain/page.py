@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, data_uri, mosaic, resized
+from fcos_cli.explain.points import Explanation
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.points import Grid
 from fcos_cli.predict.draw import colour, ink
 from fcos_cli.resources import ASSETS
-from fcos_cli.runtime.explain import Explanation
-from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, data_uri, mosaic, resized
 
 _PARTS = ASSETS / "explain"
 _LONGEST = 1280  # px of the picture in the page

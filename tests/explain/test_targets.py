@@ -10,10 +10,10 @@ import torch
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Sample
+from fcos_cli.explain.targets import TruthExplanation, explain_targets
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import all_points
 from fcos_cli.model.targets import Truth, assign
-from fcos_cli.runtime.explain_targets import TruthExplanation, explain_targets
 from tests.tiny import CLASSES
 
 RANGES = (16.0, 32.0, 64.0, 128.0)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from fcos_cli.explain.canvas import Box, Canvas, Place
+from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, over, spread
+from fcos_cli.explain.points import Explanation, LevelMaps
 from fcos_cli.predict.draw import BLACK, WHITE, Colour, colour, ink
-from fcos_cli.runtime.explain import Explanation, LevelMaps
-from fcos_cli.runtime.explain_canvas import Box, Canvas, Place
-from fcos_cli.runtime.explain_maps import RAMP, Bytes, Floats, over, spread
 
 LOW, MIDDLE, HIGH = (213, 94, 0), (240, 228, 66), (0, 158, 115)  # Okabe and Ito's vermilion, yellow, bluish green
 GREY = (110, 110, 110)
