@@ -101,13 +101,13 @@ def make_files(folder: Path) -> None:
 
 def make_file(weights: Path, path: Path) -> None:
     """What `fcos export` writes, without its comparison with PyTorch, which takes a minute and a half each."""
-    from fcos_cli.export.graph import output_names
     from fcos_cli.export.onnx import finish, trace, write
     from fcos_cli.export.openvino import write_openvino
     from fcos_cli.export.options import make_options
     from fcos_cli.export.quantize import quantize
     from fcos_cli.export.run import Job, export
     from fcos_cli.model.artifact import load
+    from fcos_cli.runtime.graph_io import output_names
     from fcos_cli.runtime.pytorch import facts_of
 
     format_ = "onnx" if path.suffix == ".onnx" else "openvino"

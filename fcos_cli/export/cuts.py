@@ -19,9 +19,8 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import MissingExtra, ModelError
-from fcos_cli.export.graph import DETECTIONS, RAW
-from fcos_cli.runtime.batches import INPUT, SIZES
 from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, RAW, SIZES
 from fcos_cli.runtime.openvino import leave_signal_stack
 from fcos_cli.runtime.results import RawDetections
 
@@ -216,7 +215,7 @@ class OpenVinoCuts:
 
     def _found(self, cut: str, feed: list[Any]) -> Found:
         values = self._run(cut, feed)
-        names = (*DETECTIONS, "converged")[: len(values)]  # a runtime may lose names, never the order
+        names = (*OUTPUTS, "converged")[: len(values)]  # a runtime may lose names, never the order
         return found_of(dict(zip(names, values, strict=True)))
 
     def _run(self, cut: str, feed: list[Any]) -> list[Any]:

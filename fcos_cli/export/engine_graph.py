@@ -14,8 +14,8 @@ from typing import Any
 
 from fcos_cli.errors import ModelError
 from fcos_cli.export.engine_profile import Dimensions
-from fcos_cli.runtime.batches import INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.tensorrt_api import NAMES, Flavour
 
 MOST = 3840

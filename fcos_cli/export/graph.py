@@ -15,11 +15,6 @@ from fcos_cli.model.nms import keep_mask, select, suppress_by_sweeps
 SWEEPS, COMPARED = 16, 2048
 """Of the tensor form of NMS: how often it looks again, and how many candidates of a picture it compares."""
 
-LEVELS = ("p3", "p4", "p5", "p6", "p7")
-DETECTIONS = ("boxes", "scores", "classes", "counts")
-RAW = tuple(f"{branch}_{level}" for branch in ("cls", "ltrb", "ctr") for level in LEVELS)
-"""Names of the raw outputs inside an exported graph, in the order in which `Graph` returns them."""
-
 
 class Graph(nn.Module):
     """images [B, 3, H, W] → boxes, scores, classes, counts (`BatchDetections`), [converged,] raw outputs (`RAW`).
@@ -52,11 +47,6 @@ class Graph(nn.Module):
             conventions=config.conventions,
         )
         return (*found, converged, *raw.cls, *raw.ltrb, *raw.ctr)
-
-
-def output_names(nms: Literal["op", "tensor"]) -> tuple[str, ...]:
-    """Names of what a finished file returns, in order."""
-    return DETECTIONS if nms == "op" else (*DETECTIONS, "converged")
 
 
 def half_body(model: FCOS) -> FCOS:

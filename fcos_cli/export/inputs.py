@@ -14,7 +14,7 @@ from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import UsageError
 from fcos_cli.export.cuts import Shape, Span
-from fcos_cli.export.options import SMALLEST
+from fcos_cli.runtime.graph_io import SMALLEST
 
 Size = tuple[int, int]
 """(height, width) of network input in pixels."""

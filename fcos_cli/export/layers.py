@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 
 from fcos_cli.export.cuts import Cuts, Found, NoCut, Raw
-from fcos_cli.export.graph import RAW
 from fcos_cli.export.inputs import Size
 from fcos_cli.export.made import Case, altered_cases, made_cases
 from fcos_cli.export.matching import Answer, Limits, answer_of, match
@@ -20,6 +19,7 @@ from fcos_cli.export.tolerance import POST, Tolerance
 from fcos_cli.export.verdict import Layer, MatchRow, RawRow, Row
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.head import RawOutputs
+from fcos_cli.runtime.graph_io import RAW
 
 NEGLIGIBLE = 1e-2
 """Raw outputs whose mean square lies below this (logits; distances in strides) are compared with it instead: where a

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from fcos_cli import __version__
-from fcos_cli.export.graph import RAW, Graph, example, half_body, output_names, takes_sizes
-from fcos_cli.export.options import SMALLEST, ExportOptions
+from fcos_cli.export.graph import Graph, example, half_body, takes_sizes
+from fcos_cli.export.options import ExportOptions
 from fcos_cli.files import replacing
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fuse import fold_batch_norm
 from fcos_cli.model.winograd import gains
-from fcos_cli.runtime.batches import INPUT, SIZES
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.graph_io import INPUT, RAW, SIZES, SMALLEST, output_names
 
 if TYPE_CHECKING:
     import onnx

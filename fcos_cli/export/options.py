@@ -7,13 +7,11 @@ from typing import Literal, cast, get_args
 
 from fcos_cli.errors import UsageError
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.graph_io import SMALLEST
 
 Format = Literal["onnx", "openvino", "trt", "trt-rtx"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "tensorrt"]
-
-SMALLEST = 160
-"""Smallest height and width of a dynamic input, pixels: below 129 the map of P7 would have a single row."""
 
 
 @dataclass(frozen=True)

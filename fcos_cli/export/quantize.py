@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
-from fcos_cli.export.graph import RAW
 from fcos_cli.export.options import Target
-from fcos_cli.runtime.batches import INPUT, SIZES
+from fcos_cli.runtime.graph_io import INPUT, RAW, SIZES
 
 if TYPE_CHECKING:
     import onnx

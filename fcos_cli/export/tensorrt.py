@@ -25,9 +25,9 @@ from fcos_cli.export.engine_build import Build, dotted_name
 from fcos_cli.export.engine_graph import EngineGraph, check_graph
 from fcos_cli.export.engine_profile import Profile
 from fcos_cli.files import replacing
-from fcos_cli.runtime.batches import INPUT, SIZES
 from fcos_cli.runtime.engine_layers import Layers
 from fcos_cli.runtime.engine_record import EngineFacts, Shape, sidecar, write_sidecar
+from fcos_cli.runtime.graph_io import INPUT, SIZES
 from fcos_cli.runtime.tensorrt_api import Flavour, Gpu, Package, dotted, find_gpu, find_package
 
 __all__ = ["CannotBuild", "EngineFacts", "Profile", "Shape", "build_engine", "check_graph", "write_sidecar"]

@@ -20,13 +20,8 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.results import RawDetections
-
-INPUT, SIZES = "images", "sizes"
-"""`sizes` is an input only of models that clip boxes at the picture before NMS, not at its padding."""
-OUTPUTS = ("boxes", "scores", "classes", "counts")
-CONVERGED = "converged"
-"""Further output, bool [B], of models whose NMS is a fixed number of sweeps: False where these were too few."""
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 Outputs = Mapping[str, npt.NDArray[Any]]

@@ -11,12 +11,12 @@ import pytest
 from onnx import numpy_helper
 
 from fcos_cli.export import quantize as module
-from fcos_cli.export.graph import RAW, output_names
 from fcos_cli.export.onnx import finish, trace, write
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.pictures import network_inputs
 from fcos_cli.export.quantize import body, difference, ends, fold, quantize
 from fcos_cli.resources import demo_photos
+from fcos_cli.runtime.graph_io import RAW, output_names
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact

@@ -78,9 +78,9 @@ def test_an_engine_for_chosen_compute_capabilities(tmp_path: Path, graph: Path, 
 @needs_rtx
 @pytest.mark.slow
 def test_a_real_detector_with_decode_and_nms_becomes_an_engine(tmp_path: Path) -> None:
-    from fcos_cli.export.graph import output_names
     from fcos_cli.export.onnx import finish, trace, write
     from fcos_cli.export.options import ExportOptions
+    from fcos_cli.runtime.graph_io import output_names
     from fcos_cli.runtime.pytorch import facts_of
     from tests.tiny import tiny_artifact
 

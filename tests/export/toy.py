@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fcos_cli.export.graph import RAW
+from fcos_cli.runtime.graph_io import RAW
 
 CHANNELS = {"cls": 2, "ltrb": 4, "ctr": 1}
 
