@@ -125,9 +125,9 @@ def weights_of(options: argparse.Namespace) -> Path:
 
 def compare(wanted: list[Found], found: list[Found], precision: str) -> str:
     """Over all photos, in words."""
-    from fcos_cli.export.matching import Answer, Limits, match
-    from fcos_cli.export.tolerance import TOLERANCES
     from fcos_cli.model.presets import PRESETS
+    from fcos_cli.parity.matching import Answer, Limits, match
+    from fcos_cli.parity.tolerance import TOLERANCES
 
     tolerance, model = TOLERANCES[precision], PRESETS["torchvision"].model
     limits = Limits(

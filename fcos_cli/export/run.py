@@ -33,7 +33,7 @@ from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 if TYPE_CHECKING:
     import onnx
 
-    from fcos_cli.export.parity import Parity
+    from fcos_cli.parity.prove import Parity
     from fcos_cli.runtime.tensorrt_api import Flavour
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine", "trt-rtx": ".engine"}
@@ -168,16 +168,16 @@ def _size(path: Path) -> int:
 
 def compare(artifact: Artifact, job: Job, facts: Facts, path: Path) -> Parity:
     """Parity of the file at `path` with PyTorch, told, drawn and written beside it as `.parity.json`."""
-    from fcos_cli.export import cuts, parity_report
-    from fcos_cli.export.parity import ap_parity, prove
+    from fcos_cli.parity import report, subgraphs
+    from fcos_cli.parity.prove import ap_parity, prove
     from fcos_cli.runtime.open import open_detector
 
     if path.suffix == ".onnx":
-        opened: cuts.Cuts = cuts.OnnxCuts(path)
+        opened: subgraphs.Cuts = subgraphs.OnnxCuts(path)
     elif path.suffix == ".xml":
-        opened = cuts.OpenVinoCuts(path)
+        opened = subgraphs.OpenVinoCuts(path)
     else:
-        opened = cuts.DetectorCuts(open_detector(path))
+        opened = subgraphs.DetectorCuts(open_detector(path))
     ap = None
     if job.data is not None:
         dataset = read_dataset(job.data)
@@ -188,8 +188,8 @@ def compare(artifact: Artifact, job: Job, facts: Facts, path: Path) -> Parity:
             ap = ap_parity(reference, open_detector(path), dataset, on_progress=update)
     with progress("comparing") as update:
         parity = prove(artifact, opened, facts, pictures=for_proof(job.data), ap=ap, on_progress=update)
-    parity_report.show(parity)
-    parity_report.write_report(parity, path)
+    report.show(parity)
+    report.write_report(parity, path)
     return parity
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from fcos_cli.export.cuts import Cuts, OnnxCuts, OpenVinoCuts
 from fcos_cli.export.onnx import finish, store_in_half, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
-from fcos_cli.export.parity import prove
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.parity.prove import prove
+from fcos_cli.parity.subgraphs import Cuts, OnnxCuts, OpenVinoCuts
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import RAW, output_names

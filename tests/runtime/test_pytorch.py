@@ -12,12 +12,12 @@ from torch import nn
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
-from fcos_cli.export.matching import Limits, answer_of, match
-from fcos_cli.export.tolerance import TOLERANCES
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.fuse import NORMS
 from fcos_cli.model.winograd import WinogradConv2d
+from fcos_cli.parity.matching import Limits, answer_of, match
+from fcos_cli.parity.tolerance import TOLERANCES
 from fcos_cli.runtime import pytorch
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import PyTorchDetector, check_precision, facts_of, quick

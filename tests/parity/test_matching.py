@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fcos_cli.export.matching import Answer, Limits, iou, match
+from fcos_cli.parity.matching import Answer, Limits, iou, match
 
 LIMITS = Limits(score_threshold=0.05, nms_iou=0.6, max_detections=100)
 A, B, C = [0, 0, 10, 10], [100, 0, 110, 10], [200, 0, 210, 10]

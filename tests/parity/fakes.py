@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from fcos_cli.data.geometry import ResizeRule
-from fcos_cli.export.cuts import Found, NoCut, Pixels, Raw, Shape, Span
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import BatchDetections, suppress
+from fcos_cli.parity.subgraphs import Found, NoCut, Pixels, Raw, Shape, Span
 from fcos_cli.runtime.graph_io import RAW
 from fcos_cli.runtime.results import RawDetections
 from tests.tiny import CLASSES, tiny_model

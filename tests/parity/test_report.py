@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_cli.export.parity import prove
-from fcos_cli.export.parity_report import show, write_report
-from fcos_cli.export.verdict import ApParity, Layer, Parity
+from fcos_cli.parity.prove import prove
+from fcos_cli.parity.report import show, write_report
+from fcos_cli.parity.verdict import ApParity, Layer, Parity
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.pytorch import facts_of
-from tests.export.fakes import MUTATIONS, FakeCuts, Mutant, seeing_artifact
+from tests.parity.fakes import MUTATIONS, FakeCuts, Mutant, seeing_artifact
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,17 @@ import pytest
 
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.errors import UsageError
-from fcos_cli.export.cuts import Found
-from fcos_cli.export.parity import ap_parity, prove
-from fcos_cli.export.tolerance import TOLERANCES
-from fcos_cli.export.verdict import ApParity, Parity
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
+from fcos_cli.parity.prove import ap_parity, prove
+from fcos_cli.parity.subgraphs import Found
+from fcos_cli.parity.tolerance import TOLERANCES
+from fcos_cli.parity.verdict import ApParity, Parity
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.runtime.results import RawDetections
-from tests.export.fakes import FakeCuts, seeing_artifact, without_last
+from tests.parity.fakes import FakeCuts, seeing_artifact, without_last
 
 SMALL = {"sizes": [(160, 192)], "batches": [2]}
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fcos_cli.errors import ModelError
-from fcos_cli.export.cuts import Cuts, DetectorCuts, NoCut, OnnxCuts, OpenVinoCuts, found_of
+from fcos_cli.parity.subgraphs import Cuts, DetectorCuts, NoCut, OnnxCuts, OpenVinoCuts, found_of
 from fcos_cli.runtime.batches import Intake
 from fcos_cli.runtime.engine_record import Shape as Box
 from fcos_cli.runtime.graph_io import RAW
-from tests.export.toy import write_toy
+from tests.parity.toy import write_toy
 from tests.runtime.fakes import CornerDetector
 
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fcos_cli.export.made import Case, altered_cases, made_cases
-from fcos_cli.export.matching import iou
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.decode import decode
 from fcos_cli.model.nms import BatchDetections, suppress
+from fcos_cli.parity.matching import iou
+from fcos_cli.parity.synthetic import Case, altered_cases, made_cases
 from tests.tiny import tiny_config, tiny_model
 
 HEIGHT, WIDTH = 192, 256

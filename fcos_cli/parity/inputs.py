@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import UsageError
-from fcos_cli.export.cuts import Shape, Span
+from fcos_cli.parity.subgraphs import Shape, Span
 from fcos_cli.runtime.graph_io import SMALLEST
 
 Size = tuple[int, int]

@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 import fcos_cli.export.graph as graph
-from fcos_cli.export.cuts import Cuts, OnnxCuts, OpenVinoCuts
 from fcos_cli.export.onnx import finish, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
-from fcos_cli.export.parity import prove
-from fcos_cli.export.verdict import Parity
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.decode import decode
+from fcos_cli.parity.prove import prove
+from fcos_cli.parity.subgraphs import Cuts, OnnxCuts, OpenVinoCuts
+from fcos_cli.parity.verdict import Parity
 from fcos_cli.resources import demo_photos
+from fcos_cli.runtime.graph_io import OUTPUTS
 from fcos_cli.runtime.pytorch import facts_of
-from tests.export.fakes import MUTATIONS, FakeCuts, Mutant, Mutation, seeing_artifact
+from tests.parity.fakes import MUTATIONS, FakeCuts, Mutant, Mutation, seeing_artifact
 
 SIZE = (160, 192)
 NOTHING = Mutation("")
@@ -67,7 +68,7 @@ def exported(artifact: Artifact, mutation: Mutation, folder: Path, monkeypatch: 
     mutant, options = Mutant.of(artifact, mutation), ExportOptions(size=SIZE, batch=2)
     monkeypatch.setattr(graph, "decode", lambda *given, **how: mutation.candidates(decode(*given, **how)))
     facts = replace(facts_of(artifact), nms_iou=mutant.build().config.nms_iou)
-    write(finish(trace(mutant, facts, options), outputs=graph.DETECTIONS), folder / "mutant.onnx", facts_of(artifact))
+    write(finish(trace(mutant, facts, options), outputs=OUTPUTS), folder / "mutant.onnx", facts_of(artifact))
     return folder / "mutant.onnx"
 
 

@@ -9,8 +9,8 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.export.matching import Answer, Match
-from fcos_cli.export.tolerance import Tolerance
+from fcos_cli.parity.matching import Answer, Match
+from fcos_cli.parity.tolerance import Tolerance
 
 Row = TypeVar("Row")
 

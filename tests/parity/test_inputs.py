@@ -9,7 +9,7 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.export.inputs import Photo, as_used, at_size, choose_batches, choose_sizes, load_photos
+from fcos_cli.parity.inputs import Photo, as_used, at_size, choose_batches, choose_sizes, load_photos
 
 LETTERBOX = ResizeRule("letterbox", (320, 320))
 

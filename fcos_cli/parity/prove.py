@@ -1,7 +1,7 @@
 """The proof that an exported model answers as PyTorch does, in three layers, so that a fault is found where it is.
 
 a. raw outputs: the network's body, per level and branch, on real pictures;
-b. post-processing alone, fed with the reference's raw outputs and with made ones (made.py): decode and NMS;
+b. post-processing alone, fed with the reference's raw outputs and with synthetic ones (synthetic.py): decode and NMS;
 c. end to end: the pictures in, the detections out.
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from fcos_cli.data.samples import Dataset
 from fcos_cli.evaluate.coco import evaluate
-from fcos_cli.export.cuts import Cuts
-from fcos_cli.export.inputs import Size, as_used, at_size, choose_batches, choose_sizes, load_photos
-from fcos_cli.export.layers import Gathering, end_rows, pose, post_rows, raw_rows
-from fcos_cli.export.reference import Reference, Seen
-from fcos_cli.export.tolerance import POST, Tolerance, tolerance_of
-from fcos_cli.export.verdict import ApParity, MatchRow, Parity, RawRow, judge_matches, judge_raw, worst_of
 from fcos_cli.model.artifact import Artifact
+from fcos_cli.parity.inputs import Size, as_used, at_size, choose_batches, choose_sizes, load_photos
+from fcos_cli.parity.layers import Gathering, end_rows, pose, post_rows, raw_rows
+from fcos_cli.parity.reference import Reference, Seen
+from fcos_cli.parity.subgraphs import Cuts
+from fcos_cli.parity.tolerance import POST, Tolerance, tolerance_of
+from fcos_cli.parity.verdict import ApParity, MatchRow, Parity, RawRow, judge_matches, judge_raw, worst_of
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
 

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcos_cli.export.inputs import Input, Size
-from fcos_cli.export.matching import Answer, Limits
-from fcos_cli.export.tolerance import Tolerance
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.decode import decode
 from fcos_cli.model.head import RawOutputs
+from fcos_cli.parity.inputs import Input, Size
+from fcos_cli.parity.matching import Answer, Limits
+from fcos_cli.parity.tolerance import Tolerance
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
 

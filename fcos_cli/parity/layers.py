@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcos_cli.export.cuts import Cuts, Found, NoCut, Raw
-from fcos_cli.export.inputs import Size
-from fcos_cli.export.made import Case, altered_cases, made_cases
-from fcos_cli.export.matching import Answer, Limits, answer_of, match
-from fcos_cli.export.reference import Reference, Seen
-from fcos_cli.export.tolerance import POST, Tolerance
-from fcos_cli.export.verdict import Layer, MatchRow, RawRow, Row
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.head import RawOutputs
+from fcos_cli.parity.inputs import Size
+from fcos_cli.parity.matching import Answer, Limits, answer_of, match
+from fcos_cli.parity.reference import Reference, Seen
+from fcos_cli.parity.subgraphs import Cuts, Found, NoCut, Raw
+from fcos_cli.parity.synthetic import Case, altered_cases, made_cases
+from fcos_cli.parity.tolerance import POST, Tolerance
+from fcos_cli.parity.verdict import Layer, MatchRow, RawRow, Row
 from fcos_cli.runtime.graph_io import RAW
 
 NEGLIGIBLE = 1e-2

@@ -18,10 +18,10 @@ from PIL import Image
 
 from fcos_cli import __version__
 from fcos_cli.console import SCHEMA_VERSION, say, table
-from fcos_cli.export.tolerance import POST, Tolerance
-from fcos_cli.export.verdict import Layer, MatchRow, Parity, RawRow, Worst
 from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.parity.tolerance import POST, Tolerance
+from fcos_cli.parity.verdict import Layer, MatchRow, Parity, RawRow, Worst
 from fcos_cli.predict.draw import draw, write_picture
 from fcos_cli.runtime.results import Detections
 
