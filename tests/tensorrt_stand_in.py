@@ -3,7 +3,7 @@
 It holds the members that `fcos_cli` uses, with their types, and complains where they are used against the API's rules:
 a wrong shape, an address that was never set, a plan of another version. `World` says how this TensorRT behaves and
 keeps what it was asked. A plan is JSON; executing one writes through the addresses it was given, as a GPU would.
-That its members exist in the real thing is a test of its own, `tests/export/test_tensorrt.py`.
+That its members exist in the real thing is a test of its own, `tests/export/tensorrt/test_engine.py`.
 """
 
 from __future__ import annotations
@@ -452,7 +452,7 @@ def module_of(world: World) -> ModuleType:
 
 
 class StandInGpu:
-    """In place of `tensorrt_api.Gpu`: memory of the host, which the stand-in's context can reach."""
+    """In place of `package.Gpu`: memory of the host, which the stand-in's context can reach."""
 
     stream = 7
 
@@ -471,6 +471,6 @@ def install(monkeypatch: Any, flavour: str, version: str, *, gpu: StandInGpu | N
     module = module_of(world)
     for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else None)
-    for place in ("fcos_cli.runtime.tensorrt", "fcos_cli.export.tensorrt"):
+    for place in ("fcos_cli.runtime.tensorrt.detector", "fcos_cli.export.tensorrt.engine"):
         monkeypatch.setattr(f"{place}.find_gpu", lambda device="auto": gpu)
     return world

@@ -45,8 +45,8 @@ def export(
 
     keep_freed_memory()
     from fcos_cli.export import run
-    from fcos_cli.export.engine_settings import engine_settings
     from fcos_cli.export.options import make_options
+    from fcos_cli.export.tensorrt.settings import engine_settings
 
     options = make_options(
         format_,

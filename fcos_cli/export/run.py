@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import onnx
 
     from fcos_cli.parity.prove import Parity
-    from fcos_cli.runtime.tensorrt_api import Flavour
+    from fcos_cli.runtime.tensorrt.package import Flavour
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine", "trt-rtx": ".engine"}
 
@@ -203,8 +203,8 @@ def _limited(artifact: Artifact, facts: Facts) -> Artifact:
 def _engine(artifact: Artifact, job: Job, facts: Facts, proto: onnx.ModelProto, onnx_file: Path) -> Exported:
     """The ONNX, proved by itself, then the engine, proved where a GPU can run it. Where it cannot be built here, the
     ONNX stays and we say why."""
-    from fcos_cli.export.tensorrt import CannotBuild, build_engine, write_sidecar
-    from fcos_cli.runtime.tensorrt_api import find_gpu
+    from fcos_cli.export.tensorrt.engine import CannotBuild, build_engine, write_sidecar
+    from fcos_cli.runtime.tensorrt.package import find_gpu
 
     made = _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
     flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"

@@ -119,7 +119,7 @@ def _open(
 
         return OpenVinoDetector.open(path, name=name, score=score, device=device, precision=precision, threads=threads)
     if backend == "tensorrt":
-        from fcos_cli.runtime.tensorrt import TensorRtDetector
+        from fcos_cli.runtime.tensorrt.detector import TensorRtDetector
 
         return TensorRtDetector.open(path, name=name, score=score, device=device)
     from fcos_cli.model.artifact import load

@@ -9,13 +9,13 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
-from fcos_cli.export.engine_profile import Profile
-from fcos_cli.export.engine_settings import engine_settings
 from fcos_cli.export.options import ExportOptions, make_options
+from fcos_cli.export.tensorrt.profile import Profile
+from fcos_cli.export.tensorrt.settings import engine_settings
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.presets import PRESETS
-from fcos_cli.runtime.engine_record import Shape
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.tensorrt.sidecar import Shape
 
 FACTS = Facts(ClassTable.from_names(["cat"]), ResizeRule("shortest", (800, 1333), pad_value=7))
 

@@ -187,7 +187,7 @@ def test_an_engine_is_handed_to_tensorrt(tmp_path, monkeypatch):
         return stand_in
 
     fake = SimpleNamespace(TensorRtDetector=SimpleNamespace(open=open_engine))
-    monkeypatch.setitem(sys.modules, "fcos_cli.runtime.tensorrt", fake)
+    monkeypatch.setitem(sys.modules, "fcos_cli.runtime.tensorrt.detector", fake)
     (tmp_path / "m.engine").touch()
     assert open_detector(tmp_path / "m.engine", score=0.5, device="cuda:1", precision="fp16") is stand_in
     assert asked == {

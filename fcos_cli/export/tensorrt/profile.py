@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
-from fcos_cli.runtime.engine_record import Shape
 from fcos_cli.runtime.graph_io import SMALLEST
+from fcos_cli.runtime.tensorrt.sidecar import Shape
 
 BATCHES = (1, 1, 8)
 

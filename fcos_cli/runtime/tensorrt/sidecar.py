@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 from fcos_cli.errors import ModelError
 from fcos_cli.files import replacing
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.tensorrt_api import Flavour
+from fcos_cli.runtime.tensorrt.package import Flavour
 
 SCHEMA_VERSION = 1
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.errors import FcosError, ModelError, UsageError
-from fcos_cli.export.engine_profile import Profile
+from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.files import replacing
-from fcos_cli.runtime.engine_record import CURRENT
 from fcos_cli.runtime.graph_io import INPUT, SIZES
-from fcos_cli.runtime.tensorrt_api import Gpu, Package
+from fcos_cli.runtime.tensorrt.package import Gpu, Package
+from fcos_cli.runtime.tensorrt.sidecar import CURRENT
 
 TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.errors import ModelError
-from fcos_cli.export.engine_profile import Dimensions
+from fcos_cli.export.tensorrt.profile import Dimensions
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES
-from fcos_cli.runtime.tensorrt_api import NAMES, Flavour
+from fcos_cli.runtime.tensorrt.package import NAMES, Flavour
 
 MOST = 3840
 """Largest K of TopK in every version of TensorRT so far."""

@@ -14,11 +14,11 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import FcosError, ModelError, UsageError
-from fcos_cli.export.engine_profile import Profile
-from fcos_cli.export.tensorrt import CannotBuild, build_engine, check_graph
-from fcos_cli.runtime.engine_layers import precision_of, read_layers
-from fcos_cli.runtime.engine_record import Shape, read_sidecar, sidecar
-from fcos_cli.runtime.tensorrt_api import Log, find_package, numbers
+from fcos_cli.export.tensorrt.engine import CannotBuild, build_engine, check_graph
+from fcos_cli.export.tensorrt.profile import Profile
+from fcos_cli.runtime.tensorrt.layers import precision_of, read_layers
+from fcos_cli.runtime.tensorrt.package import Log, find_package, numbers
+from fcos_cli.runtime.tensorrt.sidecar import Shape, read_sidecar, sidecar
 from tests import tensorrt_stand_in
 from tests.small_onnx import FACTS, PLACES, detector_graph, write_onnx
 from tests.tensorrt_stand_in import DataType, LayerType, StandInGpu, install
@@ -512,7 +512,7 @@ def test_an_engine_answers_as_onnx_runtime_does(tmp_path: Path, flavour: str, pr
 
     from fcos_cli.errors import MissingExtra
     from fcos_cli.runtime.onnxruntime import OnnxRuntimeDetector
-    from fcos_cli.runtime.tensorrt import TensorRtDetector
+    from fcos_cli.runtime.tensorrt.detector import TensorRtDetector
 
     if not torch.cuda.is_available():
         pytest.skip("there is no NVIDIA GPU here")

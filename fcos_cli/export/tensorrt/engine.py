@@ -21,14 +21,14 @@ from pathlib import Path
 
 from fcos_cli import console
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
-from fcos_cli.export.engine_build import Build, dotted_name
-from fcos_cli.export.engine_graph import EngineGraph, check_graph
-from fcos_cli.export.engine_profile import Profile
+from fcos_cli.export.tensorrt.builder import Build, dotted_name
+from fcos_cli.export.tensorrt.graph_check import EngineGraph, check_graph
+from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.files import replacing
-from fcos_cli.runtime.engine_layers import Layers
-from fcos_cli.runtime.engine_record import EngineFacts, Shape, sidecar, write_sidecar
 from fcos_cli.runtime.graph_io import INPUT, SIZES
-from fcos_cli.runtime.tensorrt_api import Flavour, Gpu, Package, dotted, find_gpu, find_package
+from fcos_cli.runtime.tensorrt.layers import Layers
+from fcos_cli.runtime.tensorrt.package import Flavour, Gpu, Package, dotted, find_gpu, find_package
+from fcos_cli.runtime.tensorrt.sidecar import EngineFacts, Shape, sidecar, write_sidecar
 
 __all__ = ["CannotBuild", "EngineFacts", "Profile", "Shape", "build_engine", "check_graph", "write_sidecar"]
 
@@ -134,7 +134,7 @@ def _read_back(
     plan: bytes, package: Package, gpu: Gpu | None, graph: EngineGraph, onnx: Path
 ) -> tuple[Layers | None, str | None]:
     """Layers by precision from the engine itself, or why they could not be read."""
-    from fcos_cli.runtime.tensorrt import layers_of, load
+    from fcos_cli.runtime.tensorrt.detector import layers_of, load
 
     if gpu is None:
         return None, "built without a GPU, and only on one an engine can be read"

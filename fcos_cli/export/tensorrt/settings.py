@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.errors import UsageError
-from fcos_cli.export.engine_profile import Profile
-from fcos_cli.runtime.engine_record import Shape
+from fcos_cli.export.tensorrt.profile import Profile
+from fcos_cli.runtime.tensorrt.sidecar import Shape
 
 KEYS = ("min", "opt", "max", "workspace", "cache", "sm")
 

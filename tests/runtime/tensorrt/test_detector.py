@@ -1,4 +1,4 @@
-"""The TensorRT detector against a stand-in; tests/export/test_tensorrt.py runs the real one where there is a GPU."""
+"""The TensorRT detector against a stand-in; the real one runs in tests/export/tensorrt where there is a GPU."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
-from fcos_cli.export.engine_profile import Profile
-from fcos_cli.export.tensorrt import build_engine
-from fcos_cli.runtime import tensorrt_api
-from fcos_cli.runtime.engine_record import EngineFacts, Shape, read_sidecar, sidecar, write_sidecar
-from fcos_cli.runtime.tensorrt import TensorRtDetector
+from fcos_cli.export.tensorrt.engine import build_engine
+from fcos_cli.export.tensorrt.profile import Profile
+from fcos_cli.runtime.tensorrt import package
+from fcos_cli.runtime.tensorrt.detector import TensorRtDetector
+from fcos_cli.runtime.tensorrt.sidecar import EngineFacts, Shape, read_sidecar, sidecar, write_sidecar
 from tests.small_onnx import write_onnx
 from tests.tensorrt_stand_in import OUTPUTS, DataType, LayerType, StandInGpu, World, install
 
@@ -312,13 +312,13 @@ def test_what_is_noted_reads_back_as_it_was(engine: Path) -> None:
 
 def test_devices_that_are_no_gpu() -> None:
     with pytest.raises(UsageError, match="not on 'cpu'"):
-        tensorrt_api.find_gpu("cpu")
+        package.find_gpu("cpu")
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert tensorrt_api.find_gpu("cuda:3") is None
+    assert package.find_gpu("cuda:3") is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="cuda:0 to cuda:1"):
-        tensorrt_api.find_gpu("cuda:2")
+        package.find_gpu("cuda:2")

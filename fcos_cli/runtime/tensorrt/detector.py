@@ -19,12 +19,12 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError
 from fcos_cli.runtime.batches import Inputs, Intake, Outputs, check_score, detect
-from fcos_cli.runtime.engine_layers import Layers, read_layers
-from fcos_cli.runtime.engine_record import CURRENT, EngineFacts, read_sidecar
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.results import RawDetections
-from fcos_cli.runtime.tensorrt_api import NAMES, Gpu, Package, dotted, find_gpu, find_package, numbers
+from fcos_cli.runtime.tensorrt.layers import Layers, read_layers
+from fcos_cli.runtime.tensorrt.package import NAMES, Gpu, Package, dotted, find_gpu, find_package, numbers
+from fcos_cli.runtime.tensorrt.sidecar import CURRENT, EngineFacts, read_sidecar
 
 if TYPE_CHECKING:
     import torch
