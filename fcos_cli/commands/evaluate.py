@@ -36,7 +36,7 @@ def evaluate(
     keep_freed_memory()
     from fcos_cli.data.formats import read_dataset
     from fcos_cli.errors import UsageError
-    from fcos_cli.evaluate.show import show
+    from fcos_cli.evaluate.run import show
     from fcos_cli.runtime.open import open_detector
 
     if evaluator not in ("hotcoco", "pycocotools"):

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.evaluate.documents import found_rows, truth_document
+from fcos_cli.evaluate.coco_format import found_rows, truth_document
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.pipeline import Failure, predict
 from fcos_cli.runtime.detector import Detector

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.samples import Sample
-from fcos_cli.evaluate.documents import found_rows, truth_document
+from fcos_cli.evaluate.coco_format import found_rows, truth_document
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
 

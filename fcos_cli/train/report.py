@@ -19,10 +19,10 @@ from fcos_cli.console import progress, say, warn
 from fcos_cli.data.dataset import EpochBatches, Example
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.evaluate.coco import detect, score
-from fcos_cli.evaluate.report import Subject, write_report
-from fcos_cli.evaluate.report_charts import Line, legend, line_chart, nice, unit
-from fcos_cli.evaluate.report_page import Section, bar, figure, note, pair, table, text
-from fcos_cli.evaluate.report_pictures import box, jpeg, svg
+from fcos_cli.evaluate.report.charts import Line, legend, line_chart, nice, unit
+from fcos_cli.evaluate.report.page import Section, bar, figure, note, pair, table, text
+from fcos_cli.evaluate.report.pictures import box, jpeg, svg
+from fcos_cli.evaluate.report.write import Subject, write_report
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.train.run import training_set, without_empty

@@ -20,7 +20,7 @@ from fcos_cli.evaluate.coco import METRICS, CocoResult, detect_all, evaluate, sc
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections, RawDetections
-from tests.evaluate.made import ONE, found, sample
+from tests.evaluate.samples import ONE, found, sample
 
 EVALUATORS = ("hotcoco", "pycocotools")
 

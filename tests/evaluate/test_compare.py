@@ -9,8 +9,8 @@ import pytest
 
 from fcos_cli.evaluate.coco import METRICS, score
 from fcos_cli.evaluate.compare import compare
-from fcos_cli.evaluate.compare_section import comparison_section, verdict
-from tests.evaluate.made import ONE, TWO, found, sample
+from fcos_cli.evaluate.report.comparison import comparison_section, verdict
+from tests.evaluate.samples import ONE, TWO, found, sample
 
 A, B, FAR = [0, 0, 100, 100], [300, 0, 400, 100], [0, 300, 100, 400]
 

@@ -60,8 +60,8 @@ def show(
             _tell(answers[0], dataset)
         return
     from fcos_cli.evaluate.compare import compare
-    from fcos_cli.evaluate.compare_section import comparison_section, verdict
-    from fcos_cli.evaluate.report import short_names
+    from fcos_cli.evaluate.report.comparison import comparison_section, verdict
+    from fcos_cli.evaluate.report.write import short_names
 
     a, b = answers
     with progress("comparing", total=len(dataset.classes) + 1) as update:
@@ -104,7 +104,7 @@ def _finish(answers: Sequence[Answer], dataset: Dataset, report: Path | None, ex
     """Write the report, where one is asked for."""
     if report is None:
         return
-    from fcos_cli.evaluate.report import Subject, write_report
+    from fcos_cli.evaluate.report.write import Subject, write_report
 
     subjects = [Subject.of(a.detector, a.result, a.detections, dataset) for a in answers]
     write_report(report, dataset, subjects, extra=extra)

@@ -19,7 +19,7 @@ import numpy as np
 
 from fcos_cli.data.samples import Sample
 from fcos_cli.evaluate.matches import IOU, Floats, inside, overlaps
-from fcos_cli.evaluate.report_numbers import Numbers
+from fcos_cli.evaluate.report.numbers import Numbers
 
 Kind = Literal["missing", "class", "box"]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fcos_cli.evaluate.coco import score
-from fcos_cli.evaluate.report_numbers import numbers
-from fcos_cli.evaluate.report_pictures import why, window
-from fcos_cli.evaluate.report_suspects import suspects, worst_pictures
-from tests.evaluate.made import TWO, found, sample
+from fcos_cli.evaluate.report.numbers import numbers
+from fcos_cli.evaluate.report.pictures import why, window
+from fcos_cli.evaluate.report.suspects import suspects, worst_pictures
+from tests.evaluate.samples import TWO, found, sample
 
 A, B, FAR = [0, 0, 100, 100], [300, 0, 400, 100], [0, 300, 100, 400]
 

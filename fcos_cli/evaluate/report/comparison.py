@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fcos_cli.evaluate.compare import Comparison, Difference
-from fcos_cli.evaluate.report_charts import interval
-from fcos_cli.evaluate.report_page import Section, note, number, table, text
+from fcos_cli.evaluate.report.charts import interval
+from fcos_cli.evaluate.report.page import Section, note, number, table, text
 
 
 def comparison_section(comparison: Comparison, names: tuple[str, str]) -> Section:

@@ -14,8 +14,8 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import score
 from fcos_cli.evaluate.compare import compare
-from fcos_cli.evaluate.compare_section import comparison_section
-from fcos_cli.evaluate.report import Subject, short_names, write_report
+from fcos_cli.evaluate.report.comparison import comparison_section
+from fcos_cli.evaluate.report.write import Subject, short_names, write_report
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
 from tests.browser import Browser

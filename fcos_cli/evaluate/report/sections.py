@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from fcos_cli.evaluate.matches import Floats
-from fcos_cli.evaluate.report_charts import Line, column_chart, line_chart, reliability_chart, unit
-from fcos_cli.evaluate.report_numbers import GRID, Numbers
-from fcos_cli.evaluate.report_page import bar, figure, note, number, pair, prose, table, text
+from fcos_cli.evaluate.report.charts import Line, column_chart, line_chart, reliability_chart, unit
+from fcos_cli.evaluate.report.numbers import GRID, Numbers
+from fcos_cli.evaluate.report.page import bar, figure, note, number, pair, prose, table, text
 
 MEANING = {
     "AP": "mean over IoU 0.50 … 0.95",

@@ -7,9 +7,9 @@ import pytest
 
 from fcos_cli.evaluate.coco import score
 from fcos_cli.evaluate.matches import PLAIN, evaluator, inside, match, overlaps
-from fcos_cli.evaluate.report_numbers import ERRORS, GRID, Counts, Numbers, numbers
+from fcos_cli.evaluate.report.numbers import ERRORS, GRID, Counts, Numbers, numbers
 from fcos_cli.model.classes import ClassTable
-from tests.evaluate.made import ONE, TWO, found, sample
+from tests.evaluate.samples import ONE, TWO, found, sample
 
 A, B, FAR = [0, 0, 100, 100], [300, 0, 400, 100], [0, 300, 100, 400]
 

@@ -18,9 +18,9 @@ from PIL import Image
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
-from fcos_cli.evaluate.report_numbers import Numbers
-from fcos_cli.evaluate.report_page import text
-from fcos_cli.evaluate.report_suspects import PictureErrors, Suspect
+from fcos_cli.evaluate.report.numbers import Numbers
+from fcos_cli.evaluate.report.page import text
+from fcos_cli.evaluate.report.suspects import PictureErrors, Suspect
 
 Rectangle = tuple[float, float, float, float]
 Pixels = npt.NDArray[np.uint8]

@@ -1,7 +1,7 @@
 """`report.html`: what a model does well and badly on a split, on one page that opens from disk and loads nothing.
 
-report_numbers computes, report_suspects chooses what to look at, report_charts and report_pictures draw,
-report_sections and compare_section write, report_page binds. Here they are put together.
+numbers.py computes, suspects.py chooses what to look at, charts.py and pictures.py draw, sections.py and comparison.py
+write, page.py binds. Here they are put together.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy.typing as npt
 from fcos_cli import __version__
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError
-from fcos_cli.evaluate import report_sections as sections
 from fcos_cli.evaluate.coco import CocoResult, thresholds_for
-from fcos_cli.evaluate.report_numbers import Numbers, numbers
-from fcos_cli.evaluate.report_page import Section, note, page, text
-from fcos_cli.evaluate.report_pictures import each, suspect_crop, worst_picture
-from fcos_cli.evaluate.report_suspects import Suspect, suspects, worst_pictures
+from fcos_cli.evaluate.report import sections
+from fcos_cli.evaluate.report.numbers import Numbers, numbers
+from fcos_cli.evaluate.report.page import Section, note, page, text
+from fcos_cli.evaluate.report.pictures import each, suspect_crop, worst_picture
+from fcos_cli.evaluate.report.suspects import Suspect, suspects, worst_pictures
 from fcos_cli.files import replacing
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.results import Detections
