@@ -174,7 +174,7 @@ def ceilings(threads: int) -> None:
     ONNX Runtime."""
     import torch
 
-    from fcos_cli.model.hardware import has_native_bf16
+    from fcos_cli.hardware import has_native_bf16
 
     torch.set_num_threads(threads)
     channels, height, width = CEILING

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from fcos_cli.cli import main
+from fcos_cli.convert.run import convert
+from fcos_cli.convert.zoo import cache_folder
 from fcos_cli.model.artifact import load, save
-from fcos_cli.model.convert.foreign import convert
-from fcos_cli.model.published import cache_folder
 from fcos_cli.runtime.open import open_detector
-from tests.model.foreign import ours, pth, shapes_of, theirs
+from tests.convert.foreign import ours, pth, shapes_of, theirs
 
 Fcos = Callable[..., tuple[int, str, str]]
 

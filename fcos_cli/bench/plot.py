@@ -8,10 +8,10 @@ from pathlib import Path
 from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.bench.rows import Row, front
 from fcos_cli.bench.tables import number, short_names
 from fcos_cli.errors import MissingExtra, UsageError
-from fcos_cli.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def draw(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
     if skipped := [row for row in rows if row.skipped is not None]:
         lines = [shorten(f"not measured: {row.label}: {row.skipped}", 130) for row in skipped]
         figure.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left", color="#555555")
-    with replacing(path, binary=True) as stream:
+    with atomic_write(path, binary=True) as stream:
         figure.savefig(stream, format=path.suffix.lower().removeprefix("."))
 
 

@@ -54,9 +54,9 @@ def convert(
 
 def _read(file: Path, out: Path, source: str, preset: str | None, classes: str | None) -> dict[str, Any]:
     """A foreign checkpoint → a model of ours."""
+    from fcos_cli.convert.labels import read_names
+    from fcos_cli.convert.run import convert
     from fcos_cli.model.artifact import save
-    from fcos_cli.model.convert.foreign import convert
-    from fcos_cli.model.convert.labels import read_names
 
     converted = convert(file, source=source, preset=preset, names=read_names(classes))
     save(out, converted.artifact)
@@ -65,8 +65,8 @@ def _read(file: Path, out: Path, source: str, preset: str | None, classes: str |
 
 def _write(file: Path, out: Path) -> dict[str, Any]:
     """A model of ours → torchvision's state dict."""
+    from fcos_cli.convert import torchvision
     from fcos_cli.model.artifact import load
-    from fcos_cli.model.convert import torchvision
     from fcos_cli.runtime.open import find_artifact
 
     weights = find_artifact(file, backend="pytorch")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.explain.heatmaps import Bytes
-from fcos_cli.files import replacing
 from fcos_cli.predict.draw import BLACK, Colour
 
 Place = tuple[float, float]
@@ -103,7 +103,7 @@ class Canvas:
 
     def write(self, path: Path) -> None:
         """As PNG; the file appears under its name only when it is whole."""
-        with replacing(path, binary=True) as stream:
+        with atomic_write(path, binary=True) as stream:
             Image.fromarray(self.pixels()).save(stream, "PNG")
 
 

@@ -24,7 +24,7 @@ from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.points import Grid, make_grids
-from fcos_cli.model.ranking import combine
+from fcos_cli.model.topk import combine
 from fcos_cli.runtime.facts import Facts
 
 Floats = npt.NDArray[np.float32]

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.console import say, warn
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, ModelError, UsageError
-from fcos_cli.files import replacing
 from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.sources import expand
@@ -104,7 +104,7 @@ def explain_found(
     for source, image in _opened(inputs):
         explained = explain(network, facts, image)
         page = names.of(source, "explain.html")
-        with replacing(page) as stream:
+        with atomic_write(page) as stream:
             stream.write(found_page(explained, title=source.name, model=model, score=score))
         figures = {
             "classes": classes_figure(explained),
@@ -135,7 +135,7 @@ def explain_truth(model: str, dataset: Dataset, samples: Sequence[Sample], *, ou
             conventions=facts.conventions,
         )
         page = names.of(sample.image, "targets.html")
-        with replacing(page) as stream:
+        with atomic_write(page) as stream:
             stream.write(truth_page(explained, title=sample.image.name, model=model))
         targets_figure(explained).write(names.beside(page, "targets.png"))
         orphans = [

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from fcos_cli import __version__
+from fcos_cli.atomic import atomic_write
 from fcos_cli.export.graph import Graph, example, half_body, takes_sizes
 from fcos_cli.export.options import ExportOptions
-from fcos_cli.files import replacing
 from fcos_cli.model.artifact import Artifact
-from fcos_cli.model.fuse import fold_batch_norm
-from fcos_cli.model.winograd import gains
+from fcos_cli.model.optimize.fuse import fold_batch_norm
+from fcos_cli.model.optimize.winograd import gains
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import INPUT, RAW, SIZES, SMALLEST, output_names
 
@@ -151,7 +151,7 @@ def write(proto: onnx.ModelProto, path: Path, facts: Facts) -> None:
     import onnx
 
     onnx.helper.set_model_props(proto, facts.to_metadata())
-    with replacing(path, binary=True) as file:
+    with atomic_write(path, binary=True) as file:
         file.write(proto.SerializeToString())
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcos_cli import __version__
 from fcos_cli.console import emit_json, progress, say
+from fcos_cli.convert.zoo import cache_folder
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.errors import ModelError, ParityError
 from fcos_cli.export.onnx import OPSET, finish, store_in_half, trace, write
@@ -24,7 +25,6 @@ from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.pictures import for_calibration, for_proof, network_inputs
 from fcos_cli.export.winograd import use_winograd
 from fcos_cli.model.artifact import Artifact, load
-from fcos_cli.model.published import cache_folder
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import output_names
 from fcos_cli.runtime.open import default_weights, find_artifact

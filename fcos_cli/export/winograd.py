@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcos_cli.model.winograd import FILTERINGS
+from fcos_cli.model.optimize.winograd import FILTERINGS
 
 if TYPE_CHECKING:
     import onnx

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import ModelError, UsageError
-from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
@@ -82,7 +82,7 @@ def save(path: Path, artifact: Artifact, *, half: bool = False) -> None:
         "thresholds": {"global": artifact.threshold, "per_class": artifact.class_thresholds},
         "provenance": artifact.provenance,
     }
-    with replacing(path, binary=True) as file:
+    with atomic_write(path, binary=True) as file:
         file.write(to_bytes(weights, metadata={key: json.dumps(value) for key, value in facts.items()}))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.points import Grid, make_grids
-from fcos_cli.model.ranking import best_places
+from fcos_cli.model.topk import best_places
 
 
 class Candidates(NamedTuple):

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from fcos_cli import __version__
+from fcos_cli.atomic import atomic_write
 from fcos_cli.console import SCHEMA_VERSION, say, table
-from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.parity.tolerance import POST, Tolerance
 from fcos_cli.parity.verdict import Layer, MatchRow, Parity, RawRow, Worst
@@ -44,7 +44,7 @@ def write_report(parity: Parity, artifact: Path) -> Path:
     drawn = draw_worst(parity.worst, artifact.with_suffix(".parity.png")) if parity.worst else None
     document = to_json(parity, artifact=artifact.name, drawn=drawn)
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(re.sub(r"\[[^\[\]{}\"]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n")
     return path
 

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import UsageError
-from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
 
@@ -95,7 +95,7 @@ def write_picture(path: Path, image: npt.NDArray[np.uint8]) -> None:
         raise UsageError(f"cannot write a picture as {path.suffix!r}", where=path, remedy="use .jpg or .png")
     if kind == "JPEG" and max(image.shape) > 65_500:
         raise UsageError("JPEG holds 65,500 pixels a side at most", where=path, remedy="use .png")
-    with replacing(path, binary=True) as stream:
+    with atomic_write(path, binary=True) as stream:
         Image.fromarray(image).save(stream, kind, quality=92, subsampling=0)
 
 

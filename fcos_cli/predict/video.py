@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, FcosError, MissingExtra
-from fcos_cli.files import replacing
 from fcos_cli.predict.frames import Clip, Frame, Moment
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.prefetch import ahead
@@ -132,7 +132,7 @@ def open_video(path: Path, clip: Clip) -> Iterator[VideoWriter]:
     Raises MissingExtra, UsageError where `path` cannot be written, FcosError where PyAV has no encoder.
     """
     av = _av(path)
-    with replacing(path, binary=True) as file, av.open(file, "w", format="mp4") as container:
+    with atomic_write(path, binary=True) as file, av.open(file, "w", format="mp4") as container:
         writer = VideoWriter(av, container, clip.rate)
         yield writer
         writer.finish()

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, TextIO
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import UsageError
-from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.pipeline import Failure, Prediction
 
@@ -37,7 +37,7 @@ def open_writer(
     table that detections index. model: named in the JSON document. Raises UsageError; FcosError if writing fails.
     """
     chosen = format or _format_of(target)
-    place: AbstractContextManager[IO[str]] = replacing(target) if isinstance(target, Path) else nullcontext(target)
+    place: AbstractContextManager[IO[str]] = atomic_write(target) if isinstance(target, Path) else nullcontext(target)
     with place as stream:
         writer = _WRITERS[chosen](stream, classes, model)
         yield writer

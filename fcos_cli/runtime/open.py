@@ -42,7 +42,7 @@ def find_artifact(model: str | Path, *, backend: Backend | None = None, device: 
             return default_weights()
         return exported
     if str(model) == "coco":
-        from fcos_cli.model.published import coco_weights
+        from fcos_cli.convert.zoo import coco_weights
 
         return coco_weights()
     path = Path(model)

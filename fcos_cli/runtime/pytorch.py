@@ -9,11 +9,11 @@ from torch import nn
 
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.errors import UsageError
+from fcos_cli.hardware import has_native_bf16
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.model.fuse import fold_batch_norm
-from fcos_cli.model.hardware import has_native_bf16
-from fcos_cli.model.winograd import use_winograd
+from fcos_cli.model.optimize.fuse import fold_batch_norm
+from fcos_cli.model.optimize.winograd import use_winograd
 from fcos_cli.runtime.batches import above
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from fcos_cli.files import replacing
+from fcos_cli.atomic import atomic_write
 
 Row = dict[str, Any]
 
@@ -46,7 +46,7 @@ class MetricsFile:
         if resume_at and path.is_file():
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [row for row in rows if row["step"] <= resume_at]
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self.path = path
         self.board = _tensorboard(path.parent)

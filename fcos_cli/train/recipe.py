@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from fcos_cli.config import TrainConfig
+from fcos_cli.hardware import has_native_bf16
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.model.hardware import has_native_bf16
 
 REFERENCE_BATCH = 16
 

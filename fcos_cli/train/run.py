@@ -13,13 +13,13 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.config import Config, to_toml
 from fcos_cli.data.dataset import TrainingSet, batches_per_epoch
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.transforms import Augmentation
 from fcos_cli.errors import DataError, FcosError
-from fcos_cli.files import replacing
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.distributed import World
 from fcos_cli.train.initial import build_initial
@@ -101,7 +101,7 @@ def building(
     progress = load_state(folder / "state.pt", parts, data_hash=data_hash) if resume else Progress()
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "config.toml") as file:
+        with atomic_write(folder / "config.toml") as file:
             file.write(to_toml(config))
     run = Run(
         config=config,

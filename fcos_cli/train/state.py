@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError
-from fcos_cli.files import replacing
 from fcos_cli.model.fcos import FCOS
 
 STATE_VERSION = 1
@@ -56,7 +56,7 @@ def save_state(path: Path, parts: Parts, progress: Progress, *, data_hash: str) 
         "scaler": parts.scaler.state_dict(),
         "torch_rng": torch.get_rng_state(),
     }
-    with replacing(path, binary=True) as file:
+    with atomic_write(path, binary=True) as file:
         torch.save(content, file)
 
 

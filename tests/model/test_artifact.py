@@ -211,7 +211,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(
     def fail(*_: object, **__: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fcos_cli.files.os.fsync", fail)
+    monkeypatch.setattr("fcos_cli.atomic.os.fsync", fail)
     with pytest.raises(FcosError, match="No space left"):
         save(path, replace(artifact, threshold=0.9))
     monkeypatch.setattr("fcos_cli.model.artifact.to_bytes", fail)

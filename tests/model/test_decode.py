@@ -16,7 +16,7 @@ from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import suppress
 from fcos_cli.model.points import Grid
-from fcos_cli.model.ranking import combine
+from fcos_cli.model.topk import combine
 
 NOTHING = -30.0
 """A logit whose probability is far below every threshold."""

@@ -25,12 +25,12 @@ from fcos_cli.model.losses import losses
 from fcos_cli.model.nms import keep_mask, suppress
 from fcos_cli.model.points import Points, all_points, make_grids
 from fcos_cli.model.presets import PRESETS
-from fcos_cli.model.ranking import best_places
 from fcos_cli.model.targets import Targets, Truth, assign
+from fcos_cli.model.topk import best_places
 from fcos_cli.runtime.detector import to_source
 from fcos_cli.runtime.results import Detections, RawDetections
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parent.parent / "vectors"
 FAMILIES = ("mmdet-base", "mmdet-tricks", "detectron2", "fcos-v1", "fcos-imprv", "adelaidet")
 EXECUTED = FAMILIES[:3]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, FcosError, UsageError
-from fcos_cli.files import replacing
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.frames import Clip, Moment
 from fcos_cli.predict.pipeline import Failure, Prediction
@@ -153,7 +153,7 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
 
 def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
     (tmp_path / "plain").touch()
-    with replacing(tmp_path / "ours") as stream:
+    with atomic_write(tmp_path / "ours") as stream:
         stream.write("x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
@@ -178,18 +178,18 @@ def test_an_unknown_suffix_or_a_folder_or_a_file_in_the_way_is_a_usage_error(tmp
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
 def test_a_full_disk_is_told():
-    with pytest.raises(FcosError, match="writing failed"), replacing(Path("/dev/full")) as stream:
+    with pytest.raises(FcosError, match="writing failed"), atomic_write(Path("/dev/full")) as stream:
         stream.write("x")
 
 
 def test_an_error_of_the_block_is_passed_on(tmp_path):
-    with pytest.raises(BrokenPipeError), replacing(tmp_path / "o"):
+    with pytest.raises(BrokenPipeError), atomic_write(tmp_path / "o"):
         raise BrokenPipeError
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="not on Windows")
 def test_a_device_is_written_directly():
-    with replacing(Path("/dev/null")) as stream:
+    with atomic_write(Path("/dev/null")) as stream:
         stream.write("x")
     assert not Path("/dev/null").is_file()

@@ -14,8 +14,8 @@ from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.fuse import NORMS
-from fcos_cli.model.winograd import WinogradConv2d
+from fcos_cli.model.optimize.fuse import NORMS
+from fcos_cli.model.optimize.winograd import WinogradConv2d
 from fcos_cli.parity.matching import Limits, answer_of, match
 from fcos_cli.parity.tolerance import TOLERANCES
 from fcos_cli.runtime import pytorch

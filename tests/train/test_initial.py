@@ -108,7 +108,7 @@ def test_a_run_folder_is_a_detector_to_begin_with(model_file: Path, tmp_path: Pa
 
 
 def test_coco_is_the_published_detector(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcos_cli.model.published.coco_weights", lambda: model_file)
+    monkeypatch.setattr("fcos_cli.convert.zoo.coco_weights", lambda: model_file)
     model, origin = build_initial(config_of(init="coco"), CLASSES)
     assert same(dict(model.state_dict()), load(model_file).weights)
     assert origin.startswith("torchvision's FCOS of COCO")

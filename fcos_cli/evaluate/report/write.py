@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli import __version__
+from fcos_cli.atomic import atomic_write
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import CocoResult, thresholds_for
@@ -23,7 +24,6 @@ from fcos_cli.evaluate.report.numbers import Numbers, numbers
 from fcos_cli.evaluate.report.page import Section, note, page, text
 from fcos_cli.evaluate.report.pictures import each, suspect_crop, worst_picture
 from fcos_cli.evaluate.report.suspects import Suspect, suspects, worst_pictures
-from fcos_cli.files import replacing
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.results import Detections
 
@@ -70,7 +70,7 @@ def write_report(
     for (key, _), subject in zip(owners, subjects, strict=True):
         parts += _details(key, subject, dataset)
     heading = title or f"{' against '.join(names)} on {dataset.source.stem}"
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(page(heading, _head(dataset, subjects, names), parts, owners=owners))
 
 

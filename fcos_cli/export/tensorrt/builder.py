@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.export.tensorrt.profile import Profile
-from fcos_cli.files import replacing
 from fcos_cli.runtime.graph_io import INPUT, SIZES
 from fcos_cli.runtime.tensorrt.package import Gpu, Package
 from fcos_cli.runtime.tensorrt.sidecar import CURRENT
@@ -65,7 +65,7 @@ class Build:
                 f"{self.package.label} cannot build this graph: {self.package.log.errors(mark)}", where=self.onnx
             )
         if cache is not None:
-            with replacing(cache, binary=True) as file:
+            with atomic_write(cache, binary=True) as file:
                 file.write(memoryview(config.get_timing_cache().serialize()))
         return bytes(memoryview(plan))
 

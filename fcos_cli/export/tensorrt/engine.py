@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fcos_cli import console
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
 from fcos_cli.export.tensorrt.builder import Build, dotted_name
 from fcos_cli.export.tensorrt.graph_check import EngineGraph, check_graph
 from fcos_cli.export.tensorrt.profile import Profile
-from fcos_cli.files import replacing
 from fcos_cli.runtime.graph_io import INPUT, SIZES
 from fcos_cli.runtime.tensorrt.layers import Layers
 from fcos_cli.runtime.tensorrt.package import Flavour, Gpu, Package, dotted, find_gpu, find_package
@@ -151,7 +151,7 @@ def _read_back(
 def _write(engine: Path, plan: bytes, graph: EngineGraph, record: EngineFacts) -> None:
     """Both files, each whole or not at all; an old JSON never stands beside a new engine."""
     sidecar(engine).unlink(missing_ok=True)
-    with replacing(engine, binary=True) as file:
+    with atomic_write(engine, binary=True) as file:
         file.write(plan)
     write_sidecar(engine, replace(graph.facts, verified=False), record)
 

@@ -11,8 +11,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import ModelError
-from fcos_cli.files import replacing
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.tensorrt.package import Flavour
 
@@ -113,7 +113,7 @@ def sidecar(engine: Path) -> Path:
 def write_sidecar(engine: Path, facts: Facts, record: EngineFacts) -> None:
     """Write, or write again (after a parity run, with `facts.verified` changed), what is known of `engine`."""
     content = {"schema_version": SCHEMA_VERSION, "facts": facts.to_metadata(), "engine": record.to_json()}
-    with replacing(sidecar(engine)) as file:
+    with atomic_write(sidecar(engine)) as file:
         json.dump(content, file, indent=2)
         file.write("\n")
 

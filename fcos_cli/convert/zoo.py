@@ -31,7 +31,7 @@ def coco_weights() -> Path:
     """
     from torchvision.models.detection import FCOS_ResNet50_FPN_Weights as Published
 
-    from fcos_cli.model.convert.foreign import convert
+    from fcos_cli.convert.run import convert
 
     name = Path(Published.COCO_V1.url).name
     converted = cache_folder() / f"{Path(name).stem}.safetensors"

@@ -16,7 +16,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """An open file that takes the place of `path` when the block ends well, and vanishes when it does not.
 
     Folders on the way are made. Text is UTF-8 with plain newlines. A target that is no regular file (/dev/stdout, a

@@ -17,17 +17,17 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fcos_cli import __version__
+from fcos_cli.convert import corrections
+from fcos_cli.convert.backbones import Body, find_body, refuse_unsupported
+from fcos_cli.convert.check_keys import check_fit
+from fcos_cli.convert.checkpoint_metadata import CheckpointMetadata
+from fcos_cli.convert.dialect import choose_preset, find_family, read_metadata
+from fcos_cli.convert.families import FAMILIES, Family
+from fcos_cli.convert.labels import class_rows
+from fcos_cli.convert.read import read_checkpoint
 from fcos_cli.errors import ModelError
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.config import ModelConfig
-from fcos_cli.model.convert import corrections
-from fcos_cli.model.convert.bodies import Body, find_body, refuse_unsupported
-from fcos_cli.model.convert.dialect import choose_preset, find_family, what_it_tells
-from fcos_cli.model.convert.families import FAMILIES, Family
-from fcos_cli.model.convert.fit import check_fit
-from fcos_cli.model.convert.labels import class_rows
-from fcos_cli.model.convert.read import read_checkpoint
-from fcos_cli.model.convert.told import Told
 from fcos_cli.model.presets import PRESETS
 
 _CLASSES = "head.classification_head.cls_logits"
@@ -54,15 +54,15 @@ def convert(
     refuse_unsupported(checkpoint.weights, where=path)
     family_name = find_family(checkpoint.weights, asked=source, where=path)
     family = FAMILIES[family_name]
-    told = what_it_tells(family, checkpoint)
-    if told.refusal is not None:
-        raise ModelError(told.refusal, where=path)
-    preset_name = choose_preset(family, told, asked=preset, where=path)
+    metadata = read_metadata(family, checkpoint)
+    if metadata.refusal is not None:
+        raise ModelError(metadata.refusal, where=path)
+    preset_name = choose_preset(family, metadata, asked=preset, where=path)
     weights, unknown, silent = _rename(checkpoint.weights, family)
     body = find_body(weights, where=path)
     biased = not corrections.give_towers_a_bias(weights)
     corrections.give_scales_a_shape(weights)
-    config, bgr = _config(weights, body, family, preset_name, told, where=path)
+    config, bgr = _config(weights, body, family, preset_name, metadata, where=path)
     rows = _rows(weights)
     check_fit(weights, unknown, config, rows=rows, names=family.names, where=path)
 
@@ -70,14 +70,14 @@ def convert(
         corrections.take_eps_from_variance(weights, config.backbone_norm_eps)
     if bgr:
         corrections.turn_channels_round(weights)
-    classes, kept = class_rows(rows, names or told.names, rows_are_ids=family.rows_are_ids, where=path)
+    classes, kept = class_rows(rows, names or metadata.names, rows_are_ids=family.rows_are_ids, where=path)
     corrections.gather_classes(weights, kept)
 
     notes = [
-        f"{family.title}, preset {preset_name}" + (f" ({told.why} says so)" if told.why else ""),
+        f"{family.title}, preset {preset_name}" + (f" ({metadata.why} says so)" if metadata.why else ""),
         f"body {config.backbone}, {config.channels} channels, {config.convs} convolutions per tower",
         f"class layer: {rows} rows, {len(classes)} classes, {classes.names[0]} to {classes.names[-1]}",
-        *_changes(family, told, config, bgr=bgr, biased=biased),
+        *_changes(family, metadata, config, bgr=bgr, biased=biased),
     ]
     if dropped := _grouped([*checkpoint.dropped, *silent]):
         notes.append(f"dropped: {', '.join(dropped)}")
@@ -112,7 +112,13 @@ def _rename(theirs: dict[str, Tensor], family: Family) -> tuple[dict[str, Tensor
 
 
 def _config(
-    weights: dict[str, Tensor], body: Body, family: Family, preset_name: str, told: Told, *, where: Path
+    weights: dict[str, Tensor],
+    body: Body,
+    family: Family,
+    preset_name: str,
+    metadata: CheckpointMetadata,
+    *,
+    where: Path,
 ) -> tuple[ModelConfig, bool]:
     """The network's config, and whether it sees blue first: the preset's, the body's, then what the file tells."""
     preset = PRESETS[preset_name]
@@ -125,11 +131,11 @@ def _config(
         "convs": sum(weights[key].ndim == 4 for key in tower) or preset.model["convs"],
         "stride_in_1x1": preset.model.get("stride_in_1x1", False) and body.caffe,
         **family.by_body.get(body.name, {}),
-        **told.model,
+        **metadata.model,
     }
-    bgr = bool(values.pop("bgr", family.bgr)) if told.bgr is None else told.bgr
+    bgr = bool(values.pop("bgr", family.bgr)) if metadata.bgr is None else metadata.bgr
     values.pop("bgr", None)
-    conventions = replace(preset.conventions, **told.conventions)
+    conventions = replace(preset.conventions, **metadata.conventions)
     if family.optional is not None and not any(key.startswith(family.optional) for key in weights):
         conventions = replace(conventions, scales=False)
     try:
@@ -147,14 +153,16 @@ def _rows(weights: dict[str, Tensor]) -> int:
     return 1 if layer is None or layer.ndim == 0 else layer.shape[0]
 
 
-def _changes(family: Family, told: Told, config: ModelConfig, *, bgr: bool, biased: bool) -> list[str]:
+def _changes(
+    family: Family, metadata: CheckpointMetadata, config: ModelConfig, *, bgr: bool, biased: bool
+) -> list[str]:
     """What was corrected and what was assumed, in words."""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (config.mean, config.std))
     pixels = f"RGB mean {mean}, deviation {std}, trained {'blue' if bgr else 'red'} first"
-    said = told.bgr is not None and "mean" in told.model
+    said = metadata.bgr is not None and "mean" in metadata.model
     stride = "stride in the 1x1 convolutions" if config.stride_in_1x1 else "stride in the 3x3 convolutions"
     notes = [f"pixels: {pixels} ({'the file says so' if said else 'of the preset; the file does not say'})"]
-    notes += [f"{stride} ({'the file says so' if 'stride_in_1x1' in told.model else 'of the preset'})"]
+    notes += [f"{stride} ({'the file says so' if 'stride_in_1x1' in metadata.model else 'of the preset'})"]
     notes += ["first convolution: input channels turned round, red first"] if bgr else []
     notes += ["frozen BatchNorm: epsilon taken from the variances"] if family.norm_without_eps else []
     notes += [] if biased else ["towers: zeros for the bias that their convolutions lack"]

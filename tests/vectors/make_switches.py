@@ -1,6 +1,6 @@
 """One switch at a time set wrong: in which vectors does it show? → switches.json
 
-python tests/model/vectors/make_switches.py    (needs only this folder; refuses if a right setting differs anywhere)
+python tests/vectors/make_switches.py    (needs only this folder; refuses if a right setting differs anywhere)
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fcos_cli.convert.labels import coco_classes, read_names
+from fcos_cli.convert.run import Converted, convert
 from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.model.artifact import load, save
-from fcos_cli.model.convert.foreign import Converted, convert
-from fcos_cli.model.convert.labels import coco_classes, read_names
 from fcos_cli.model.presets import IMAGENET_MEAN, IMAGENET_STD, PRESETS, preset_name
-from tests.model.foreign import State, hollow, ours, pth, shapes_of, theirs
+from tests.convert.foreign import State, hollow, ours, pth, shapes_of, theirs
 
 STEM = "backbone.body.conv1.weight"
 LAYER = "head.classification_head.cls_logits"

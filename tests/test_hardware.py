@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcos_cli.model.hardware import has_native_bf16
+from fcos_cli.hardware import has_native_bf16
 
 
 @pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import ModelError
-from fcos_cli.files import replacing
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.presets import PRESETS
 
@@ -57,7 +57,7 @@ def to_torchvision(artifact: Artifact, *, where: Path) -> StateDict:
 
 def save(path: Path, state: StateDict) -> None:
     """Write the tensors with torch.save, atomically."""
-    with replacing(path, binary=True) as file:
+    with atomic_write(path, binary=True) as file:
         torch.save(state.weights, file)
 
 

@@ -1,6 +1,6 @@
 """Vectors of those implementations whose code is not run here: by the documented rules → *.safetensors, keys, sizes.
 
-python tests/model/vectors/make_by_hand.py    (after make_detectron2.py, whose keys are renamed)
+python tests/vectors/make_by_hand.py    (after make_detectron2.py, whose keys are renamed)
 """
 
 from __future__ import annotations

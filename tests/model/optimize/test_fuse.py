@@ -10,7 +10,7 @@ from timm.layers.std_conv import StdConv2d
 from torch import Tensor, nn
 
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.model.fuse import NORMS, fold_batch_norm, fold_inside
+from fcos_cli.model.optimize.fuse import NORMS, fold_batch_norm, fold_inside
 from tests.tiny import tiny_model
 
 

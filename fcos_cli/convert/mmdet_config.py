@@ -6,22 +6,22 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from fcos_cli.model.convert.told import Told
+from fcos_cli.convert.checkpoint_metadata import CheckpointMetadata
 
 _BASE_STRIDES = [8, 16, 32, 64, 128]
 
 
-def told_by_meta(meta: Mapping[str, Any]) -> Told:
+def metadata_of(meta: Mapping[str, Any]) -> CheckpointMetadata:
     """Settings that change answers, from `meta`: the config's text, the class names, mmdetection's version."""
     text = next((meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)), "")
-    told = _told_by_config(read_config(text)) if text else Told()
+    metadata = _metadata_of_config(read_config(text)) if text else CheckpointMetadata()
     inside = _inside(meta, "dataset_meta")
     names = meta.get("CLASSES") or inside.get("CLASSES") or inside.get("classes")
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-        told = told.with_(names=tuple(names))
+        metadata = metadata.with_(names=tuple(names))
     if str(meta.get("mmdet_version", "")).startswith(("0.", "1.")):
-        told = told.with_(conventions={"box_ends": "inclusive", "area": "plus-one"})
-    return told
+        metadata = metadata.with_(conventions={"box_ends": "inclusive", "area": "plus-one"})
+    return metadata
 
 
 def read_config(text: str) -> dict[str, Any]:
@@ -48,13 +48,13 @@ def _value(node: ast.expr) -> Any:
         return None
 
 
-def _told_by_config(config: Mapping[str, Any]) -> Told:
+def _metadata_of_config(config: Mapping[str, Any]) -> CheckpointMetadata:
     head, body = _inside(config, "model", "bbox_head"), _inside(config, "model", "backbone")
     if head.get("type") not in (None, "FCOSHead"):
-        return Told(refusal=f"its config says {head['type']}, not FCOSHead")
+        return CheckpointMetadata(refusal=f"its config says {head['type']}, not FCOSHead")
     strides = head.get("strides") or _BASE_STRIDES
     if [side[0] if isinstance(side, list) else side for side in strides] != _BASE_STRIDES:
-        return Told(refusal=f"its config says strides {strides}; only {_BASE_STRIDES} are supported")
+        return CheckpointMetadata(refusal=f"its config says strides {strides}; only {_BASE_STRIDES} are supported")
     conventions: dict[str, Any] = {}
     preset = None
     if head:
@@ -68,7 +68,7 @@ def _told_by_config(config: Mapping[str, Any]) -> Told:
         model["stride_in_1x1"] = body["style"] == "caffe"
     model |= _thresholds(_inside(config, "model", "test_cfg") or _inside(config, "test_cfg"))
     pixels, bgr = _pixels(_inside(config, "model", "data_preprocessor") or _inside(config, "img_norm_cfg"))
-    return Told(preset=preset, why="its config", conventions=conventions, model=model | pixels, bgr=bgr)
+    return CheckpointMetadata(preset=preset, why="its config", conventions=conventions, model=model | pixels, bgr=bgr)
 
 
 def _thresholds(test: Mapping[str, Any]) -> dict[str, Any]:

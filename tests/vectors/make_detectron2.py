@@ -1,6 +1,6 @@
 """Vectors of detectron2's FCOS, by running its own meta architecture → detectron2.safetensors, keys and sizes.
 
-python tests/model/vectors/make_detectron2.py FOLDER    (detectron2 importable; FOLDER: its repository's configs/)
+python tests/vectors/make_detectron2.py FOLDER    (detectron2 importable; FOLDER: its repository's configs/)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Told: what a foreign checkpoint says of its dialect beyond the names and shapes of its tensors."""
+"""CheckpointMetadata: what a foreign checkpoint says of its dialect beyond the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Told:
+class CheckpointMetadata:
     """preset: the dialect, where the file settles it; why: by what. conventions, model: switches and values of
     ModelConfig that it gives. bgr: does the network see blue first? names: its classes, in the order of the rows.
     refusal: why it cannot be converted at all. None and empty mean that the file does not say."""
@@ -20,6 +20,6 @@ class Told:
     names: tuple[str, ...] | None = None
     refusal: str | None = None
 
-    def with_(self, *, conventions: dict[str, Any] | None = None, **changes: Any) -> Told:
+    def with_(self, *, conventions: dict[str, Any] | None = None, **changes: Any) -> CheckpointMetadata:
         """The same with more told; conventions are added to those that are known."""
         return replace(self, conventions={**self.conventions, **(conventions or {})}, **changes)

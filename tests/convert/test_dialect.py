@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from fcos_cli.convert.families import FAMILIES, HOW_TO_KNOW
+from fcos_cli.convert.mmdet_config import read_config
+from fcos_cli.convert.run import convert
 from fcos_cli.errors import ModelError, UsageError
-from fcos_cli.model.convert.families import FAMILIES, HOW_TO_KNOW
-from fcos_cli.model.convert.foreign import convert
-from fcos_cli.model.convert.mmdet_config import read_config
 from fcos_cli.model.presets import IMAGENET_MEAN, IMAGENET_STD, PRESETS, preset_name
-from tests.model.foreign import State, ours, pth, shapes_of, theirs
+from tests.convert.foreign import State, ours, pth, shapes_of, theirs
 
 SCALED = ("fcos", "adelaidet", "mmdet")
 

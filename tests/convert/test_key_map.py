@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcos_cli.convert.families import FAMILIES
+from fcos_cli.convert.key_map import KeyMap
 from fcos_cli.model.config import ModelConfig
-from fcos_cli.model.convert.families import FAMILIES
-from fcos_cli.model.convert.patterns import KeyMap
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.presets import PRESETS
-from tests.model.foreign import shapes_of, theirs
+from tests.convert.foreign import shapes_of, theirs
 
-LISTS = sorted((Path(__file__).parent / "vectors").glob("keys_*.json"))
+LISTS = sorted((Path(__file__).parent.parent / "vectors").glob("keys_*.json"))
 
 
 def test_holes_hold_numbers_sums_products_and_text() -> None:

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torchvision.models import detection
 
+from fcos_cli.convert.labels import coco_classes
+from fcos_cli.convert.run import convert
+from fcos_cli.convert.torchvision import save, to_torchvision
 from fcos_cli.errors import ModelError
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import STRIDES, ModelConfig
-from fcos_cli.model.convert.foreign import convert
-from fcos_cli.model.convert.labels import coco_classes
-from fcos_cli.model.convert.torchvision import save, to_torchvision
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.presets import PRESETS
-from tests.model.foreign import pth
+from tests.convert.foreign import pth
 
 LAYER = "head.classification_head.cls_logits"
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fcos_cli.convert.read import read_checkpoint
 from fcos_cli.errors import ModelError, UsageError
-from fcos_cli.model.convert.read import read_checkpoint
-from tests.model.foreign import pth
+from tests.convert.foreign import pth
 
 
 class WritesAFile:

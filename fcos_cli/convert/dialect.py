@@ -1,4 +1,4 @@
-"""Dialect: whose file it is, and which of that family's presets it speaks. Never guessed: told, or asked for."""
+"""Dialect: whose file it is, and which of that family's presets it speaks. Never guessed: metadata, or asked for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fcos_cli.convert.checkpoint_metadata import CheckpointMetadata
+from fcos_cli.convert.families import FAMILIES, HOW_TO_KNOW, Family
+from fcos_cli.convert.mmdet_config import metadata_of
+from fcos_cli.convert.read import Checkpoint
 from fcos_cli.errors import ModelError, UsageError
-from fcos_cli.model.convert.families import FAMILIES, HOW_TO_KNOW, Family
-from fcos_cli.model.convert.mmdet_config import told_by_meta
-from fcos_cli.model.convert.read import Checkpoint
-from fcos_cli.model.convert.told import Told
 
 
 def find_family(keys: Iterable[str], *, asked: str, where: Path) -> str:
@@ -40,29 +40,29 @@ def find_family(keys: Iterable[str], *, asked: str, where: Path) -> str:
     return found[0]
 
 
-def what_it_tells(family: Family, checkpoint: Checkpoint) -> Told:
+def read_metadata(family: Family, checkpoint: Checkpoint) -> CheckpointMetadata:
     """What the file says of its dialect by its config, its towers, and the pixels it carries."""
-    told = told_by_meta(checkpoint.meta)
+    metadata = metadata_of(checkpoint.meta)
     biased = any(re.match(r"bbox_head\.(cls|reg)_convs\.\d+\.conv\.bias$", key) for key in checkpoint.weights)
-    if family.without_bias is not None and told.preset is None and not biased:
-        told = told.with_(preset=family.without_bias, why="the missing bias of its towers")
-    return _with_pixels(told, checkpoint.weights)
+    if family.without_bias is not None and metadata.preset is None and not biased:
+        metadata = metadata.with_(preset=family.without_bias, why="the missing bias of its towers")
+    return _with_pixels(metadata, checkpoint.weights)
 
 
-def _with_pixels(told: Told, weights: Mapping[str, Tensor]) -> Told:
+def _with_pixels(metadata: CheckpointMetadata, weights: Mapping[str, Tensor]) -> CheckpointMetadata:
     """Mean and deviation that detectron2's models carry, in the order of their channels."""
     mean, std = weights.get("pixel_mean"), weights.get("pixel_std")
     if mean is None or std is None or mean.numel() != 3 or std.numel() != 3:
-        return told
+        return metadata
     values, deviations = ([round(float(v), 4) for v in tensor.flatten()] for tensor in (mean, std))
     if values[0] == values[2]:
-        return told  # it may be of either order
+        return metadata  # it may be of either order
     bgr = values[0] < values[2]  # of every published mean red is the largest
     turn = slice(None, None, -1) if bgr else slice(None)
-    return told.with_(model={"mean": tuple(values[turn]), "std": tuple(deviations[turn])}, bgr=bgr)
+    return metadata.with_(model={"mean": tuple(values[turn]), "std": tuple(deviations[turn])}, bgr=bgr)
 
 
-def choose_preset(family: Family, told: Told, *, asked: str | None, where: Path) -> str:
+def choose_preset(family: Family, metadata: CheckpointMetadata, *, asked: str | None, where: Path) -> str:
     """The preset the file speaks. asked: --preset. Raises UsageError where nobody says it, or both say otherwise."""
     if asked is not None and asked not in family.presets:
         raise UsageError(
@@ -70,13 +70,13 @@ def choose_preset(family: Family, told: Told, *, asked: str | None, where: Path)
             where=where,
             remedy=f"use {' or '.join(family.presets)}",
         )
-    if told.preset is not None and asked not in (None, told.preset):
+    if metadata.preset is not None and asked not in (None, metadata.preset):
         raise UsageError(
-            f"--preset {asked} contradicts the file: {told.why} says {told.preset}",
+            f"--preset {asked} contradicts the file: {metadata.why} says {metadata.preset}",
             where=where,
-            remedy=f"leave --preset out, or say --preset {told.preset}",
+            remedy=f"leave --preset out, or say --preset {metadata.preset}",
         )
-    preset = asked or told.preset or (family.presets[0] if len(family.presets) == 1 else None)
+    preset = asked or metadata.preset or (family.presets[0] if len(family.presets) == 1 else None)
     if preset is None:
         raise UsageError(
             f"this file of {family.title} may speak {' or '.join(family.presets)}; its tensors do not tell which, and "

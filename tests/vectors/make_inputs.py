@@ -1,6 +1,6 @@
 """Made inputs of the vectors: truths of pictures, and what a head might say about them → inputs.safetensors.
 
-python tests/model/vectors/make_inputs.py
+python tests/vectors/make_inputs.py
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ import torch
 from torchvision.models import detection
 
 from fcos_cli import __version__
+from fcos_cli.convert import zoo
+from fcos_cli.convert.zoo import coco_weights, fetch
 from fcos_cli.errors import ModelError
-from fcos_cli.model import published
 from fcos_cli.model.artifact import load
-from fcos_cli.model.published import coco_weights, fetch
 from fcos_cli.runtime.open import find_artifact
-from tests.model.foreign import pth, shapes_of
+from tests.convert.foreign import pth, shapes_of
 
 NAME = "fcos_resnet50_fpn_coco-99b0c9b7"
 
@@ -57,7 +57,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 @pytest.fixture
 def accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The made file has not the published one's hash."""
-    monkeypatch.setattr(published, "_check", lambda _: None)
+    monkeypatch.setattr(zoo, "_check", lambda _: None)
 
 
 def made(path: Path) -> Path:

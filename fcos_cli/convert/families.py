@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fcos_cli.model.convert.patterns import KeyMap, Row
+from fcos_cli.convert.key_map import KeyMap, Row
 from fcos_cli.model.presets import IMAGENET_MEAN, IMAGENET_STD
 
 

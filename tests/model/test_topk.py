@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.ranking import _true_places, best_places, look_at_all, pick
+from fcos_cli.model.topk import _true_places, best_places, look_at_all, pick
 from tests.tiny import tiny_config
 
 RULES = list(product(("sqrt", "product"), ("score", "class"), ("closed", "open"), ("score", "class")))

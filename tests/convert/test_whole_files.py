@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fcos_cli.model.convert.foreign import convert
+from fcos_cli.convert.run import convert
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parent.parent / "vectors"
 sys.path.insert(0, str(VECTORS))  # its scripts are no package: they are run by themselves
 
 from seeded import seeded_picture, seeded_state  # noqa: E402

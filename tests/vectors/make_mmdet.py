@@ -1,6 +1,6 @@
 """Vectors of mmdetection's FCOS, by running its own head → mmdet-base.safetensors, mmdet-tricks.safetensors, keys.
 
-python tests/model/vectors/make_mmdet.py    (mmdet, mmengine and mmcv with its operations must be importable)
+python tests/vectors/make_mmdet.py    (mmdet, mmengine and mmcv with its operations must be importable)
 """
 
 from __future__ import annotations

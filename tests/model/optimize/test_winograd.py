@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcos_cli.model import winograd
-from fcos_cli.model.winograd import FILTERINGS, WinogradConv2d, use_winograd
+from fcos_cli.model.optimize import winograd
+from fcos_cli.model.optimize.winograd import FILTERINGS, WinogradConv2d, use_winograd
 
 BOUNDS = {torch.float32: 3e-6, torch.bfloat16: 1e-2}
 

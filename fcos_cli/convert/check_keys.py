@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fcos_cli.convert.key_map import KeyMap
 from fcos_cli.errors import ModelError
 from fcos_cli.model.config import ModelConfig
-from fcos_cli.model.convert.patterns import KeyMap
 from fcos_cli.model.fcos import FCOS
 
 

@@ -1,6 +1,6 @@
 """Whole networks of fcos-v1, fcos-imprv and adelaidet: detectron2's layers, joined by rule → whole.safetensors.
 
-python tests/model/vectors/make_whole.py FOLDER    (detectron2 importable; FOLDER: its repository's configs/)
+python tests/vectors/make_whole.py FOLDER    (detectron2 importable; FOLDER: its repository's configs/)
 """
 
 from __future__ import annotations
