@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn COCO data set: 12 pictures of 64 × 64 for training, 4 for validation. Not to be changed."""
-    from fcos_cli.data.shapes import write_shapes
+    from fcos_cli.data.demo_shapes import write_shapes
 
     return write_shapes(tmp_path_factory.mktemp("data") / "shapes", train=12, val=4, size=64)
 

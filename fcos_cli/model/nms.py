@@ -13,9 +13,9 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as greedy_nms
 
+from fcos_cli.model.batched_nms import keep_in_groups
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates
-from fcos_cli.model.greedy import keep_in_groups
 
 FEW = 1000
 """Up to so many boxes of a picture torchvision's `batched_nms` moves classes apart on a CPU; of more, it goes class by

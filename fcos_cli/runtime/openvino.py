@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
-from fcos_cli.runtime.batches import Inputs, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.exported import Inputs, Intake, Outputs, check_score, detect
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.headers import read_header

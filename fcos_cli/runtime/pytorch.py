@@ -14,7 +14,7 @@ from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.optimize.fuse import fold_batch_norm
 from fcos_cli.model.optimize.winograd import use_winograd
-from fcos_cli.runtime.batches import above
+from fcos_cli.runtime.exported import above
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
 

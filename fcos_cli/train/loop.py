@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fcos_cli.config import Config
-from fcos_cli.data.dataset import Batch, EpochBatches, collate
 from fcos_cli.data.samples import Dataset
+from fcos_cli.data.training_set import Batch, EpochBatches, collate
 from fcos_cli.errors import FcosError
 from fcos_cli.model.losses import losses
 from fcos_cli.model.targets import Truth, assign, ending_as
 from fcos_cli.runtime.pytorch import pick_device
+from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.distributed import any_process, join_world, mean_over_processes
-from fcos_cli.train.log import Listener, Meter, Row
+from fcos_cli.train.metrics_log import Listener, Meter, Row
 from fcos_cli.train.run import Run, building, training_set
 from fcos_cli.train.signals import catching_signals
-from fcos_cli.train.state import Progress
-from fcos_cli.train.validate import validate
+from fcos_cli.train.validation import validate
 
 LOG_EVERY = 20
 """Steps between two train rows of metrics.jsonl."""

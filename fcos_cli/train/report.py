@@ -16,8 +16,8 @@ import numpy as np
 
 from fcos_cli.config import Config
 from fcos_cli.console import progress, say, warn
-from fcos_cli.data.dataset import EpochBatches, Example
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.training_set import EpochBatches, Example
 from fcos_cli.evaluate.coco import detect, score
 from fcos_cli.evaluate.report.charts import Line, legend, line_chart, nice, unit
 from fcos_cli.evaluate.report.page import Section, bar, figure, note, pair, table, text

@@ -15,18 +15,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.config import Config, to_toml
-from fcos_cli.data.dataset import TrainingSet, batches_per_epoch
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
 from fcos_cli.data.transforms import Augmentation
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.runtime.pytorch import pick_device
+from fcos_cli.train.checkpoint import Parts, Progress, load_state, save_state
 from fcos_cli.train.distributed import World
-from fcos_cli.train.initial import build_initial
-from fcos_cli.train.log import Listener, MetricsFile, Silent
-from fcos_cli.train.recipe import Precision, build_average, build_optimizer, build_schedule, pick_precision
+from fcos_cli.train.initial_weights import build_initial
+from fcos_cli.train.metrics_log import Listener, MetricsFile, Silent
+from fcos_cli.train.optim import Precision, build_average, build_optimizer, build_schedule, pick_precision
 from fcos_cli.train.signals import StopRequest
-from fcos_cli.train.state import Parts, Progress, load_state, save_state
 
 
 @dataclass(frozen=True)

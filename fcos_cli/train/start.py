@@ -11,18 +11,18 @@ from typing import Any
 
 from fcos_cli.config import Config, Origins, flatten, resolve
 from fcos_cli.console import say, table, warn
+from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.data.doctor import examine, examine_pair
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset, Finding
-from fcos_cli.data.shapes import write_shapes
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_facts
-from fcos_cli.train.initial import model_of_init
+from fcos_cli.train.checkpoint import Progress
+from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.loop import train
+from fcos_cli.train.progress import Terminal
 from fcos_cli.train.report import report_run
 from fcos_cli.train.run import resize_rule
-from fcos_cli.train.show import Terminal
-from fcos_cli.train.state import Progress
 
 RUNS = Path("runs/train")
 

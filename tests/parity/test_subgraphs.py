@@ -10,7 +10,7 @@ import pytest
 
 from fcos_cli.errors import ModelError
 from fcos_cli.parity.subgraphs import Cuts, DetectorCuts, NoCut, OnnxCuts, OpenVinoCuts, found_of
-from fcos_cli.runtime.batches import Intake
+from fcos_cli.runtime.exported import Intake
 from fcos_cli.runtime.graph_io import RAW
 from fcos_cli.runtime.tensorrt.sidecar import Shape as Box
 from tests.parity.toy import write_toy

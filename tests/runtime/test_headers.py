@@ -211,7 +211,7 @@ def test_reading_headers_needs_none_of_the_libraries_that_run_models(tmp_path, m
     code = f"""
 import sys
 from pathlib import Path
-from fcos_cli.runtime.describe import describe
+from fcos_cli.runtime.info import describe
 from fcos_cli.runtime.headers import read_header
 for file in {files!r}:
     describe(read_header(Path(file)), path=Path(file), as_json=True)

@@ -11,7 +11,7 @@ import torch
 from fcos_cli.config import Config
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset
-from fcos_cli.train.log import Row
+from fcos_cli.train.metrics_log import Row
 from tests.tiny import SHAPE
 
 SETTINGS: dict[str, Any] = {

@@ -20,8 +20,9 @@ SETTINGS = {"optimizer": "sgd", "lr": 0.02}
 CODE = f"""
 import sys
 from pathlib import Path
-from fcos_cli.train import log, loop, run
-from fcos_cli.train.state import save_state
+from fcos_cli.train import loop, run
+from fcos_cli.train import metrics_log
+from fcos_cli.train.checkpoint import save_state
 from tests.train.runs import Recorder, config_of, splits
 
 data, folder = map(Path, sys.argv[1:])
@@ -30,7 +31,7 @@ def save(self, progress):
     save_state(folder / f"state-{{self.world.rank}}.pt", self.parts, progress, data_hash=self.data_hash)
 
 run.Run.save = save
-log.find_spec = lambda _: None
+metrics_log.find_spec = lambda _: None
 loop.train(config_of(batch=1, **{SETTINGS}), *splits(data), folder=folder, resume=False, listener=Recorder())
 """
 
@@ -52,7 +53,7 @@ def test_two_processes_end_with_equal_weights_those_of_one_process_with_twice_th
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [start(shapes, tmp_path, rank=rank, port=port) for rank in range(2)]
-    monkeypatch.setattr("fcos_cli.train.log.find_spec", lambda _: None)
+    monkeypatch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
     train(config_of(batch=2, **SETTINGS), *splits(shapes), folder=tmp_path / "one", resume=False, listener=Recorder())
     for process in processes:
         _, errors = process.communicate(timeout=120)

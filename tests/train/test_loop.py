@@ -19,8 +19,8 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, FcosError, Interrupted, Stopped
 from fcos_cli.model.artifact import load
 from fcos_cli.train import loop
+from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.loop import train
-from fcos_cli.train.state import Progress
 from tests.train.runs import SETTINGS, Recorder, config_of, same, splits
 
 
@@ -31,7 +31,7 @@ def data(shapes: Path) -> tuple[Dataset, Dataset]:
 
 @pytest.fixture(autouse=True)
 def _no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcos_cli.train.log.find_spec", lambda _: None)
+    monkeypatch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def whole(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactor
     """A run that nothing interrupted."""
     folder, listener = tmp_path_factory.mktemp("whole") / "run", Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fcos_cli.train.log.find_spec", lambda _: None)
+        patch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
         patch.setattr(loop, "LOG_EVERY", 2)
         progress = train(config_of(), *data, folder=folder, resume=False, listener=listener)
     return folder, listener, progress

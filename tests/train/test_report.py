@@ -36,7 +36,7 @@ def run(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory)
         return step(parts, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fcos_cli.train.log.find_spec", lambda _: None)
+        patch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
         patch.setattr(loop, "LOG_EVERY", 1)
         patch.setattr(loop, "_step", spy)
         train(CONFIG, *data, folder=folder, resume=False, listener=Recorder())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fcos_cli.data.shapes import write_shapes
+from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.errors import UsageError
 from fcos_cli.train import start
 

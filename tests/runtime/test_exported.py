@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.model.decode import Candidates
 from fcos_cli.model.nms import suppress
-from fcos_cli.runtime.batches import Intake, above, check_score, detect
+from fcos_cli.runtime.exported import Intake, above, check_score, detect
 from fcos_cli.runtime.results import RawDetections
 from tests.runtime.onnx_files import FACTS, answer, assert_same, pictures
 

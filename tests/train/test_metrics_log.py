@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fcos_cli.errors import Interrupted, Stopped
-from fcos_cli.train.log import Meter, MetricsFile
-from fcos_cli.train.show import Terminal, describe, duration
+from fcos_cli.train.metrics_log import Meter, MetricsFile
+from fcos_cli.train.progress import Terminal, describe, duration
 from fcos_cli.train.signals import catching_signals
 
 ROW = {"kind": "train", "step": 50, "steps": 100, "epoch": 1, "loss": 1.21, "cls": 0.23, "box": 0.34}
@@ -40,7 +40,7 @@ def test_the_curves_go_to_tensorboard_where_it_is_installed(tmp_path: Path) -> N
 
 def test_a_meter_gives_the_mean_of_each_term_and_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("fcos_cli.train.log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fcos_cli.train.metrics_log.time.monotonic", lambda: now[0])
     meter = Meter()
     for loss in (1.0, 2.0, 6.0):
         now[0] += 2

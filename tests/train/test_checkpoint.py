@@ -10,8 +10,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from fcos_cli.config import TrainConfig
 from fcos_cli.errors import DataError
-from fcos_cli.train.recipe import build_average, build_optimizer, build_schedule
-from fcos_cli.train.state import STATE_VERSION, Parts, Progress, load_state, save_state
+from fcos_cli.train.checkpoint import STATE_VERSION, Parts, Progress, load_state, save_state
+from fcos_cli.train.optim import build_average, build_optimizer, build_schedule
 from tests.tiny import tiny_model
 from tests.train.runs import same
 

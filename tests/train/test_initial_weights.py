@@ -10,8 +10,8 @@ from fcos_cli.config import Config
 from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.model.artifact import load, save
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.train import initial
-from fcos_cli.train.initial import build_initial, model_of_init, pick_init
+from fcos_cli.train import initial_weights
+from fcos_cli.train.initial_weights import build_initial, model_of_init, pick_init
 from tests.tiny import CLASSES, SHAPE, tiny_artifact
 from tests.train.runs import config_of, same
 
@@ -62,12 +62,12 @@ def test_of_another_shape_what_fits_is_taken(model_file: Path) -> None:
 def test_auto_takes_the_best_that_is_there(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lite = Config.model_validate({"model": {"backbone": "efficientnet_lite0"}})
     tiny = config_of(init="auto")
-    monkeypatch.setattr(initial, "default_weights", lambda: model_file)
-    monkeypatch.setattr(initial, "find_spec", lambda _: object())
+    monkeypatch.setattr(initial_weights, "default_weights", lambda: model_file)
+    monkeypatch.setattr(initial_weights, "find_spec", lambda _: object())
     assert (pick_init(lite), pick_init(tiny)) == ("offline", "default")
-    monkeypatch.setattr(initial, "find_spec", lambda _: None)
+    monkeypatch.setattr(initial_weights, "find_spec", lambda _: None)
     assert (pick_init(lite), pick_init(tiny)) == ("random", "default")
-    monkeypatch.setattr(initial, "default_weights", lambda: model_file.parent / "gone.safetensors")
+    monkeypatch.setattr(initial_weights, "default_weights", lambda: model_file.parent / "gone.safetensors")
     assert pick_init(tiny) == "random"
 
 

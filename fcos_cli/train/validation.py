@@ -15,9 +15,9 @@ from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.pytorch import PyTorchDetector
-from fcos_cli.train.log import Row
+from fcos_cli.train.checkpoint import Progress
+from fcos_cli.train.metrics_log import Row
 from fcos_cli.train.run import Run, resize_rule
-from fcos_cli.train.state import Progress
 
 
 def validate(run: Run, progress: Progress) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fcos_cli.data.dataset import (
+from fcos_cli.data.samples import Sample
+from fcos_cli.data.training_set import (
     Batch,
     EpochBatches,
     Example,
@@ -20,7 +21,6 @@ from fcos_cli.data.dataset import (
     batches_per_epoch,
     collate,
 )
-from fcos_cli.data.samples import Sample
 from fcos_cli.data.transforms import Augmentation
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
+from fcos_cli.model.batched_nms import BUCKETS, keep_in_groups
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates
-from fcos_cli.model.greedy import BUCKETS, keep_in_groups
 from fcos_cli.model.nms import FEW, keep_mask
 
 

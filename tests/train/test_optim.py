@@ -10,8 +10,8 @@ from torch.optim import SGD, AdamW
 from fcos_cli.config import TrainConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.train import recipe
-from fcos_cli.train.recipe import (
+from fcos_cli.train import optim
+from fcos_cli.train.optim import (
     Precision,
     build_average,
     build_optimizer,
@@ -160,12 +160,12 @@ def test_a_decay_of_zero_means_no_average(model: FCOS) -> None:
 def test_precision_is_what_the_hardware_is_fast_in(
     monkeypatch: pytest.MonkeyPatch, amp: str, device: torch.device, native: bool, wanted: Precision
 ) -> None:
-    monkeypatch.setattr(recipe, "has_native_bf16", lambda _: native)
+    monkeypatch.setattr(optim, "has_native_bf16", lambda _: native)
     assert pick_precision(TrainConfig(amp=amp), device) == wanted  # type: ignore[arg-type]
 
 
 def test_a_slow_or_impossible_wish_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "has_native_bf16", lambda _: False)
+    monkeypatch.setattr(optim, "has_native_bf16", lambda _: False)
     slow = pick_precision(TrainConfig(amp="bf16"), CPU)
     assert slow.dtype == torch.bfloat16
     assert "emulates" in slow.note

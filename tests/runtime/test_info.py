@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from fcos_cli.data.geometry import ResizeRule
-from fcos_cli.runtime.describe import describe, to_json
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import Header, read_header
+from fcos_cli.runtime.info import describe, to_json
 from tests.runtime.onnx_files import FACTS, write_onnx
 
 KEYS = [

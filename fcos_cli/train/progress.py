@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from fcos_cli.console import progress, say
-from fcos_cli.train.log import Row
+from fcos_cli.train.metrics_log import Row
 
 PLAIN_EVERY = 50
 """Steps between two plain lines."""
