@@ -101,28 +101,28 @@ def make_files(folder: Path) -> None:
 
 def make_file(weights: Path, path: Path) -> None:
     """What `fcos export` writes, without its comparison with PyTorch, which takes a minute and a half each."""
-    from fcos_cli.export.onnx import finish, trace, write
+    from fcos_cli.export.onnx import finalize, trace, write
     from fcos_cli.export.openvino import write_openvino
     from fcos_cli.export.options import make_options
     from fcos_cli.export.quantize import quantize
-    from fcos_cli.export.run import Job, export
+    from fcos_cli.export.run import ExportJob, export
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.graph_io import output_names
     from fcos_cli.runtime.pytorch import facts_of
 
     format_ = "onnx" if path.suffix == ".onnx" else "openvino"
     if "int8" not in path.stem:
-        export(weights, Job(make_options(format_, winograd="direct" not in path.stem), path, verify=False))
+        export(weights, ExportJob(make_options(format_, winograd="direct" not in path.stem), path, verify=False))
         return
     options, artifact = make_options(format_, precision="int8"), load(weights)
     facts = options.apply(facts_of(artifact))
     proto = trace(artifact, facts, options)
     proto = quantize(proto, [padded(picture(480, 640))], target="cpu", between=format_ == "onnx")
     if format_ == "onnx":
-        write(finish(proto, outputs=output_names("op")), path, facts)
+        write(finalize(proto, outputs=output_names("op")), path, facts)
     else:
         graph = path.with_suffix(".onnx").with_stem(f"{path.stem}-openvino")
-        write(finish(proto, outputs=output_names("op")), graph, facts)
+        write(finalize(proto, outputs=output_names("op")), graph, facts)
         write_openvino(graph, path, facts)
 
 

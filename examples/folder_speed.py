@@ -17,7 +17,7 @@ from time import perf_counter, process_time
 from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.data.images import open_image
 from fcos_cli.predict.pipeline import Failure, predict
-from fcos_cli.predict.sources import expand
+from fcos_cli.predict.sources import open_sources
 from fcos_cli.runtime.open import open_detector
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     detector = open_detector(options.model, backend=options.backend)
-    paths = [path for path, _ in zip(expand([options.folder]), range(options.count), strict=False)]
+    paths = [path for path, _ in zip(open_sources([options.folder]), range(options.count), strict=False)]
     groups = [paths[n : n + options.batch] for n in range(0, len(paths), options.batch)]
     ready = [detector.facts.resize.batch([open_image(path) for path in group])[0] for group in groups]
 

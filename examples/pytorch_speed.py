@@ -61,13 +61,13 @@ def make_weights(path: Path) -> None:
 
 
 def ours(path: Path, precision: str, threads: int) -> Callable[[np.ndarray], Found]:
-    from fcos_cli.runtime.detector import locate
+    from fcos_cli.runtime.detector import detect_batch
     from fcos_cli.runtime.open import open_detector
 
     detector = open_detector(path, device="cpu", precision=precision, threads=threads)
 
     def call(photo: np.ndarray) -> Found:
-        (found,) = locate(detector, *detector.facts.resize.batch([photo]))
+        (found,) = detect_batch(detector, *detector.facts.resize.batch([photo]))
         return {"boxes": found.boxes.tolist(), "scores": found.scores.tolist(), "classes": found.classes.tolist()}
 
     return call

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from fcos_cli.data.images import open_image
-from fcos_cli.predict.draw import draw, write_picture
+from fcos_cli.predict.draw import draw, save_image
 from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import predict
-from fcos_cli.predict.run import thresholds
+from fcos_cli.predict.run import display_thresholds
 from fcos_cli.predict.tiles import Tiling
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.open import open_detector
@@ -47,7 +47,7 @@ def main() -> None:
             f"{size:>5} {len(truth):>8} {hits / len(truth):>8.3f} {tile_hits / len(truth):>11.3f} {false:>6} "
             f"{tile_false:>11} {seconds:>8.1f}"
         )
-    write_picture(Path("build/tiles.jpg"), draw(image, tiled[0], detector.facts.classes, max_side=2000))
+    save_image(Path("build/tiles.jpg"), draw(image, tiled[0], detector.facts.classes, max_side=2000))
 
 
 def scene(detector: Detector, size: int) -> tuple[np.ndarray, Detections]:
@@ -57,7 +57,7 @@ def scene(detector: Detector, size: int) -> tuple[np.ndarray, Detections]:
     boxes, classes, taken = [], [], []
     for photo in PHOTOS:
         image = open_image(photo)
-        (answer,) = predict(detector, [photo], threshold=thresholds(detector.facts))
+        (answer,) = predict(detector, [photo], threshold=display_thresholds(detector.facts))
         scale = size / max(image.shape[:2])
         width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
         small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
@@ -83,7 +83,7 @@ def free(random: np.random.Generator, width: int, height: int, taken: list) -> t
 def look(detector: Detector, image: np.ndarray, tiling: Tiling | None) -> tuple[Detections, float]:
     begun = perf_counter()
     frame = Frame(Path("canvas"), image)
-    (answer,) = predict(detector, [frame], threshold=thresholds(detector.facts), tiling=tiling, batch=4)
+    (answer,) = predict(detector, [frame], threshold=display_thresholds(detector.facts), tiling=tiling, batch=4)
     return answer.detections, perf_counter() - begun
 
 

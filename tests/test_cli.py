@@ -536,7 +536,7 @@ def test_a_stopped_training_is_exit_code_143_and_can_be_resumed(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr("fcos_cli.train.progress.Terminal.step", strike)
+        patch.setattr("fcos_cli.train.progress.TerminalReporter.step", strike)
         answer = fcos("train", shapes, "--config", settings, "--out", "run")
     assert answer.code == 143
     assert "fcos train --resume run" in answer.err
@@ -560,7 +560,7 @@ def test_sigterm_to_the_whole_process_group_saves_the_state_too(
                 os.kill(int(process.pid or 0), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("fcos_cli.train.progress.Terminal.step", strike)
+    monkeypatch.setattr("fcos_cli.train.progress.TerminalReporter.step", strike)
     answer = fcos("train", shapes, "--config", settings, "--out", "run", "--workers", 1)
     assert answer.code == 143
     assert Path("run/state.pt").is_file()

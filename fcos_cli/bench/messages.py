@@ -54,29 +54,29 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Refusal:
     """Why a request was not met; `exit_code` as of the error behind it."""
 
     reason: str
     exit_code: int = 1
 
     @classmethod
-    def of(cls, error: Exception) -> Refused:
+    def of(cls, error: Exception) -> Refusal:
         if isinstance(error, FcosError):
             return cls("; ".join(filter(None, (error.what, error.remedy))), error.exit_code)
         return cls(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-class Skipped(Exception):
+class JobSkipped(Exception):
     """A row cannot be measured, or not any longer."""
 
-    def __init__(self, refused: Refused) -> None:
+    def __init__(self, refused: Refusal) -> None:
         super().__init__(refused.reason)
         self.refused = refused
 
 
-def expect(answer: Any) -> Any:
+def unwrap(answer: Any) -> Any:
     """`answer`, or Skipped where it is a refusal."""
-    if isinstance(answer, Refused):
-        raise Skipped(answer)
+    if isinstance(answer, Refusal):
+        raise JobSkipped(answer)
     return answer

@@ -9,7 +9,7 @@ from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from fcos_cli.atomic import atomic_write
-from fcos_cli.bench.rows import Row, front
+from fcos_cli.bench.rows import Row, pareto_front
 from fcos_cli.bench.tables import number, short_names
 from fcos_cli.errors import MissingExtra, UsageError
 
@@ -29,7 +29,7 @@ STAGES = {
 FRONT = "#D55E00"
 
 
-def check(path: Path) -> None:
+def check_plot_path(path: Path) -> None:
     """Before anything is measured: MissingExtra without matplotlib, UsageError for another kind of file."""
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"no picture can be written as {path.suffix or 'a file without a suffix'}", where=path,
@@ -38,7 +38,7 @@ def check(path: Path) -> None:
         raise MissingExtra("the picture needs matplotlib, which is not installed", extra="report")
 
 
-def draw(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
+def draw_plot(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
     """Write the picture of `rows` (those that were measured; the others are named below). facts: the environment."""
     from matplotlib.figure import Figure
 
@@ -102,7 +102,7 @@ def _bars(axes: Axes, rows: Sequence[Row], *, numbered: bool) -> None:
 
 def _front(axes: Axes, rows: Sequence[Row]) -> None:
     """AP over milliseconds per picture, each row as its number; the line joins those that no other beats in both."""
-    best = front(rows)
+    best = pareto_front(rows)
     places = [(row.ms_per_image or 0.0, row.ap or 0.0) for row in best]
     axes.step(*zip(*places, strict=True), where="post", color=FRONT, linewidth=1.2, label="the front")
     for which, row in enumerate(rows, 1):

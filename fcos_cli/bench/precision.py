@@ -25,7 +25,7 @@ class Opened(NamedTuple):
     note: str | None
 
 
-def attempts(asked: str | None) -> tuple[str | None, ...]:
+def precisions_to_try(asked: str | None) -> tuple[str | None, ...]:
     """Precisions to open a model in, best first; None, its own, is always the last.
 
     Where there is no fp16, bf16 is the other type of half the size.
@@ -33,7 +33,7 @@ def attempts(asked: str | None) -> tuple[str | None, ...]:
     return {None: (None,), "fp16": ("fp16", "bf16", None)}.get(asked, (asked, None))
 
 
-def open_as_asked(job: Job) -> Opened:
+def open_in_precision(job: Job) -> Opened:
     """The detector in the first of `job.attempts` that can be had. Raises what `open_detector` raises for the last."""
     refusal: UsageError | None = None
     for attempt in job.attempts:
@@ -46,12 +46,12 @@ def open_as_asked(job: Job) -> Opened:
             if attempt == job.attempts[-1]:
                 raise
             continue
-        precision, why = really(detector, processor_flags())
+        precision, why = actual_precision(detector, processor_flags())
         return Opened(detector, attempt, precision, _note(job.asked, detector, precision, why, refusal))
     raise AssertionError("no attempt")
 
 
-def really(detector: Detector, flags: set[str]) -> tuple[str, str | None]:
+def actual_precision(detector: Detector, flags: set[str]) -> tuple[str, str | None]:
     """What `detector` computes in, and why that is not what its file says.
 
     ONNX Runtime puts casts around what its CPU provider cannot compute in fp16, which on x86 is all of the body

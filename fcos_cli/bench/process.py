@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fcos_cli
-from fcos_cli.bench.messages import Job, Ready, Refused, Skipped, expect
+from fcos_cli.bench.messages import Job, JobSkipped, Ready, Refusal, unwrap
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
@@ -80,8 +80,8 @@ class Worker:
             self._connection.send(message)
             answer = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise Skipped(Refused(self._last_words())) from error
-        return expect(answer)
+            raise JobSkipped(Refusal(self._last_words())) from error
+        return unwrap(answer)
 
     def _last_words(self) -> str:
         """Why the process is gone: how it ended, and the last line of what it wrote."""

@@ -126,7 +126,7 @@ def add_ratios(rows: Sequence[Row]) -> None:
         row.ratio = float(np.median([_mean(base) / first / (_mean(own) / size) for base, own in pairs]))
 
 
-def front(rows: Sequence[Row]) -> list[Row]:
+def pareto_front(rows: Sequence[Row]) -> list[Row]:
     """The Pareto front, fastest first: rows that no other row equals in one of speed and AP and beats in the other."""
     known = [
         (row.ms_per_image, -row.ap, place) for place, row in enumerate(rows) if row.ap is not None and row.measured

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from fcos_cli.bench.messages import Job, Sample, Skipped
+from fcos_cli.bench.messages import Job, JobSkipped, Sample
 from fcos_cli.bench.process import RemoteDetector, Worker
 from fcos_cli.bench.rows import Row, add_ratios
 from fcos_cli.bench.settings import Settings
@@ -31,7 +31,7 @@ def run_benchmark(settings: Settings, *, accuracy: AccuracyFn | None = None) -> 
         for place, (job, row) in enumerate(zip(jobs, rows, strict=True)):
             try:
                 workers[place] = _start(job, row, stack)
-            except Skipped as reason:
+            except JobSkipped as reason:
                 _skip(row, reason)
         players = {place: partial(worker.ask, "turn") for place, worker in workers.items()}
         with progress("rounds", total=settings.rounds) as update:
@@ -41,7 +41,7 @@ def run_benchmark(settings: Settings, *, accuracy: AccuracyFn | None = None) -> 
                 if place in lost:
                     raise lost[place]
                 rows[place].rounds, rows[place].peak_memory = turns[place], worker.ask("peak_memory")
-            except Skipped as reason:
+            except JobSkipped as reason:
                 _skip(rows[place], reason)
         if accuracy is not None:
             _add_accuracy([(rows[place], worker) for place, worker in workers.items()], accuracy)
@@ -54,20 +54,20 @@ def take_turns(
     rounds: int,
     *,
     on_round: Callable[[int], None] = lambda done: None,
-) -> tuple[dict[int, list[list[Sample]]], dict[int, Skipped]]:
+) -> tuple[dict[int, list[list[Sample]]], dict[int, JobSkipped]]:
     """Each player's turns, one per round, and who could not finish (raised Skipped), which does not stop the others.
 
     Every round begins one player later than the one before: nobody always follows the same other.
     """
     turns: dict[int, list[list[Sample]]] = {place: [] for place in players}
-    lost: dict[int, Skipped] = {}
+    lost: dict[int, JobSkipped] = {}
     for number in range(rounds):
         playing = [place for place in players if place not in lost]
         first = number % len(playing) if playing else 0
         for place in playing[first:] + playing[:first]:
             try:
                 turns[place].append(players[place]())
-            except Skipped as reason:
+            except JobSkipped as reason:
                 lost[place] = reason
         on_round(number + 1)
     return turns, lost
@@ -92,7 +92,7 @@ def _start(job: Job, row: Row, stack: ExitStack) -> Worker:
     return worker
 
 
-def _skip(row: Row, reason: Skipped) -> None:
+def _skip(row: Row, reason: JobSkipped) -> None:
     row.rounds, row.skipped, row.exit_code = [], reason.refused.reason, reason.refused.exit_code
 
 
@@ -107,7 +107,7 @@ def _add_accuracy(entries: Sequence[tuple[Row, Worker]], accuracy: AccuracyFn) -
             say(f"AP of {row.model} · {row.backend} · {row.precision}")
             try:
                 verdicts[key] = accuracy(RemoteDetector(worker, name=row.model))
-            except (Skipped, FcosError) as reason:
+            except (JobSkipped, FcosError) as reason:
                 verdicts[key] = str(reason).splitlines()[0]
                 warn(f"{row.label}: no AP ({verdicts[key]})")
         verdict = verdicts[key]

@@ -8,11 +8,11 @@ from itertools import islice, product
 from pathlib import Path
 
 from fcos_cli.bench.messages import Job
-from fcos_cli.bench.precision import attempts
+from fcos_cli.bench.precision import precisions_to_try
 from fcos_cli.console import say
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.predict.sources import expand
+from fcos_cli.predict.sources import open_sources
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.open import BACKENDS
 
@@ -44,7 +44,7 @@ class Settings:
                 self.pictures,
                 batch=batch,
                 asked=asked,
-                attempts=attempts(asked),
+                attempts=precisions_to_try(asked),
                 backend=backend,
                 device=self.device,
                 threads=self.threads,
@@ -58,7 +58,7 @@ def choose_pictures(sources: Sequence[str]) -> tuple[str, ...]:
     """The pictures behind what a user names, at most MOST_PICTURES; of nothing the photos that ship in the package."""
     if not sources:
         return tuple(str(path) for path in demo_photos())
-    found = [str(path) for path in islice(expand(sources), MOST_PICTURES + 1)]
+    found = [str(path) for path in islice(open_sources(sources), MOST_PICTURES + 1)]
     if len(found) > MOST_PICTURES:
         say(f"measuring with the first {MOST_PICTURES} pictures")
     return tuple(found[:MOST_PICTURES])

@@ -20,7 +20,7 @@ from typing import Any
 from fcos_cli.bench.messages import Sample
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
-from fcos_cli.runtime.detector import Detector, locate
+from fcos_cli.runtime.detector import Detector, detect_batch
 
 Batch = tuple[Path, ...]
 
@@ -48,7 +48,7 @@ class Pipeline:
         opened = perf_counter()
         images, geometries = self.rule.batch(pictures)
         prepared = perf_counter()
-        network_end = self._network.watch(lambda: locate(self.detector, images, geometries))
+        network_end = self._network.watch(lambda: detect_batch(self.detector, images, geometries))
         done = perf_counter()
         marks = {"open": opened - begun, "preprocess": prepared - opened, "total": done - begun}
         if network_end is None:
@@ -93,7 +93,9 @@ def warm_up(answer: Callable[[Batch], Sample], batches: Sequence[Batch], *, seco
         passes += 1
 
 
-def turn(answer: Callable[[Batch], Sample], batches: Sequence[Batch], *, seconds: float = TURN_SECONDS) -> list[Sample]:
+def measure_turn(
+    answer: Callable[[Batch], Sample], batches: Sequence[Batch], *, seconds: float = TURN_SECONDS
+) -> list[Sample]:
     """All of `batches`, again and again until `seconds` have been spent; a sample for each but the first call."""
     samples: list[Sample] = []
     with _no_garbage_collection():

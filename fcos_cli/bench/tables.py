@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcos_cli.bench.rows import Row, front
+from fcos_cli.bench.rows import Row, pareto_front
 from fcos_cli.console import emit_json, say, table, warn
 
 Column = tuple[str, Sequence[str | None]]
@@ -38,7 +38,7 @@ def _tables(rows: Sequence[Row]) -> None:
     if measured:
         _table(measured, _batches(measured), title="ms per batch, from files to boxes")
         _table(measured, _stages(measured), title="stages, median ms; start: a new process to its first answer")
-    best = front(rows)
+    best = pareto_front(rows)
     if len(best) > 1:
         say("the front of AP and speed, fastest first: " + ", ".join(row.label for row in best))
 

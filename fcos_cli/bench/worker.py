@@ -9,13 +9,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fcos_cli.allocator import keep_freed_memory
-from fcos_cli.bench.messages import Job, Ready, Refused
+from fcos_cli.bench.messages import Job, Ready, Refusal
 
 
 def main(descriptor: int) -> None:
     """Serve the connection behind `descriptor`: first a Job, answered by Ready, then requests by name.
 
-    `turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", images, sizes)` →
+    `measure_turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", images, sizes)` →
     RawDetections. Whatever fails is answered by Refused.
     """
     keep_freed_memory()
@@ -32,7 +32,7 @@ def _serve(connection: Any) -> None:
     except EOFError:
         raise
     except Exception as error:
-        connection.send(Refused.of(error))
+        connection.send(Refusal.of(error))
         return
     connection.send(ready)
     while True:
@@ -40,16 +40,16 @@ def _serve(connection: Any) -> None:
         try:
             answer = requests[name](*arguments)
         except Exception as error:
-            answer = Refused.of(error)
+            answer = Refusal.of(error)
         connection.send(answer)
 
 
 def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
     """The model, after its first answer, and what can be asked of it."""
-    from fcos_cli.bench.precision import open_as_asked
-    from fcos_cli.bench.stages import Pipeline, batches_of, turn, warm_up
+    from fcos_cli.bench.precision import open_in_precision
+    from fcos_cli.bench.stages import Pipeline, batches_of, measure_turn, warm_up
 
-    opened = open_as_asked(job)
+    opened = open_in_precision(job)
     detector = opened.detector
     facts = detector.facts
     if job.size is not None:
@@ -68,7 +68,7 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
         note="; ".join(filter(None, (opened.note, _batch_note(detector, job.batch)))) or None,
     )
     return ready, {
-        "turn": lambda: turn(pipeline, batches),
+        "turn": lambda: measure_turn(pipeline, batches),
         "warm_up": lambda: warm_up(pipeline, batches),
         "peak_memory": peak_memory,
         "model_bytes": lambda: _model_bytes(job, detector),
@@ -94,9 +94,9 @@ def _threads(detector: Any) -> int | None:
 
 def _batch_note(detector: Any, batch: int) -> str | None:
     """Files that take fewer pictures at a time are called several times, or filled up."""
-    intake = getattr(detector, "intake", None)
-    if intake is None or (intake.least <= batch and (intake.most is None or batch <= intake.most)):
+    limits = getattr(detector, "limits", None)
+    if limits is None or (limits.min_batch <= batch and (limits.max_batch is None or batch <= limits.max_batch)):
         return None
-    if batch < intake.least:
-        return f"the file takes {intake.least} pictures at a time: the batch is filled up"
-    return f"the file takes at most {intake.most} at a time: {-(-batch // intake.most)} calls per batch"
+    if batch < limits.min_batch:
+        return f"the file takes {limits.min_batch} pictures at a time: the batch is filled up"
+    return f"the file takes at most {limits.max_batch} at a time: {-(-batch // limits.max_batch)} calls per batch"

@@ -50,7 +50,7 @@ def bench(
     from fcos_cli.bench.settings import Settings, check_settings, choose_pictures, parse_batches
 
     if out is not None:
-        plot.check(out)
+        plot.check_plot_path(out)
     asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
     settings = Settings(
         models=tuple(models or ["default"]),
@@ -74,6 +74,6 @@ def bench(
     rows = run_benchmark(settings, accuracy=accuracy)
     tables.print_results(rows, facts, as_json=as_json)
     if out is not None:
-        plot.draw(rows, facts, out)
+        plot.draw_plot(rows, facts, out)
     if code := exit_code(rows):
         raise typer.Exit(code)

@@ -36,7 +36,7 @@ def evaluate(
     keep_freed_memory()
     from fcos_cli.data.formats import read_dataset
     from fcos_cli.errors import UsageError
-    from fcos_cli.evaluate.run import show
+    from fcos_cli.evaluate.run import run_eval
     from fcos_cli.runtime.open import open_detector
 
     if evaluator not in ("hotcoco", "pycocotools"):
@@ -50,7 +50,7 @@ def evaluate(
         open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
         for model in models
     ]
-    show(
+    run_eval(
         detectors,
         read_dataset(Path(data), split=split),
         evaluator=cast("Evaluator", evaluator),

@@ -60,7 +60,7 @@ def export(
         winograd=winograd,
     )
     weights = run.find_weights(model)
-    job = run.Job(
+    job = run.ExportJob(
         options,
         out=out or run.default_out(weights, options),
         data=data,
@@ -69,4 +69,4 @@ def export(
         engine=engine_settings(engine or []),
         command=shlex.join(["fcos", *sys.argv[1:]]),
     )
-    run.tell(run.export(weights, job), as_json=as_json)
+    run.print_result(run.export(weights, job), as_json=as_json)

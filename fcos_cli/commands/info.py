@@ -8,8 +8,8 @@ from fcos_cli.commands.options import Json, Model
 def info(model: Model = "default", as_json: Json = False) -> None:
     """What a model file says of itself: classes, input, thresholds, conventions, provenance."""
     from fcos_cli.runtime.headers import read_header
-    from fcos_cli.runtime.info import describe
+    from fcos_cli.runtime.info import print_info
     from fcos_cli.runtime.open import find_artifact
 
     path = find_artifact(model)
-    describe(read_header(path), path=path, as_json=as_json)
+    print_info(read_header(path), path=path, as_json=as_json)

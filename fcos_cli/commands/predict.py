@@ -52,8 +52,8 @@ def predict(
 
     keep_freed_memory()
     from fcos_cli.errors import UsageError
-    from fcos_cli.predict.run import deliver
-    from fcos_cli.predict.sources import expand
+    from fcos_cli.predict.run import run_predict
+    from fcos_cli.predict.sources import open_sources
     from fcos_cli.predict.tiles import Tiling
     from fcos_cli.predict.video import is_camera, until_interrupted
     from fcos_cli.runtime.open import open_detector
@@ -65,11 +65,11 @@ def predict(
     tiling = None if tile is None else Tiling(tile, 0.2 if overlap is None else overlap)
     sources, explanation = sources or [], None
     if explain or targets is not None:
-        from fcos_cli.explain.run import request
+        from fcos_cli.explain.run import plan_explanation
 
         if tile is not None:
             raise UsageError("--explain and --targets look at whole pictures", remedy="leave --tile out")
-        explanation = request(model, sources, detections=explain, targets=targets, backend=backend)
+        explanation = plan_explanation(model, sources, detections=explain, targets=targets, backend=backend)
         backend = "pytorch" if explain else backend
         if not sources and not explain:
             explanation.write(out, score=score, device=device or "auto")
@@ -77,9 +77,9 @@ def predict(
     detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
     live = any(is_camera(source) for source in sources)  # ends by Ctrl-C, and then its video is to be whole
     with until_interrupted() if live else nullcontext() as stop:
-        failed = deliver(
+        failed = run_predict(
             detector,
-            explanation.pictures if explanation else expand(sources, frames=frames, stop=stop),
+            explanation.pictures if explanation else open_sources(sources, frames=frames, stop=stop),
             score=score,
             pictures=out if viz else None,
             crops=out / "crops" if crops else None,

@@ -64,10 +64,10 @@ def train(
         base = start.DEMO if demo else {}
         plan = start.plan(data, file=config, assignments=assignments or [], flags=flags, base=base)
         if dry_run:
-            start.tell_config(plan)
-            findings = start.tell_data(plan)
+            start.print_config(plan)
+            findings = start.print_data_summary(plan)
             raise typer.Exit(3 if any(finding.severity == "error" for finding in findings) else 0)
-        folder, progress = start.begin(plan, folder=folder)
+        folder, progress = start.start(plan, folder=folder)
     from fcos_cli.console import emit_json, say
 
     if as_json:

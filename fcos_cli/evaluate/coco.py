@@ -28,7 +28,7 @@ from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
 
 Evaluator = Literal["hotcoco", "pycocotools"]
-NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+NOT_MEASURED = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -118,13 +118,13 @@ def evaluate(
     called with (pictures done, pictures in all) after each. on_unreadable: told of a picture that cannot be read, in
     which then nothing was found; without it that is a DataError, and so is a data set with no class of the model's.
     """
-    detections, notes = detect(
+    detections, notes = collect_detections(
         detector, dataset, batch=batch, workers=workers, on_progress=on_progress, on_unreadable=on_unreadable
     )
     return score(detections, dataset.samples, dataset.classes, evaluator=evaluator, notes=notes)
 
 
-def detect(
+def collect_detections(
     detector: Detector,
     dataset: Dataset,
     *,
@@ -177,7 +177,7 @@ def detect_all(
             if on_unreadable is None:
                 raise answer.error  # a figure over the readable pictures alone would not be the figure asked for
             on_unreadable(answer)
-        answers[index] = NOTHING if isinstance(answer, Failure) else answer.detections
+        answers[index] = NOT_MEASURED if isinstance(answer, Failure) else answer.detections
         if on_progress is not None:
             on_progress(done, len(samples))
     return [answer for answer in answers if answer is not None]

@@ -10,7 +10,7 @@ from typing import Any
 from fcos_cli.console import emit_json, progress, say, table, warn
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.evaluate.coco import CocoResult, Evaluator, detect, score
+from fcos_cli.evaluate.coco import CocoResult, Evaluator, collect_detections, score
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.results import Detections
 
@@ -24,7 +24,7 @@ class Answer:
     detections: list[Detections]
 
 
-def show(
+def run_eval(
     detectors: Sequence[Detector],
     dataset: Dataset,
     *,
@@ -57,10 +57,10 @@ def show(
         if as_json:
             emit_json({**documents[0], **about})
         else:
-            _tell(answers[0], dataset)
+            _print_result(answers[0], dataset)
         return
     from fcos_cli.evaluate.compare import compare
-    from fcos_cli.evaluate.report.comparison import comparison_section, verdict
+    from fcos_cli.evaluate.report.comparison import comparison_section, summarize
     from fcos_cli.evaluate.report.write import short_names
 
     a, b = answers
@@ -87,12 +87,12 @@ def show(
         for row in comparison.per_class
     ]
     table(("AP of class", *columns), rows)
-    say(verdict(comparison, names))
+    say(summarize(comparison, names))
 
 
 def _ask(detector: Detector, dataset: Dataset, *, evaluator: Evaluator, batch: int, named: bool) -> Answer:
     with progress(f"evaluating {detector.name}" if named else "evaluating", total=len(dataset)) as update:
-        detections, notes = detect(detector, dataset, batch=batch, on_progress=update)
+        detections, notes = collect_detections(detector, dataset, batch=batch, on_progress=update)
     notes = [f"{detector.name}: {said}" if named else said for said in notes]
     result = score(detections, dataset.samples, dataset.classes, evaluator=evaluator, notes=notes)
     for said in result.notes:
@@ -104,14 +104,14 @@ def _finish(answers: Sequence[Answer], dataset: Dataset, report: Path | None, ex
     """Write the report, where one is asked for."""
     if report is None:
         return
-    from fcos_cli.evaluate.report.write import Subject, write_report
+    from fcos_cli.evaluate.report.write import EvaluatedModel, write_report
 
-    subjects = [Subject.of(a.detector, a.result, a.detections, dataset) for a in answers]
+    subjects = [EvaluatedModel.of(a.detector, a.result, a.detections, dataset) for a in answers]
     write_report(report, dataset, subjects, extra=extra)
     say(f"report: {report}")
 
 
-def _tell(answer: Answer, dataset: Dataset) -> None:
+def _print_result(answer: Answer, dataset: Dataset) -> None:
     result = answer.result
     title = f"{answer.detector.name} on {dataset.source}"
     table(tuple(result.metrics), [tuple(result.metrics.values())], title=title)

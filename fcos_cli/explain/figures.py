@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from fcos_cli.explain.canvas import Box, Canvas, Place
-from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, over, spread
+from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, normalize, over
 from fcos_cli.explain.points import Explanation, LevelMaps
-from fcos_cli.predict.draw import BLACK, WHITE, Colour, colour, ink
+from fcos_cli.predict.draw import BLACK, WHITE, Colour, colour, text_colour
 
 LOW, MIDDLE, HIGH = (213, 94, 0), (240, 228, 66), (0, 158, 115)  # Okabe and Ito's vermilion, yellow, bluish green
 GREY = (110, 110, 110)
@@ -66,7 +66,7 @@ def detection_figure(explained: Explanation, detection: int = 0) -> Canvas:
     votes = explained.votes.of(detection)
     fill = colour(int(found.classes[detection]))
     inside = _inside(_MARGIN, _MARGIN, width, height)
-    canvas.rectangle(_on(found.boxes[detection].tolist(), scale), fill, width=4, rim=ink(fill))
+    canvas.rectangle(_on(found.boxes[detection].tolist(), scale), fill, width=4, rim=text_colour(fill))
     # points may lie in the padding, beside the picture
     seen = [n for n in reversed(range(len(votes))) if (votes.xy[n] < explained.geometry.resized).all()]
     for number in seen:
@@ -126,7 +126,7 @@ def shown(explained: Explanation, size: tuple[int, int], *, fade: float = 0.0) -
 
 def field(explained: Explanation, level: LevelMaps, values: Floats, picture: Bytes) -> Floats:
     """The values of a level as pixels of `picture`, which shows the whole picture at any size."""
-    return spread(values, level.grid, size=explained.geometry.resized, shape=(picture.shape[0], picture.shape[1]))
+    return normalize(values, level.grid, size=explained.geometry.resized, shape=(picture.shape[0], picture.shape[1]))
 
 
 def legend(canvas: Canvas, words: str, ramp: Sequence[Colour]) -> None:

@@ -27,7 +27,7 @@ def colours(values: Floats) -> Bytes:
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def levels_of_grey(values: Floats) -> Bytes:
+def to_grey(values: Floats) -> Bytes:
     """Values 0…1 → 0…255."""
     return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
 
@@ -41,7 +41,7 @@ def mosaic(maps: Floats) -> dict[str, Any]:
     columns = max(1, min(count, round(math.sqrt(count * height / width))))
     rows = -(-count // columns)
     sheet = np.zeros((rows * columns, height, width), np.uint8)
-    sheet[:count] = levels_of_grey(maps)
+    sheet[:count] = to_grey(maps)
     tiled = sheet.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
     return {"uri": data_uri(tiled, "PNG"), "columns": columns, "count": count}
 
@@ -57,7 +57,7 @@ def over(image: Bytes, field: Floats) -> Bytes:
     return np.rint(blended).astype(np.uint8)
 
 
-def spread(values: Floats, grid: Grid, *, size: tuple[int, int], shape: tuple[int, int]) -> Floats:
+def normalize(values: Floats, grid: Grid, *, size: tuple[int, int], shape: tuple[int, int]) -> Floats:
     """Values [h, w], one per point of `grid`, as a field of pixels [H, W]: each cell filled evenly around its point.
 
     size: (width, height) in px of network input that the picture takes up there. shape: (H, W).

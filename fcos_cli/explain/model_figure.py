@@ -13,8 +13,8 @@ from fcos_cli.explain.canvas import Canvas, Place
 from fcos_cli.explain.figures import GREY, field, legend, shown
 from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, colours, over
 from fcos_cli.explain.points import Explanation, LevelMaps
-from fcos_cli.predict.draw import BLACK, colour, ink
-from fcos_cli.predict.run import thresholds
+from fcos_cli.predict.draw import BLACK, colour, text_colour
+from fcos_cli.predict.run import display_thresholds
 from fcos_cli.runtime.results import Detections
 
 _MARGIN, _GAP, _HEAD = 24, 16, 60
@@ -95,15 +95,15 @@ def _detections(canvas: Canvas, explained: Explanation, corner: Place, width: fl
     """What the model's own thresholds let through, over a picture that lies at `corner`, `width` wide."""
     found, facts = explained.detections, explained.facts
     scale = width / explained.geometry.resized[0]
-    visible = Detections(found.boxes, found.scores, found.classes).above(thresholds(facts))
+    visible = Detections(found.boxes, found.scores, found.classes).above(display_thresholds(facts))
     for number in reversed(range(len(visible))):
         fill = colour(int(visible.classes[number]))
         limit = (np.tile(explained.geometry.resized, 2) * scale).tolist()
         x1, y1, x2, y2 = (min(v * scale, end) for v, end in zip(visible.boxes[number].tolist(), limit, strict=True))
         box = corner[0] + x1, corner[1] + y1, corner[0] + x2, corner[1] + y2
-        canvas.rectangle(box, fill, width=2.5, rim=ink(fill))
+        canvas.rectangle(box, fill, width=2.5, rim=text_colour(fill))
         words = f"{facts.classes.names[int(visible.classes[number])]} {visible.scores[number]:.2f}"
-        canvas.text((box[0] + 5, box[1] + 11), words, size=13, colour=ink(fill), ground=fill)
+        canvas.text((box[0] + 5, box[1] + 11), words, size=13, colour=text_colour(fill), ground=fill)
 
 
 def _end(canvas: Canvas, image: Bytes, left: float, width: int, middle: float, words: str) -> tuple[Place, float]:

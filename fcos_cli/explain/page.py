@@ -15,7 +15,7 @@ from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, data_uri, mosaic, res
 from fcos_cli.explain.points import Explanation
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.points import Grid
-from fcos_cli.predict.draw import colour, ink
+from fcos_cli.predict.draw import colour, text_colour
 from fcos_cli.resources import ASSETS
 
 _PARTS = ASSETS / "explain"
@@ -78,7 +78,7 @@ def level_facts(number: int, grid: Grid, maps: dict[str, Floats]) -> dict[str, A
 def paint(index: int) -> dict[str, str]:
     """The colour of a class or box and that of letters on it, for CSS."""
     fill = colour(index)
-    return {"colour": "#{:02x}{:02x}{:02x}".format(*fill), "ink": "#{:02x}{:02x}{:02x}".format(*ink(fill))}
+    return {"colour": "#{:02x}{:02x}{:02x}".format(*fill), "ink": "#{:02x}{:02x}{:02x}".format(*text_colour(fill))}
 
 
 def rounded(values: Floats, digits: int) -> Any:

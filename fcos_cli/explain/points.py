@@ -24,7 +24,7 @@ from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.points import Grid, make_grids
-from fcos_cli.model.topk import combine
+from fcos_cli.model.topk import combine_scores
 from fcos_cli.runtime.facts import Facts
 
 Floats = npt.NDArray[np.float32]
@@ -77,7 +77,7 @@ class Votes:
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectionVotes:
     """The detections, best first. boxes: float32 [D, 4] xyxy, exclusive ends. scores: float32 [D].
     classes, levels: int64 [D]; `levels` says which level each box came from, 0 = P3."""
 
@@ -98,7 +98,7 @@ class Explanation:
     geometry: Geometry
     facts: Facts
     levels: list[LevelMaps]
-    detections: Found
+    detections: DetectionVotes
     votes: Votes
 
 
@@ -115,7 +115,7 @@ def explain(model: FCOS, facts: Facts, image: npt.NDArray[np.uint8]) -> Explanat
         hook.remove()
     height, width = pixels.shape[-2:]
     sizes = torch.tensor([geometries[0].resized[::-1]], device=device)
-    found, votes = find(model, raw, height=height, width=width, sizes=sizes)
+    found, votes = find_votes(model, raw, height=height, width=width, sizes=sizes)
     levels = level_maps(raw, height=height, width=width, config=model.config, features=features)
     return Explanation(image, geometries[0], facts, levels, found, votes)
 
@@ -134,7 +134,7 @@ def level_maps(
             grid=grid,
             classes=_array(cls[0].float().sigmoid()),
             centerness=_array(ctr[0, 0].float().sigmoid()),
-            scores=_array(combine(cls, ctr, rule=config.conventions.score)[0]),
+            scores=_array(combine_scores(cls, ctr, rule=config.conventions.score)[0]),
             ltrb=_array(ltrb[0]),
             features=active,
         )
@@ -142,7 +142,9 @@ def level_maps(
     ]
 
 
-def find(model: FCOS, raw: RawOutputs, *, height: int, width: int, sizes: Tensor | None = None) -> tuple[Found, Votes]:
+def find_votes(
+    model: FCOS, raw: RawOutputs, *, height: int, width: int, sizes: Tensor | None = None
+) -> tuple[DetectionVotes, Votes]:
     """The detections in one picture (batch of 1) of height × width input pixels, and the candidates that voted.
 
     sizes: int64 [1, 2], (height, width) of the picture inside the input, as `decode` takes it.
@@ -167,7 +169,7 @@ def find(model: FCOS, raw: RawOutputs, *, height: int, width: int, sizes: Tensor
     boxes, scores, classes = detections
     if config.conventions.box_ends == "inclusive":
         boxes = boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
-    found = Found(_array(boxes), _array(scores), _indices(classes), _indices(level[origin]))
+    found = DetectionVotes(_array(boxes), _array(scores), _indices(classes), _indices(level[origin]))
     votes = Votes(
         detection=_indices(detection[voters]),
         level=_indices(level[voters]),

@@ -18,7 +18,7 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, ModelError, UsageError
 from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import Failure, Input
-from fcos_cli.predict.sources import expand
+from fcos_cli.predict.sources import open_sources
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import find_artifact
@@ -44,16 +44,16 @@ class Request:
             explain_truth(self.model, *self.truth, out=out)
 
 
-def request(
+def plan_explanation(
     model: str, sources: Sequence[str], *, detections: bool, targets: Path | None, backend: str | None
 ) -> Request:
     """Checks what the user asked for before anything runs.
 
-    sources: as `expand` takes them; without any, the first pictures of the data set `targets`. detections: explain what
-    is found. Raises UsageError, DataError, ModelError.
+    sources: as `open_sources` takes them; without any, the first pictures of the data set `targets`. detections:
+    explain what is found. Raises UsageError, DataError, ModelError.
     """
     weights = weights_to_explain(model, backend=backend) if detections else None
-    pictures = still_pictures(expand(sources)) if sources or targets is None else None
+    pictures = still_pictures(open_sources(sources)) if sources or targets is None else None
     truth = None if targets is None else truth_of(targets, pictures)
     if pictures is None:
         pictures = [] if truth is None else [sample.image for sample in truth[1]]

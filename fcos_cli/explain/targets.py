@@ -1,7 +1,7 @@
 """The truth made visible: which points learn which box, where boxes compete for a point, and which box gets none.
 
 The rule is `model.targets.assign` and nobody else: a box is a candidate for a point when, alone in the picture, it is
-given the point. Where several are, they compete, and whom `assign` gives it with all boxes present has won.
+given the point. Where several are, they compete, and whom `assign_targets` gives it with all boxes present has won.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import Grid, Points, all_points, make_grids
-from fcos_cli.model.targets import Truth, assign, ending_as
+from fcos_cli.model.targets import Truth, assign_targets, to_box_ends
 
 Floats = npt.NDArray[np.float32]
 
@@ -111,9 +111,9 @@ def explain_targets(
     boxes = torch.from_numpy(geometry.forward(sample.boxes))
     indices, ignore = torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore)
 
-    truth = ending_as(Truth(boxes[None], indices[None], ignore[None]), conventions)
+    truth = to_box_ends(Truth(boxes[None], indices[None], ignore[None]), conventions)
     boxes = truth.boxes[0]
-    targets = assign(points, truth, ranges=ranges, conventions=conventions)
+    targets = assign_targets(points, truth, ranges=ranges, conventions=conventions)
     alone = _alone(points, boxes, ignore, ranges=ranges, conventions=conventions)
     won = targets.box[0] == torch.arange(len(boxes))[:, None]
     rivals = alone & ~won & (targets.box[0] >= 0)
@@ -157,7 +157,7 @@ def _alone(
     for first in range(0, len(boxes), step):
         some = boxes[first : first + step, None]  # a batch of pictures with one box each
         single = Truth(some, torch.zeros(len(some), 1, dtype=torch.int64), ignore[first : first + step, None])
-        parts.append(assign(points, single, ranges=ranges, conventions=conventions).box >= 0)
+        parts.append(assign_targets(points, single, ranges=ranges, conventions=conventions).box >= 0)
     return torch.cat(parts)
 
 

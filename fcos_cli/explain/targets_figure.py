@@ -6,7 +6,7 @@ from fcos_cli.explain.canvas import Canvas
 from fcos_cli.explain.figures import GREY
 from fcos_cli.explain.heatmaps import resized
 from fcos_cli.explain.targets import TruthExplanation
-from fcos_cli.predict.draw import BLACK, WHITE, colour, ink
+from fcos_cli.predict.draw import BLACK, WHITE, colour, text_colour
 
 RED, ASIDE = (213, 20, 10), (154, 160, 166)
 _MARGIN, _LONGEST = 24, 960
@@ -32,7 +32,7 @@ def targets_figure(explained: TruthExplanation) -> Canvas:
         if box.orphan or box.ignore:
             canvas.dashed_rectangle(corners, RED if box.orphan else ASIDE, width=5 if box.orphan else 2)
         else:
-            canvas.rectangle(corners, colour(number), width=3, rim=ink(colour(number)))
+            canvas.rectangle(corners, colour(number), width=3, rim=text_colour(colour(number)))
     for point in explained.points:
         radius, place = 4 + 1.2 * point.level, at(*point.xy)
         if point.rivals:
@@ -45,7 +45,7 @@ def targets_figure(explained: TruthExplanation) -> Canvas:
         fill = RED if box.orphan else colour(number)
         name = f"{number + 1} {explained.classes.names[box.index]}"
         x, y = at(*box.box[:2])
-        canvas.text((x + 4, max(y - 11, _MARGIN + 11)), name, size=15, colour=ink(fill), ground=fill)
+        canvas.text((x + 4, max(y - 11, _MARGIN + 11)), name, size=15, colour=text_colour(fill), ground=fill)
     for number, (words, shade) in enumerate(lines):
         canvas.text((_MARGIN, height + _MARGIN + 22 + 24 * number), words, size=16, colour=shade)
     return canvas

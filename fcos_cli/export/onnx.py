@@ -18,7 +18,7 @@ from fcos_cli.export.graph import Graph, example, half_body, takes_sizes
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.optimize.fuse import fold_batch_norm
-from fcos_cli.model.optimize.winograd import gains
+from fcos_cli.model.optimize.winograd import is_worthwhile
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import INPUT, RAW, SIZES, SMALLEST, output_names
 
@@ -40,7 +40,7 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     model = artifact.build()
     limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
     model.config = model.config.model_copy(update={**limits, "max_detections": facts.max_detections})
-    if options.winograd and any(gains(module) for module in model.backbone.body.modules()):
+    if options.winograd and any(is_worthwhile(module) for module in model.backbone.body.modules()):
         fold_batch_norm(model)  # runtimes fold it into convolutions, but not into what replaces them
     if options.precision == "fp16":
         half_body(model)
@@ -62,7 +62,7 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
         )
     assert exported is not None
     proto: onnx.ModelProto = exported.model_proto
-    return clean(proto, dynamic)
+    return simplify(proto, dynamic)
 
 
 def _dynamic(options: ExportOptions) -> dict[int, Any]:
@@ -108,7 +108,7 @@ def non_max_suppression(
     return op.Greater(op.ScatterND(op.Mul(scores, zero), place, ones), zero)
 
 
-def clean(proto: onnx.ModelProto, dynamic: dict[int, Any]) -> onnx.ModelProto:
+def simplify(proto: onnx.ModelProto, dynamic: dict[int, Any]) -> onnx.ModelProto:
     """Drop the exporter's notes (they hold paths of the exporting machine) and name the free dimensions.
 
     Raises RuntimeError where a dimension of `images` that was asked to be free is fixed: tracing may specialise one
@@ -131,7 +131,7 @@ def clean(proto: onnx.ModelProto, dynamic: dict[int, Any]) -> onnx.ModelProto:
     return proto
 
 
-def finish(proto: onnx.ModelProto, *, outputs: tuple[str, ...]) -> onnx.ModelProto:
+def finalize(proto: onnx.ModelProto, *, outputs: tuple[str, ...]) -> onnx.ModelProto:
     """Hide all outputs but `outputs`, and hold the graph to its promises: valid, and of standard operators only."""
     import onnx
 

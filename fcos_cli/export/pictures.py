@@ -18,7 +18,7 @@ PROOF, CALIBRATION = 6, 128
 """Pictures of the user's that parity is measured on, and that int8 ranges are taken from."""
 
 
-def for_proof(data: Path | None) -> list[Path]:
+def parity_pictures(data: Path | None) -> list[Path]:
     """Pictures of the val split of `data`, spread over it; the shipped ones without it."""
     if data is None:
         return demo_photos()
@@ -28,7 +28,7 @@ def for_proof(data: Path | None) -> list[Path]:
     return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, PROOF).astype(int))]
 
 
-def for_calibration(data: Path | None, *, weights: Path) -> list[Path]:
+def calibration_pictures(data: Path | None, *, weights: Path) -> list[Path]:
     """A seeded sample of the train split of `data`, or of the data set that the run folder of `weights` names."""
     data = data or _of_run(weights.parent)
     if data is None:

@@ -62,7 +62,7 @@ def quantize(
         best, error = attempt([])
         say(f"int8: relative error of the raw outputs {error:.3f}")
         keep: list[str] = []
-        for group, nodes in ends(folded).items():
+        for group, nodes in float_candidates(folded).items():
             tried, less = attempt([*keep, *nodes])
             stays = less < WORTH * error
             say(f"  with {group} in float {less:.3f}{': they stay so' if stays else ''}")
@@ -89,7 +89,7 @@ def fold(proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return folded
 
 
-def body(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+def backbone_and_head_nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The nodes that the raw outputs are computed by, in the graph's order."""
     maker = {name: node for node in proto.graph.node for name in node.output}
     open_, seen = [name for name in RAW if name in maker], set()
@@ -101,10 +101,10 @@ def body(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in proto.graph.node if node.name in seen]
 
 
-def ends(proto: onnx.ModelProto) -> dict[str, list[str]]:
+def float_candidates(proto: onnx.ModelProto) -> dict[str, list[str]]:
     """The convolutions at both ends of the network, which see pixels and make numbers: names by what they are."""
     maker = {name: node for node in proto.graph.node for name in node.output}
-    nodes = body(proto)
+    nodes = backbone_and_head_nodes(proto)
     last: dict[str, str] = {}
     for raw in RAW:  # walk back to the convolution behind a ReLU, a scale, a stride
         node = maker[raw]
@@ -177,7 +177,9 @@ def _quantize(
             _Reader(proto, pictures),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
-            nodes_to_quantize=[n.name for n in body(proto) if n.op_type in QUANTISED and n.name not in keep],
+            nodes_to_quantize=[
+                n.name for n in backbone_and_head_nodes(proto) if n.op_type in QUANTISED and n.name not in keep
+            ],
             per_channel=True,
             activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,

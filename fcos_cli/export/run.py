@@ -19,10 +19,10 @@ from fcos_cli.console import emit_json, progress, say
 from fcos_cli.convert.zoo import cache_folder
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.errors import ModelError, ParityError
-from fcos_cli.export.onnx import OPSET, finish, store_in_half, trace, write
+from fcos_cli.export.onnx import OPSET, finalize, store_in_half, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
-from fcos_cli.export.pictures import for_calibration, for_proof, network_inputs
+from fcos_cli.export.pictures import calibration_pictures, network_inputs, parity_pictures
 from fcos_cli.export.winograd import use_winograd
 from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.runtime.facts import Facts
@@ -40,7 +40,7 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine", "trt-rtx": ".en
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """One export.
 
     out: the file to write. data: the user's data set, for int8 ranges, pictures and AP; limit: of its val split only
@@ -58,7 +58,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What came out. parity: None where it was not measured. unfinished: why only the ONNX could be made here."""
 
     path: Path
@@ -88,7 +88,7 @@ def default_out(weights: Path, options: ExportOptions) -> Path:
     return folder / f"{weights.stem}{made}{precision}{SUFFIX[options.format]}"
 
 
-def export(weights: Path, job: Job) -> Exported:
+def export(weights: Path, job: ExportJob) -> ExportResult:
     """Export, prove, and say so in the file. Raises ParityError after everything was written where they differ."""
     if job.out.suffix != SUFFIX[job.options.format]:
         raise ModelError(
@@ -98,7 +98,7 @@ def export(weights: Path, job: Job) -> Exported:
     facts = job.options.apply(facts_of(artifact))
     facts = replace(facts, provenance={**facts.provenance, "export": _origin(weights)})
     say(f"exporting {weights} to {job.options.format} {job.options.precision}")
-    proto, facts = graph(artifact, facts, job, weights=weights)
+    proto, facts = build_graph(artifact, facts, job, weights=weights)
     onnx_file = job.out if job.options.format == "onnx" else job.out.with_suffix(".onnx")
     if job.options.format == "onnx":
         return _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
@@ -108,7 +108,7 @@ def export(weights: Path, job: Job) -> Exported:
     return _engine(artifact, job, facts, proto, onnx_file)
 
 
-def graph(artifact: Artifact, facts: Facts, job: Job, *, weights: Path) -> tuple[onnx.ModelProto, Facts]:
+def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Path) -> tuple[onnx.ModelProto, Facts]:
     """The traced graph, quantised or in Winograd's form where that was asked, and the facts to write with it."""
     proto = trace(artifact, facts, job.options)
     if job.options.winograd:
@@ -119,13 +119,13 @@ def graph(artifact: Artifact, facts: Facts, job: Job, *, weights: Path) -> tuple
     if job.options.precision == "int8":
         from fcos_cli.export.quantize import quantize
 
-        pictures = network_inputs(for_calibration(job.data, weights=weights), facts.resize)
+        pictures = network_inputs(calibration_pictures(job.data, weights=weights), facts.resize)
         say(f"measuring ranges on {len(pictures)} pictures")
         between = job.options.format != "openvino"
         proto = quantize(proto, pictures, target=job.options.target, between=between, say=say)
     if job.options.format == "onnx" and job.options.precision == "fp32":
         proto = store_in_half(proto)
-    return finish(proto, outputs=output_names(job.options.nms)), facts
+    return finalize(proto, outputs=output_names(job.options.nms)), facts
 
 
 def _origin(weights: Path) -> dict[str, Any]:
@@ -141,14 +141,16 @@ def _origin(weights: Path) -> dict[str, Any]:
     }
 
 
-def _proved(artifact: Artifact, job: Job, facts: Facts, path: Path, save: Callable[[Facts], None]) -> Exported:
+def _proved(
+    artifact: Artifact, job: ExportJob, facts: Facts, path: Path, save: Callable[[Facts], None]
+) -> ExportResult:
     """Write the file, compare it, and write into it whether it passed."""
     save(facts)
     say(f"wrote {path} ({_size(path) / 1e6:.1f} MB)")
     if not job.verify:
         say("not compared with PyTorch (--no-verify): the file says that it is unverified")
-        return Exported(path, facts, None)
-    parity = compare(artifact, job, facts, path)
+        return ExportResult(path, facts, None)
+    parity = check_parity(artifact, job, facts, path)
     if not parity.passed:
         raise ParityError(
             f"the exported model answers differently from PyTorch: {parity.failures[0]}",
@@ -157,7 +159,7 @@ def _proved(artifact: Artifact, job: Job, facts: Facts, path: Path, save: Callab
         )
     facts = replace(facts, verified=True)
     save(facts)
-    return Exported(path, facts, parity)
+    return ExportResult(path, facts, parity)
 
 
 def _size(path: Path) -> int:
@@ -166,18 +168,18 @@ def _size(path: Path) -> int:
     return path.stat().st_size + (beside.stat().st_size if path.suffix == ".xml" and beside.exists() else 0)
 
 
-def compare(artifact: Artifact, job: Job, facts: Facts, path: Path) -> Parity:
+def check_parity(artifact: Artifact, job: ExportJob, facts: Facts, path: Path) -> Parity:
     """Parity of the file at `path` with PyTorch, told, drawn and written beside it as `.parity.json`."""
     from fcos_cli.parity import report, subgraphs
     from fcos_cli.parity.prove import ap_parity, prove
     from fcos_cli.runtime.open import open_detector
 
     if path.suffix == ".onnx":
-        opened: subgraphs.Cuts = subgraphs.OnnxCuts(path)
+        opened: subgraphs.ExportedModel = subgraphs.OnnxModel(path)
     elif path.suffix == ".xml":
-        opened = subgraphs.OpenVinoCuts(path)
+        opened = subgraphs.OpenVinoModel(path)
     else:
-        opened = subgraphs.DetectorCuts(open_detector(path))
+        opened = subgraphs.OpaqueModel(open_detector(path))
     ap = None
     if job.data is not None:
         dataset = read_dataset(job.data)
@@ -187,8 +189,8 @@ def compare(artifact: Artifact, job: Job, facts: Facts, path: Path) -> Parity:
         with progress("AP of both", total=2 * len(dataset)) as update:
             ap = ap_parity(reference, open_detector(path), dataset, on_progress=update)
     with progress("comparing") as update:
-        parity = prove(artifact, opened, facts, pictures=for_proof(job.data), ap=ap, on_progress=update)
-    report.show(parity)
+        parity = prove(artifact, opened, facts, pictures=parity_pictures(job.data), ap=ap, on_progress=update)
+    report.print_parity(parity)
     report.write_report(parity, path)
     return parity
 
@@ -200,26 +202,26 @@ def _limited(artifact: Artifact, facts: Facts) -> Artifact:
     return replace(artifact, config=config, geometry=facts.resize.to_json())
 
 
-def _engine(artifact: Artifact, job: Job, facts: Facts, proto: onnx.ModelProto, onnx_file: Path) -> Exported:
+def _engine(artifact: Artifact, job: ExportJob, facts: Facts, proto: onnx.ModelProto, onnx_file: Path) -> ExportResult:
     """The ONNX, proved by itself, then the engine, proved where a GPU can run it. Where it cannot be built here, the
     ONNX stays and we say why."""
-    from fcos_cli.export.tensorrt.engine import CannotBuild, build_engine, write_sidecar
+    from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, write_sidecar
     from fcos_cli.runtime.tensorrt.package import find_gpu
 
     made = _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
     flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"
     try:
         record = build_engine(onnx_file, job.out, flavour=flavour, command=job.command, say=say, **job.engine)
-    except CannotBuild as error:
+    except BuildUnavailable as error:
         say(f"{error.what}. The ONNX is ready; {error.remedy}")
         return replace(made, unfinished=error.what)
     if find_gpu() is None:
         say("the engine itself was not compared: no GPU here can run it")
-        return Exported(job.out, facts, None)
+        return ExportResult(job.out, facts, None)
     return _proved(artifact, job, facts, job.out, lambda told: write_sidecar(job.out, told, record))
 
 
-def tell(exported: Exported, *, as_json: bool) -> None:
+def print_result(exported: ExportResult, *, as_json: bool) -> None:
     """The last word: one line for people, or the `export` document."""
     parity, verified = exported.parity, exported.facts.verified
     if as_json:

@@ -20,7 +20,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from fcos_cli.errors import MissingExtra, ModelError, UsageError
 from fcos_cli.model.config import ModelConfig
 
-OFFLINE = ("efficientnet_lite0", "tf_efficientnet_lite0")
+OFFLINE_BACKBONES = ("efficientnet_lite0", "tf_efficientnet_lite0")
 """Backbones whose ImageNet weights the extra `weights` brings; trained with mean = std = 0.5 and epsilon 1e-3."""
 
 
@@ -132,9 +132,9 @@ def _unusable(name: str) -> UsageError:
     )
 
 
-def input_facts(name: str) -> dict[str, Any]:
+def input_normalization(name: str) -> dict[str, Any]:
     """ModelConfig values that belong to a backbone's ImageNet weights: mean, std (of pixels 0…255), norm epsilon."""
-    if name in OFFLINE:
+    if name in OFFLINE_BACKBONES:
         return {}  # ModelConfig's defaults
     facts = timm.get_pretrained_cfg(name)
     mean, std = (facts.mean, facts.std) if facts else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
@@ -151,7 +151,7 @@ def load_offline_weights(backbone: Backbone, config: ModelConfig) -> str:
     Its tensors are in timm's order under other names. Returns the source's name for the provenance.
     Raises MissingExtra without the package and UsageError for a backbone that has no offline weights.
     """
-    if config.backbone not in OFFLINE:
+    if config.backbone not in OFFLINE_BACKBONES:
         raise UsageError(
             f"there are no offline weights for {config.backbone}",
             where="train.init",

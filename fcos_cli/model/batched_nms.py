@@ -10,7 +10,7 @@ BUCKETS = (4, 8, 16, 24, 32, 48, 64, 128)
 """Groups up to these sizes are compared together, padded; larger ones one by one."""
 
 
-def keep_in_groups(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou: float) -> Tensor:
+def batched_keep_mask(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou: float) -> Tensor:
     """bool [N]: does the box survive among those of its group?
 
     boxes [N, 4] xyxy and scores [N] of one floating-point type, in which overlaps are worked out as torchvision's `nms`

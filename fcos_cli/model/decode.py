@@ -10,7 +10,7 @@ from torch import Tensor
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.points import Grid, make_grids
-from fcos_cli.model.topk import best_places
+from fcos_cli.model.topk import topk_candidates
 
 
 class Candidates(NamedTuple):
@@ -61,7 +61,7 @@ def _clip(boxes: Tensor, height: int, width: int, sizes: Tensor | None, *, rule:
 def _decode_level(cls: Tensor, ltrb: Tensor, ctr: Tensor, *, grid: Grid, config: ModelConfig) -> Candidates:
     """The k best of one level, not clipped yet: boxes [B, k, 4], scores [B, k], classes [B, k]."""
     classes = cls.shape[1]
-    scores, place = best_places(cls, ctr, config=config)
+    scores, place = topk_candidates(cls, ctr, config=config)
     class_index = place.fmod(classes)  # of whole numbers ≥ 0 the same as %, and one operation where that is five
     point = (place - class_index) // classes
 

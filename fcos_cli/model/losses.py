@@ -17,7 +17,7 @@ ClassLoss = Literal["focal", "logistic"]
 BoxLoss = Literal["giou", "iou", "l1", "l2"]
 
 
-def losses(
+def compute_losses(
     raw: RawOutputs,
     targets: Targets,
     points: Points,

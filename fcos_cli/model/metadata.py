@@ -21,7 +21,7 @@ KEYS = ("format_version", "classes", "geometry", "conventions", "thresholds", "m
 def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the facts that are the same for weights and exports, as keyword arguments; `more` and geometry and model, raw).
 
-    To be called within `reading`. Raises what parsing raises.
+    To be called within `metadata_errors`. Raises what parsing raises.
     """
     version = json.loads(metadata["format_version"])
     if version > FORMAT_VERSION:  # first of all: a newer file may lack or mean anything else
@@ -45,7 +45,7 @@ def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any],
 
 
 @contextmanager
-def reading(where: Path, *, remedy: str) -> Iterator[None]:
+def metadata_errors(where: Path, *, remedy: str) -> Iterator[None]:
     """Errors of parsing as ModelErrors that name the file. remedy: for a file that lacks a fact."""
     try:
         yield

@@ -13,11 +13,11 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as greedy_nms
 
-from fcos_cli.model.batched_nms import keep_in_groups
+from fcos_cli.model.batched_nms import batched_keep_mask
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates
 
-FEW = 1000
+MAX_OFFSET_BOXES = 1000
 """Up to so many boxes of a picture torchvision's `batched_nms` moves classes apart on a CPU; of more, it goes class by
 class."""
 
@@ -42,7 +42,11 @@ def _keep_mask(
     keep = scores > 0
     counts = keep.sum(1)
     # on a GPU torchvision's operator has other limits, and is asked itself
-    together = counts > FEW if rule == "exact" or not boxes.is_cuda else torch.zeros_like(counts, dtype=torch.bool)
+    together = (
+        counts > MAX_OFFSET_BOXES
+        if rule == "exact" or not boxes.is_cuda
+        else torch.zeros_like(counts, dtype=torch.bool)
+    )
     for picture in ((counts > 0) & ~together).nonzero()[:, 0].tolist():
         alive = keep[picture].nonzero()[:, 0]
         kept = _one_call(boxes[picture, alive], scores[picture, alive], classes[picture, alive], iou, rule)
@@ -52,7 +56,7 @@ def _keep_mask(
         many = (keep & together[:, None]).nonzero(as_tuple=True)
         kind = torch.float64 if rule == "exact" else boxes.dtype
         groups = many[0] * (classes.max() + 1) + classes[many]
-        keep[many] = keep_in_groups(boxes[many].to(kind), scores[many].to(kind), groups, iou=iou)
+        keep[many] = batched_keep_mask(boxes[many].to(kind), scores[many].to(kind), groups, iou=iou)
     return keep
 
 

@@ -15,7 +15,7 @@ from fcos_cli.model.points import Grid, Points
 class Truth(NamedTuple):
     """The boxes of a batch, padded to M per picture.
 
-    boxes: float32 [B, M, 4], xyxy in pixels of network input, ending as the conventions have it (`ending_as`).
+    boxes: float32 [B, M, 4], xyxy in pixels of network input, ending as the conventions have it (`to_box_ends`).
     classes: int64 [B, M], 0…C-1, and -1 where padded. ignore: bool [B, M], crowd or difficult boxes, which nothing is
     learned from.
     """
@@ -25,7 +25,7 @@ class Truth(NamedTuple):
     ignore: Tensor
 
 
-def ending_as(truth: Truth, conventions: Conventions) -> Truth:
+def to_box_ends(truth: Truth, conventions: Conventions) -> Truth:
     """Truth whose boxes end behind their last pixel, as data sets are read → as the conventions have it.
 
     Inclusive boxes lose a pixel of network input; their first implementation took one of the picture, before resizing.
@@ -63,7 +63,7 @@ def level_ranges(points: Points, ranges: Sequence[float]) -> tuple[Tensor, Tenso
     return ends[points.level], ends[points.level + 1]
 
 
-def assign(points: Points, truth: Truth, *, ranges: Sequence[float], conventions: Conventions) -> Targets:
+def assign_targets(points: Points, truth: Truth, *, ranges: Sequence[float], conventions: Conventions) -> Targets:
     """Each point learns the smallest box that it lies in, is near enough the centre of, and whose size is its level's.
 
     A point is inside when all four distances are > 0. Equal areas: the first box wins. A box that holds no point of

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from fcos_cli.model.config import ModelConfig
 
-CROWDED = 1 / 4
+MAX_SPARSE_SHARE = 1 / 4
 """Share of a large level's scores, by eight neighbours each, that may pass; of more, looking at all costs less."""
 
 
-LARGE = 1 << 15
+MIN_SPARSE_SCORES = 1 << 15
 """Scores of a level from which picking pays for its many small operations."""
 
 
-def combine(logits: Tensor, ctr: Tensor, *, rule: str) -> Tensor:
+def combine_scores(logits: Tensor, ctr: Tensor, *, rule: str) -> Tensor:
     """Final score of *every* class of a point: its probability times the point's centerness (or the root of it).
 
     Multiplying all classes, not only the best one, lets two objects share a point. Broadcasts; float32.
@@ -29,23 +29,23 @@ def combine(logits: Tensor, ctr: Tensor, *, rule: str) -> Tensor:
     return product.sqrt() if rule == "sqrt" else product
 
 
-def best_places(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor]:
+def topk_candidates(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """The `config.candidates` = k best (point, class) pairs of one level that pass the threshold, best first.
 
     cls [B, C, h, w] and ctr [B, 1, h, w], logits. Returns final scores, float32 [B, k], 0 where there are fewer, and
     places, int64 [B, k]: point · C + class, points row by row. Equal scores: the earlier place first.
     """
-    if not torch.compiler.is_compiling() and cls.numel() >= LARGE:
-        picked = pick(cls, ctr, config=config)
+    if not torch.compiler.is_compiling() and cls.numel() >= MIN_SPARSE_SCORES:
+        picked = topk_sparse(cls, ctr, config=config)
         if picked is not None:
             return picked
-    return look_at_all(cls, ctr, config=config)
+    return topk_dense(cls, ctr, config=config)
 
 
-def look_at_all(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """`best_places` by ranking every score; its shapes depend on shapes only."""
+def topk_dense(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """`topk_candidates` by ranking every score; its shapes depend on shapes only."""
     rules, k, last = config.conventions, config.candidates, cls[0].numel() - 1
-    final = _by_place(combine(cls, ctr, rule=rules.score))
+    final = _by_place(combine_scores(cls, ctr, rule=rules.score))
     ranked = final if rules.best_by == "score" else _by_place(cls.float().sigmoid())
     at_once = rules.threshold_on == rules.best_by  # else who passes must be known before the best are chosen
     floor = config.score_threshold if at_once else torch.finfo(torch.float32).tiny
@@ -58,16 +58,16 @@ def look_at_all(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tenso
     return (best if rules.best_by == "score" else final.gather(1, place)) * passed, place
 
 
-def pick(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor] | None:
-    """`best_places` by ranking only what can pass; None where too much can for that to pay."""
+def topk_sparse(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor] | None:
+    """`topk_candidates` by ranking only what can pass; None where too much can for that to pay."""
     rules, (batch, classes, height, width) = config.conventions, cls.shape
-    found = _true_places(cls >= _least_logit(ctr, config)) if config.score_threshold > 0 else None
+    found = _nonzero_sparse(cls >= _least_logit(ctr, config)) if config.score_threshold > 0 else None
     if found is None:
         return None
     channel, point = found // (height * width), found % (height * width)
     picture, class_index = channel // classes, channel % classes
     logits, centre = cls.flatten()[found], ctr.flatten()[picture * height * width + point]
-    final, probability = combine(logits, centre, rule=rules.score), logits.float().sigmoid()
+    final, probability = combine_scores(logits, centre, rule=rules.score), logits.float().sigmoid()
     passed = _passes(final if rules.threshold_on == "score" else probability, config)
     place = point * classes + class_index
     ranked = final if rules.best_by == "score" else probability
@@ -87,7 +87,7 @@ def pick(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tens
     return scores, places
 
 
-def _true_places(mask: Tensor) -> Tensor | None:
+def _nonzero_sparse(mask: Tensor) -> Tensor | None:
     """Flat indices where a bool tensor is true, ascending; None where that is more than rare.
 
     Eight places at a time are looked at as one number, which is six times as fast as `nonzero` alone.
@@ -95,7 +95,7 @@ def _true_places(mask: Tensor) -> Tensor | None:
     flat = mask.flatten()
     flat = F.pad(flat, (0, -len(flat) % 8))
     words = flat.view(torch.int64).nonzero()[:, 0]
-    if len(words) * 8 > CROWDED * len(flat) and len(flat) > 8 * 1024:
+    if len(words) * 8 > MAX_SPARSE_SHARE * len(flat) and len(flat) > 8 * 1024:
         return None
     row, column = flat.view(-1, 8)[words].nonzero(as_tuple=True)
     return words[row] * 8 + column

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import UsageError
-from fcos_cli.parity.subgraphs import Shape, Span
+from fcos_cli.parity.subgraphs import FixedShape, SizeRange
 from fcos_cli.runtime.graph_io import SMALLEST
 
 Size = tuple[int, int]
@@ -52,7 +52,7 @@ def load_photos(paths: Sequence[Path]) -> list[Photo]:
     return [Photo(path.name, open_image(path)) for path in paths]
 
 
-def choose_sizes(shape: Shape, rule: ResizeRule, *, span: Span | None = None) -> list[Size]:
+def choose_sizes(shape: FixedShape, rule: ResizeRule, *, span: SizeRange | None = None) -> list[Size]:
     """Sizes to prove at, the one of the resize rule first.
 
     Where the file takes any size: also another aspect, a wide and a tall one, none of them a multiple of 128 (where
@@ -74,7 +74,7 @@ def choose_sizes(shape: Shape, rule: ResizeRule, *, span: Span | None = None) ->
     return list(dict.fromkeys((_within(h, low[0], high[0]), _within(w, low[1], high[1])) for h, w in sizes))
 
 
-def choose_batches(shape: Shape) -> list[int]:
+def choose_batches(shape: FixedShape) -> list[int]:
     return [shape[0]] if shape[0] else list(BATCHES)
 
 
@@ -92,13 +92,13 @@ def _uneven(side: float) -> int:
     return whole + STEP if whole % 128 == 0 else whole
 
 
-def at_size(photos: Sequence[Photo], size: Size, batch: int, rule: ResizeRule) -> Input:
+def batch_at_size(photos: Sequence[Photo], size: Size, batch: int, rule: ResizeRule) -> Input:
     """`batch` different pictures letterboxed to `size`: the photos, and when they run out, the photos turned."""
     letterbox = replace(rule, mode="letterbox", size=size)
     return _input([_turned(photos[i % len(photos)], i // len(photos)) for i in range(batch)], letterbox)
 
 
-def as_used(photos: Sequence[Photo], batch: int, rule: ResizeRule) -> list[Input]:
+def batches_by_rule(photos: Sequence[Photo], batch: int, rule: ResizeRule) -> list[Input]:
     """All photos as `predict` and `eval` show them: by the model's own resize rule, `batch` at a time.
 
     The last batch is filled up with the first photos again.

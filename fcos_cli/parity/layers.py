@@ -14,19 +14,19 @@ from fcos_cli.model.config import STRIDES
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.parity.inputs import Size
 from fcos_cli.parity.matching import Answer, Limits, answer_of, match
-from fcos_cli.parity.reference import Reference, Seen
-from fcos_cli.parity.subgraphs import Cuts, Found, NoCut, Raw
-from fcos_cli.parity.synthetic import Case, altered_cases, made_cases
+from fcos_cli.parity.reference import Reference, ReferenceOutput
+from fcos_cli.parity.subgraphs import ExportedModel, ModelOutput, NoSubgraph, Raw
+from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
 from fcos_cli.parity.tolerance import POST, Tolerance
 from fcos_cli.parity.verdict import Layer, MatchRow, RawRow, Row
 from fcos_cli.runtime.graph_io import RAW
 
-NEGLIGIBLE = 1e-2
+MIN_MEAN_SQUARE = 1e-2
 """Raw outputs whose mean square lies below this (logits; distances in strides) are compared with it instead: where a
 ReLU left next to nothing, a relative error would say nothing."""
 
 
-class Gathering(Generic[Row]):
+class LayerResults(Generic[Row]):
     """The rows of one layer as they are measured. What the exported model cannot do is a failure, not a crash."""
 
     def __init__(self, name: str) -> None:
@@ -39,7 +39,7 @@ class Gathering(Generic[Row]):
     def measuring(self, size: Size, batch: int) -> Iterator[None]:
         try:
             yield
-        except NoCut as reason:
+        except NoSubgraph as reason:
             self.skipped = reason.what
         except Exception as error:  # runtimes raise what they like; whatever it is, the file failed here
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
@@ -50,7 +50,7 @@ class Gathering(Generic[Row]):
         return Layer(self.name, tuple(self.rows), told, None if self.rows or told else self.skipped)
 
 
-def raw_rows(seen: Seen, exported: Raw) -> list[RawRow]:
+def raw_rows(seen: ReferenceOutput, exported: Raw) -> list[RawRow]:
     """One row per raw output."""
     rows = []
     for name, values in named(seen.raw).items():
@@ -75,11 +75,13 @@ def _difference(
     if reference.shape != exported.shape or not np.isfinite(exported).all():
         return float("inf"), float("inf")
     true, gap = reference.astype(np.float64), np.abs(exported.astype(np.float64) - reference)
-    floor = NEGLIGIBLE * unit * np.sqrt(true.size)
+    floor = MIN_MEAN_SQUARE * unit * np.sqrt(true.size)
     return float(np.linalg.norm(gap) / max(float(np.linalg.norm(true)), floor)), float(gap.max(initial=0.0))
 
 
-def end_rows(seen: Seen, exported: Found, reference: Reference, tolerance: Tolerance) -> list[MatchRow]:
+def end_rows(
+    seen: ReferenceOutput, exported: ModelOutput, reference: Reference, tolerance: Tolerance
+) -> list[MatchRow]:
     """One row per picture of the batch. Raises ValueError for an answer that is not even well-formed."""
     batch, limits = len(seen.input.images), reference.limits(seen.raw, seen.input.size, tolerance, seen.input.inside)
     check_form(exported, batch, limits[0], classes=len(reference.names))
@@ -97,7 +99,7 @@ def end_rows(seen: Seen, exported: Found, reference: Reference, tolerance: Toler
     ]
 
 
-class Posed(NamedTuple):
+class PreparedCases(NamedTuple):
     """A case with the reference's answer."""
 
     case: Case
@@ -105,22 +107,24 @@ class Posed(NamedTuple):
     limits: Limits
 
 
-def pose(reference: Reference, seen: Seen) -> list[Posed]:
+def prepare_cases(reference: Reference, seen: ReferenceOutput) -> list[PreparedCases]:
     """The cases for the sizes of `seen`: its pictures' raw outputs, the first one's altered, and the made ones."""
     size, sizes = seen.input.size, seen.raw.sizes()
     pictures = [
         RawOutputs(*([level[i : i + 1] for level in part] for part in seen.raw)) for i in range(len(seen.found.counts))
     ]
-    cases = list(altered_cases(pictures[0], config=reference.config))
+    cases = list(perturbed_cases(pictures[0], config=reference.config))
     cases += [Case("real", raw, exact=False) for raw in pictures[1:]]
-    cases += made_cases(sizes, classes=len(reference.names), config=reference.config)
+    cases += synthetic_cases(sizes, classes=len(reference.names), config=reference.config)
     return [
-        Posed(case, answer_of(reference.post(case.raw, size), 0), reference.limits(case.raw, size, POST)[0])
+        PreparedCases(case, answer_of(reference.post(case.raw, size), 0), reference.limits(case.raw, size, POST)[0])
         for case in cases
     ]
 
 
-def post_rows(posed: Sequence[Posed], cuts: Cuts, reference: Reference, *, size: Size, batch: int) -> list[MatchRow]:
+def post_rows(
+    posed: Sequence[PreparedCases], cuts: ExportedModel, reference: Reference, *, size: Size, batch: int
+) -> list[MatchRow]:
     """The file's post-processing of all cases, `batch` of them at a time; the last batch begins anew."""
     rows = []
     images = np.zeros((batch, 3, *size), reference.dtype)
@@ -143,7 +147,7 @@ def _stacked(pictures: Sequence[list[torch.Tensor]]) -> list[torch.Tensor]:
 def _row(
     case: str,
     reference: Answer,
-    exported: Found,
+    exported: ModelOutput,
     limits: Limits,
     *,
     size: Size,
@@ -166,7 +170,7 @@ def _row(
     )
 
 
-def check_form(found: Found, batch: int, limits: Limits, *, classes: int) -> None:
+def check_form(found: ModelOutput, batch: int, limits: Limits, *, classes: int) -> None:
     """Raises ValueError for an answer that breaks the promises of `RawDetections`."""
     boxes, scores, index, counts = found.detections
     places = scores.shape[1] if scores.ndim == 2 else -1

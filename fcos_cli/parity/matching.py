@@ -19,7 +19,7 @@ from fcos_cli.runtime.results import RawDetections
 
 Side = Literal["reference", "exported"]
 Float = npt.NDArray[np.float64]
-CUT = "at the cut of a level's candidates"
+AT_TOPK_CUT = "at the cut of a level's candidates"
 
 
 class Answer(NamedTuple):
@@ -55,7 +55,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Alone:
+class Unmatched:
     """A detection that one side has and the other has not. reason: its excuse; None = unexplained."""
 
     side: Side
@@ -81,7 +81,7 @@ class Match:
     max_score: float
     same_order: bool
     order_excused: bool
-    alone: tuple[Alone, ...] = ()
+    alone: tuple[Unmatched, ...] = ()
 
     @property
     def matched(self) -> int:
@@ -92,7 +92,7 @@ class Match:
         return sum(one.reason is not None for one in self.alone)
 
     @property
-    def unexplained(self) -> tuple[Alone, ...]:
+    def unexplained(self) -> tuple[Unmatched, ...]:
         return tuple(one for one in self.alone if one.reason is None)
 
     @property
@@ -173,7 +173,7 @@ class _Rest(NamedTuple):
 
 def _excuse(
     reference: Answer, exported: Answer, mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64], limits: Limits
-) -> tuple[Alone, ...]:
+) -> tuple[Unmatched, ...]:
     left = np.setdiff1d(np.arange(len(reference.scores)), mine)
     right = np.setdiff1d(np.arange(len(exported.scores)), theirs)
     rests = (_rest("reference", left, reference, exported), _rest("exported", right, exported, reference))
@@ -181,7 +181,7 @@ def _excuse(
         return ()
     reasons = [_own_reasons(rest, limits) for rest in rests]
     here, there = (rest.own for rest in rests)
-    real = _candidates(there, limits) | np.array([reason == CUT for reason in reasons[1]], bool)
+    real = _candidates(there, limits) | np.array([reason == AT_TOPK_CUT for reason in reasons[1]], bool)
     reasons[1] = [reason if known else None for reason, known in zip(reasons[1], real.tolist(), strict=True)]
 
     hits = (iou(here.boxes, there.boxes) > limits.nms_iou - limits.iou_eps) & real[None]
@@ -193,7 +193,7 @@ def _excuse(
             reasons[side][place] = reasons[side][place] or "tied with the box that suppresses it"
     _follow(reasons, hits & (gap <= limits.score_eps), (hits & (gap >= -limits.score_eps)).T)
     return tuple(
-        Alone(rest.side, index, float(rest.own.scores[place]), reasons[side][place])
+        Unmatched(rest.side, index, float(rest.own.scores[place]), reasons[side][place])
         for side, rest in enumerate(rests)
         for place, index in enumerate(rest.indices.tolist())
     )
@@ -224,7 +224,7 @@ def _own_reasons(rest: _Rest, limits: Limits) -> list[str | None]:
     same = rest.own.classes[:, None] == rest.other.classes[None]
     cuts = np.array(limits.cuts, np.float64)
     found = {
-        CUT: (np.abs(scores[:, None] - cuts[None]) <= limits.score_eps).any(
+        AT_TOPK_CUT: (np.abs(scores[:, None] - cuts[None]) <= limits.score_eps).any(
             1
         ),  # first: it also excuses what is no candidate
         "at the score threshold": np.abs(scores - limits.score_threshold) <= limits.score_eps,

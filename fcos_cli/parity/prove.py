@@ -14,10 +14,10 @@ from pathlib import Path
 from fcos_cli.data.samples import Dataset
 from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.model.artifact import Artifact
-from fcos_cli.parity.inputs import Size, as_used, at_size, choose_batches, choose_sizes, load_photos
-from fcos_cli.parity.layers import Gathering, end_rows, pose, post_rows, raw_rows
-from fcos_cli.parity.reference import Reference, Seen
-from fcos_cli.parity.subgraphs import Cuts
+from fcos_cli.parity.inputs import Size, batch_at_size, batches_by_rule, choose_batches, choose_sizes, load_photos
+from fcos_cli.parity.layers import LayerResults, end_rows, post_rows, prepare_cases, raw_rows
+from fcos_cli.parity.reference import Reference, ReferenceOutput
+from fcos_cli.parity.subgraphs import ExportedModel
 from fcos_cli.parity.tolerance import POST, Tolerance, tolerance_of
 from fcos_cli.parity.verdict import ApParity, MatchRow, Parity, RawRow, judge_matches, judge_raw, worst_of
 from fcos_cli.runtime.detector import Detector
@@ -30,7 +30,7 @@ RAW_OUTPUTS, POST_PROCESSING, END_TO_END = "raw outputs", "post-processing", "en
 
 def prove(
     artifact: Artifact,
-    cuts: Cuts,
+    cuts: ExportedModel,
     facts: Facts,
     *,
     pictures: Sequence[Path],
@@ -55,22 +55,22 @@ def prove(
     sizes = sizes or choose_sizes(cuts.shape, rule, span=cuts.span)
     batches = batches or choose_batches(cuts.shape)
     reference = Reference(artifact, facts)
-    raw, post = Gathering[RawRow](RAW_OUTPUTS), Gathering[MatchRow](POST_PROCESSING)
-    end = Gathering[MatchRow](END_TO_END)
+    raw, post = LayerResults[RawRow](RAW_OUTPUTS), LayerResults[MatchRow](POST_PROCESSING)
+    end = LayerResults[MatchRow](END_TO_END)
 
     plan = [(sizes[0], batch) for batch in batches] + [(size, batches[0]) for size in sizes[1:]]
-    used = as_used(photos, max(batches), rule)
+    used = batches_by_rule(photos, max(batches), rule)
     steps = _counted(len(plan) + len(sizes) + len(used), on_progress)
-    last: dict[Size, Seen] = {}
+    last: dict[Size, ReferenceOutput] = {}
     for size, batch in plan:
-        last[size] = seen = reference.see(at_size(photos, size, batch, rule))
+        last[size] = seen = reference.see(batch_at_size(photos, size, batch, rule))
         with raw.measuring(size, batch):
             raw.rows += raw_rows(seen, cuts.raw(seen.input.images))
         with end.measuring(size, batch):
             end.rows += end_rows(seen, cuts.detect(seen.input.images, seen.input.inside), reference, allowed)
         next(steps)
     for size, seen in last.items():
-        posed = pose(reference, seen)
+        posed = prepare_cases(reference, seen)
         for batch in batches if size == sizes[0] else [max(batches)]:
             with post.measuring(size, batch):
                 post.rows += post_rows(posed, cuts, reference, size=size, batch=batch)

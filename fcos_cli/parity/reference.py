@@ -18,7 +18,7 @@ from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
 
 
-class Seen(NamedTuple):
+class ReferenceOutput(NamedTuple):
     """A batch, what the reference's network says of it, and what it finds."""
 
     input: Input
@@ -36,10 +36,10 @@ class Reference:
         self.model.config = self.config
         self.names, self.dtype = artifact.classes.names, facts.resize.dtype
 
-    def see(self, given: Input) -> Seen:
+    def see(self, given: Input) -> ReferenceOutput:
         with torch.inference_mode():
             raw = self.model(torch.from_numpy(given.images))
-        return Seen(given, raw, self.post(raw, given.size, given.inside))
+        return ReferenceOutput(given, raw, self.post(raw, given.size, given.inside))
 
     def post(self, raw: RawOutputs, size: Size, inside: npt.NDArray[np.int64] | None = None) -> RawDetections:
         """inside: int64 [B, 2], height and width of each picture in its input; None = all of it."""

@@ -22,7 +22,7 @@ from fcos_cli.console import SCHEMA_VERSION, say, table
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.parity.tolerance import POST, Tolerance
 from fcos_cli.parity.verdict import Layer, MatchRow, Parity, RawRow, Worst
-from fcos_cli.predict.draw import draw, write_picture
+from fcos_cli.predict.draw import draw, save_image
 from fcos_cli.runtime.results import Detections
 
 TOLD, DRAWN = 8, 1000
@@ -41,7 +41,7 @@ def write_report(parity: Parity, artifact: Path) -> Path:
     Returns the path of the first. Raises UsageError where it cannot be written.
     """
     path = artifact.with_suffix(".parity.json")
-    drawn = draw_worst(parity.worst, artifact.with_suffix(".parity.png")) if parity.worst else None
+    drawn = draw_worst_match(parity.worst, artifact.with_suffix(".parity.png")) if parity.worst else None
     document = to_json(parity, artifact=artifact.name, drawn=drawn)
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_write(path) as file:
@@ -165,7 +165,7 @@ def _finite(value: Any) -> Any:
 # --- for people ------------------------------------------------------------------------------------------------------
 
 
-def show(parity: Parity) -> None:
+def print_parity(parity: Parity) -> None:
     """A table of what was measured and allowed, what failed, and where the two sides differ most, on stderr."""
     rows = [*_raw_lines(parity), *_match_lines(parity.post, POST), *_match_lines(parity.end, parity.tolerance)]
     if parity.ap is not None:
@@ -240,7 +240,7 @@ def _edges(box: tuple[float, ...] | None) -> str:
     return "nowhere" if box is None else f"[{', '.join(f'{edge:.2f}' for edge in box)}]"
 
 
-def draw_worst(worst: Worst, path: Path) -> Path | None:
+def draw_worst_match(worst: Worst, path: Path) -> Path | None:
     """The worst detection over the picture as both sides saw it, enlarged; None where it belongs to no picture.
 
     Two colours: the reference's box and the exported model's.
@@ -258,5 +258,5 @@ def draw_worst(worst: Worst, path: Path) -> Path | None:
         np.array([side for side, _, _ in found], np.int64),
     )
     labels = ClassTable.from_names((f"PyTorch: {worst.label}", f"exported: {worst.label}"))
-    write_picture(path, draw(np.asarray(canvas), detections, labels))
+    save_image(path, draw(np.asarray(canvas), detections, labels))
     return path

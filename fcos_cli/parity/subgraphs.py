@@ -4,8 +4,8 @@ The proof compares each part with the reference's own, so that a difference is f
 
 - Raw outputs and post-processing are cut out of the very file that was exported, in memory, at the tensors named
   `cls_p3` … `ctr_p7`; nothing is exported a second time.
-- A runtime may fold or fuse tensors away; where the file cannot be cut, `NoCut` says why and the layer counts as not
-  measured. An engine cannot be cut at all (`DetectorCuts`).
+- A runtime may fold or fuse tensors away; where the file cannot be cut, `NoSubgraph` says why and the layer counts as
+  not measured. An engine cannot be cut at all (`OpaqueModel`).
 """
 
 from __future__ import annotations
@@ -24,98 +24,98 @@ from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, RAW, SIZES
 from fcos_cli.runtime.openvino import leave_signal_stack
 from fcos_cli.runtime.results import RawDetections
 
-Inside = npt.NDArray[np.int64] | None
+PictureSizes = npt.NDArray[np.int64] | None
 Raw = dict[str, npt.NDArray[np.float32]]
-Shape = tuple[int | None, int | None, int | None]
+FixedShape = tuple[int | None, int | None, int | None]
 """(batch, height, width) of `images` where the file fixes them, None where it takes any."""
 
-Span = tuple[tuple[int, int], tuple[int, int]]
+SizeRange = tuple[tuple[int, int], tuple[int, int]]
 
-BODY = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv", "Convolution", "GroupConvolution"})
+CONVOLUTION_OPS = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv", "Convolution", "GroupConvolution"})
 """Operations of a network's body: none of them may be left in a cut-out post-processing."""
 
 
-class NoCut(ModelError):
+class NoSubgraph(ModelError):
     """This part cannot be taken out of this file, and why."""
 
 
-class Found(NamedTuple):
+class ModelOutput(NamedTuple):
     """Detections, and whether NMS vouches for them: bool [B], None where its form needs no such word."""
 
     detections: RawDetections
     converged: npt.NDArray[np.bool_] | None = None
 
 
-class Cuts(Protocol):
+class ExportedModel(Protocol):
     """backend: who runs it. shape: what the file takes. span: least and greatest (height, width) where it is not any.
 
     images: [B, 3, H, W], RGB 0…255. inside: int64 [B, 2], height and width of each picture in it; None = all of it.
     """
 
     backend: str
-    shape: Shape
-    span: Span | None
+    shape: FixedShape
+    span: SizeRange | None
 
     def raw(self, images: Pixels) -> Raw:
         """Raw outputs by name, float32 [B, ·, h, w]. Raises NoCut."""
         ...
 
-    def post(self, raw: Raw, images: Pixels) -> Found:
+    def post(self, raw: Raw, images: Pixels) -> ModelOutput:
         """The file's own post-processing of given raw outputs; `images` counts by its shape. Raises NoCut."""
         ...
 
-    def detect(self, images: Pixels, inside: Inside = None) -> Found:
+    def detect(self, images: Pixels, inside: PictureSizes = None) -> ModelOutput:
         """The whole file."""
         ...
 
 
-class DetectorCuts:
+class OpaqueModel:
     """A detector that cannot be opened: only the whole of it can be measured. It takes any batch by itself."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.backend = detector, detector.backend
-        intake, record = getattr(detector, "intake", None), getattr(detector, "record", None)
-        self.shape: Shape = (None, None, None) if intake is None else (None, intake.height, intake.width)
-        self.span: Span | None = None
+        limits, record = getattr(detector, "limits", None), getattr(detector, "record", None)
+        self.shape: FixedShape = (None, None, None) if limits is None else (None, limits.height, limits.width)
+        self.span: SizeRange | None = None
         if record is not None:  # an engine's optimisation profile
             self.span = (record.min.height, record.min.width), (record.max.height, record.max.width)
 
     def raw(self, images: Pixels) -> Raw:
-        raise NoCut("raw outputs cannot be taken out of a built engine")
+        raise NoSubgraph("raw outputs cannot be taken out of a built engine")
 
-    def post(self, raw: Raw, images: Pixels) -> Found:
-        raise NoCut("post-processing cannot be taken out of a built engine")
+    def post(self, raw: Raw, images: Pixels) -> ModelOutput:
+        raise NoSubgraph("post-processing cannot be taken out of a built engine")
 
-    def detect(self, images: Pixels, inside: Inside = None) -> Found:
+    def detect(self, images: Pixels, inside: PictureSizes = None) -> ModelOutput:
         clips = self.detector.facts.conventions.clip == "picture"
-        return Found(self.detector(images, inside) if clips else self.detector(images))
+        return ModelOutput(self.detector(images, inside) if clips else self.detector(images))
 
 
-class OnnxCuts:
+class OnnxModel:
     """An `.onnx` file in ONNX Runtime on the CPU. Raises MissingExtra, and ModelError for a file it cannot run."""
 
     backend = "onnxruntime"
-    span: Span | None = None
+    span: SizeRange | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._sessions: dict[str, Any] = {}
         sizes = next(given.shape for given in self._session("detect").get_inputs() if given.name == INPUT)
         batch, _, height, width = (size if isinstance(size, int) else None for size in sizes)
-        self.shape: Shape = (batch, height, width)
+        self.shape: FixedShape = (batch, height, width)
 
     def raw(self, images: Pixels) -> Raw:
         return dict(zip(RAW, self._run("raw", _feed(images), RAW), strict=True))
 
-    def post(self, raw: Raw, images: Pixels) -> Found:
+    def post(self, raw: Raw, images: Pixels) -> ModelOutput:
         return self._found("post", {**_feed(images), **raw})
 
-    def detect(self, images: Pixels, inside: Inside = None) -> Found:
+    def detect(self, images: Pixels, inside: PictureSizes = None) -> ModelOutput:
         return self._found("detect", _feed(images, inside))
 
-    def _found(self, cut: str, feed: Mapping[str, Any]) -> Found:
+    def _found(self, cut: str, feed: Mapping[str, Any]) -> ModelOutput:
         present = [output.name for output in self._session(cut).get_outputs()]
-        return found_of(dict(zip(present, self._run(cut, feed, present), strict=True)))
+        return to_output(dict(zip(present, self._run(cut, feed, present), strict=True)))
 
     def _run(self, cut: str, feed: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         session = self._session(cut)
@@ -143,7 +143,7 @@ class OnnxCuts:
         try:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            kind = ModelError if cut == "detect" else NoCut
+            kind = ModelError if cut == "detect" else NoSubgraph
             raise kind(f"ONNX Runtime refuses this file's {cut} ({_first_line(error)})", where=self.path) from error
 
 
@@ -170,9 +170,11 @@ def onnx_post(model: Any) -> Any:
     model.graph.value_info.extend(ranks)  # the last of a name counts
     given = [value.name for value in model.graph.input]
     post = Extractor(model).extract_model([*given, *RAW], outputs)
-    dragged = sorted({node.op_type for node in post.graph.node} & BODY)
+    dragged = sorted({node.op_type for node in post.graph.node} & CONVOLUTION_OPS)
     if dragged:
-        raise NoCut(f"post-processing reads the network's body past its raw outputs (it needs {', '.join(dragged)})")
+        raise NoSubgraph(
+            f"post-processing reads the network's body past its raw outputs (it needs {', '.join(dragged)})"
+        )
     read = {name for node in post.graph.node for name in node.input}
     kept = [value for value in post.graph.input if value.name in read]
     del post.graph.input[:]
@@ -180,13 +182,13 @@ def onnx_post(model: Any) -> Any:
     return post
 
 
-class OpenVinoCuts:
+class OpenVinoModel:
     """An OpenVINO `.xml` (or an `.onnx`) on the CPU. hint: INFERENCE_PRECISION_HINT of the body (`f32`, `bf16`);
     post-processing alone is always run in f32. Raises MissingExtra, and ModelError for a file it cannot read.
     """
 
     backend = "openvino"
-    span: Span | None = None
+    span: SizeRange | None = None
 
     def __init__(self, path: Path, *, hint: str = "f32") -> None:
         try:
@@ -198,25 +200,25 @@ class OpenVinoCuts:
         inputs = {name: port for port in self._read().inputs for name in port.get_names()}
         self._takes = [name for name in (INPUT, SIZES) if name in inputs]
         sizes = [size.get_length() if size.is_static else None for size in inputs[INPUT].partial_shape]
-        self.shape: Shape = (sizes[0], sizes[2], sizes[3])
+        self.shape: FixedShape = (sizes[0], sizes[2], sizes[3])
 
     def raw(self, images: Pixels) -> Raw:
         return dict(zip(RAW, self._run("raw", self._fed(images)), strict=True))
 
-    def post(self, raw: Raw, images: Pixels) -> Found:
+    def post(self, raw: Raw, images: Pixels) -> ModelOutput:
         return self._found("post", [*self._fed(images), *(raw[name] for name in RAW)])
 
-    def detect(self, images: Pixels, inside: Inside = None) -> Found:
+    def detect(self, images: Pixels, inside: PictureSizes = None) -> ModelOutput:
         return self._found("detect", self._fed(images, inside))
 
-    def _fed(self, images: Pixels, inside: Inside = None) -> list[Any]:
+    def _fed(self, images: Pixels, inside: PictureSizes = None) -> list[Any]:
         feed = _feed(images, inside)
         return [feed[name] for name in self._takes]
 
-    def _found(self, cut: str, feed: list[Any]) -> Found:
+    def _found(self, cut: str, feed: list[Any]) -> ModelOutput:
         values = self._run(cut, feed)
         names = (*OUTPUTS, "converged")[: len(values)]  # a runtime may lose names, never the order
-        return found_of(dict(zip(names, values, strict=True)))
+        return to_output(dict(zip(names, values, strict=True)))
 
     def _run(self, cut: str, feed: list[Any]) -> list[Any]:
         if cut not in self._compiled:
@@ -260,9 +262,11 @@ def openvino_post(model: Any) -> Any:
             consumer.replace_source_output(given.output(0))
         parameters.append(given)
     post = openvino.Model(model.get_results(), parameters, "post")
-    dragged = sorted({node.get_type_name() for node in post.get_ops()} & BODY)
+    dragged = sorted({node.get_type_name() for node in post.get_ops()} & CONVOLUTION_OPS)
     if dragged:
-        raise NoCut(f"post-processing reads the network's body past its raw outputs (it needs {', '.join(dragged)})")
+        raise NoSubgraph(
+            f"post-processing reads the network's body past its raw outputs (it needs {', '.join(dragged)})"
+        )
     return post
 
 
@@ -276,16 +280,16 @@ def _ports(model: Any) -> dict[str, Any]:
 def _require(names: set[str]) -> None:
     lost = [name for name in RAW if name not in names]
     if lost:
-        raise NoCut(f"the file has no tensors named {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}")
+        raise NoSubgraph(f"the file has no tensors named {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}")
 
 
-def _feed(images: Pixels, inside: Inside = None) -> dict[str, npt.NDArray[Any]]:
+def _feed(images: Pixels, inside: PictureSizes = None) -> dict[str, npt.NDArray[Any]]:
     """All inputs that a file may have."""
     whole = np.tile(np.array(images.shape[2:], np.int64), (len(images), 1))
     return {INPUT: images, SIZES: whole if inside is None else inside}
 
 
-def found_of(outputs: Mapping[str, npt.NDArray[Any]]) -> Found:
+def to_output(outputs: Mapping[str, npt.NDArray[Any]]) -> ModelOutput:
     """Outputs by name → detections in the types that are promised; runtimes hand integers in several."""
     detections = RawDetections(
         boxes=outputs["boxes"].astype(np.float32, copy=False),
@@ -294,7 +298,7 @@ def found_of(outputs: Mapping[str, npt.NDArray[Any]]) -> Found:
         counts=outputs["counts"].astype(np.int64, copy=False),
     )
     told = outputs.get("converged")
-    return Found(detections, None if told is None else told.astype(bool))
+    return ModelOutput(detections, None if told is None else told.astype(bool))
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,10 +17,10 @@ from torch import Tensor
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.head import RawOutputs
 
-SILENT = -30.0
+BACKGROUND_LOGIT = -30.0
 """A class logit whose probability is far below every threshold."""
 
-SURE = 8.0
+CERTAIN_LOGIT = 8.0
 """A centerness logit that hardly lowers a score."""
 
 Sizes = Sequence[tuple[int, int]]
@@ -36,12 +36,12 @@ class Case(NamedTuple):
     exact: bool = True
 
 
-def made_cases(sizes: Sizes, *, classes: int, config: ModelConfig) -> list[Case]:
+def synthetic_cases(sizes: Sizes, *, classes: int, config: ModelConfig) -> list[Case]:
     """Every case that fits maps of these (height, width), P3 first."""
     return [*_thresholds(sizes, classes, config), *_crowds(sizes, classes, config), *_ties(sizes, classes, config)]
 
 
-def altered_cases(raw: RawOutputs, *, config: ModelConfig) -> Iterator[Case]:
+def perturbed_cases(raw: RawOutputs, *, config: ModelConfig) -> Iterator[Case]:
     """What the network said of one picture [1, …], as it is, and with its class logits moved.
 
     Raised until the surest pairs of point and class are all but certain; lowered until nothing is left; rounded to
@@ -51,7 +51,7 @@ def altered_cases(raw: RawOutputs, *, config: ModelConfig) -> Iterator[Case]:
     enough = min(len(best), 4 * config.max_detections)
     yield Case("real", raw, exact=False)
     yield Case("real, raised", _shifted(raw, 2.0 - float(best.topk(enough).values[-1])), exact=False)
-    yield Case("real, lowered to none", _shifted(raw, SILENT - float(best.max())))
+    yield Case("real, lowered to none", _shifted(raw, BACKGROUND_LOGIT - float(best.max())))
     rounded = [[(level * 4).round() / 4 for level in levels] for levels in (raw.cls, raw.ctr)]
     yield Case("real, rounded", RawOutputs(rounded[0], list(raw.ltrb), rounded[1]), exact=False)
 
@@ -66,9 +66,9 @@ class _Page:
     def __init__(self, sizes: Sizes, classes: int, config: ModelConfig) -> None:
         self.config, self.classes, self.sizes = config, classes, sizes
         self.raw = RawOutputs(
-            [torch.full((1, classes, h, w), SILENT) for h, w in sizes],
+            [torch.full((1, classes, h, w), BACKGROUND_LOGIT) for h, w in sizes],
             [torch.zeros(1, 4, h, w) for h, w in sizes],
-            [torch.full((1, 1, h, w), SURE) for h, w in sizes],
+            [torch.full((1, 1, h, w), CERTAIN_LOGIT) for h, w in sizes],
         )
 
     def centre(self, level: int, row: int, column: int) -> tuple[float, float]:
@@ -84,7 +84,7 @@ class _Page:
     def logits(self, scores: Tensor) -> Tensor:
         """Class logits that give these final scores."""
         product = scores.double() ** 2 if self.config.conventions.score == "sqrt" else scores.double()
-        return (product / torch.tensor(SURE).double().sigmoid()).clamp(1e-12, 1 - 1e-6).logit().float()
+        return (product / torch.tensor(CERTAIN_LOGIT).double().sigmoid()).clamp(1e-12, 1 - 1e-6).logit().float()
 
     def scores(self, count: int) -> Tensor:
         """So many different scores well above the threshold, highest first."""

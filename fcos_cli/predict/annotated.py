@@ -8,8 +8,8 @@ from types import TracebackType
 
 from fcos_cli.console import say
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.crops import as_name, write_crops
-from fcos_cli.predict.draw import draw, write_picture
+from fcos_cli.predict.crops import safe_name, write_crops
+from fcos_cli.predict.draw import draw, save_image
 from fcos_cli.predict.frames import Clip
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.predict.video import VideoWriter, open_video
@@ -18,7 +18,7 @@ _LEAST = 320
 """Pixels of the longer side that a drawn picture has at least; frames keep their size."""
 
 
-class Drawn:
+class AnnotatedWriter:
     """Writes answers that have their images. A video is whole when the next clip begins or the context ends.
 
     pictures: folder for drawn pictures and videos; crops: folder for crops; None: not wanted.
@@ -32,7 +32,7 @@ class Drawn:
         self._open = ExitStack()
         self._video: VideoWriter | None = None
 
-    def __enter__(self) -> Drawn:
+    def __enter__(self) -> AnnotatedWriter:
         return self
 
     def __exit__(
@@ -51,7 +51,7 @@ class Drawn:
         if self.pictures is None:
             return None
         path = self.pictures / f"{stem}{'.png' if answer.source.suffix.lower() == '.png' else '.jpg'}"
-        write_picture(path, draw(answer.image, answer.detections, self.classes, min_side=_LEAST))
+        save_image(path, draw(answer.image, answer.detections, self.classes, min_side=_LEAST))
         return path
 
     def _frame(self, answer: Prediction, clip: Clip) -> Path | None:
@@ -67,7 +67,7 @@ class Drawn:
 
     def _begin(self, clip: Clip) -> None:
         self._open.close()
-        self._clip, self._stem = clip, self._free(as_name(clip.source.stem) if clip.live else clip.source.stem)
+        self._clip, self._stem = clip, self._free(safe_name(clip.source.stem) if clip.live else clip.source.stem)
         if self.pictures is not None:
             self._video = self._open.enter_context(open_video(self.pictures / f"{self._stem}.mp4", clip))
             if clip.sound:

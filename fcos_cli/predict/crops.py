@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.draw import write_picture
+from fcos_cli.predict.draw import save_image
 from fcos_cli.predict.pipeline import Prediction
 
 
@@ -26,12 +26,12 @@ def write_crops(folder: Path, stem: str, answer: Prediction, classes: ClassTable
     boxes = np.hstack([lower, upper]).astype(int)
     rows = zip(boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True)
     for number, ((x1, y1, x2, y2), score, index) in enumerate(rows):
-        name = as_name(classes.names[index])
+        name = safe_name(classes.names[index])
         path = folder / name / f"{stem}-{number:03}-{name}-{score:.2f}.jpg"
-        write_picture(path, answer.image[y1:y2, x1:x2])
+        save_image(path, answer.image[y1:y2, x1:x2])
     return len(boxes)
 
 
-def as_name(text: str) -> str:
+def safe_name(text: str) -> str:
     """`text` as part of a file's name on any system: letters, digits, dots and dashes; never empty, never hidden."""
     return re.sub(r"[^\w.-]+", "-", text).strip(".-")[:80] or "unnamed"

@@ -84,7 +84,7 @@ def draw(
     return np.array(canvas)
 
 
-def write_picture(path: Path, image: npt.NDArray[np.uint8]) -> None:
+def save_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
     """Write uint8 [H, W, 3] as JPEG (quality 92, colours in full resolution) or PNG, by the suffix of `path`.
 
     The file appears under its name only when it is whole. Raises UsageError for another suffix
@@ -110,7 +110,7 @@ def colour(index: int) -> Colour:
     return round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])
 
 
-def ink(background: Colour) -> Colour:
+def text_colour(background: Colour) -> Colour:
     """Black or white, whichever has the higher contrast (WCAG 2) with `background`."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in background)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -125,7 +125,7 @@ def _box(pen: ImageDraw.ImageDraw, box: Rectangle, fill: Colour, line: int, size
     x1, y1, x2, y2 = box
     line = max(math.ceil(line / 3), min(line, min(x2 - x1, y2 - y1) // 6))
     halo = max(1, line // 3) if min(size) >= 64 else 0  # on a tiny picture it would hide more than it shows
-    for reach, width, shade in ((line + halo, line + 2 * halo, ink(fill)), (line, line, fill)):
+    for reach, width, shade in ((line + halo, line + 2 * halo, text_colour(fill)), (line, line, fill)):
         inset = line + halo - reach
         left, top = max(inset, x1 - reach), max(inset, y1 - reach)
         right, bottom = min(size[0] - 1 - inset, x2 - 1 + reach), min(size[1] - 1 - inset, y2 - 1 + reach)
@@ -220,7 +220,7 @@ def _spots(box: Rectangle, tag: tuple[int, int], gap: int) -> Iterator[tuple[int
 def _tag(pen: ImageDraw.ImageDraw, spot: Rectangle, text: str, fill: Colour, letters: int) -> None:
     margin, font = _margin(letters), _font(letters)
     pen.rectangle(
-        (spot[0], spot[1], spot[2] - 1, spot[3] - 1), fill=fill, outline=ink(fill), width=max(1, letters // 24)
+        (spot[0], spot[1], spot[2] - 1, spot[3] - 1), fill=fill, outline=text_colour(fill), width=max(1, letters // 24)
     )
     # "lm": the middle of the line of letters, so that names with and without descenders stand alike.
-    pen.text((spot[0] + margin + 1, (spot[1] + spot[3]) / 2), text, fill=ink(fill), font=font, anchor="lm")
+    pen.text((spot[0] + margin + 1, (spot[1] + spot[3]) / 2), text, fill=text_colour(fill), font=font, anchor="lm")

@@ -22,7 +22,7 @@ from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.predict.frames import Frame, Moment
 from fcos_cli.predict.tiles import Tiling, detect_in_tiles
-from fcos_cli.runtime.detector import Detector, locate
+from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
 
 
@@ -157,7 +157,7 @@ def _open(frame: Frame) -> _Picture | Failure:
 def _answers(detector: Detector, ready: _Batch, wishes: _Wishes) -> Iterator[Prediction | Failure]:
     found: Iterator[Detections] = iter(())
     if ready.pixels is not None:
-        found = iter(locate(detector, ready.pixels, ready.geometries))
+        found = iter(detect_batch(detector, ready.pixels, ready.geometries))
     for picture in ready.pictures:
         if isinstance(picture, Failure):
             yield picture

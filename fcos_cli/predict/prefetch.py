@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], *, count: int) -> Iterator[T]:
+def prefetch(items: Iterator[T], *, count: int) -> Iterator[T]:
     """`items` in their order, made in one thread, at most `count` before they are asked for. None ends them.
 
     What making an item raises is raised in its place. When the caller stops early, the thread ends after its item; a

@@ -14,13 +14,13 @@ from fcos_cli.predict.frames import Clip, Moment
 from fcos_cli.predict.pipeline import Failure, Prediction
 from fcos_cli.runtime.results import Detections
 
-TOLD = 20
+MAX_LINES = 20
 """Pictures that get a line of their own; the rest is counted."""
-EVERY = 100
+FRAMES_PER_LINE = 100
 """Frames per line where there is no terminal for a bar."""
 
 
-class Telling:
+class ProgressReporter:
     """Tells of every answer on stderr; at the end of the context of the last clip and of all."""
 
     def __init__(self, classes: ClassTable) -> None:
@@ -33,7 +33,7 @@ class Telling:
         self._in: Counter[int] = Counter()
         self._path: Path | None = None
 
-    def __enter__(self) -> Telling:
+    def __enter__(self) -> ProgressReporter:
         return self
 
     def __exit__(
@@ -42,29 +42,29 @@ class Telling:
         self._bar.close()
         if kind is None:
             self._end()
-            if self.seen and (self.seen - self.frames > TOLD or self.failed):
+            if self.seen and (self.seen - self.frames > MAX_LINES or self.failed):
                 say(f"{self._done()} done, {self.failed} could not be read")
 
-    def failure(self, answer: Failure) -> None:
+    def on_failure(self, answer: Failure) -> None:
         self.seen += 1
         self.failed += 1
         print_error(answer.error)
 
-    def found(self, answer: Prediction, path: Path | None) -> None:
+    def on_prediction(self, answer: Prediction, path: Path | None) -> None:
         """path: what was drawn."""
         self.seen += 1
         if answer.moment is not None:
             self._frame(answer.moment, answer.detections, path)
             return
         self._end()
-        if self.seen <= TOLD:
+        if self.seen <= MAX_LINES:
             say(f"{answer.source}: {summary(answer.detections, self.classes)}{_arrow(path)}")
 
     def _frame(self, moment: Moment, found: Detections, path: Path | None) -> None:
         if moment.clip is not self._clip:
             self._end()
             self._clip, self._path = moment.clip, path
-            bar = progress(str(moment.clip.source), total=moment.clip.total, every=EVERY)
+            bar = progress(str(moment.clip.source), total=moment.clip.total, every=FRAMES_PER_LINE)
             self._update = self._bar.enter_context(bar)
         self.frames += 1
         self._count += 1

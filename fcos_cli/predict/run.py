@@ -13,15 +13,15 @@ import numpy.typing as npt
 
 from fcos_cli.errors import DataError
 from fcos_cli.predict.pipeline import Failure, Input, predict
-from fcos_cli.predict.prefetch import ahead
-from fcos_cli.predict.progress import Telling
+from fcos_cli.predict.prefetch import prefetch
+from fcos_cli.predict.progress import ProgressReporter
 from fcos_cli.predict.tiles import Tiling
 from fcos_cli.predict.writers import Format, open_writer
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
 
 
-def deliver(
+def run_predict(
     detector: Detector,
     inputs: Iterable[Input],
     *,
@@ -41,7 +41,7 @@ def deliver(
     Raises DataError where there was not one picture.
     """
     classes = detector.facts.classes
-    threshold = thresholds(detector.facts) if score is None else score
+    threshold = display_thresholds(detector.facts) if score is None else score
     with ExitStack() as stack:
         writers = [
             stack.enter_context(open_writer(file, classes=classes, model=detector.name, format=_format(file)))
@@ -51,29 +51,31 @@ def deliver(
             writers.append(
                 stack.enter_context(open_writer(sys.stdout, classes=classes, model=detector.name, format=stdout))
             )
-        telling = stack.enter_context(Telling(classes))
+        reporter = stack.enter_context(ProgressReporter(classes))
         drawn = None
         if pictures is not None or crops is not None:
-            from fcos_cli.predict.annotated import Drawn  # fonts and encoders are not worth loading for nothing
+            from fcos_cli.predict.annotated import (
+                AnnotatedWriter,  # fonts and encoders are not worth loading for nothing
+            )
 
-            drawn = stack.enter_context(Drawn(classes, pictures=pictures, crops=crops))
+            drawn = stack.enter_context(AnnotatedWriter(classes, pictures=pictures, crops=crops))
         keep = drawn is not None
         answers = predict(detector, inputs, batch=batch, keep_images=keep, threshold=threshold, tiling=tiling)
         if drawn is not None:  # the network goes on while pictures are drawn and written
-            answers = ahead(answers, count=2)
+            answers = prefetch(answers, count=2)
         for answer in answers:
             for writer in writers:
                 writer.write(answer)
             if isinstance(answer, Failure):
-                telling.failure(answer)
+                reporter.on_failure(answer)
             else:
-                telling.found(answer, None if drawn is None else drawn.write(answer))
-    if telling.seen == 0:
+                reporter.on_prediction(answer, None if drawn is None else drawn.write(answer))
+    if reporter.seen == 0:
         raise DataError("there was no picture to look at", remedy="name pictures, folders with pictures, or a list")
-    return telling.failed
+    return reporter.failed
 
 
-def thresholds(facts: Facts) -> float | npt.NDArray[np.float32]:
+def display_thresholds(facts: Facts) -> float | npt.NDArray[np.float32]:
     """The scores from which the model's makers found detections worth showing: one per class [C], or one for all."""
     if facts.class_thresholds is None:
         return facts.threshold

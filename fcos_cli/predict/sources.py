@@ -26,7 +26,7 @@ STDIN = Path("stdin")
 """What pictures that came through stdin are called."""
 
 
-def expand(
+def open_sources(
     sources: Sequence[str], *, frames: int | None = None, stop: threading.Event | None = None
 ) -> Iterator[Input]:
     """What the pipeline takes, in the order of `sources`, repeats kept.

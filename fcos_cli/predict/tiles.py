@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Geometry, Pixels
 from fcos_cli.errors import UsageError
-from fcos_cli.predict.prefetch import ahead
-from fcos_cli.runtime.detector import Detector, locate
+from fcos_cli.predict.prefetch import prefetch
+from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
 
 Boxes = npt.NDArray[np.float32]
@@ -89,8 +89,8 @@ def detect_in_tiles(
         tiles = np.vstack([[0, 0, width, height], tiles])
     groups = (tiles[n : n + batch] for n in range(0, len(tiles), batch))
     parts: list[Detections] = []
-    for pixels, geometries in ahead(_inputs(detector, image, groups), count=2):
-        parts += locate(detector, pixels, geometries)
+    for pixels, geometries in prefetch(_inputs(detector, image, groups), count=2):
+        parts += detect_batch(detector, pixels, geometries)
     if threshold is not None:
         parts = [part.above(threshold) for part in parts]
     origin = np.concatenate([np.full(len(part), n) for n, part in enumerate(parts)])

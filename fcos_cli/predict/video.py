@@ -27,7 +27,7 @@ from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, FcosError, MissingExtra
 from fcos_cli.predict.frames import Clip, Frame, Moment
 from fcos_cli.predict.pipeline import Failure
-from fcos_cli.predict.prefetch import ahead
+from fcos_cli.predict.prefetch import prefetch
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp"}
@@ -50,7 +50,7 @@ def read_video(
     A path like `camera:0` is that camera (Video4Linux), which goes on until `stop` is set. frames: how many at most.
     What is no video gives one Failure: DataError, or MissingExtra without PyAV.
     """
-    return ahead(_read(path, frames, stop), count=4)
+    return prefetch(_read(path, frames, stop), count=4)
 
 
 def is_camera(source: str) -> bool:

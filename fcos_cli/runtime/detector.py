@@ -18,7 +18,7 @@ class Detector(Protocol):
 
     Calling it: `images` [B, 3, H, W], RGB 0…255, any B ≥ 1, as `ResizeRule.batch` makes them; sizes: int64 [B, 2],
     (height, width) of each picture inside its input, for conventions that clip at the picture (None: all of it);
-    `locate` knows when they are needed.
+    `detect_batch` knows when they are needed.
 
     backend: one of `Backend`. precision: what really runs: `fp32`, `fp16`, `bf16`, `int8`, or `mixed`. device: where,
     readable as text.
@@ -38,7 +38,7 @@ class Detector(Protocol):
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections: ...
 
 
-def locate(detector: Detector, images: Pixels, geometries: list[Geometry]) -> list[Detections]:
+def detect_batch(detector: Detector, images: Pixels, geometries: list[Geometry]) -> list[Detections]:
     """What a detector finds in a batch that `ResizeRule.batch` made: one answer per picture, in its source's pixels."""
     rules = detector.facts.conventions
     if rules.clip == "picture":

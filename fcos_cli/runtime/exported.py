@@ -28,45 +28,45 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Intake:
-    """What one call of a model takes: `least` … `most` pictures (None = any number) of height × width (None = any)."""
+class InputLimits:
+    """What one call of a model takes: `min_batch` … `max_batch` pictures of height × width pixels; None = any."""
 
-    least: int = 1
-    most: int | None = None
+    min_batch: int = 1
+    max_batch: int | None = None
     height: int | None = None
     width: int | None = None
 
     @classmethod
-    def of_shape(cls, batch: int | None, height: int | None, width: int | None) -> Intake:
+    def of_shape(cls, batch: int | None, height: int | None, width: int | None) -> InputLimits:
         """By the dimensions of a graph's input, None = free."""
         return cls(1 if batch is None else batch, batch, height, width)
 
 
-def detect(
+def run_in_batches(
     images: Pixels,
     sizes: npt.NDArray[np.int64] | None,
     run: Callable[[Inputs], Outputs],
     *,
-    intake: Intake,
+    limits: InputLimits,
     score: float | None,
     where: Path,
 ) -> RawDetections:
-    """The answer for `images` [B, 3, H, W], any B ≥ 1, from calls of `run` with what `intake` allows.
+    """The answer for `images` [B, 3, H, W], any B ≥ 1, from calls of `run` with what `limits` allows.
 
     sizes: int64 [B, 2], (height, width) of the pictures inside them, None = all. run: inputs by name (a model
     takes those it has) → outputs by name, at least OUTPUTS. score: lowest score to return, None = all
     there are. Raises ModelError where the size of the pictures does not fit, FcosError where the suppression chain was
     cut off.
     """
-    _check_size(images.shape[2:], intake, where)
+    _check_size(images.shape[2:], limits, where)
     if sizes is None:
         sizes = np.tile(np.array(images.shape[2:], np.int64), (len(images), 1))
     parts = []
-    step = intake.most or len(images)
+    step = limits.max_batch or len(images)
     for begin in range(0, len(images), step):
         part = images[begin : begin + step]
         inside = sizes[begin : begin + step]
-        missing = max(intake.least - len(part), 0)
+        missing = max(limits.min_batch - len(part), 0)
         found = run({INPUT: _filled(part, missing), SIZES: _filled(inside, missing)})
         _check_converged(found, where)
         parts.append([np.asarray(found[name])[: len(part)] for name in OUTPUTS])
@@ -79,14 +79,14 @@ def detect(
         classes.astype(np.int64, copy=False),
         counts.astype(np.int64, copy=False),
     )
-    return raw if score is None else above(raw, score)
+    return raw if score is None else drop_below(raw, score)
 
 
 def _filled(rows: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:
     return np.ascontiguousarray(np.concatenate([rows, rows[-1:].repeat(missing, axis=0)]) if missing else rows)
 
 
-def above(raw: RawDetections, score: float) -> RawDetections:
+def drop_below(raw: RawDetections, score: float) -> RawDetections:
     """`raw` without what scores less than `score`; places that fall empty are 0, 0, -1 as in any answer."""
     keep = raw.scores >= np.float32(score)  # float32, as the comparison inside a network is
     keep &= raw.classes >= 0
@@ -108,11 +108,11 @@ def check_score(score: float | None, facts: Facts, where: Path) -> None:
         )
 
 
-def _check_size(size: tuple[int, ...], intake: Intake, where: Path) -> None:
-    for given, wanted in zip(size, (intake.height, intake.width), strict=True):
+def _check_size(size: tuple[int, ...], limits: InputLimits, where: Path) -> None:
+    for given, wanted in zip(size, (limits.height, limits.width), strict=True):
         if wanted is not None and given != wanted:
             raise ModelError(
-                f"the model takes pictures of {intake.height or 'any'} x {intake.width or 'any'} pixels (height x "
+                f"the model takes pictures of {limits.height or 'any'} x {limits.width or 'any'} pixels (height x "
                 f"width), not of {size[0]} x {size[1]}",
                 where=where,
                 remedy="export it again with --size dynamic, or with the size you need",

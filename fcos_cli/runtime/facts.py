@@ -15,7 +15,7 @@ from typing import Any
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.metadata import FORMAT_VERSION, read_facts, reading
+from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Facts:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, where: Path) -> Facts:
         """Raises ModelError naming `where` for a file that is not ours, too new, or has facts that cannot be used."""
-        with reading(where, remedy="only models that `fcos export` wrote can be run"):
+        with metadata_errors(where, remedy="only models that `fcos export` wrote can be run"):
             shared, facts = read_facts(metadata, "limits", "precision", "verified")
             limits = facts["limits"]
             return cls(

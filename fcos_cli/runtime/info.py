@@ -12,7 +12,7 @@ from fcos_cli.model.presets import preset_name
 from fcos_cli.runtime.headers import Header
 
 
-def describe(header: Header, *, path: Path, as_json: bool) -> None:
+def print_info(header: Header, *, path: Path, as_json: bool) -> None:
     """Print what a model file says of itself: tables for people, or one JSON document."""
     document = to_json(header, path=path)
     if as_json:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError, UsageError
-from fcos_cli.runtime.exported import Inputs, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.exported import InputLimits, Inputs, Outputs, check_score, run_in_batches
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.headers import read_header
@@ -46,7 +46,7 @@ class OnnxRuntimeDetector:
         self.inputs = list(inputs)
         self.outputs = [value for value in self.outputs if value in (*OUTPUTS, CONVERGED)]
         batch, _, height, width = (value if isinstance(value, int) else None for value in inputs[INPUT])
-        self.intake = Intake.of_shape(batch, height, width)
+        self.limits = InputLimits.of_shape(batch, height, width)
 
     @classmethod
     def open(
@@ -72,7 +72,7 @@ class OnnxRuntimeDetector:
         return cls(session, facts, path=path, name=name, device=NAMES.get(first, first) + number, score=score)
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
-        return detect(images, sizes, self._run, intake=self.intake, score=self.score, where=self.path)
+        return run_in_batches(images, sizes, self._run, limits=self.limits, score=self.score, where=self.path)
 
     def _run(self, given: Inputs) -> Outputs:
         feed = {name: given[name] for name in self.inputs}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
-from fcos_cli.runtime.exported import Inputs, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.exported import InputLimits, Inputs, Outputs, check_score, run_in_batches
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.headers import read_header
@@ -45,7 +45,7 @@ class OpenVinoDetector:
         self.outputs = [output for output in (*OUTPUTS, CONVERGED) if output in outputs]
         shape = inputs[INPUT].get_partial_shape()
         batch, _, height, width = (None if size.is_dynamic else size.get_length() for size in shape)
-        self.intake = Intake.of_shape(batch, height, width)
+        self.limits = InputLimits.of_shape(batch, height, width)
         used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         body = next((ours for ours, theirs in TYPES.items() if theirs == used), str(used))
         self.precision = body if facts.precision != "int8" else "int8" if body == "fp32" else "mixed"
@@ -89,7 +89,7 @@ class OpenVinoDetector:
         return cls(compiled, facts, path=path, name=name, device=picked.lower(), score=score)
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
-        return detect(images, sizes, self._run, intake=self.intake, score=self.score, where=self.path)
+        return run_in_batches(images, sizes, self._run, limits=self.limits, score=self.score, where=self.path)
 
     def _run(self, given: Inputs) -> Outputs:
         try:

@@ -14,7 +14,7 @@ from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.optimize.fuse import fold_batch_norm
 from fcos_cli.model.optimize.winograd import use_winograd
-from fcos_cli.runtime.exported import above
+from fcos_cli.runtime.exported import drop_below
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
 
@@ -62,7 +62,7 @@ class PyTorchDetector:
         picked = pick_device(device)
         precision = precision or "fp32"
         check_precision(precision, picked)
-        model = quick(artifact.build().to(picked), precision=precision)
+        model = optimized(artifact.build().to(picked), precision=precision)
         if score is not None and artifact.config.conventions.threshold_on == "score":
             model.config = model.config.model_copy(update={"score_threshold": score})
             score = None
@@ -73,10 +73,10 @@ class PyTorchDetector:
         with torch.inference_mode():
             found = self.model.detect(torch.from_numpy(images).to(self.device), inside)
         raw = RawDetections(*(tensor.cpu().numpy() for tensor in found))
-        return raw if self.score is None else above(raw, self.score)
+        return raw if self.score is None else drop_below(raw, self.score)
 
 
-def quick(model: FCOS, *, precision: str = "fp32") -> FCOS:
+def optimized(model: FCOS, *, precision: str = "fp32") -> FCOS:
     """The network, in eval mode, changed in place into one that answers sooner and can only answer.
 
     BatchNorm is folded into convolutions; `bf16` and `fp16` bodies compute in that type; wide 3×3 convolutions on a

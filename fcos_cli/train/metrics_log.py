@@ -29,7 +29,7 @@ class Listener(Protocol):
         """After a validation; `row` as in metrics.jsonl."""
 
 
-class Silent:
+class SilentListener:
     """A listener for the processes that do not speak, and for tests."""
 
     def note(self, text: str) -> None: ...

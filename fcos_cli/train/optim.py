@@ -93,7 +93,7 @@ class Precision:
     note: str = ""
 
 
-def pick_precision(config: TrainConfig, device: torch.device) -> Precision:
+def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
     """`auto`: bf16 where the hardware multiplies in it, fp16 on older GPUs, else float32.
 
     A CPU without such instructions emulates bf16, twenty times slower than float32: asked for, it is done and said.

@@ -14,7 +14,7 @@ PLAIN_EVERY = 50
 """Steps between two plain lines."""
 
 
-class Terminal:
+class TerminalReporter:
     """The Listener behind `fcos train`."""
 
     def __init__(self, *, interactive: bool | None = None) -> None:
@@ -33,9 +33,9 @@ class Terminal:
 
     def step(self, row: Row) -> None:
         if self.interactive:
-            self._bar("training", row["step"], row["steps"], note=describe(row))
+            self._bar("training", row["step"], row["steps"], note=format_step(row))
         elif row["step"] % PLAIN_EVERY == 0 or row["step"] == row["steps"]:
-            say(f"step {row['step']}/{row['steps']} epoch {row['epoch']} {describe(row)}")
+            say(f"step {row['step']}/{row['steps']} epoch {row['epoch']} {format_step(row)}")
 
     def validating(self, done: int, total: int) -> None:
         if self.interactive:
@@ -54,13 +54,14 @@ class Terminal:
         self.update(done, total=total, note=note)
 
 
-def describe(row: dict[str, Any]) -> str:
+def format_step(row: dict[str, Any]) -> str:
     """Loss terms, pace, time left: `loss 1.21 (cls 0.23 box 0.34 centerness 0.64) 6.9 images/s, 12 min left`."""
     terms = " ".join(f"{name} {row[name]:.3f}" for name in ("cls", "box", "centerness"))
-    return f"loss {row['loss']:.3f} ({terms}) {row['images_per_s']:.1f} images/s, {duration(row['seconds_left'])} left"
+    left = format_duration(row["seconds_left"])
+    return f"loss {row['loss']:.3f} ({terms}) {row['images_per_s']:.1f} images/s, {left} left"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """45 s, 12 min, 3 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -18,11 +18,11 @@ from fcos_cli.config import Config
 from fcos_cli.console import progress, say, warn
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.training_set import EpochBatches, Example
-from fcos_cli.evaluate.coco import detect, score
-from fcos_cli.evaluate.report.charts import Line, legend, line_chart, nice, unit
+from fcos_cli.evaluate.coco import collect_detections, score
+from fcos_cli.evaluate.report.charts import Line, legend, line_chart, nice_ticks, unit
 from fcos_cli.evaluate.report.page import Section, bar, figure, note, pair, table, text
 from fcos_cli.evaluate.report.pictures import box, jpeg, svg
-from fcos_cli.evaluate.report.write import Subject, write_report
+from fcos_cli.evaluate.report.write import EvaluatedModel, write_report
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.train.run import training_set, without_empty
@@ -33,7 +33,9 @@ SHOWN, SIDE = 16, 240
 STYLES = ("first", "second", "third", "fourth")
 
 
-def report_run(config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, world: int = 1) -> Path | None:
+def write_run_report(
+    config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, world: int = 1
+) -> Path | None:
     """Write `folder`/report.html about the finished run there; None where that failed, which is said.
 
     world: processes that trained; the batches shown are those of the first.
@@ -52,7 +54,7 @@ def _write(path: Path, config: Config, train_set: Dataset, val_set: Dataset, *, 
     detector = open_detector(folder, device=config.train.device)
     unreadable: list[str] = []
     with progress("report", total=len(val_set)) as update:
-        detections, notes = detect(
+        detections, notes = collect_detections(
             detector,
             val_set,
             on_progress=update,
@@ -66,7 +68,7 @@ def _write(path: Path, config: Config, train_set: Dataset, val_set: Dataset, *, 
         Section("labels", "What was learned from", histogram(train_set, val_set)),
         Section("batches", "First batches", first_batches(config, train_set.samples, train_set.classes, world=world)),
     ]
-    subject = Subject.of(detector, result, detections, val_set)
+    subject = EvaluatedModel.of(detector, result, detections, val_set)
     title = f"{folder.resolve().name}: trained on {train_set.source.stem}"
     write_report(path, val_set, [subject], title=title, extra=extra)
 
@@ -79,7 +81,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def curves(rows: Sequence[dict[str, Any]]) -> str:
     """Loss terms, AP on val, learning rate and length of the gradient over the steps."""
-    steps = nice("step", 0, max([row["step"] for row in rows], default=1), whole=True)
+    steps = nice_ticks("step", 0, max([row["step"] for row in rows], default=1), whole=True)
     train = [row for row in rows if row["kind"] == "train"]
     val = [row for row in rows if row["kind"] == "val"]
 
@@ -88,7 +90,7 @@ def curves(rows: Sequence[dict[str, Any]]) -> str:
         values = [row[name] for row in source for name in known if row.get(name) is not None]
         if not values:
             return ""
-        y = axis.get("y") or nice("", 0, max(values))
+        y = axis.get("y") or nice_ticks("", 0, max(values))
         lines = [
             Line(name, [(row["step"], row[name]) for row in source if name in row], css=css)
             for name, css in zip(known, STYLES, strict=False)

@@ -24,8 +24,8 @@ from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Parts, Progress, load_state, save_state
 from fcos_cli.train.distributed import World
 from fcos_cli.train.initial_weights import build_initial
-from fcos_cli.train.metrics_log import Listener, MetricsFile, Silent
-from fcos_cli.train.optim import Precision, build_average, build_optimizer, build_schedule, pick_precision
+from fcos_cli.train.metrics_log import Listener, MetricsFile, SilentListener
+from fcos_cli.train.optim import Precision, build_average, build_optimizer, build_schedule, choose_precision
 from fcos_cli.train.signals import StopRequest
 
 
@@ -67,7 +67,7 @@ class Run:
 
 
 @contextmanager
-def building(
+def open_run(
     config: Config,
     train_set: Dataset,
     val_set: Dataset,
@@ -89,7 +89,7 @@ def building(
     batch = config.train.batch
     optimizer = build_optimizer(model, config.train, pictures=batch * world.size)
     steps = batches_per_epoch(len(train_set), batch=batch, world=world.size) * config.train.epochs
-    precision = pick_precision(config.train, device)
+    precision = choose_precision(config.train, device)
     parts = Parts(
         model=model,
         average=build_average(model, config.train),
@@ -116,7 +116,7 @@ def building(
         origin=origin,
         data_hash=data_hash,
         metrics=MetricsFile(folder / "metrics.jsonl", resume_at=progress.step) if world.main else None,
-        listener=listener if world.main else Silent(),
+        listener=listener if world.main else SilentListener(),
         stop=stop,
     )
     run.listener.note(f"starting from {origin}")

@@ -16,12 +16,12 @@ from fcos_cli.data.doctor import examine, examine_pair
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.model.backbone import check_maps, input_facts
+from fcos_cli.model.backbone import check_maps, input_normalization
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.loop import train
-from fcos_cli.train.progress import Terminal
-from fcos_cli.train.report import report_run
+from fcos_cli.train.progress import TerminalReporter
+from fcos_cli.train.report import write_run_report
 from fcos_cli.train.run import resize_rule
 
 RUNS = Path("runs/train")
@@ -53,7 +53,7 @@ def plan(
     config, origins = resolve(file=file, assignments=assignments, flags=flags, base=base)
     inherited, absent = model_of_init(config, origins), {}
     if "model.backbone" in origins:  # another backbone's weights want other pixels than the default's
-        facts = {f"model.{key}": value for key, value in input_facts(config.model.backbone).items()}
+        facts = {f"model.{key}": value for key, value in input_normalization(config.model.backbone).items()}
         absent = {key: value for key, value in facts.items() if key not in origins and key not in inherited}
     if inherited or absent:
         config, origins = resolve(file=file, assignments=assignments, flags={**flags, **inherited, **absent}, base=base)
@@ -79,7 +79,7 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
     return train_set, val_set
 
 
-def begin(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
+def start(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
     """Run the plan in `folder`, which must not hold a run yet."""
     if (folder / "state.pt").exists():
         raise UsageError(
@@ -87,7 +87,7 @@ def begin(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
             where=folder,
             remedy=f"fcos train --resume {folder}, or choose another --name or --out",
         )
-    tell_data(plan)
+    print_data_summary(plan)
     return folder, _run(plan, folder, resume=False)
 
 
@@ -113,7 +113,7 @@ MACHINE = {"train.device", "train.workers", "train.amp"}
 
 
 def _run(plan: Plan, folder: Path, *, resume: bool) -> Progress:
-    listener = Terminal()
+    listener = TerminalReporter()
     say(f"run folder: {folder}")
     try:
         progress = train(plan.config, plan.train, plan.val, folder=folder, resume=resume, listener=listener)
@@ -121,7 +121,7 @@ def _run(plan: Plan, folder: Path, *, resume: bool) -> Progress:
         listener.close()
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if rank == 0:
-        report_run(plan.config, plan.train, plan.val, folder=folder, world=world)
+        write_run_report(plan.config, plan.train, plan.val, folder=folder, world=world)
     return progress
 
 
@@ -144,7 +144,7 @@ def new_folder(name: str | None, data: Path | None) -> Path:
     return RUNS / (stem if taken == 1 else f"{stem}-{taken}")
 
 
-def tell_data(plan: Plan) -> list[Finding]:
+def print_data_summary(plan: Plan) -> list[Finding]:
     """Say what will be trained on, and what is odd about it. Returns the findings."""
     for dataset in (plan.train, plan.val):
         boxes = sum(len(sample.boxes) for sample in dataset.samples)
@@ -157,7 +157,7 @@ def tell_data(plan: Plan) -> list[Finding]:
     return findings
 
 
-def tell_config(plan: Plan) -> None:
+def print_config(plan: Plan) -> None:
     """Every setting with the origin of its value."""
     rows = [
         (key, str(value), plan.origins.get(key, "default"))

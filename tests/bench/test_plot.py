@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fcos_cli.bench import plot
-from fcos_cli.bench.plot import check, draw
+from fcos_cli.bench.plot import check_plot_path, draw_plot
 from fcos_cli.bench.rows import Row
 from fcos_cli.errors import MissingExtra, UsageError
 
@@ -25,7 +25,7 @@ def texts(path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> str:
     import matplotlib as mpl
 
     monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
-    draw(rows, FACTS, path)
+    draw_plot(rows, FACTS, path)
     return path.read_text(encoding="utf-8")
 
 
@@ -48,7 +48,7 @@ def test_with_accuracy_there_is_a_front(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_png_is_large_enough_to_read(tmp_path: Path) -> None:
-    draw([row("a.onnx", 40.0, ap=0.4)], FACTS, tmp_path / "p.png")
+    draw_plot([row("a.onnx", 40.0, ap=0.4)], FACTS, tmp_path / "p.png")
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.width == 1350
         assert picture.height > 600
@@ -59,10 +59,10 @@ def test_nothing_measured_is_still_a_picture(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_cannot_be_drawn_is_told_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    check(Path("b.png"))
+    check_plot_path(Path("b.png"))
     with pytest.raises(UsageError, match="gif"):
-        check(Path("b.gif"))
+        check_plot_path(Path("b.gif"))
     monkeypatch.setattr(plot, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra) as caught:
-        check(Path("b.png"))
+        check_plot_path(Path("b.png"))
     assert "fcos-cli[report]" in str(caught.value.remedy)

@@ -7,7 +7,7 @@ import pytest
 
 from fcos_cli.bench import precision
 from fcos_cli.bench.messages import Job
-from fcos_cli.bench.precision import Opened, attempts, open_as_asked, really
+from fcos_cli.bench.precision import Opened, actual_precision, open_in_precision, precisions_to_try
 from fcos_cli.errors import ModelError, UsageError
 from tests.runtime.fakes import CornerDetector
 
@@ -30,16 +30,16 @@ def opening(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(precision, "open_detector", open_detector)
         monkeypatch.setattr(precision, "processor_flags", lambda: set(flags))
-        return open_as_asked(Job("m", ("p",), asked=asked, attempts=attempts(asked)))
+        return open_in_precision(Job("m", ("p",), asked=asked, attempts=precisions_to_try(asked)))
 
     return run
 
 
 def test_the_files_own_precision_is_the_last_attempt() -> None:
-    assert attempts(None) == (None,)
-    assert attempts("fp16") == ("fp16", "bf16", None)
-    assert attempts("bf16") == ("bf16", None)
-    assert attempts("int8") == ("int8", None)
+    assert precisions_to_try(None) == (None,)
+    assert precisions_to_try("fp16") == ("fp16", "bf16", None)
+    assert precisions_to_try("bf16") == ("bf16", None)
+    assert precisions_to_try("int8") == ("int8", None)
 
 
 def test_what_is_asked_for_and_had_needs_no_note(opening: Any) -> None:
@@ -79,22 +79,22 @@ def test_other_errors_are_not_taken_for_a_lack_of_precision(monkeypatch: pytest.
 
     monkeypatch.setattr(precision, "open_detector", damaged)
     with pytest.raises(ModelError, match="damaged"):
-        open_as_asked(Job("m", ("p",), attempts=("fp16", None)))
+        open_in_precision(Job("m", ("p",), attempts=("fp16", None)))
 
 
 @pytest.mark.parametrize("flags", [set(), {"avx512_fp16"}])
 def test_onnx_runtime_computes_a_file_of_fp16_in_fp32_on_x86(flags: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    precision, why = really(detector("fp16"), flags)
+    precision, why = actual_precision(detector("fp16"), flags)
     assert precision == "fp32"
     assert why is not None
 
 
 def test_elsewhere_it_is_believed_where_the_processor_has_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert really(detector("fp16"), {"asimdhp"}) == ("fp16", None)
-    assert really(detector("fp16"), set())[0] == "fp32"
-    assert really(detector("fp16", device="cuda:0"), set()) == ("fp16", None)
+    assert actual_precision(detector("fp16"), {"asimdhp"}) == ("fp16", None)
+    assert actual_precision(detector("fp16"), set())[0] == "fp32"
+    assert actual_precision(detector("fp16", device="cuda:0"), set()) == ("fp16", None)
 
 
 def test_a_file_of_fp16_that_is_computed_in_fp32_is_noted_unasked(opening: Any) -> None:

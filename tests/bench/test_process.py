@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fcos_cli.bench.environment import peak_memory
-from fcos_cli.bench.messages import Job, Skipped
+from fcos_cli.bench.messages import Job, JobSkipped
 from fcos_cli.bench.process import RemoteDetector, Worker
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.open import open_detector
@@ -62,19 +62,19 @@ def test_it_detects_what_the_model_detects_here(worker: Worker, model: Path) -> 
 
 
 def test_a_failing_request_does_not_end_the_worker(worker: Worker) -> None:
-    with pytest.raises(Skipped):
+    with pytest.raises(JobSkipped):
         worker.ask("detect", np.zeros((1, 5), np.uint8))
     assert worker.ask("turn")
 
 
 def test_a_model_that_cannot_be_opened_is_refused_with_its_error(tmp_path: Path) -> None:
-    with pytest.raises(Skipped, match="no such model") as caught:
+    with pytest.raises(JobSkipped, match="no such model") as caught:
         Worker.start(Job(str(tmp_path / "none.onnx"), PICTURES))
     assert caught.value.refused.exit_code == 4
 
 
 def test_a_backend_that_cannot_run_the_file_is_a_refusal(model: Path) -> None:
-    with pytest.raises(Skipped, match=r"tensorrt cannot run a \.onnx") as caught:
+    with pytest.raises(JobSkipped, match=r"tensorrt cannot run a \.onnx") as caught:
         Worker.start(Job(str(model), PICTURES, backend="tensorrt"))
     assert caught.value.refused.exit_code == 2
 
@@ -88,7 +88,7 @@ def test_a_file_that_takes_fewer_pictures_at_a_time_is_noted(tmp_path: Path) -> 
 def test_a_worker_that_dies_is_told_by_its_signal(model: Path) -> None:
     with closing(Worker.start(Job(str(model), PICTURES))) as started:
         os.kill(started.pid, signal.SIGKILL)
-        with pytest.raises(Skipped, match="ended by signal 9"):
+        with pytest.raises(JobSkipped, match="ended by signal 9"):
             started.ask("turn")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fcos_cli.bench.messages import STAGES, Sample
-from fcos_cli.bench.rows import Row, add_ratios, front, percentiles
+from fcos_cli.bench.rows import Row, add_ratios, pareto_front, percentiles
 
 
 def sample(total: float, **stages: float) -> Sample:
@@ -45,13 +45,13 @@ def test_the_front_holds_what_nobody_beats_in_both() -> None:
     slower_and_worse, as_good_but_slower = row(30, ap=0.25), row(25, ap=0.3)
     without_ap = row(1)
     rows = [best, slower_and_worse, as_good_but_slower, fast, without_ap, middle]
-    assert front(rows) == [fast, middle, best]
-    assert front([without_ap]) == []
+    assert pareto_front(rows) == [fast, middle, best]
+    assert pareto_front([without_ap]) == []
 
 
 def test_the_front_compares_times_per_picture() -> None:
     single, batched = row(10, ap=0.3), row(20, batch=4, ap=0.3)
-    assert front([single, batched]) == [batched]
+    assert pareto_front([single, batched]) == [batched]
 
 
 def test_a_measured_row_as_json_has_every_stage_and_null_for_what_was_not_timed() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fcos_cli.bench import run as module
-from fcos_cli.bench.messages import Job, Ready, Refused, Sample, Skipped
+from fcos_cli.bench.messages import Job, JobSkipped, Ready, Refusal, Sample
 from fcos_cli.bench.rows import Row
 from fcos_cli.bench.run import exit_code, run_benchmark, take_turns
 from fcos_cli.bench.settings import Settings
@@ -16,14 +16,14 @@ from fcos_cli.errors import DataError
 from fcos_cli.runtime.detector import Detector
 from tests.runtime.fakes import CornerDetector
 
-REFUSED = Refused("an engine runs on a GPU", 4)
+REFUSED = Refusal("an engine runs on a GPU", 4)
 
 
 def player(name: str, log: list[str], *, until: int | None = None) -> Callable[[], list[Sample]]:
     def play() -> list[Sample]:
         log.append(name)
         if until is not None and log.count(name) > until:
-            raise Skipped(Refused("died"))
+            raise JobSkipped(Refusal("died"))
         return [{"total": float(len(log))}]
 
     return play
@@ -76,14 +76,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
         def start(cls, job: Job) -> "Worker":
             world.started.append(job)
             if job.model in world.refuse:
-                raise Skipped(REFUSED)
+                raise JobSkipped(REFUSED)
             worker = cls(job)
             world.open.append(worker)
             return worker
 
         def ask(self, name: str, *arguments: Any) -> Any:
             if name == "turn" and self.job.model in world.die:
-                raise Skipped(Refused("its process was ended by signal 9"))
+                raise JobSkipped(Refusal("its process was ended by signal 9"))
             answers = {"turn": [{"total": world.ms.get(self.job.model, 10.0)}], "peak_memory": 3, "model_bytes": 2}
             return CornerDetector()(arguments[0]) if name == "detect" else answers.get(name)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_cli.bench.stages import Batch, Pipeline, batches_of, turn, warm_up
+from fcos_cli.bench.stages import Batch, Pipeline, batches_of, measure_turn, warm_up
 from tests.runtime.fakes import CornerDetector
 
 
@@ -89,20 +89,20 @@ BATCHES = batches_of(["a", "b", "c"], 1)
 
 def test_a_slow_model_answers_once_per_picture_after_one_untimed_call() -> None:
     slow = Clockwork(1000.0)
-    assert len(turn(slow, BATCHES, seconds=0.25)) == 3
+    assert len(measure_turn(slow, BATCHES, seconds=0.25)) == 3
     assert slow.seen == [BATCHES[0], *BATCHES]
 
 
 def test_a_fast_model_answers_all_pictures_equally_often_until_the_time_is_spent() -> None:
     fast = Clockwork(20.0)
-    samples = turn(fast, BATCHES, seconds=0.25)
+    samples = measure_turn(fast, BATCHES, seconds=0.25)
     assert len(samples) == 15  # 12 calls take 240 ms, the next three reach 300
     assert {batch: fast.seen[1:].count(batch) for batch in BATCHES} == dict.fromkeys(BATCHES, 5)
 
 
 def test_garbage_is_not_collected_while_the_clock_runs() -> None:
     watched = Clockwork(1000.0)
-    turn(watched, BATCHES)
+    measure_turn(watched, BATCHES)
     assert not any(watched.collecting)
     assert gc.isenabled()
 
@@ -112,7 +112,7 @@ def test_garbage_is_collected_again_after_a_failure() -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        turn(fail, BATCHES)
+        measure_turn(fail, BATCHES)
     assert gc.isenabled()
 
 

@@ -29,7 +29,7 @@ from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import suppress
 from fcos_cli.model.points import all_points, make_grids
 from fcos_cli.model.presets import PRESETS
-from fcos_cli.model.targets import Truth, assign
+from fcos_cli.model.targets import Truth, assign_targets
 
 ROUNDS, CLASSES = 15, 80
 PRESET = PRESETS["torchvision"]
@@ -105,7 +105,7 @@ def target_assignment() -> tuple[Callable[[], Any], Callable[[], Any]]:
         return matched
 
     def ours() -> list[Tensor]:
-        found = assign(points, truth, ranges=PRESET.model["ranges"], conventions=PRESET.conventions)
+        found = assign_targets(points, truth, ranges=PRESET.model["ranges"], conventions=PRESET.conventions)
         return list(found.box)
 
     return theirs, ours

@@ -9,7 +9,7 @@ import pytest
 
 from fcos_cli.evaluate.coco import METRICS, score
 from fcos_cli.evaluate.compare import compare
-from fcos_cli.evaluate.report.comparison import comparison_section, verdict
+from fcos_cli.evaluate.report.comparison import comparison_section, summarize
 from tests.evaluate.samples import ONE, TWO, found, sample
 
 A, B, FAR = [0, 0, 100, 100], [300, 0, 400, 100], [0, 300, 100, 400]
@@ -43,7 +43,7 @@ def test_a_model_differs_from_itself_by_nothing():
     assert {(row.difference, row.low, row.high) for row in answer.metrics.values() if row.difference is not None} == {
         (0.0, 0.0, 0.0)
     }
-    assert "cannot be told apart" in verdict(answer, ("x", "y"))
+    assert "cannot be told apart" in summarize(answer, ("x", "y"))
 
 
 def test_who_is_better_in_every_picture_is_surely_better():
@@ -51,7 +51,7 @@ def test_who_is_better_in_every_picture_is_surely_better():
     answer = compared([found([A])] * 6, [found([[0, 0, 100, 60]])] * 6, samples)
     assert answer.metrics["AP"].sure
     assert answer.metrics["AP"].high == pytest.approx(-0.7)  # AP 1 against 0.3, in every draw
-    assert verdict(answer, ("x", "y")).startswith("x is better by 0.700 AP")
+    assert summarize(answer, ("x", "y")).startswith("x is better by 0.700 AP")
 
 
 def test_a_class_without_truth_has_no_difference():

@@ -16,7 +16,7 @@ from fcos_cli.explain.figures import (
     panel_size,
     shown_classes,
 )
-from fcos_cli.explain.heatmaps import RAMP, colours, spread
+from fcos_cli.explain.heatmaps import RAMP, colours, normalize
 from fcos_cli.explain.model_figure import model_figure
 from fcos_cli.explain.points import Explanation, explain
 from fcos_cli.explain.targets_figure import RED, targets_figure
@@ -40,13 +40,13 @@ def test_colours_run_from_dark_to_light():
 
 def test_a_cell_lies_evenly_around_its_point():
     values = np.arange(4, dtype=np.float32).reshape(2, 2)
-    middle = spread(values, Grid(2, 2, (8, 8), 0.5, 8), size=(16, 16), shape=(4, 4))
+    middle = normalize(values, Grid(2, 2, (8, 8), 0.5, 8), size=(16, 16), shape=(4, 4))
     np.testing.assert_array_equal(middle, [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2)
     # points in the cells' corners: (0, 0), (8, 0) …; 4 px on each side of them
-    corner = spread(values, Grid(2, 2, (8, 8), 0.0, 8), size=(16, 16), shape=(4, 4))
+    corner = normalize(values, Grid(2, 2, (8, 8), 0.0, 8), size=(16, 16), shape=(4, 4))
     np.testing.assert_array_equal(corner, [[0, 1, 1, 1]] + [[2, 3, 3, 3]] * 3)
     # half of the network input is padding: the picture shows the first cells only
-    cut = spread(values, Grid(2, 2, (8, 8), 0.5, 8), size=(16, 8), shape=(2, 4))
+    cut = normalize(values, Grid(2, 2, (8, 8), 0.5, 8), size=(16, 8), shape=(2, 4))
     np.testing.assert_array_equal(cut, [[0, 0, 1, 1]] * 2)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_cli.explain.heatmaps import levels_of_grey, mosaic
+from fcos_cli.explain.heatmaps import mosaic, to_grey
 from fcos_cli.explain.page import found_page
 from fcos_cli.explain.points import Explanation, explain
 from fcos_cli.explain.targets_page import truth_page
@@ -58,7 +58,7 @@ def test_the_page_of_a_prediction_holds_its_boxes_votes_and_maps(found):
     assert page.count("</script>") == 2
     p3 = document["levels"][0]
     assert (p3["name"], p3["stride"], p3["spacing"], p3["w"], p3["h"]) == ("P3", 8, [8, 8], 8, 8)
-    np.testing.assert_array_equal(pixels(p3["maps"]["centerness"]["uri"]), levels_of_grey(found.levels[0].centerness))
+    np.testing.assert_array_equal(pixels(p3["maps"]["centerness"]["uri"]), to_grey(found.levels[0].centerness))
 
 
 def test_a_page_asks_for_nothing_from_elsewhere(found):
@@ -77,7 +77,7 @@ def test_a_mosaic_holds_each_map_where_the_page_looks_for_it(count, height, widt
     image = pixels(sheet["uri"])
     for index, values in enumerate(maps):
         left, top = index % sheet["columns"] * width, index // sheet["columns"] * height
-        np.testing.assert_array_equal(image[top : top + height, left : left + width], levels_of_grey(values))
+        np.testing.assert_array_equal(image[top : top + height, left : left + width], to_grey(values))
     assert max(image.shape) <= 3 * max(height, width) * max(1, count**0.5)
 
 

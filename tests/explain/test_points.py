@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from fcos_cli.explain.points import explain, find, level_maps
+from fcos_cli.explain.points import explain, find_votes, level_maps
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import decode
@@ -48,7 +48,7 @@ def test_the_voters_of_one_box_are_the_points_that_say_it_on_any_level():
         (1, (2, 1), 1, 0.5, 0.4, (9.0, 8.0, 56.0, 40.0)),  # P4, point (40, 24)
         (2, (0, 0), 1, 0.6, 0.5, (8.0, 8.0, 56.0, 42.0)),  # P5, point (16, 16)
     )
-    found, votes = find(tiny_model(), raw, height=SIZE, width=SIZE)
+    found, votes = find_votes(tiny_model(), raw, height=SIZE, width=SIZE)
     np.testing.assert_allclose(found.boxes, [BOX], atol=1e-4)
     np.testing.assert_allclose(found.scores, [(0.8 * 0.9) ** 0.5], atol=1e-6)
     assert (found.classes.tolist(), found.levels.tolist()) == ([1], [1])
@@ -70,7 +70,7 @@ def test_a_point_that_says_another_class_or_another_place_votes_for_itself():
         (0, (0, 0), 1, 0.5, 0.4, (0.0, 0.0, 8.0, 8.0)),  # the same class, elsewhere
         (2, (1, 1), 1, 0.3, 0.3, (8.0, 8.0, 56.0, 64.0)),  # IoU 32/56 = 0.57, not above 0.6
     )
-    found, votes = find(tiny_model(), raw, height=SIZE, width=SIZE)
+    found, votes = find_votes(tiny_model(), raw, height=SIZE, width=SIZE)
     assert found.classes.tolist() == [1, 0, 1, 1]
     assert found.levels.tolist() == [1, 1, 0, 2]
     assert votes.detection.tolist() == [0, 1, 2, 3]
@@ -83,14 +83,14 @@ def test_a_voter_of_two_detections_votes_for_the_better_one():
         (1, (2, 1), 1, 0.8, 0.8, (16.0, 8.0, 64.0, 40.0)),  # IoU of the two is 32/64
         (2, (0, 0), 1, 0.5, 0.5, (8.0, 8.0, 56.0, 40.0)),  # IoU 40/56 = 0.71 with either
     )
-    found, votes = find(tiny_model(), raw, height=SIZE, width=SIZE)
+    found, votes = find_votes(tiny_model(), raw, height=SIZE, width=SIZE)
     assert len(found) == 2
     assert votes.of(0).level.tolist() == [1, 2]
     assert votes.of(1).level.tolist() == [1]
 
 
 def test_silence_finds_nothing():
-    found, votes = find(tiny_model(), made(), height=SIZE, width=SIZE)
+    found, votes = find_votes(tiny_model(), made(), height=SIZE, width=SIZE)
     assert (len(found), len(votes)) == (0, 0)
     assert votes.xy.shape == (0, 2)
 
@@ -114,7 +114,7 @@ def test_of_any_conventions_the_detections_are_the_networks_and_every_candidate_
     sizes = torch.tensor([[height - 20, width - 30]])
     with torch.inference_mode():
         raw = model(images)
-        found, votes = find(model, raw, height=height, width=width, sizes=sizes)
+        found, votes = find_votes(model, raw, height=height, width=width, sizes=sizes)
         answer = model.post_process(raw, height=height, width=width, sizes=sizes)
         candidates = decode(raw, height=height, width=width, config=model.config, sizes=sizes)
     count = int(answer.counts[0])
@@ -141,7 +141,7 @@ def test_of_many_candidates_those_behind_the_last_detection_vote_for_nobody():
     model = tiny_model(score_threshold=0.001, max_detections=3)
     images = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
     with torch.inference_mode():
-        found, votes = find(model, model(images), height=SIZE, width=SIZE)
+        found, votes = find_votes(model, model(images), height=SIZE, width=SIZE)
     assert len(found) == 3
     assert set(votes.detection.tolist()) == {0, 1, 2}
     boxes = torch.from_numpy(found.boxes)

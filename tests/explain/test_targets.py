@@ -13,7 +13,7 @@ from fcos_cli.data.samples import Sample
 from fcos_cli.explain.targets import TruthExplanation, explain_targets
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import all_points
-from fcos_cli.model.targets import Truth, assign
+from fcos_cli.model.targets import Truth, assign_targets
 from tests.tiny import CLASSES
 
 RANGES = (16.0, 32.0, 64.0, 128.0)
@@ -111,7 +111,7 @@ def test_winners_are_those_that_training_takes(conventions):
     boxes = np.concatenate((corners, corners + rng.uniform(3, 24, (12, 2))), 1).astype(np.float32)
     truth = sample(*map(tuple, boxes.tolist()), ignore=(3,))
     answer = explained(truth, conventions=conventions)
-    targets = assign(
+    targets = assign_targets(
         all_points(answer.grids),
         Truth(*(torch.from_numpy(part)[None] for part in (truth.boxes, truth.classes, truth.ignore))),
         ranges=RANGES,

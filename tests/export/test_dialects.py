@@ -12,7 +12,7 @@ from fcos_cli.export import run
 from fcos_cli.export.options import make_options
 from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.presets import PRESETS
-from fcos_cli.runtime.detector import locate
+from fcos_cli.runtime.detector import detect_batch
 from fcos_cli.runtime.open import open_detector
 from tests.tiny import CLASSES, tiny_model
 
@@ -41,7 +41,7 @@ def export(name: str, folder: Path, format_: str) -> tuple[Path, Path]:
     save(weights, artifact_of(name))
     options = make_options(format_)
     out = run.default_out(weights, options)
-    exported = run.export(weights, run.Job(options, out))
+    exported = run.export(weights, run.ExportJob(options, out))
     assert exported.facts.verified is True
     return weights, exported.path
 
@@ -65,7 +65,7 @@ def same_as_pytorch(weights: Path, path: Path, backend: str) -> None:
     rng = np.random.default_rng(3)
     pictures = [rng.integers(0, 256, (h, w, 3), np.uint8) for w, h in ((100, 75), (60, 90), (160, 150))]
     batch = reference.facts.resize.batch(pictures)
-    for ours, theirs in zip(locate(reference, *batch), locate(exported, *batch), strict=True):
+    for ours, theirs in zip(detect_batch(reference, *batch), detect_batch(exported, *batch), strict=True):
         assert len(ours) > 5
         assert ours.classes.tolist() == theirs.classes.tolist()
         np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)

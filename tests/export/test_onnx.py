@@ -11,13 +11,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from fcos_cli.export.onnx import finish, store_in_half, trace, write
+from fcos_cli.export.onnx import finalize, store_in_half, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.parity.prove import prove
-from fcos_cli.parity.subgraphs import Cuts, OnnxCuts, OpenVinoCuts
+from fcos_cli.parity.subgraphs import ExportedModel, OnnxModel, OpenVinoModel
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import RAW, output_names
@@ -48,7 +48,7 @@ def exported(request: pytest.FixtureRequest) -> tuple[Artifact, Facts, onnx.Mode
     artifact = artifact_of(request.param)
     options = ExportOptions()
     facts = options.apply(facts_of(artifact))
-    return artifact, facts, finish(trace(artifact, facts, options), outputs=output_names("op"))
+    return artifact, facts, finalize(trace(artifact, facts, options), outputs=output_names("op"))
 
 
 def altered(artifact: Artifact, proto: onnx.ModelProto, case: str) -> tuple[Artifact, onnx.ModelProto]:
@@ -69,13 +69,13 @@ def altered(artifact: Artifact, proto: onnx.ModelProto, case: str) -> tuple[Arti
     return replace(artifact, weights=weights), changed
 
 
-def cuts_of(backend: str, path: Path, facts: Facts) -> Cuts:
+def cuts_of(backend: str, path: Path, facts: Facts) -> ExportedModel:
     if backend == "onnxruntime":
-        return OnnxCuts(path)
+        return OnnxModel(path)
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     xml = path.with_suffix(".xml")
     write_openvino(path, xml, facts)
-    return OpenVinoCuts(xml)
+    return OpenVinoModel(xml)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -134,12 +134,12 @@ def test_nothing_of_the_machine_that_exported_stays_in_the_file(
 def test_fixed_shapes_and_other_limits_are_proved_too(options: ExportOptions, tmp_path: Path) -> None:
     artifact = artifact_of(3)
     facts = options.apply(facts_of(artifact))
-    proto = finish(trace(artifact, facts, options), outputs=output_names(options.nms))
+    proto = finalize(trace(artifact, facts, options), outputs=output_names(options.nms))
     dimensions = [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
     height, width = options.size or ("height", "width")
     assert dimensions == [options.batch or "batch", 3, height, width]
     write(proto, tmp_path / "model.onnx", facts)
-    parity = prove(artifact, OnnxCuts(tmp_path / "model.onnx"), facts, pictures=demo_photos())
+    parity = prove(artifact, OnnxModel(tmp_path / "model.onnx"), facts, pictures=demo_photos())
     assert parity.passed, parity.failures
     assert max(row.match.reference for row in parity.end.rows) == facts.max_detections
     assert ("NonMaxSuppression" in {node.op_type for node in proto.graph.node}) == (options.nms == "op")
@@ -160,7 +160,7 @@ def test_weights_that_half_precision_holds_are_stored_in_it_and_others_are_not(
     assert not any(t.name.endswith("weight_half") for t in unchanged.graph.initializer)
     write(store_in_half(changed), tmp_path / "model.onnx", facts)
     assert (tmp_path / "model.onnx").stat().st_size < 0.75 * whole
-    cuts = OnnxCuts(tmp_path / "model.onnx")
+    cuts = OnnxModel(tmp_path / "model.onnx")
     halved = replace(artifact, weights=rounded)
     parity = prove(halved, cuts, facts, pictures=demo_photos(), sizes=SIZES[:1], batches=[2])
     assert parity.passed, parity.failures

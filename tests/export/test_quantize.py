@@ -11,10 +11,10 @@ import pytest
 from onnx import numpy_helper
 
 from fcos_cli.export import quantize as module
-from fcos_cli.export.onnx import finish, trace, write
+from fcos_cli.export.onnx import finalize, trace, write
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.pictures import network_inputs
-from fcos_cli.export.quantize import body, difference, ends, fold, quantize
+from fcos_cli.export.quantize import backbone_and_head_nodes, difference, float_candidates, fold, quantize
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.graph_io import RAW, output_names
 from fcos_cli.runtime.open import open_detector
@@ -38,7 +38,7 @@ def fresh(traced: bytes) -> onnx.ModelProto:
 
 def test_the_body_is_what_makes_the_raw_outputs(traced: bytes, tmp_path: Path) -> None:
     folded = fold(fresh(traced), tmp_path)
-    kinds = Counter(node.op_type for node in body(folded))
+    kinds = Counter(node.op_type for node in backbone_and_head_nodes(folded))
     assert kinds["Conv"] == Counter(node.op_type for node in folded.graph.node)["Conv"]
     assert kinds["TopK"] == kinds["NonMaxSuppression"] == 0
     assert [entry.domain for entry in folded.opset_import] == [""]
@@ -46,7 +46,7 @@ def test_the_body_is_what_makes_the_raw_outputs(traced: bytes, tmp_path: Path) -
 
 def test_the_ends_of_the_network_are_found(traced: bytes, tmp_path: Path) -> None:
     folded = fold(fresh(traced), tmp_path)
-    found = ends(folded)
+    found = float_candidates(folded)
     assert [len(nodes) for nodes in found.values()] == [1, 5, 5]
     by_name = {node.name: node for node in folded.graph.node}
     weights = {t.name: list(t.dims) for t in folded.graph.initializer}
@@ -59,7 +59,7 @@ def test_the_ends_of_the_network_are_found(traced: bytes, tmp_path: Path) -> Non
 def test_each_target_gets_its_own_recipe(
     traced: bytes, target: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ends", lambda _: {})  # tried in another test
+    monkeypatch.setattr(module, "float_candidates", lambda _: {})  # tried in another test
     told: list[str] = []
     proto = quantize(fresh(traced), PICTURES, target=target, say=told.append)  # type: ignore[arg-type]
     initial = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
@@ -74,7 +74,7 @@ def test_each_target_gets_its_own_recipe(
     assert all(makers[node.input[0]] == makers[node.input[1]] == "DequantizeLinear" for node in convs)
     assert set(RAW) <= set(makers)
 
-    write(finish(proto, outputs=output_names("op")), tmp_path / "model.onnx", FACTS)
+    write(finalize(proto, outputs=output_names("op")), tmp_path / "model.onnx", FACTS)
     detector = open_detector(tmp_path / "model.onnx")
     assert detector.precision == "int8"
     assert detector(PICTURES[0]).boxes.shape == (1, 100, 4)
@@ -82,7 +82,7 @@ def test_each_target_gets_its_own_recipe(
 
 
 def test_what_norms_take_is_left_in_float_for_openvino(traced: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ends", lambda _: {})
+    monkeypatch.setattr(module, "float_candidates", lambda _: {})
 
     def behind(between: bool) -> Counter[str]:
         """What follows the convolutions."""

@@ -40,8 +40,8 @@ def weights(tmp_path: Path, traced: bytes, monkeypatch: pytest.MonkeyPatch) -> P
     return path
 
 
-def job_of(path: Path, **changes: object) -> run.Job:
-    return replace(run.Job(ExportOptions(), path), **changes)
+def job_of(path: Path, **changes: object) -> run.ExportJob:
+    return replace(run.ExportJob(ExportOptions(), path), **changes)
 
 
 def test_the_file_lies_beside_the_weights_and_says_what_was_made_of_what() -> None:
@@ -100,7 +100,7 @@ def test_a_file_that_answers_differently_is_an_error_and_stays_unverified(
 def test_openvino_gets_the_same_facts_and_is_proved_itself(weights: Path) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     options = ExportOptions(format="openvino")
-    exported = run.export(weights, run.Job(options, weights.with_suffix(".xml")))
+    exported = run.export(weights, run.ExportJob(options, weights.with_suffix(".xml")))
     assert exported.parity is not None
     assert exported.parity.backend == "openvino"
     header = read_header(exported.path)

@@ -193,7 +193,7 @@ def test_an_export_in_winograds_form_passes_the_whole_proof_and_says_so(wide: Pa
     if format_ == "openvino":
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     options = make_options(format_)
-    exported = run.export(wide, run.Job(options, run.default_out(wide, options)))
+    exported = run.export(wide, run.ExportJob(options, run.default_out(wide, options)))
     assert exported.parity is not None
     assert exported.parity.passed
     facts = read_header(exported.path).facts

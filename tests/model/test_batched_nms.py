@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
-from fcos_cli.model.batched_nms import BUCKETS, keep_in_groups
+from fcos_cli.model.batched_nms import BUCKETS, batched_keep_mask
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates
-from fcos_cli.model.nms import FEW, keep_mask
+from fcos_cli.model.nms import MAX_OFFSET_BOXES, keep_mask
 
 
 def crowd(count: int, groups: int, *, seed: int, levels: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +45,7 @@ def one_by_one(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Ten
 def test_every_group_is_as_if_alone(count: int, groups: int, seed: int, iou: float, levels: int) -> None:
     boxes, scores, group = crowd(count, groups, seed=seed, levels=levels)
     for kind in (torch.float32, torch.float64):
-        found = keep_in_groups(boxes.to(kind), scores.to(kind), group, iou=iou)
+        found = batched_keep_mask(boxes.to(kind), scores.to(kind), group, iou=iou)
         assert torch.equal(found, one_by_one(boxes.to(kind), scores.to(kind), group, iou))
 
 
@@ -53,7 +53,7 @@ def test_every_group_is_as_if_alone(count: int, groups: int, seed: int, iou: flo
 def test_groups_of_a_buckets_size_and_larger_than_all(size: int) -> None:
     boxes, scores, _ = crowd(2 * size, 1, seed=size)
     group = torch.arange(2 * size) % 2
-    assert torch.equal(keep_in_groups(boxes, scores, group, iou=0.5), one_by_one(boxes, scores, group, 0.5))
+    assert torch.equal(batched_keep_mask(boxes, scores, group, iou=0.5), one_by_one(boxes, scores, group, 0.5))
 
 
 def test_a_long_chain_is_followed_to_its_end() -> None:
@@ -62,18 +62,18 @@ def test_a_long_chain_is_followed_to_its_end() -> None:
     left = torch.arange(count) * 4.0
     boxes = torch.stack((left, torch.zeros(count), left + 10, torch.full((count,), 10.0)), 1)
     scores = torch.linspace(1, 0.5, count)
-    keep = keep_in_groups(boxes, scores, torch.zeros(count, dtype=torch.int64), iou=0.4)
+    keep = batched_keep_mask(boxes, scores, torch.zeros(count, dtype=torch.int64), iou=0.4)
     assert keep.nonzero()[:, 0].tolist() == list(range(0, count, 2))
 
 
 @pytest.mark.parametrize("rule", ["exact", "batched"])
 def test_pictures_with_few_and_with_many_candidates_in_one_batch(rule: str) -> None:
     """Where torchvision goes class by class itself, `batched` is its answer to the last bit."""
-    most = 3 * FEW
+    most = 3 * MAX_OFFSET_BOXES
     boxes, scores, classes = (
         torch.stack(part) for part in zip(*(crowd(most, 80, seed=s) for s in (1, 2)), strict=True)
     )
-    scores[1, FEW:] = 0
+    scores[1, MAX_OFFSET_BOXES:] = 0
     rules = Conventions(nms="batched" if rule == "batched" else "exact")
     keep = keep_mask(Candidates(boxes, scores, classes), iou=0.6, conventions=rules)
     for picture in (0, 1):

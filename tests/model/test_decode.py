@@ -16,7 +16,7 @@ from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import suppress
 from fcos_cli.model.points import Grid
-from fcos_cli.model.topk import combine
+from fcos_cli.model.topk import combine_scores
 
 NOTHING = -30.0
 """A logit whose probability is far below every threshold."""
@@ -199,8 +199,8 @@ def test_half_precision_outputs_are_decoded_in_float32() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.floats(-50, 50), st.floats(-50, 50))
 def test_combined_scores_lie_between_0_and_1_and_the_root_is_the_larger(logit: float, ctr: float) -> None:
-    product = combine(torch.tensor(logit), torch.tensor(ctr), rule="product")
-    root = combine(torch.tensor(logit), torch.tensor(ctr), rule="sqrt")
+    product = combine_scores(torch.tensor(logit), torch.tensor(ctr), rule="product")
+    root = combine_scores(torch.tensor(logit), torch.tensor(ctr), rule="sqrt")
     assert 0 <= float(product) <= float(root) <= 1
     assert float(root) == pytest.approx(math.sqrt(product))
 

@@ -21,12 +21,12 @@ from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.head import Head, RawOutputs
-from fcos_cli.model.losses import losses
+from fcos_cli.model.losses import compute_losses
 from fcos_cli.model.nms import keep_mask, suppress
 from fcos_cli.model.points import Points, all_points, make_grids
 from fcos_cli.model.presets import PRESETS
-from fcos_cli.model.targets import Targets, Truth, assign
-from fcos_cli.model.topk import best_places
+from fcos_cli.model.targets import Targets, Truth, assign_targets
+from fcos_cli.model.topk import topk_candidates
 from fcos_cli.runtime.detector import to_source
 from fcos_cli.runtime.results import Detections, RawDetections
 
@@ -87,7 +87,7 @@ def truth_of(config: ModelConfig, *pairs: tuple[Tensor, Tensor]) -> Truth:
 def targets_of(config: ModelConfig, case: str) -> Targets:
     pairs = [(INPUTS[f"assign.{case}.{i}.boxes"], INPUTS[f"assign.{case}.{i}.labels"]) for i in (0, 1)]
     points = points_of(config, tuple(INPUTS.about["assign"][case]["padded"]))
-    return assign(points, truth_of(config, *pairs), ranges=config.ranges, conventions=config.conventions)
+    return assign_targets(points, truth_of(config, *pairs), ranges=config.ranges, conventions=config.conventions)
 
 
 def same_targets(ours: Targets, theirs: Vectors, case: str) -> bool:
@@ -233,8 +233,8 @@ def test_losses(family: str, case: str, pictures: tuple[int, ...]) -> None:
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     pairs = [(INPUTS[f"truth.{i}.boxes"], INPUTS[f"truth.{i}.labels"]) if i in pictures else nothing for i in (0, 1)]
     points = points_of(config, (128, 160))
-    targets = assign(points, truth_of(config, *pairs), ranges=config.ranges, conventions=config.conventions)
-    ours = losses(raw_of(config, family, "c3"), targets, points, **LOSSES[family])
+    targets = assign_targets(points, truth_of(config, *pairs), ranges=config.ranges, conventions=config.conventions)
+    ours = compute_losses(raw_of(config, family, "c3"), targets, points, **LOSSES[family])
     factor, count = 1.0, max(int((targets.classes >= 0).sum()), 1)
     if family == "detectron2":
         factor = count / float(theirs[f"loss.{case}.normaliser"])
@@ -316,14 +316,14 @@ def test_the_area_of_inclusive_boxes_has_a_pixel_more_on_each_side() -> None:
     truth = Truth(boxes, labels, torch.zeros_like(labels, dtype=torch.bool))
     rules = replace(PRESETS["fcos-v1"].conventions, radius=0.0)
     for area, matched in (("plus-one", "matched_plus_one"), ("exact", "matched")):
-        found = assign(points, truth, ranges=config_of("fcos-v1").ranges, conventions=replace(rules, area=area))
+        found = assign_targets(points, truth, ranges=config_of("fcos-v1").ranges, conventions=replace(rules, area=area))
         assert found.box.tolist() == [[case[matched]]]
 
 
 @pytest.mark.parametrize(("ends", "count"), [("closed", 1), ("open", 0)])
 def test_a_score_just_at_the_threshold(ends: str, count: int) -> None:
     config = config_of("mmdet-base", threshold_ends=ends, score_threshold=0.5, candidates=4)
-    scores, _ = best_places(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), config=config)
+    scores, _ = topk_candidates(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), config=config)
     assert int((scores > 0).sum()) == count
 
 
@@ -332,9 +332,12 @@ def test_the_quality_branch_learns_centerness_or_iou() -> None:
     assert config.conventions == replace(config_of("adelaidet").conventions, quality="iou")
     pairs = [(INPUTS[f"truth.{i}.boxes"], INPUTS[f"truth.{i}.labels"]) for i in (0, 1)]
     points = points_of(config, (128, 160))
-    targets = assign(points, truth_of(config, *pairs), ranges=config.ranges, conventions=config.conventions)
+    targets = assign_targets(points, truth_of(config, *pairs), ranges=config.ranges, conventions=config.conventions)
     raw = raw_of(config, "adelaidet", "c3")
-    found = {quality: losses(raw, targets, points, quality=quality)["centerness"] for quality in ("iou", "centerness")}
+    found = {
+        quality: compute_losses(raw, targets, points, quality=quality)["centerness"]
+        for quality in ("iou", "centerness")
+    }
     torch.testing.assert_close(found["centerness"], THEIRS["adelaidet"]["loss.full.ctr"], rtol=2e-6, atol=0)
     assert abs(float(found["iou"] / found["centerness"]) - 1) > 0.01
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.models import detection
 
 from fcos_cli.errors import UsageError
-from fcos_cli.model.backbone import check_maps, input_facts
+from fcos_cli.model.backbone import check_maps, input_normalization
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.fcos import FCOS
@@ -199,8 +199,8 @@ def test_a_threshold_that_nothing_reaches_gives_no_detection() -> None:
 
 
 def test_the_pixels_a_backbone_wants_come_with_its_name() -> None:
-    assert input_facts("efficientnet_lite0") == {}
-    facts = input_facts("resnet50")
+    assert input_normalization("efficientnet_lite0") == {}
+    facts = input_normalization("resnet50")
     assert facts["mean"] == pytest.approx((123.675, 116.28, 103.53))
     assert facts["std"] == pytest.approx((58.395, 57.12, 57.375))
     assert facts["backbone_norm_eps"] == 0

@@ -8,7 +8,7 @@ from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
 
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.head import RawOutputs
-from fcos_cli.model.losses import box_terms, class_terms, iou, losses
+from fcos_cli.model.losses import box_terms, class_terms, compute_losses, iou
 from fcos_cli.model.points import Points, all_points, make_grids
 from fcos_cli.model.targets import Targets, centerness
 
@@ -42,7 +42,7 @@ def with_positive(targets: Targets, place: tuple[int, int], class_index: int, lt
 
 def test_without_positives_box_and_centerness_are_zero_and_everything_has_a_gradient() -> None:
     raw, points = raw_outputs()
-    terms = losses(raw, background(2, points), points)
+    terms = compute_losses(raw, background(2, points), points)
     assert terms["box"].item() == 0
     assert terms["centerness"].item() == 0
     assert terms["cls"].item() > 0
@@ -60,7 +60,7 @@ def test_every_choice_is_finite_with_one_box_and_with_none(box_loss: str, class_
         targets = background(2, points)
         if some:
             with_positive(targets, (1, 5), 2, [4, 4, 12, 4])
-        terms = losses(raw, targets, points, class_loss=class_loss, box_loss=box_loss)  # type: ignore[arg-type]
+        terms = compute_losses(raw, targets, points, class_loss=class_loss, box_loss=box_loss)  # type: ignore[arg-type]
         total = torch.stack(list(terms.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
         assert torch.isfinite(total)
@@ -79,10 +79,10 @@ def test_zero_predicted_distances_give_finite_gradients() -> None:
 
 def test_everything_is_divided_by_the_number_of_positives() -> None:
     raw, points = raw_outputs()
-    one = losses(raw, with_positive(background(2, points), (0, 3), 1, [4, 4, 4, 4]), points)
+    one = compute_losses(raw, with_positive(background(2, points), (0, 3), 1, [4, 4, 4, 4]), points)
     targets = with_positive(background(2, points), (0, 3), 1, [4, 4, 4, 4])
     # the same box once more where the prediction is the same: sums double, and so does the count
-    two = losses(
+    two = compute_losses(
         RawOutputs(*[[torch.cat((level, level)) for level in levels] for levels in raw]),
         Targets(*[torch.cat((part, part)) for part in targets]),
         points,
@@ -94,7 +94,7 @@ def test_everything_is_divided_by_the_number_of_positives() -> None:
 def test_points_in_ignored_boxes_take_no_part_in_the_class_loss() -> None:
     raw, points = raw_outputs()
     everything_ignored = background(2, points)._replace(ignored=torch.ones(2, len(points.xy), dtype=torch.bool))
-    assert losses(raw, everything_ignored, points)["cls"].item() == 0
+    assert compute_losses(raw, everything_ignored, points)["cls"].item() == 0
 
 
 def test_the_classes_of_a_point_are_independent_questions() -> None:

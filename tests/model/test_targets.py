@@ -11,7 +11,7 @@ from torchvision.models.detection import fcos as torchvision_fcos
 
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import Points, all_points, make_grids
-from fcos_cli.model.targets import Targets, Truth, assign, centerness, ending_as
+from fcos_cli.model.targets import Targets, Truth, assign_targets, centerness, to_box_ends
 
 RANGES = (64.0, 128.0, 256.0, 512.0)
 STRIDES = (8, 16, 32, 64, 128)
@@ -40,7 +40,7 @@ def place(points: Points, x: float, y: float, stride: int) -> int:
 
 def run(truth: Truth, side: int = 256, **switches: object) -> tuple[Points, Targets]:
     points = points_of(side)
-    return points, assign(points, truth, ranges=RANGES, conventions=Conventions(**switches))  # type: ignore[arg-type]
+    return points, assign_targets(points, truth, ranges=RANGES, conventions=Conventions(**switches))  # type: ignore[arg-type]
 
 
 def test_the_point_at_the_centre_of_a_box_predicts_its_four_distances() -> None:
@@ -198,7 +198,7 @@ def test_torchvision_assigns_the_same_boxes_where_its_quirks_play_no_part(seed: 
     boxes = torch.cat((low, low + 10 + torch.rand(20, 2, generator=generator) * 200), 1)
     points = points_of(512)
     truth = Truth(boxes[None], torch.zeros(1, 20, dtype=torch.int64), torch.zeros(1, 20, dtype=torch.bool))
-    ours = assign(points, truth, ranges=(64, 128, 256, 512), conventions=Conventions(range_ends="open"))
+    ours = assign_targets(points, truth, ranges=(64, 128, 256, 512), conventions=Conventions(range_ends="open"))
     theirs = torchvision_targets(points, boxes)
     # boxes whose areas differ by less than 8 px² tie in torchvision's float32
     differ = (ours.box[0] != theirs).nonzero()[:, 0]
@@ -211,7 +211,7 @@ def test_torchvision_assigns_the_same_boxes_where_its_quirks_play_no_part(seed: 
 
 def test_boxes_lose_a_pixel_where_the_conventions_name_the_last_one() -> None:
     truth = Truth(torch.tensor([[[8.0, 12.0, 48.0, 36.0]]]), torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.bool))
-    assert ending_as(truth, Conventions()) is truth
-    inclusive = ending_as(truth, Conventions(box_ends="inclusive"))
+    assert to_box_ends(truth, Conventions()) is truth
+    inclusive = to_box_ends(truth, Conventions(box_ends="inclusive"))
     assert inclusive.boxes.tolist() == [[[8, 12, 47, 35]]]
     assert truth.boxes.tolist() == [[[8, 12, 48, 36]]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.topk import _true_places, best_places, look_at_all, pick
+from fcos_cli.model.topk import _nonzero_sparse, topk_candidates, topk_dense, topk_sparse
 from tests.tiny import tiny_config
 
 RULES = list(product(("sqrt", "product"), ("score", "class"), ("closed", "open"), ("score", "class")))
@@ -42,9 +42,9 @@ def test_both_ways_find_the_same(rules: tuple[str, str, str, str], steps: float)
     cls, ctr = logits(seed=1, rare=7, steps=steps)
     for k, threshold in ((20, 0.2), (400, 0.2)):
         config = config_of(rules, candidates=k, score_threshold=threshold)
-        picked = pick(cls, ctr, config=config)
+        picked = topk_sparse(cls, ctr, config=config)
         assert picked is not None
-        assert same(picked, look_at_all(cls, ctr, config=config))
+        assert same(picked, topk_dense(cls, ctr, config=config))
         assert picked[0].shape == picked[1].shape == (2, k)
 
 
@@ -52,25 +52,25 @@ def test_both_ways_find_the_same(rules: tuple[str, str, str, str], steps: float)
 def test_nothing_passes(rules: tuple[str, str, str, str]) -> None:
     cls, ctr = torch.full((2, 3, 8, 8), -20.0), torch.zeros(2, 1, 8, 8)
     config = config_of(rules, candidates=10, score_threshold=0.3)
-    scores, places = best_places(cls, ctr, config=config)
+    scores, places = topk_candidates(cls, ctr, config=config)
     assert not scores.any()
-    assert same((scores, places), look_at_all(cls, ctr, config=config))
+    assert same((scores, places), topk_dense(cls, ctr, config=config))
 
 
 @pytest.mark.parametrize("bias", [0.0, 3.0])
 def test_where_much_passes_all_is_looked_at(bias: float) -> None:
     cls, ctr = torch.full((2, 5, 64, 64), bias), torch.zeros(2, 1, 64, 64)
     config = config_of(RULES[0], candidates=10, score_threshold=0.3)
-    assert pick(cls, ctr, config=config) is None
-    _, places = best_places(cls, ctr, config=config)
+    assert topk_sparse(cls, ctr, config=config) is None
+    _, places = topk_candidates(cls, ctr, config=config)
     assert places.tolist() == [list(range(10))] * 2
 
 
 def test_a_threshold_of_zero_lets_everything_pass() -> None:
     cls, ctr = logits(seed=2, rare=5, steps=1e-6)
     config = config_of(RULES[0], candidates=10, score_threshold=0.0)
-    assert pick(cls, ctr, config=config) is None
-    assert bool((best_places(cls, ctr, config=config)[0] > 0).all())
+    assert topk_sparse(cls, ctr, config=config) is None
+    assert bool((topk_candidates(cls, ctr, config=config)[0] > 0).all())
 
 
 def test_saturated_logits_pass() -> None:
@@ -78,7 +78,7 @@ def test_saturated_logits_pass() -> None:
     cls, ctr = torch.full((1, 1, 2, 3), -50.0), torch.full((1, 1, 2, 3), -50.0)
     cls[0, 0, 1, 2] = ctr[0, 0, 1, 2] = 60.0
     config = config_of(RULES[0], candidates=4, score_threshold=0.999)
-    picked = pick(cls, ctr, config=config)
+    picked = topk_sparse(cls, ctr, config=config)
     assert picked is not None
     assert picked[0].tolist() == [[1, 0, 0, 0]]
     assert picked[1][0, 0] == 5
@@ -88,6 +88,6 @@ def test_saturated_logits_pass() -> None:
 @given(length=st.integers(1, 100), seed=st.integers(0, 1000), share=st.floats(0, 1))
 def test_true_places_are_those_of_nonzero(length: int, seed: int, share: float) -> None:
     mask = torch.rand(length, generator=torch.Generator().manual_seed(seed)) < share
-    found = _true_places(mask)
+    found = _nonzero_sparse(mask)
     assert found is not None
     assert torch.equal(found, mask.nonzero()[:, 0])

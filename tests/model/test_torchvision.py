@@ -24,10 +24,10 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
-from fcos_cli.model.losses import losses
+from fcos_cli.model.losses import compute_losses
 from fcos_cli.model.presets import PRESETS
-from fcos_cli.model.targets import Truth, assign
-from fcos_cli.runtime.detector import locate, to_source
+from fcos_cli.model.targets import Truth, assign_targets
+from fcos_cli.runtime.detector import detect_batch, to_source
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.runtime.results import RawDetections
 
@@ -168,9 +168,9 @@ def test_targets_and_losses(seed: int) -> None:
         boxes[place, : len(real)], classes[place, : len(real)] = real, labels
     points = ours.points(raw, input_size=size)
     truth = Truth(boxes, classes, torch.zeros_like(classes, dtype=torch.bool))
-    targets = assign(points, truth, ranges=ours.config.ranges, conventions=ours.config.conventions)
+    targets = assign_targets(points, truth, ranges=ours.config.ranges, conventions=ours.config.conventions)
     assert torch.equal(targets.box, torch.stack(seen[0]))
-    found = losses(raw, targets, points)
+    found = compute_losses(raw, targets, points)
     names = {"classification": "cls", "bbox_regression": "box", "bbox_ctrness": "centerness"}
     for name, mine in names.items():
         torch.testing.assert_close(found[mine], wanted[name], rtol=1e-6, atol=0)
@@ -225,7 +225,7 @@ def test_detections(shapes: list[tuple[int, int]]) -> None:
     model = artifact.build().to(memory_format=torch.channels_last)
     plain = PyTorchDetector(model, facts_of(artifact), name="plain", device=torch.device("cpu"))
     geometries = [RULE.geometry(*shape) for shape in shapes]
-    found = locate(plain, images.tensors.numpy(), geometries)
+    found = detect_batch(plain, images.tensors.numpy(), geometries)
     assert any(len(answer) for answer in found)
     for mine, answer, (width, height) in zip(found, wanted, shapes, strict=True):
         assert mine.classes.tolist() == answer["labels"].tolist()
@@ -244,7 +244,7 @@ def test_pictures_to_detections(shapes: list[tuple[int, int]]) -> None:
     with torch.no_grad():
         wanted = theirs(as_theirs(images))
     detector = PyTorchDetector.from_artifact(artifact_of(ours.config), name="torchvision", device="cpu")
-    found = locate(detector, *RULE.batch(images))
+    found = detect_batch(detector, *RULE.batch(images))
     for mine, answer, shape in zip(found, wanted, shapes, strict=True):
         scores, boxes, labels = (answer[key].numpy() for key in ("scores", "boxes", "labels"))
         np.testing.assert_allclose(mine.scores, scores, rtol=0, atol=5e-6)

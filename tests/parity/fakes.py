@@ -15,7 +15,7 @@ from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import BatchDetections, suppress
-from fcos_cli.parity.subgraphs import Found, NoCut, Pixels, Raw, Shape, Span
+from fcos_cli.parity.subgraphs import FixedShape, ModelOutput, NoSubgraph, Pixels, Raw, SizeRange
 from fcos_cli.runtime.graph_io import RAW
 from fcos_cli.runtime.results import RawDetections
 from tests.tiny import CLASSES, tiny_model
@@ -38,17 +38,17 @@ class FakeCuts:
     """Cuts of a PyTorch model. cannot: layers that it refuses. damage: what becomes of its answers."""
 
     model: FCOS
-    shape: Shape = (None, None, None)
+    shape: FixedShape = (None, None, None)
     cannot: tuple[str, ...] = ()
-    damage: Callable[[Found], Found] = lambda found: found
+    damage: Callable[[ModelOutput], ModelOutput] = lambda found: found
     backend: str = "disguise"
-    span: Span | None = None
+    span: SizeRange | None = None
     calls: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
 
     def _called(self, layer: str, images: Pixels) -> None:
         self.calls.append((layer, images.shape))
         if layer in self.cannot:
-            raise NoCut(f"no {layer} here")
+            raise NoSubgraph(f"no {layer} here")
 
     def raw(self, images: Pixels) -> Raw:
         self._called("raw", images)
@@ -56,23 +56,23 @@ class FakeCuts:
             raw = self.model(torch.from_numpy(images))
         return dict(zip(RAW, (level.numpy() for part in raw for level in part), strict=True))
 
-    def post(self, raw: Raw, images: Pixels) -> Found:
+    def post(self, raw: Raw, images: Pixels) -> ModelOutput:
         self._called("post", images)
         given = [torch.from_numpy(raw[name]) for name in RAW]
         return self._found(RawOutputs(given[:5], given[5:10], given[10:]), images)
 
-    def detect(self, images: Pixels, inside: object = None) -> Found:
+    def detect(self, images: Pixels, inside: object = None) -> ModelOutput:
         self._called("detect", images)
         with torch.inference_mode():
             return self._found(self.model(torch.from_numpy(images)), images)
 
-    def _found(self, raw: RawOutputs, images: Pixels) -> Found:
+    def _found(self, raw: RawOutputs, images: Pixels) -> ModelOutput:
         with torch.inference_mode():
             found = self.model.post_process(raw, height=images.shape[2], width=images.shape[3])
-        return self.damage(Found(RawDetections(*(tensor.numpy().copy() for tensor in found))))
+        return self.damage(ModelOutput(RawDetections(*(tensor.numpy().copy() for tensor in found))))
 
 
-def without_last(found: Found) -> Found:
+def without_last(found: ModelOutput) -> ModelOutput:
     """Damage: the last detection of every picture gets lost."""
     boxes, scores, classes, counts = found.detections
     last = np.maximum(counts - 1, 0)

@@ -9,7 +9,7 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.parity.inputs import Photo, as_used, at_size, choose_batches, choose_sizes, load_photos
+from fcos_cli.parity.inputs import Photo, batch_at_size, batches_by_rule, choose_batches, choose_sizes, load_photos
 
 LETTERBOX = ResizeRule("letterbox", (320, 320))
 
@@ -45,24 +45,24 @@ def test_a_free_batch_is_proved_with_one_two_and_five() -> None:
 
 
 def test_a_batch_holds_different_pictures_even_of_two_photos() -> None:
-    given = at_size([photo(40, 30, "a"), photo(30, 40, "b")], (64, 96), 5, LETTERBOX)
+    given = batch_at_size([photo(40, 30, "a"), photo(30, 40, "b")], (64, 96), 5, LETTERBOX)
     assert given.size == (64, 96)
     assert given.images.shape == (5, 3, 64, 96)
     assert given.names == ("a", "b", "a, mirrored", "b, mirrored", "a, upside down")
     assert len({image.tobytes() for image in given.images}) == 5
-    eleven = at_size([photo(40, 30, "a")], (64, 96), 11, LETTERBOX)
+    eleven = batch_at_size([photo(40, 30, "a")], (64, 96), 11, LETTERBOX)
     assert len({image.tobytes() for image in eleven.images}) == 11
 
 
 def test_what_is_shown_is_the_picture_without_the_padding() -> None:
-    given = at_size([photo(40, 20)], (64, 80), 1, LETTERBOX)
+    given = batch_at_size([photo(40, 20)], (64, 80), 1, LETTERBOX)
     assert given.shown[0].shape == (40, 80, 3)
     assert (given.images[0, :, 40:] == 114).all()
 
 
 def test_pictures_are_used_by_the_models_own_rule_and_the_last_batch_is_filled() -> None:
     photos = [photo(40, 30, name) for name in "abc"]
-    groups = as_used(photos, 2, ResizeRule("letterbox", (64, 64)))
+    groups = batches_by_rule(photos, 2, ResizeRule("letterbox", (64, 64)))
     assert [group.names for group in groups] == [("a", "b"), ("c", "a")]
     assert {group.size for group in groups} == {(64, 64)}
 

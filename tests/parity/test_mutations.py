@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import fcos_cli.export.graph as graph
-from fcos_cli.export.onnx import finish, trace, write
+from fcos_cli.export.onnx import finalize, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.decode import decode
 from fcos_cli.parity.prove import prove
-from fcos_cli.parity.subgraphs import Cuts, OnnxCuts, OpenVinoCuts
+from fcos_cli.parity.subgraphs import ExportedModel, OnnxModel, OpenVinoModel
 from fcos_cli.parity.verdict import Parity
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.graph_io import OUTPUTS
@@ -36,7 +36,7 @@ def failing(parity: Parity) -> set[str]:
     return {name for name, layer in (("raw", parity.raw), ("post", parity.post)) if layer.failures}
 
 
-def proved(artifact: Artifact, cuts: Cuts) -> Parity:
+def proved(artifact: Artifact, cuts: ExportedModel) -> Parity:
     return prove(artifact, cuts, facts_of(artifact), pictures=demo_photos(), sizes=[SIZE], batches=[cuts.shape[0] or 2])
 
 
@@ -68,7 +68,7 @@ def exported(artifact: Artifact, mutation: Mutation, folder: Path, monkeypatch: 
     mutant, options = Mutant.of(artifact, mutation), ExportOptions(size=SIZE, batch=2)
     monkeypatch.setattr(graph, "decode", lambda *given, **how: mutation.candidates(decode(*given, **how)))
     facts = replace(facts_of(artifact), nms_iou=mutant.build().config.nms_iou)
-    write(finish(trace(mutant, facts, options), outputs=OUTPUTS), folder / "mutant.onnx", facts_of(artifact))
+    write(finalize(trace(mutant, facts, options), outputs=OUTPUTS), folder / "mutant.onnx", facts_of(artifact))
     return folder / "mutant.onnx"
 
 
@@ -82,7 +82,7 @@ def test_a_mistake_in_a_real_file_is_noticed_in_every_runtime(
     artifact, mutation = seeing_artifact(), MUTATIONS.get(name, NOTHING)
     path = exported(artifact, mutation, tmp_path, monkeypatch)
     write_openvino(path, path.with_suffix(".xml"), facts_of(artifact))
-    for cuts in (OnnxCuts(path), OpenVinoCuts(path.with_suffix(".xml"))):
+    for cuts in (OnnxModel(path), OpenVinoModel(path.with_suffix(".xml"))):
         parity = proved(artifact, cuts)
         assert (parity.raw.skipped, parity.post.skipped) == (None, None)
         # OpenVINO leaves a cast to half and back out: what it computes then is right, and so is the verdict

@@ -14,7 +14,7 @@ from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.parity.prove import ap_parity, prove
-from fcos_cli.parity.subgraphs import Found
+from fcos_cli.parity.subgraphs import ModelOutput
 from fcos_cli.parity.tolerance import TOLERANCES
 from fcos_cli.parity.verdict import ApParity, Parity
 from fcos_cli.resources import demo_photos
@@ -89,7 +89,7 @@ def test_a_lost_detection_is_named_with_picture_and_box(artifact: Artifact) -> N
 
 
 def test_a_box_that_is_a_little_off_is_named_with_the_difference(artifact: Artifact) -> None:
-    def moved(found: Found) -> Found:
+    def moved(found: ModelOutput) -> ModelOutput:
         found.detections.boxes[:, 0, 2] -= 0.15
         return found
 
@@ -104,7 +104,7 @@ def test_a_box_that_is_a_little_off_is_named_with_the_difference(artifact: Artif
 
 
 def test_scores_that_are_a_little_off_fail(artifact: Artifact) -> None:
-    def lower(found: Found) -> Found:
+    def lower(found: ModelOutput) -> ModelOutput:
         np.multiply(found.detections.scores, 0.999, out=found.detections.scores)
         return found
 
@@ -122,7 +122,7 @@ def test_scores_that_are_a_little_off_fail(artifact: Artifact) -> None:
     ],
 )
 def test_an_answer_that_breaks_its_promises_fails(artifact: Artifact, part: str, value: float, message: str) -> None:
-    def broken(found: Found) -> Found:
+    def broken(found: ModelOutput) -> ModelOutput:
         array = getattr(found.detections, part)
         array[(0, 1)[: array.ndim]] = value
         return found
@@ -132,16 +132,16 @@ def test_an_answer_that_breaks_its_promises_fails(artifact: Artifact, part: str,
 
 
 def test_something_behind_the_last_detection_fails(artifact: Artifact) -> None:
-    def filled(found: Found) -> Found:
+    def filled(found: ModelOutput) -> ModelOutput:
         detections = found.detections
-        return Found(detections._replace(counts=np.maximum(detections.counts - 1, 0)))
+        return ModelOutput(detections._replace(counts=np.maximum(detections.counts - 1, 0)))
 
     parity = proved(artifact, FakeCuts(artifact.build(), damage=filled))
     assert any("should be empty" in text for text in parity.end.failures)
 
 
 def test_a_file_that_cannot_run_at_some_size_fails_there(artifact: Artifact) -> None:
-    def small_only(found: Found) -> Found:
+    def small_only(found: ModelOutput) -> ModelOutput:
         if len(found.detections.counts) > 1:
             raise RuntimeError("  \nReshape: shapes do not fit\n  at node 7")
         return found
@@ -151,9 +151,9 @@ def test_a_file_that_cannot_run_at_some_size_fails_there(artifact: Artifact) -> 
 
 
 def test_an_nms_that_says_it_did_not_finish_is_noted_where_it_is_made_to_fail(artifact: Artifact) -> None:
-    def unsure(found: Found) -> Found:
+    def unsure(found: ModelOutput) -> ModelOutput:
         lost = without_last(found)
-        return Found(lost.detections, np.zeros(len(lost.detections.counts), bool))
+        return ModelOutput(lost.detections, np.zeros(len(lost.detections.counts), bool))
 
     parity = proved(artifact, FakeCuts(artifact.build(), damage=unsure))
     assert parity.post.failures == ()
@@ -181,14 +181,14 @@ def test_nothing_found_is_noted_because_it_proves_little(artifact: Artifact) -> 
 
 
 def test_int8_is_judged_by_ap_where_it_is_known(artifact: Artifact) -> None:
-    def best_lost(found: Found) -> Found:
+    def best_lost(found: ModelOutput) -> ModelOutput:
         boxes, scores, classes, counts = (part.copy() for part in found.detections)
         left = counts // 3
         for place, (count, few) in enumerate(zip(counts.tolist(), left.tolist(), strict=True)):
             for part, empty in ((boxes, 0), (scores, 0), (classes, -1)):
                 part[place, :few] = part[place, count - few : count].copy()
                 part[place, few:] = empty
-        return Found(RawDetections(boxes, scores, classes, left))
+        return ModelOutput(RawDetections(boxes, scores, classes, left))
 
     def ap(exported: float) -> ApParity:
         return ApParity("cards", 9, {"AP": 0.5}, {"AP": exported})

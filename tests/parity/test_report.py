@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fcos_cli.parity.prove import prove
-from fcos_cli.parity.report import show, write_report
+from fcos_cli.parity.report import print_parity, write_report
 from fcos_cli.parity.verdict import ApParity, Layer, Parity
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.pytorch import facts_of
@@ -79,7 +79,7 @@ def test_the_worst_box_is_drawn_over_its_picture(good: Parity, bad: Parity, tmp_
 
 def test_people_read_what_was_measured_and_allowed(good: Parity, capsys: pytest.CaptureFixture[str]) -> None:
     ap = ApParity("cards", 9, {"AP": 0.5}, {"AP": 0.4996})
-    show(replace(good, ap=ap))
+    print_parity(replace(good, ap=ap))
     told = capsys.readouterr()
     assert told.out == ""
     for words in ("class logits, relative error", "post-processing", "end to end", "largest box difference"):
@@ -90,7 +90,7 @@ def test_people_read_what_was_measured_and_allowed(good: Parity, capsys: pytest.
 
 
 def test_people_read_what_failed_and_what_was_not_measured(bad: Parity, capsys: pytest.CaptureFixture[str]) -> None:
-    show(bad)
+    print_parity(bad)
     told = capsys.readouterr().err
     assert "not measured" in told
     assert "no raw here" in told

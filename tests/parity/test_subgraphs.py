@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fcos_cli.errors import ModelError
-from fcos_cli.parity.subgraphs import Cuts, DetectorCuts, NoCut, OnnxCuts, OpenVinoCuts, found_of
-from fcos_cli.runtime.exported import Intake
+from fcos_cli.parity.subgraphs import ExportedModel, NoSubgraph, OnnxModel, OpaqueModel, OpenVinoModel, to_output
+from fcos_cli.runtime.exported import InputLimits
 from fcos_cli.runtime.graph_io import RAW
 from fcos_cli.runtime.tensorrt.sidecar import Shape as Box
 from tests.parity.toy import write_toy
@@ -19,11 +19,11 @@ from tests.runtime.fakes import CornerDetector
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
 
-def cuts_of(backend: str, path: Path) -> Cuts:
+def cuts_of(backend: str, path: Path) -> ExportedModel:
     if backend == "openvino":
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-        return OpenVinoCuts(path)
-    return OnnxCuts(path)
+        return OpenVinoModel(path)
+    return OnnxModel(path)
 
 
 backends = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -73,9 +73,9 @@ def test_a_file_without_the_names_cannot_be_cut_but_runs(backend: str, tmp_path:
     cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx", lose="ltrb_p5"))
     images = np.full((1, 3, 8, 8), 100, np.uint8)
     assert cuts.detect(images).detections.counts.tolist() == [1]
-    with pytest.raises(NoCut, match="no tensors named ltrb_p5"):
+    with pytest.raises(NoSubgraph, match="no tensors named ltrb_p5"):
         cuts.raw(images)
-    with pytest.raises(NoCut, match="no tensors named ltrb_p5"):
+    with pytest.raises(NoSubgraph, match="no tensors named ltrb_p5"):
         cuts.post(dict.fromkeys(RAW, np.zeros((1, 1, 8, 8), np.float32)), images)
 
 
@@ -83,7 +83,7 @@ def test_a_file_without_the_names_cannot_be_cut_but_runs(backend: str, tmp_path:
 def test_post_processing_that_reads_past_the_raw_outputs_is_refused(backend: str, tmp_path: Path) -> None:
     cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx", leak=True))
     images = np.full((1, 3, 8, 8), 100, np.uint8)
-    with pytest.raises(NoCut, match="past its raw outputs"):
+    with pytest.raises(NoSubgraph, match="past its raw outputs"):
         cuts.post(cuts.raw(images), images)
 
 
@@ -95,26 +95,26 @@ def test_a_file_that_is_none_is_a_model_error(backend: str, tmp_path: Path) -> N
 
 
 def test_a_detector_can_only_be_asked() -> None:
-    cuts = DetectorCuts(CornerDetector())
+    cuts = OpaqueModel(CornerDetector())
     images = np.zeros((3, 3, 32, 32), np.uint8)
     assert (cuts.backend, cuts.shape, cuts.span) == ("numpy", (None, None, None), None)
     assert cuts.detect(images).detections.counts.tolist() == [2, 2, 2]
-    with pytest.raises(NoCut):
+    with pytest.raises(NoSubgraph):
         cuts.raw(images)
-    with pytest.raises(NoCut):
+    with pytest.raises(NoSubgraph):
         cuts.post({}, images)
 
 
 def test_an_engine_tells_which_sizes_it_takes() -> None:
     engine = CornerDetector()
-    engine.intake = Intake(1, 8, None, 320)  # type: ignore[attr-defined]
+    engine.limits = InputLimits(1, 8, None, 320)  # type: ignore[attr-defined]
     engine.record = SimpleNamespace(min=Box(1, 160, 320), max=Box(8, 640, 320))  # type: ignore[attr-defined]
-    cuts = DetectorCuts(engine)
+    cuts = OpaqueModel(engine)
     assert (cuts.shape, cuts.span) == ((None, None, 320), ((160, 320), (640, 320)))
 
 
 def test_integers_of_any_width_become_the_promised_ones() -> None:
-    found = found_of(
+    found = to_output(
         {
             "boxes": np.zeros((1, 2, 4), np.float16),
             "scores": np.zeros((1, 2), np.float32),

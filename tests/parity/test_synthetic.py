@@ -10,7 +10,7 @@ from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.decode import decode
 from fcos_cli.model.nms import BatchDetections, suppress
 from fcos_cli.parity.matching import iou
-from fcos_cli.parity.synthetic import Case, altered_cases, made_cases
+from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
 from tests.tiny import tiny_config, tiny_model
 
 HEIGHT, WIDTH = 192, 256
@@ -18,7 +18,7 @@ SIZES = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES]
 
 
 def cases(config: ModelConfig | None = None, *, classes: int = 3) -> dict[str, Case]:
-    return {case.name: case for case in made_cases(SIZES, classes=classes, config=config or tiny_config())}
+    return {case.name: case for case in synthetic_cases(SIZES, classes=classes, config=config or tiny_config())}
 
 
 def found(case: Case, config: ModelConfig | None = None) -> BatchDetections:
@@ -113,7 +113,7 @@ def test_what_the_network_says_is_raised_lowered_and_rounded() -> None:
     model = tiny_model()
     with torch.inference_mode():
         raw = model(torch.randint(0, 256, (1, 3, HEIGHT, WIDTH), dtype=torch.uint8))
-    altered = {case.name: case for case in altered_cases(raw, config=model.config)}
+    altered = {case.name: case for case in perturbed_cases(raw, config=model.config)}
     assert tuple(altered) == ("real", "real, raised", "real, lowered to none", "real, rounded")
     assert count(altered["real, lowered to none"]) == 0
     assert float(found(altered["real, raised"]).scores.max()) > 0.6

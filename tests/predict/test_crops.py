@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.crops import as_name, write_crops
+from fcos_cli.predict.crops import safe_name, write_crops
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.runtime.results import Detections
 
@@ -39,4 +39,4 @@ def test_a_crop_is_never_empty(tmp_path):
     [("cat", "cat"), ("a/b", "a-b"), ("..", "unnamed"), ("", "unnamed"), ("猫 x", "猫-x"), ("x" * 300, "x" * 80)],
 )
 def test_names_of_classes_are_made_names_of_files(name, safe):
-    assert as_name(name) == safe
+    assert safe_name(name) == safe

@@ -11,7 +11,7 @@ from PIL import Image
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict import draw as module
-from fcos_cli.predict.draw import BLACK, WHITE, colour, draw, ink, write_picture
+from fcos_cli.predict.draw import BLACK, WHITE, colour, draw, save_image, text_colour
 from fcos_cli.runtime.results import Detections
 
 CLASSES = ClassTable.from_names([f"thing {n}" for n in range(12)])
@@ -48,9 +48,9 @@ def test_the_line_lies_just_outside_the_box_with_a_halo_on_both_sides():
     row = draw(grey(100, 100), found((20, 20, 60, 60, 0.9, 0)), CLASSES)[40]
     assert [tuple(int(v) for v in row[x]) for x in (17, 18, 19, 20, 21)] == [
         (128, 128, 128),
-        ink(colour(0)),
+        text_colour(colour(0)),
         colour(0),
-        ink(colour(0)),
+        text_colour(colour(0)),
         (128, 128, 128),
     ]
     assert tuple(row[60]) == colour(0)
@@ -192,8 +192,8 @@ def test_letters_have_the_contrast_that_wcag_asks_for(background):
         linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb)]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    light, dark = sorted((luminance(background), luminance(ink(background))), reverse=True)
-    assert ink(background) in (BLACK, WHITE)
+    light, dark = sorted((luminance(background), luminance(text_colour(background))), reverse=True)
+    assert text_colour(background) in (BLACK, WHITE)
     assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
@@ -216,7 +216,7 @@ def test_boxes_that_are_no_numbers_do_not_make_drawing_fail():
 @pytest.mark.parametrize(("name", "format"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.png", "PNG")])
 def test_pictures_are_written_by_suffix_into_new_folders(tmp_path, name, format):
     image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
-    write_picture(tmp_path / "new" / name, image)
+    save_image(tmp_path / "new" / name, image)
     with Image.open(tmp_path / "new" / name) as back:
         assert back.format == format
         if format == "PNG":
@@ -226,12 +226,12 @@ def test_pictures_are_written_by_suffix_into_new_folders(tmp_path, name, format)
 
 def test_another_suffix_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"\.txt"):
-        write_picture(tmp_path / "a.txt", grey(2, 2))
+        save_image(tmp_path / "a.txt", grey(2, 2))
 
 
 def test_a_picture_too_large_for_jpeg_is_a_usage_error_and_leaves_what_was_there(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"before")
     with pytest.raises(UsageError, match=r"\.png"):
-        write_picture(tmp_path / "a.jpg", grey(1, 70_000))
+        save_image(tmp_path / "a.jpg", grey(1, 70_000))
     assert (tmp_path / "a.jpg").read_bytes() == b"before"
-    write_picture(tmp_path / "a.png", grey(1, 70_000))
+    save_image(tmp_path / "a.png", grey(1, 70_000))

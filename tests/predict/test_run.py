@@ -14,8 +14,8 @@ from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.progress import summary
-from fcos_cli.predict.run import deliver
-from fcos_cli.predict.sources import expand
+from fcos_cli.predict.run import run_predict
+from fcos_cli.predict.sources import open_sources
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
 from tests.predict.clips import read_clip, write_clip
@@ -24,12 +24,12 @@ from tests.runtime.fakes import CornerDetector
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """`deliver` in an empty folder, with a detector of its own: count of failures, stdout, stderr."""
+    """`run_predict` in an empty folder, with a detector of its own: count of failures, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
 
     def run(*sources, detector=None, frames=None, **named):
         options = {"score": None, "pictures": None, "stdout": None, "files": [], "batch": 1, **named}
-        failed = deliver(detector or CornerDetector(), expand(sources, frames=frames), **options)
+        failed = run_predict(detector or CornerDetector(), open_sources(sources, frames=frames), **options)
         return failed, *capfd.readouterr()
 
     return run
@@ -144,9 +144,9 @@ def test_a_camera_ends_by_its_event_and_its_video_is_whole(tmp_path, monkeypatch
             return super().__call__(images)
 
     monkeypatch.setattr(av, "open", camera)
-    inputs = expand(["camera:0"], stop=stop)
+    inputs = open_sources(["camera:0"], stop=stop)
     out = tmp_path / "out"
-    assert deliver(Stopping(), inputs, score=None, pictures=out, stdout=None, files=[], batch=1) == 0
+    assert run_predict(Stopping(), inputs, score=None, pictures=out, stdout=None, files=[], batch=1) == 0
     images, _, _ = read_clip(out / "camera-0.mp4")
     assert 10 <= len(images) <= 20
 
@@ -183,7 +183,7 @@ def test_crops_of_frames_carry_the_frames_number(run):
 
 def test_no_picture_at_all_is_a_data_error(run):
     with pytest.raises(DataError):
-        deliver(CornerDetector(), iter(()), score=None, pictures=None, stdout=None, files=[], batch=1)
+        run_predict(CornerDetector(), iter(()), score=None, pictures=None, stdout=None, files=[], batch=1)
 
 
 def test_a_summary_counts_classes_the_most_frequent_first():

@@ -9,7 +9,7 @@ from PIL import Image
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import Failure, predict
-from fcos_cli.predict.sources import STDIN, expand
+from fcos_cli.predict.sources import STDIN, open_sources
 from tests.predict.clips import write_clip
 from tests.runtime.fakes import CornerDetector
 
@@ -22,7 +22,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def names(folder: Path, *sources: str) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in expand(sources)]
+    return [path.relative_to(folder).as_posix() for path in open_sources(sources)]
 
 
 def test_a_file_is_itself_whatever_its_suffix(tmp_path):
@@ -52,7 +52,7 @@ def test_a_list_names_paths_beside_itself_or_in_the_working_folder(tmp_path, mon
         f"\ufeffnear.jpg\r\n\n# a comment\nfar.jpg\ngone.jpg\n{tmp_path}/here/far.jpg\n", encoding="utf-8"
     )
     monkeypatch.chdir(tmp_path / "here")
-    assert list(expand(["../lists/l.txt"])) == [
+    assert list(open_sources(["../lists/l.txt"])) == [
         Path("../lists/near.jpg"),
         Path("far.jpg"),
         Path("../lists/gone.jpg"),  # left for the reader to report
@@ -68,7 +68,7 @@ def test_repeats_and_order_are_kept(tmp_path):
 
 def test_a_missing_source_is_told_before_the_first_picture_and_does_not_stop_the_others(tmp_path):
     touch(tmp_path, "a.jpg")
-    (missing, picture) = expand([f"{tmp_path}/a.jpg", "nowhere.jpg"])
+    (missing, picture) = open_sources([f"{tmp_path}/a.jpg", "nowhere.jpg"])
     assert isinstance(missing, Failure)
     assert isinstance(missing.error, DataError)
     assert (str(missing.source), missing.error.where) == ("nowhere.jpg", "nowhere.jpg")
@@ -77,13 +77,13 @@ def test_a_missing_source_is_told_before_the_first_picture_and_does_not_stop_the
 
 def test_a_missing_source_alone_is_an_error_at_once():
     with pytest.raises(DataError) as caught:
-        expand(["nowhere.jpg"])
+        open_sources(["nowhere.jpg"])
     assert caught.value.where == "nowhere.jpg"
 
 
 def test_a_folder_without_pictures_does_not_stop_the_others(tmp_path):
     touch(tmp_path, "sub/notes.md", "a.jpg")
-    failure, picture = expand([f"{tmp_path}/sub", f"{tmp_path}/a.jpg"])
+    failure, picture = open_sources([f"{tmp_path}/sub", f"{tmp_path}/a.jpg"])
     assert isinstance(failure, Failure)
     assert str(failure.source) == f"{tmp_path}/sub"
     assert picture == tmp_path / "a.jpg"
@@ -93,24 +93,24 @@ def test_a_folder_or_list_or_pattern_without_pictures_is_an_error_that_names_it(
     touch(tmp_path, "sub/notes.md", "empty.txt")
     for source in (f"{tmp_path}/sub", f"{tmp_path}/*.jpg", f"{tmp_path}/empty.txt"):
         with pytest.raises(DataError, match="no pictures") as caught:
-            list(expand([source]))
+            list(open_sources([source]))
         assert caught.value.where == source
 
 
 def test_a_list_that_is_no_text_is_an_error(tmp_path):
     (tmp_path / "l.txt").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(DataError, match="cannot read the list"):
-        list(expand([f"{tmp_path}/l.txt"]))
+        list(open_sources([f"{tmp_path}/l.txt"]))
 
 
 def test_naming_nothing_is_a_usage_error():
     with pytest.raises(UsageError):
-        expand([])
+        open_sources([])
 
 
 def test_a_long_list_is_read_as_it_is_used(tmp_path):
     (tmp_path / "l.txt").write_text("a.jpg\n" * 100_000 + "\0 never reached", encoding="utf-8")
-    paths = expand([f"{tmp_path}/l.txt"])
+    paths = open_sources([f"{tmp_path}/l.txt"])
     assert next(paths) == tmp_path / "a.jpg"
 
 
@@ -121,28 +121,28 @@ def test_a_video_gives_its_frames_named_listed_or_matched(tmp_path):
     write_clip(tmp_path / "c.mp4", 3)
     (tmp_path / "l.txt").write_text("c.mp4\n", encoding="utf-8")
     for source in ("c.mp4", "l.txt", "*.mp4"):
-        frames = list(expand([f"{tmp_path}/{source}"]))
+        frames = list(open_sources([f"{tmp_path}/{source}"]))
         assert [frame.moment.number for frame in frames] == [0, 1, 2]
         assert {frame.source for frame in frames} == {tmp_path / "c.mp4"}
-    assert len(list(expand([f"{tmp_path}/c.mp4"] * 2, frames=2))) == 4
+    assert len(list(open_sources([f"{tmp_path}/c.mp4"] * 2, frames=2))) == 4
 
 
 def test_a_folder_gives_pictures_only(tmp_path):
     write_clip(tmp_path / "c.mp4", 3)
     touch(tmp_path, "a.jpg")
-    assert list(expand([str(tmp_path)])) == [tmp_path / "a.jpg"]
+    assert list(open_sources([str(tmp_path)])) == [tmp_path / "a.jpg"]
 
 
 def test_a_bad_video_keeps_its_place_among_the_others(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"nothing of a video")
     touch(tmp_path, "a.jpg")
-    failure, picture = expand([f"{tmp_path}/bad.mp4", f"{tmp_path}/a.jpg"])
+    failure, picture = open_sources([f"{tmp_path}/bad.mp4", f"{tmp_path}/a.jpg"])
     assert isinstance(failure, Failure)
     assert picture == tmp_path / "a.jpg"
 
 
 def test_a_camera_that_is_not_there_is_a_failure_of_its_own():
-    (failure,) = expand(["camera:63"])
+    (failure,) = open_sources(["camera:63"])
     assert isinstance(failure, Failure)
 
 
@@ -163,7 +163,7 @@ def encoded(format: str) -> bytes:
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
 def test_stdin_takes_the_bytes_of_a_picture(monkeypatch, format):
     monkeypatch.setattr("sys.stdin", Stdin(encoded(format)))
-    (answer,) = predict(CornerDetector(), expand(["-"]))
+    (answer,) = predict(CornerDetector(), open_sources(["-"]))
     assert (answer.source, answer.width, answer.height) == (STDIN, 20, 10)
 
 
@@ -177,12 +177,12 @@ def test_stdin_takes_a_list_of_paths(monkeypatch, tmp_path):
 
 def test_a_list_whose_512th_byte_is_within_a_letter_is_a_list(monkeypatch):
     monkeypatch.setattr("sys.stdin", Stdin(("x" * 511 + "ä.jpg\n").encode()))
-    assert list(expand(["-"])) == [Path("x" * 511 + "ä.jpg")]
+    assert list(open_sources(["-"])) == [Path("x" * 511 + "ä.jpg")]
 
 
 def test_a_broken_picture_through_stdin_is_called_stdin(monkeypatch):
     monkeypatch.setattr("sys.stdin", Stdin(encoded("JPEG")[:200]))
-    (answer,) = predict(CornerDetector(), expand(["-"]))
+    (answer,) = predict(CornerDetector(), open_sources(["-"]))
     assert isinstance(answer, Failure)
     assert (answer.source, answer.error.where) == (STDIN, "stdin")
 
@@ -190,7 +190,7 @@ def test_a_broken_picture_through_stdin_is_called_stdin(monkeypatch):
 def test_an_empty_stdin_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.stdin", Stdin(b""))
     with pytest.raises(DataError, match="nothing came"):
-        list(expand(["-"]))
+        list(open_sources(["-"]))
 
 
 def test_pictures_in_memory_are_asked_about_like_files(tmp_path):

@@ -211,10 +211,10 @@ def test_reading_headers_needs_none_of_the_libraries_that_run_models(tmp_path, m
     code = f"""
 import sys
 from pathlib import Path
-from fcos_cli.runtime.info import describe
+from fcos_cli.runtime.info import print_info
 from fcos_cli.runtime.headers import read_header
 for file in {files!r}:
-    describe(read_header(Path(file)), path=Path(file), as_json=True)
+    print_info(read_header(Path(file)), path=Path(file), as_json=True)
 print(*(name for name in {heavy!r} if name in sys.modules), file=sys.stderr)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import pytest
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import Header, read_header
-from fcos_cli.runtime.info import describe, to_json
+from fcos_cli.runtime.info import print_info, to_json
 from tests.runtime.onnx_files import FACTS, write_onnx
 
 KEYS = [
@@ -32,7 +32,7 @@ def test_the_document_has_the_same_keys_for_every_kind_of_file(tmp_path, model_f
 
 def test_programs_get_one_json_document(tmp_path, capsys):
     path = write_onnx(tmp_path / "m.onnx")
-    describe(read_header(path), path=path, as_json=True)
+    print_info(read_header(path), path=path, as_json=True)
     out, err = capsys.readouterr()
     assert (json.loads(out)["schema_version"], err) == (1, "")
 
@@ -43,7 +43,7 @@ def test_programs_get_one_json_document(tmp_path, capsys):
 )
 def test_people_are_told_of_the_proof(capsys, verified, text):
     facts = replace(FACTS, precision="fp16", verified=verified)
-    describe(Header(facts, 2_500_000), path=Path("m.onnx"), as_json=False)
+    print_info(Header(facts, 2_500_000), path=Path("m.onnx"), as_json=False)
     out, err = capsys.readouterr()
     assert out == ""
     assert f"m.onnx (2.5 MB, {text}" in err
@@ -51,7 +51,7 @@ def test_people_are_told_of_the_proof(capsys, verified, text):
 
 def test_people_see_classes_with_their_thresholds_and_the_builders_facts(capsys):
     facts = replace(FACTS, class_thresholds=(0.1, 0.25, 0.5))
-    describe(Header(facts, 1, engine={"version": "10.3", "gpu": None}), path=Path("m.engine"), as_json=False)
+    print_info(Header(facts, 1, engine={"version": "10.3", "gpu": None}), path=Path("m.engine"), as_json=False)
     lines = [line.split() for line in capsys.readouterr().err.splitlines()]
     assert ["b", "20", "0.250"] in lines
     assert ["engine.version", "10.3"] in lines
@@ -62,7 +62,7 @@ def test_people_see_classes_with_their_thresholds_and_the_builders_facts(capsys)
 def test_a_file_in_winograds_form_says_so_and_older_files_have_none(tmp_path, capsys):
     path = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, winograd=40, verified=True))
     header = read_header(path)
-    describe(header, path=path, as_json=False)
+    print_info(header, path=path, as_json=False)
     assert "fp32 with 40 convolutions in Winograd's form, verified" in capsys.readouterr().err
     metadata = header.facts.to_metadata()
     del metadata["winograd"]

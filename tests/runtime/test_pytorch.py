@@ -20,7 +20,7 @@ from fcos_cli.parity.matching import Limits, answer_of, match
 from fcos_cli.parity.tolerance import TOLERANCES
 from fcos_cli.runtime import pytorch
 from fcos_cli.runtime.open import open_detector
-from fcos_cli.runtime.pytorch import PyTorchDetector, check_precision, facts_of, quick
+from fcos_cli.runtime.pytorch import PyTorchDetector, check_precision, facts_of, optimized
 from fcos_cli.runtime.results import RawDetections
 from tests.tiny import CLASSES, tiny_model
 
@@ -58,7 +58,7 @@ def quick_one(artifact: Artifact, precision: str | None = None) -> PyTorchDetect
 
 
 def test_in_float32_raw_outputs_stay_the_same(artifact: Artifact, images: npt.NDArray[np.uint8]) -> None:
-    pixels, model = torch.from_numpy(images), quick(artifact.build())
+    pixels, model = torch.from_numpy(images), optimized(artifact.build())
     assert any(isinstance(module, WinogradConv2d) for module in model.modules())
     assert not any(isinstance(module, NORMS) for module in model.modules())
     with torch.inference_mode():
@@ -170,11 +170,11 @@ def test_any_backbone_is_made_quick_or_left_alone(backbone: str) -> None:
     pixels = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted = model(pixels).flat()
-        found = quick(model)(pixels).flat()
+        found = optimized(model)(pixels).flat()
     for mine, theirs in zip(found, wanted, strict=True):
         assert float((mine - theirs).norm() / theirs.norm()) < 1e-5
 
 
 def test_convolutions_keep_their_layout(artifact: Artifact) -> None:
-    convs = [module for module in quick(artifact.build()).modules() if isinstance(module, nn.Conv2d)]
+    convs = [module for module in optimized(artifact.build()).modules() if isinstance(module, nn.Conv2d)]
     assert all(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in convs)

@@ -11,7 +11,7 @@ from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.model.artifact import load, save
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.train import initial_weights
-from fcos_cli.train.initial_weights import build_initial, model_of_init, pick_init
+from fcos_cli.train.initial_weights import build_initial, model_of_init, resolve_init
 from tests.tiny import CLASSES, SHAPE, tiny_artifact
 from tests.train.runs import config_of, same
 
@@ -64,11 +64,11 @@ def test_auto_takes_the_best_that_is_there(model_file: Path, monkeypatch: pytest
     tiny = config_of(init="auto")
     monkeypatch.setattr(initial_weights, "default_weights", lambda: model_file)
     monkeypatch.setattr(initial_weights, "find_spec", lambda _: object())
-    assert (pick_init(lite), pick_init(tiny)) == ("offline", "default")
+    assert (resolve_init(lite), resolve_init(tiny)) == ("offline", "default")
     monkeypatch.setattr(initial_weights, "find_spec", lambda _: None)
-    assert (pick_init(lite), pick_init(tiny)) == ("random", "default")
+    assert (resolve_init(lite), resolve_init(tiny)) == ("random", "default")
     monkeypatch.setattr(initial_weights, "default_weights", lambda: model_file.parent / "gone.safetensors")
-    assert pick_init(tiny) == "random"
+    assert resolve_init(tiny) == "random"
 
 
 def test_offline_weights_are_those_of_imagenet() -> None:

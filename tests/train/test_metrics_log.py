@@ -10,7 +10,7 @@ import pytest
 
 from fcos_cli.errors import Interrupted, Stopped
 from fcos_cli.train.metrics_log import Meter, MetricsFile
-from fcos_cli.train.progress import Terminal, describe, duration
+from fcos_cli.train.progress import TerminalReporter, format_duration, format_step
 from fcos_cli.train.signals import catching_signals
 
 ROW = {"kind": "train", "step": 50, "steps": 100, "epoch": 1, "loss": 1.21, "cls": 0.23, "box": 0.34}
@@ -55,15 +55,15 @@ def test_a_meter_gives_the_mean_of_each_term_and_the_pace(monkeypatch: pytest.Mo
     [(0, "0 s"), (45, "45 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (11100, "3 h 05 min")],
 )
 def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_a_step_is_one_line() -> None:
-    assert describe(ROW) == "loss 1.210 (cls 0.230 box 0.340 centerness 0.640) 6.9 images/s, 12 min left"
+    assert format_step(ROW) == "loss 1.210 (cls 0.230 box 0.340 centerness 0.640) 6.9 images/s, 12 min left"
 
 
 def test_off_a_terminal_only_some_steps_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Terminal(interactive=False)
+    terminal = TerminalReporter(interactive=False)
     for step in (1, 49, 50, 99, 100):
         terminal.step({**ROW, "step": step})
     terminal.validating(1, 2)

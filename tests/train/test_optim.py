@@ -16,7 +16,7 @@ from fcos_cli.train.optim import (
     build_average,
     build_optimizer,
     build_schedule,
-    pick_precision,
+    choose_precision,
     scaled_lr,
 )
 from tests.tiny import tiny_model
@@ -161,14 +161,14 @@ def test_precision_is_what_the_hardware_is_fast_in(
     monkeypatch: pytest.MonkeyPatch, amp: str, device: torch.device, native: bool, wanted: Precision
 ) -> None:
     monkeypatch.setattr(optim, "has_native_bf16", lambda _: native)
-    assert pick_precision(TrainConfig(amp=amp), device) == wanted  # type: ignore[arg-type]
+    assert choose_precision(TrainConfig(amp=amp), device) == wanted  # type: ignore[arg-type]
 
 
 def test_a_slow_or_impossible_wish_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "has_native_bf16", lambda _: False)
-    slow = pick_precision(TrainConfig(amp="bf16"), CPU)
+    slow = choose_precision(TrainConfig(amp="bf16"), CPU)
     assert slow.dtype == torch.bfloat16
     assert "emulates" in slow.note
-    impossible = pick_precision(TrainConfig(amp="fp16"), CPU)
+    impossible = choose_precision(TrainConfig(amp="fp16"), CPU)
     assert impossible.dtype is None
     assert "needs a GPU" in impossible.note

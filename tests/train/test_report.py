@@ -13,7 +13,7 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import ModelError
 from fcos_cli.train import loop, report
 from fcos_cli.train.loop import train
-from fcos_cli.train.report import curves, first_examples, histogram, read_rows, report_run
+from fcos_cli.train.report import curves, first_examples, histogram, read_rows, write_run_report
 from tests.browser import Browser
 from tests.train.runs import Recorder, config_of, splits
 
@@ -61,7 +61,7 @@ def test_a_report_holds_the_run_and_the_best_weights_and_changes_no_other_file(
 ) -> None:
     folder = run[0]
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "report.html"}
-    path = report_run(CONFIG, *data, folder=folder)
+    path = write_run_report(CONFIG, *data, folder=folder)
     assert path == folder / "report.html"
     assert {file.name: file.read_bytes() for file in folder.iterdir() if file != path} == before
     last = [row for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "val"][-1]
@@ -84,7 +84,7 @@ def test_a_report_that_fails_is_said_and_costs_nothing(
         raise ModelError("no such thing")
 
     monkeypatch.setattr(report, "write_report", broken)
-    assert report_run(CONFIG, *data, folder=run[0]) is None
+    assert write_run_report(CONFIG, *data, folder=run[0]) is None
     assert (
         "the run is complete, but its report could not be written: ModelError: no such thing" in capsys.readouterr().err
     )

@@ -29,11 +29,11 @@ def test_a_folder_with_a_saved_run_is_refused_and_one_that_never_saved_is_not(
     begun = []
     monkeypatch.setattr(start, "train", lambda *_, **__: begun.append(True))
     (tmp_path / "config.toml").write_text("")  # killed before the first save
-    start.begin(plan(shapes), folder=tmp_path)
+    start.start(plan(shapes), folder=tmp_path)
     assert begun
     (tmp_path / "state.pt").write_bytes(b"")
     with pytest.raises(UsageError, match="already in use"):
-        start.begin(plan(shapes), folder=tmp_path)
+        start.start(plan(shapes), folder=tmp_path)
 
 
 def test_another_backbone_brings_its_own_mean_and_deviation(shapes: Path) -> None:

@@ -47,7 +47,7 @@ def unit(label: str) -> Axis:
     return Axis(label, 0, 1, UNIT_TICKS)
 
 
-def nice(label: str, low: float, high: float, *, whole: bool = False) -> Axis:
+def nice_ticks(label: str, low: float, high: float, *, whole: bool = False) -> Axis:
     """An axis over low…high with about five round ticks. whole: only whole numbers."""
     if not math.isfinite(low) or not math.isfinite(high) or high <= low:
         low, high = (low, low + 1) if math.isfinite(low) else (0.0, 1.0)

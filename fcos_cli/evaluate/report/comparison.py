@@ -23,14 +23,14 @@ def comparison_section(comparison: Comparison, names: tuple[str, str]) -> Sectio
     return Section(
         "comparison",
         "Comparison",
-        f'<p class="verdict">{text(verdict(comparison, names))}</p>'
+        f'<p class="verdict">{text(summarize(comparison, names))}</p>'
         + note(says)
         + table("Twelve numbers", ("", *columns), whole, css="wide")
         + table("AP per class; click a heading to sort", ("class", *columns), classes, css="wide", values=True),
     )
 
 
-def verdict(comparison: Comparison, names: tuple[str, str]) -> str:
+def summarize(comparison: Comparison, names: tuple[str, str]) -> str:
     """One sentence: who is better, and whether that is more than the luck of the pictures."""
     whole = comparison.metrics["AP"]
     if whole.difference is None or whole.low is None or whole.high is None:

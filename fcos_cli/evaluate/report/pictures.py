@@ -33,7 +33,7 @@ MOST_BOXES = 60
 """Detections drawn in a picture, the best; those that `predict` shows are among them."""
 
 
-def each(items: Sequence[Item], work: Callable[[Item], str]) -> list[str]:
+def embed_pictures(items: Sequence[Item], work: Callable[[Item], str]) -> list[str]:
     """`work` on every item, several at a time: decoding releases the interpreter's lock."""
     with ThreadPoolExecutor(4, thread_name_prefix="fcos-report") as pool:
         return list(pool.map(work, items))
@@ -88,14 +88,14 @@ def suspect_crop(suspect: Suspect, numbers: Numbers, sample: Sample) -> str:
     if suspect.seen is not None:
         label = f"{names[suspect.seen]} {suspect.score:.2f}"
         boxes += box(suspect.box, label, view, css="found bad", low=suspect.kind == "class")
-    drawing = svg(f"{why(suspect, numbers)} {sample.image.name}", view, pixels + boxes)
+    drawing = svg(f"{suspect_reason(suspect, numbers)} {sample.image.name}", view, pixels + boxes)
     return (
-        f'<figure class="crop">{drawing}<figcaption>{text(why(suspect, numbers))}'
+        f'<figure class="crop">{drawing}<figcaption>{text(suspect_reason(suspect, numbers))}'
         f'<span class="quiet">{text(sample.image.name)}</span></figcaption></figure>'
     )
 
 
-def why(suspect: Suspect, numbers: Numbers) -> str:
+def suspect_reason(suspect: Suspect, numbers: Numbers) -> str:
     """One sentence on what makes the label suspect."""
     names = numbers.classes.names
     seen = "" if suspect.seen is None else names[suspect.seen]

@@ -22,7 +22,7 @@ from fcos_cli.evaluate.coco import CocoResult, thresholds_for
 from fcos_cli.evaluate.report import sections
 from fcos_cli.evaluate.report.numbers import Numbers, numbers
 from fcos_cli.evaluate.report.page import Section, note, page, text
-from fcos_cli.evaluate.report.pictures import each, suspect_crop, worst_picture
+from fcos_cli.evaluate.report.pictures import embed_pictures, suspect_crop, worst_picture
 from fcos_cli.evaluate.report.suspects import Suspect, suspects, worst_pictures
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.results import Detections
@@ -32,7 +32,7 @@ WORST, SUSPECTS = 12, 12
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A model and what it answered: `detections[i]` in sample i of the data, in the data's class indices.
 
     thresholds: from which score on its detections are shown, one per class of the data. about: (what, value) rows.
@@ -45,7 +45,9 @@ class Subject:
     about: Sequence[tuple[str, str]] = ()
 
     @classmethod
-    def of(cls, detector: Detector, result: CocoResult, detections: Sequence[Detections], dataset: Dataset) -> Subject:
+    def of(
+        cls, detector: Detector, result: CocoResult, detections: Sequence[Detections], dataset: Dataset
+    ) -> EvaluatedModel:
         """A detector's answers, with what it says of itself."""
         rule = detector.facts.resize
         about = [
@@ -56,7 +58,7 @@ class Subject:
 
 
 def write_report(
-    path: Path, dataset: Dataset, subjects: Sequence[Subject], *, title: str = "", extra: Sequence[Section] = ()
+    path: Path, dataset: Dataset, subjects: Sequence[EvaluatedModel], *, title: str = "", extra: Sequence[Section] = ()
 ) -> None:
     """Write the page about one or two models on `dataset`. extra: sections before the details (a comparison, a run).
 
@@ -84,7 +86,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     return [f"{name} ({place})" for place, name in enumerate(names, start=1)]
 
 
-def _head(dataset: Dataset, subjects: Sequence[Subject], names: Sequence[str]) -> str:
+def _head(dataset: Dataset, subjects: Sequence[EvaluatedModel], names: Sequence[str]) -> str:
     boxes = sum(int((~sample.ignore).sum()) for sample in dataset.samples)
     facts = [
         ("data", f"{dataset.source.name} ({dataset.format}), {dataset.split}"),
@@ -100,7 +102,7 @@ def _head(dataset: Dataset, subjects: Sequence[Subject], names: Sequence[str]) -
     return f'<dl class="facts">{rows}</dl>{warnings}'
 
 
-def _details(key: str, subject: Subject, dataset: Dataset) -> list[Section]:
+def _details(key: str, subject: EvaluatedModel, dataset: Dataset) -> list[Section]:
     samples, classes = dataset.samples, dataset.classes
     found = numbers(subject.result, subject.detections, samples, classes, thresholds=subject.thresholds)
     labels = suspects(found, samples, count=SUSPECTS)
@@ -122,7 +124,7 @@ def _worst(key: str, found: Numbers, dataset: Dataset) -> str:
     rows = worst_pictures(found, count=WORST)
     if not rows:
         return note("No picture has an error at the model’s thresholds.")
-    drawn = each(
+    drawn = embed_pictures(
         rows,
         lambda row: worst_picture(row, found, dataset.samples[row.picture], key=f"{key}-picture{row.picture}"),
     )
@@ -155,6 +157,6 @@ def _labels(found: Numbers, dataset: Dataset, labels: Sequence[Suspect]) -> str:
     for kind, heading in headings.items():
         mine = [suspect for suspect in labels if suspect.kind == kind]
         if mine:
-            drawn = each(mine, lambda s: suspect_crop(s, found, dataset.samples[s.picture]))
+            drawn = embed_pictures(mine, lambda s: suspect_crop(s, found, dataset.samples[s.picture]))
             content += f'<h3>{text(heading)}</h3><div class="crops">{"".join(drawn)}</div>'
     return note(says) + content if content else note("Nothing stands out.")

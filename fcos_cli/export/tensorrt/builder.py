@@ -15,12 +15,12 @@ from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.graph_io import INPUT, SIZES
 from fcos_cli.runtime.tensorrt.package import Gpu, Package
-from fcos_cli.runtime.tensorrt.sidecar import CURRENT
+from fcos_cli.runtime.tensorrt.sidecar import CURRENT_GPU
 
 TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 
 
-class Build:
+class EngineBuilder:
     """One graph, parsed. Its objects need one another alive, so they are held until the engine is there.
 
     types: layers with weights by precision, as TensorRT has inferred it from the ONNX; of a strongly typed network this
@@ -115,7 +115,7 @@ class Build:
         if len(set(chosen)) < len(chosen) or ("CURRENT" in chosen and (len(chosen) > 1 or self.gpu is None)):
             raise UsageError(
                 f"{' '.join(capabilities)} is no list of compute capabilities",
-                remedy=f"name each of {listed} once, or {CURRENT} alone where there is a GPU",
+                remedy=f"name each of {listed} once, or {CURRENT_GPU} alone where there is a GPU",
             )
         config.num_compute_capabilities = len(chosen)
         for index, name in enumerate(chosen):
@@ -151,12 +151,12 @@ class Build:
 
 
 def _member(capability: str) -> str:
-    """`8.6`, `86`, `sm86`, `SM_86` → `SM86`; `current` → `CURRENT`."""
+    """`8.6`, `86`, `sm86`, `SM_86` → `SM86`; `current` → `CURRENT_GPU`."""
     text = capability.strip().upper().replace(".", "").replace("_", "")
     return text if text == "CURRENT" else f"SM{text.removeprefix('SM')}"
 
 
 def dotted_name(capability: str) -> str:
-    """`SM86`, `sm86`, `86` → `8.6`; `CURRENT` → `current`."""
+    """`SM86`, `sm86`, `86` → `8.6`; `CURRENT_GPU` → `current`."""
     text = _member(capability).removeprefix("SM")
-    return CURRENT if text == "CURRENT" else f"{text[:-1]}.{text[-1:]}"
+    return CURRENT_GPU if text == "CURRENT" else f"{text[:-1]}.{text[-1:]}"

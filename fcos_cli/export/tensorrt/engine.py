@@ -22,18 +22,18 @@ from pathlib import Path
 from fcos_cli import console
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
-from fcos_cli.export.tensorrt.builder import Build, dotted_name
+from fcos_cli.export.tensorrt.builder import EngineBuilder, dotted_name
 from fcos_cli.export.tensorrt.graph_check import EngineGraph, check_graph
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.graph_io import INPUT, SIZES
 from fcos_cli.runtime.tensorrt.layers import Layers
-from fcos_cli.runtime.tensorrt.package import Flavour, Gpu, Package, dotted, find_gpu, find_package
-from fcos_cli.runtime.tensorrt.sidecar import EngineFacts, Shape, sidecar, write_sidecar
+from fcos_cli.runtime.tensorrt.package import Flavour, Gpu, Package, find_gpu, find_package, format_capability
+from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, sidecar_path, write_sidecar
 
-__all__ = ["CannotBuild", "EngineFacts", "Profile", "Shape", "build_engine", "check_graph", "write_sidecar"]
+__all__ = ["BuildUnavailable", "EngineRecord", "Profile", "Shape", "build_engine", "check_graph", "write_sidecar"]
 
 
-class CannotBuild(FcosError):
+class BuildUnavailable(FcosError):
     """This machine cannot build the engine; another one can, from the ONNX. `command` finishes the job there."""
 
     def __init__(self, reason: str, *, onnx: Path, command: str) -> None:
@@ -52,7 +52,7 @@ def build_engine(
     compute_capabilities: Sequence[str] = (),
     command: str | None = None,
     say: Callable[[str], object] = console.say,
-) -> EngineFacts:
+) -> EngineRecord:
     """Build `engine` from `onnx` (one that `fcos export` wrote) and write what is known of it to `engine`.json.
 
     profile: sizes of input where the graph leaves them free (default: `Profile.default`). workspace_mb: most GPU memory
@@ -82,7 +82,7 @@ def build_engine(
     package, gpu = _machine(onnx, flavour, command)
     say(f"building {engine} with {package.label}{f' on {gpu.name}' if gpu else ', ahead of time'}")
     began, mark = time.monotonic(), package.log.mark()
-    build = Build(package, gpu, onnx)
+    build = EngineBuilder(package, gpu, onnx)
     _insist(graph.facts.precision, build.types, "network's", onnx)
     plan = build.plan(
         shapes if graph.is_free else None,
@@ -93,7 +93,7 @@ def build_engine(
     )
     seconds = time.monotonic() - began
     layers, unread = _read_back(plan, package, gpu, graph, onnx)
-    record = EngineFacts(
+    record = EngineRecord(
         flavour=flavour,
         version=package.version,
         precision=graph.facts.precision,
@@ -106,7 +106,7 @@ def build_engine(
         seconds=round(seconds, 2),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         gpu=gpu.name if gpu else None,
-        compute_capability=dotted(gpu.capability) if gpu else None,
+        compute_capability=format_capability(gpu.capability) if gpu else None,
         compute_capabilities=tuple(map(dotted_name, compute_capabilities)),
         layers=layers.all if layers else None,
         body=layers.body if layers else None,
@@ -134,12 +134,12 @@ def _read_back(
     plan: bytes, package: Package, gpu: Gpu | None, graph: EngineGraph, onnx: Path
 ) -> tuple[Layers | None, str | None]:
     """Layers by precision from the engine itself, or why they could not be read."""
-    from fcos_cli.runtime.tensorrt.detector import layers_of, load
+    from fcos_cli.runtime.tensorrt.detector import load_engine, read_engine_layers
 
     if gpu is None:
         return None, "built without a GPU, and only on one an engine can be read"
     try:
-        return layers_of(load(plan, package, gpu, where=onnx), weighty=graph.weighty), None
+        return read_engine_layers(load_engine(plan, package, gpu, where=onnx), weighty=graph.weighty), None
     except ValueError as error:
         return None, str(error)
     except ModelError as error:
@@ -148,9 +148,9 @@ def _read_back(
         return None, f"this {gpu.name} cannot load it: {error.what}"
 
 
-def _write(engine: Path, plan: bytes, graph: EngineGraph, record: EngineFacts) -> None:
+def _write(engine: Path, plan: bytes, graph: EngineGraph, record: EngineRecord) -> None:
     """Both files, each whole or not at all; an old JSON never stands beside a new engine."""
-    sidecar(engine).unlink(missing_ok=True)
+    sidecar_path(engine).unlink(missing_ok=True)
     with atomic_write(engine, binary=True) as file:
         file.write(plan)
     write_sidecar(engine, replace(graph.facts, verified=False), record)
@@ -160,7 +160,7 @@ def _machine(onnx: Path, flavour: Flavour, command: str) -> tuple[Package, Gpu |
     """Raises CannotBuild where the package, or for `trt` the GPU, is missing."""
     gpu = find_gpu()
     if gpu is None and flavour == "trt":
-        raise CannotBuild(
+        raise BuildUnavailable(
             "TensorRT builds an engine on the GPU that will run it, and torch sees none here",
             onnx=onnx,
             command=command,
@@ -168,7 +168,7 @@ def _machine(onnx: Path, flavour: Flavour, command: str) -> tuple[Package, Gpu |
     try:
         package = find_package(flavour)
     except MissingExtra as error:
-        raise CannotBuild(f"{error.what} ({error.remedy})", onnx=onnx, command=command) from error
+        raise BuildUnavailable(f"{error.what} ({error.remedy})", onnx=onnx, command=command) from error
     return package, gpu
 
 
@@ -205,7 +205,7 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
 
 
-def _told(record: EngineFacts) -> str:
+def _told(record: EngineRecord) -> str:
     if record.layers is None:
         return f"layers with weights by type: {_listed(record.network)}; not read back: {record.unread}"
     return f"layers read back: {_listed(record.layers)}, of them with weights: {_listed(record.body or {})}"

@@ -135,7 +135,7 @@ def _mix(matrix: Matrix, parts: Sequence[Tensor], targets: Sequence[Tensor]) -> 
 
 def use_winograd(model: nn.Module) -> int:
     """Let the convolutions inside `model` that gain by it compute so; how many. It can no longer learn or be saved."""
-    chosen = [name for name, module in model.named_modules() if gains(module)]
+    chosen = [name for name, module in model.named_modules() if is_worthwhile(module)]
     for name in chosen:
         conv = model.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
@@ -143,7 +143,7 @@ def use_winograd(model: nn.Module) -> int:
     return len(chosen)
 
 
-def gains(module: nn.Module) -> bool:
+def is_worthwhile(module: nn.Module) -> bool:
     """Is it a convolution that F(m×m, 3×3) can compute, and wide enough to gain by it on large maps?"""
     if type(module) is not nn.Conv2d or module.weight.dtype not in FILTERINGS:
         return False

@@ -18,13 +18,21 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError
-from fcos_cli.runtime.exported import Inputs, Intake, Outputs, check_score, detect
+from fcos_cli.runtime.exported import InputLimits, Inputs, Outputs, check_score, run_in_batches
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.results import RawDetections
 from fcos_cli.runtime.tensorrt.layers import Layers, read_layers
-from fcos_cli.runtime.tensorrt.package import NAMES, Gpu, Package, dotted, find_gpu, find_package, numbers
-from fcos_cli.runtime.tensorrt.sidecar import CURRENT, EngineFacts, read_sidecar
+from fcos_cli.runtime.tensorrt.package import (
+    NAMES,
+    Gpu,
+    Package,
+    find_gpu,
+    find_package,
+    format_capability,
+    parse_version,
+)
+from fcos_cli.runtime.tensorrt.sidecar import CURRENT_GPU, EngineRecord, read_sidecar
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +59,7 @@ class TensorRtDetector:
     backend = "tensorrt"
 
     def __init__(
-        self, loaded: Loaded, facts: Facts, record: EngineFacts, *, path: Path, name: str, score: float | None
+        self, loaded: LoadedEngine, facts: Facts, record: EngineRecord, *, path: Path, name: str, score: float | None
     ) -> None:
         self.facts, self.record, self.path, self.name, self.score = facts, record, path, name, score
         self.precision, self.device = record.precision_used, str(loaded.gpu.device)
@@ -61,7 +69,7 @@ class TensorRtDetector:
             side: getattr(low, side) if getattr(low, side) == getattr(high, side) else None
             for side in ("height", "width")
         }
-        self.intake = Intake(low.batch, high.batch, **fixed)
+        self.limits = InputLimits(low.batch, high.batch, **fixed)
 
     @classmethod
     def open(cls, path: Path, *, name: str, score: float | None = None, device: str = "auto") -> TensorRtDetector:
@@ -89,12 +97,12 @@ class TensorRtDetector:
                 where=path,
                 remedy="copy both files again, or export the engine again",
             )
-        loaded = load(plan, package, gpu, where=path)
+        loaded = load_engine(plan, package, gpu, where=path)
         return cls(loaded, facts, _read_now(record, loaded), path=path, name=name, score=score)
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
         self._check_size(images)
-        return detect(images, sizes, self._run, intake=self.intake, score=self.score, where=self.path)
+        return run_in_batches(images, sizes, self._run, limits=self.limits, score=self.score, where=self.path)
 
     def _run(self, given: Inputs) -> Outputs:
         found = self._loaded.run(given, where=self.path)
@@ -112,25 +120,25 @@ class TensorRtDetector:
             )
 
 
-def _read_now(record: EngineFacts, loaded: Loaded) -> EngineFacts:
+def _read_now(record: EngineRecord, loaded: LoadedEngine) -> EngineRecord:
     """`record` with the layers' precisions, where the machine that built the engine had no GPU to read them on."""
     if record.body is not None:
         return record
     try:
-        layers = layers_of(loaded)
+        layers = read_engine_layers(loaded)
     except ValueError as error:
         return replace(record, unread=str(error))
     return replace(record, layers=layers.all, body=layers.body or None, unread=None)
 
 
-def check_version(record: EngineFacts, package: Package, where: Path) -> None:
+def check_version(record: EngineRecord, package: Package, where: Path) -> None:
     """ModelError unless `package` is the version that built the engine.
 
     Engines are not portable between versions of TensorRT (but for those built with BuilderFlag.VERSION_COMPATIBLE,
     which carry code and are slower; we build none), nor between releases of TensorRT-RTX. The first three numbers must
     agree; on a fourth, TensorRT itself decides.
     """
-    built, here = numbers(record.version)[:3], numbers(package.version)[:3]
+    built, here = parse_version(record.version)[:3], parse_version(package.version)[:3]
     if built[: len(here)] != here[: len(built)]:
         name, wanted = NAMES[record.flavour], ".".join(map(str, built))
         module = "tensorrt" if record.flavour == "trt" else "tensorrt-rtx"
@@ -141,14 +149,14 @@ def check_version(record: EngineFacts, package: Package, where: Path) -> None:
         )
 
 
-def check_gpu(record: EngineFacts, gpu: Gpu, where: Path) -> None:
+def check_gpu(record: EngineRecord, gpu: Gpu, where: Path) -> None:
     """ModelError where the engine was made for other GPUs than `gpu`.
 
     TensorRT builds for the compute capability it is built on. TensorRT-RTX builds for those that were asked for, and
     for 8.0 and all later ones where none was.
     """
-    here = dotted(gpu.capability)
-    if record.flavour == "trt" or CURRENT in record.compute_capabilities:
+    here = format_capability(gpu.capability)
+    if record.flavour == "trt" or CURRENT_GPU in record.compute_capabilities:
         fits, made_for = (
             here == record.compute_capability,
             f"{record.gpu} (compute capability {record.compute_capability})",
@@ -168,7 +176,7 @@ def check_gpu(record: EngineFacts, gpu: Gpu, where: Path) -> None:
 
 
 @dataclass
-class Loaded:
+class LoadedEngine:
     """An engine on a GPU, with the memory of its inputs and outputs.
 
     inputs, outputs: torch's dtype by name. Memory grows to the largest call so far, per tensor, and is reused.
@@ -227,7 +235,7 @@ class Loaded:
         return memory[:count].view(shape)
 
 
-def load(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> Loaded:
+def load_engine(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> LoadedEngine:
     """Raises ModelError, with TensorRT's own words, where `plan` cannot be used here."""
     import torch
 
@@ -257,7 +265,7 @@ def load(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> Loaded:
             where=where,
             remedy="only models that `fcos export` wrote can be run",
         )
-    return Loaded(package, gpu, runtime, engine, context, inputs, outputs)
+    return LoadedEngine(package, gpu, runtime, engine, context, inputs, outputs)
 
 
 def _why_invalid(package: Package, runtime: Any, plan: bytes) -> str:
@@ -276,7 +284,7 @@ def _why_invalid(package: Package, runtime: Any, plan: bytes) -> str:
     return f"{', '.join(reasons)}: " if reasons else ""
 
 
-def layers_of(loaded: Loaded, *, weighty: Collection[str] = ()) -> Layers:
+def read_engine_layers(loaded: LoadedEngine, *, weighty: Collection[str] = ()) -> Layers:
     """What the engine's layers run in. weighty: names of the ONNX nodes that have weights, where they are known.
 
     Raises ValueError, saying why, where the engine does not tell.

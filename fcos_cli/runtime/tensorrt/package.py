@@ -69,7 +69,7 @@ def find_package(flavour: Flavour) -> Package:
             reason = str(error).splitlines()[0]
             continue
         version = str(module.__version__)
-        if numbers(version)[0] < OLDEST[flavour]:
+        if parse_version(version)[0] < OLDEST[flavour]:
             raise ModelError(
                 f"{NAMES[flavour]} {version} is too old for strongly typed networks",
                 remedy=f"install version {OLDEST[flavour]} or later",
@@ -78,7 +78,7 @@ def find_package(flavour: Flavour) -> Package:
     raise MissingExtra(f"{NAMES[flavour]} cannot be used here: {reason}", extra=flavour)
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def parse_version(version: str) -> tuple[int, ...]:
     """`10.13.2.6` → (10, 13, 2, 6); what follows the digits (`.post1`, `+cuda13`) is left out."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in found[0].split(".")) if found else (0,)
@@ -185,6 +185,6 @@ def find_gpu(device: str = "auto") -> Gpu | None:
     return Gpu(torch.device("cuda", index))
 
 
-def dotted(capability: tuple[int, int]) -> str:
+def format_capability(capability: tuple[int, int]) -> str:
     """(8, 6) → `8.6`."""
     return f"{capability[0]}.{capability[1]}"

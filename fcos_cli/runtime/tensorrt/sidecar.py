@@ -18,7 +18,7 @@ from fcos_cli.runtime.tensorrt.package import Flavour
 
 SCHEMA_VERSION = 1
 
-CURRENT = "current"
+CURRENT_GPU = "current"
 """In place of a compute capability: that of the GPU on which the engine is built."""
 
 
@@ -34,7 +34,7 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EngineFacts:
+class EngineRecord:
     """How an engine came about.
 
     version: of the TensorRT that built it, which is the only one that runs it. gpu, compute_capability: name and
@@ -82,7 +82,7 @@ class EngineFacts:
         return {key: value for key, value in asdict(self).items() if key != "log"}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any], *, where: Path) -> EngineFacts:
+    def from_json(cls, content: dict[str, Any], *, where: Path) -> EngineRecord:
         """Raises ModelError naming what is missing or wrong. What a newer version added is left aside."""
         try:
             known = {entry.name: content[entry.name] for entry in fields(cls) if entry.name in content}
@@ -105,22 +105,22 @@ class EngineFacts:
             ) from error
 
 
-def sidecar(engine: Path) -> Path:
+def sidecar_path(engine: Path) -> Path:
     """`best.engine` → `best.engine.json`."""
     return engine.with_name(engine.name + ".json")
 
 
-def write_sidecar(engine: Path, facts: Facts, record: EngineFacts) -> None:
+def write_sidecar(engine: Path, facts: Facts, record: EngineRecord) -> None:
     """Write, or write again (after a parity run, with `facts.verified` changed), what is known of `engine`."""
     content = {"schema_version": SCHEMA_VERSION, "facts": facts.to_metadata(), "engine": record.to_json()}
-    with atomic_write(sidecar(engine)) as file:
+    with atomic_write(sidecar_path(engine)) as file:
         json.dump(content, file, indent=2)
         file.write("\n")
 
 
-def read_sidecar(engine: Path) -> tuple[Facts, EngineFacts]:
+def read_sidecar(engine: Path) -> tuple[Facts, EngineRecord]:
     """Raises ModelError where the file beside `engine` is missing, damaged, too new or of something else."""
     from fcos_cli.runtime.headers import read_header
 
     header = read_header(engine)
-    return header.facts, EngineFacts.from_json(header.engine or {}, where=sidecar(engine))
+    return header.facts, EngineRecord.from_json(header.engine or {}, where=sidecar_path(engine))

@@ -7,7 +7,7 @@ import pytest
 
 from fcos_cli.evaluate.coco import score
 from fcos_cli.evaluate.report.numbers import numbers
-from fcos_cli.evaluate.report.pictures import why, window
+from fcos_cli.evaluate.report.pictures import suspect_reason, window
 from fcos_cli.evaluate.report.suspects import suspects, worst_pictures
 from tests.evaluate.samples import TWO, found, sample
 
@@ -44,14 +44,14 @@ def test_a_confident_detection_that_touches_nothing_suggests_a_missing_label():
     assert (suspect.kind, suspect.label, suspect.seen) == ("missing", None, 1)
     assert suspect.box == (0, 300, 100, 400)
     assert suspect.suspicion == pytest.approx(0.8)
-    assert why(suspect, answer) == "Nothing is labelled here; dog is seen with 0.80."
+    assert suspect_reason(suspect, answer) == "Nothing is labelled here; dog is seen with 0.80."
 
 
 def test_a_confident_detection_of_another_class_suggests_a_wrong_class():
     answer, (suspect,) = chosen(found([[0, 0, 100, 80]], [0.9], [1]), sample([A]))
     assert (suspect.kind, suspect.label, suspect.seen) == ("class", 0, 1)
     assert suspect.overlap == pytest.approx(0.8)
-    assert "Labelled cat; dog is seen with 0.90" in why(suspect, answer)
+    assert "Labelled cat; dog is seen with 0.90" in suspect_reason(suspect, answer)
 
 
 def test_a_label_that_is_found_is_not_suspect_though_another_class_is_seen_there_too():

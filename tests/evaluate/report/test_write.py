@@ -15,7 +15,7 @@ from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import score
 from fcos_cli.evaluate.compare import compare
 from fcos_cli.evaluate.report.comparison import comparison_section
-from fcos_cli.evaluate.report.write import Subject, short_names, write_report
+from fcos_cli.evaluate.report.write import EvaluatedModel, short_names, write_report
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
 from tests.browser import Browser
@@ -44,8 +44,8 @@ def answers(data: Dataset, *, shift: float, seed: int = 0) -> list[Detections]:
     return found
 
 
-def subject(name: str, data: Dataset, detections: list[Detections]) -> Subject:
-    return Subject(name, score(detections, data.samples, data.classes), detections, THRESHOLDS)
+def subject(name: str, data: Dataset, detections: list[Detections]) -> EvaluatedModel:
+    return EvaluatedModel(name, score(detections, data.samples, data.classes), detections, THRESHOLDS)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_many_classes_get_pairs_instead_of_a_matrix(data: Dataset, tmp_path: Pat
     found = answers(many, shift=2)
     limits = np.full(40, 0.5, np.float32)
     result = score(found, many.samples, names)
-    write_report(tmp_path / "r.html", many, [Subject("x", result, found, limits)])
+    write_report(tmp_path / "r.html", many, [EvaluatedModel("x", result, found, limits)])
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert 'class="confusion"' not in html
     assert "taken for" in html

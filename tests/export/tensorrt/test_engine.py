@@ -14,11 +14,11 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import FcosError, ModelError, UsageError
-from fcos_cli.export.tensorrt.engine import CannotBuild, build_engine, check_graph
+from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, check_graph
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.tensorrt.layers import precision_of, read_layers
-from fcos_cli.runtime.tensorrt.package import Log, find_package, numbers
-from fcos_cli.runtime.tensorrt.sidecar import Shape, read_sidecar, sidecar
+from fcos_cli.runtime.tensorrt.package import Log, find_package, parse_version
+from fcos_cli.runtime.tensorrt.sidecar import Shape, read_sidecar, sidecar_path
 from tests import tensorrt_stand_in
 from tests.small_onnx import FACTS, PLACES, detector_graph, write_onnx
 from tests.tensorrt_stand_in import DataType, LayerType, StandInGpu, install
@@ -78,7 +78,7 @@ def test_an_engine_for_chosen_compute_capabilities(tmp_path: Path, graph: Path, 
 @needs_rtx
 @pytest.mark.slow
 def test_a_real_detector_with_decode_and_nms_becomes_an_engine(tmp_path: Path) -> None:
-    from fcos_cli.export.onnx import finish, trace, write
+    from fcos_cli.export.onnx import finalize, trace, write
     from fcos_cli.export.options import ExportOptions
     from fcos_cli.runtime.graph_io import output_names
     from fcos_cli.runtime.pytorch import facts_of
@@ -87,7 +87,7 @@ def test_a_real_detector_with_decode_and_nms_becomes_an_engine(tmp_path: Path) -
     artifact = tiny_artifact(geometry=ResizeRule("shortest", (160, 256)).to_json())
     options = ExportOptions(format="trt-rtx", precision="fp16", nms="tensor")
     facts = options.apply(facts_of(artifact))
-    proto = finish(trace(artifact, facts, options), outputs=output_names("tensor"))
+    proto = finalize(trace(artifact, facts, options), outputs=output_names("tensor"))
     write(proto, tmp_path / "m.onnx", facts)
     record = build_engine(
         tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5", "8.9"), say=str
@@ -120,7 +120,7 @@ def test_what_the_builder_refuses_is_told_in_its_own_words(tmp_path: Path) -> No
             tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5",), say=str
         )
     assert not (tmp_path / "m.engine").exists()
-    assert not sidecar(tmp_path / "m.engine").exists()
+    assert not sidecar_path(tmp_path / "m.engine").exists()
 
 
 @needs_rtx
@@ -290,7 +290,7 @@ def test_a_machine_that_cannot_build_says_why_and_what_finishes_the_job(
     tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, "trt", "11.4.0", gpu=None)
-    with pytest.raises(CannotBuild, match="on the GPU that will run it") as caught:
+    with pytest.raises(BuildUnavailable, match="on the GPU that will run it") as caught:
         build_engine(graph, tmp_path / "m.engine", flavour="trt", workspace_mb=512, say=str)
     assert caught.value.command == (
         f"trtexec --onnx={graph} --saveEngine={tmp_path / 'm.engine'} --minShapes=images:1x3x64x64 "
@@ -299,10 +299,12 @@ def test_a_machine_that_cannot_build_says_why_and_what_finishes_the_job(
     )
     assert caught.value.exit_code == 1
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(CannotBuild, match=r"TensorRT-RTX cannot be used here: it is not installed .*trt-rtx") as caught:
+    with pytest.raises(
+        BuildUnavailable, match=r"TensorRT-RTX cannot be used here: it is not installed .*trt-rtx"
+    ) as caught:
         build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("sm86", "8.9"), say=str)
     assert "--computeCapabilities=86,89" in caught.value.command
-    with pytest.raises(CannotBuild) as caught:
+    with pytest.raises(BuildUnavailable) as caught:
         build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", command="fcos export m --format x", say=str)
     assert caught.value.remedy == "on a machine that can: fcos export m --format x"
 
@@ -311,8 +313,8 @@ def test_versions_that_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "trt", "8.6.1.post1", gpu=None)
     with pytest.raises(ModelError, match=r"8\.6\.1\.post1 is too old"):
         find_package("trt")
-    assert numbers("8.6.1.post1") == (8, 6, 1)
-    assert numbers("11.4.0.12+cuda13") == (11, 4, 0, 12)
+    assert parse_version("8.6.1.post1") == (8, 6, 1)
+    assert parse_version("11.4.0.12+cuda13") == (11, 4, 0, 12)
 
 
 def test_the_log_keeps_the_last_messages() -> None:

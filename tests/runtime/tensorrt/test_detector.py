@@ -15,7 +15,7 @@ from fcos_cli.export.tensorrt.engine import build_engine
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.tensorrt import package
 from fcos_cli.runtime.tensorrt.detector import TensorRtDetector
-from fcos_cli.runtime.tensorrt.sidecar import EngineFacts, Shape, read_sidecar, sidecar, write_sidecar
+from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, read_sidecar, sidecar_path, write_sidecar
 from tests.small_onnx import write_onnx
 from tests.tensorrt_stand_in import OUTPUTS, DataType, LayerType, StandInGpu, World, install
 
@@ -150,7 +150,7 @@ def test_an_execution_that_fails(engine: Path, world: World) -> None:
 
 
 def test_without_its_json_an_engine_is_not_opened(engine: Path) -> None:
-    sidecar(engine).unlink()
+    sidecar_path(engine).unlink()
     with pytest.raises(ModelError, match="facts of this engine are missing"):
         TensorRtDetector.open(engine, name="e")
 
@@ -165,10 +165,10 @@ def test_a_json_of_another_engine(engine: Path) -> None:
 def test_a_json_that_lacks_something(engine: Path, lost: str) -> None:
     import json
 
-    content = json.loads(sidecar(engine).read_text())
+    content = json.loads(sidecar_path(engine).read_text())
     del content["engine"][lost]
     content["engine"]["of a later version"] = 1
-    sidecar(engine).write_text(json.dumps(content))
+    sidecar_path(engine).write_text(json.dumps(content))
     with pytest.raises(ModelError, match=f"'{lost}' is missing"):
         TensorRtDetector.open(engine, name="e")
 
@@ -304,7 +304,7 @@ def test_the_precision_that_is_told(engine: Path, asked: str, body: dict[str, in
 
 def test_what_is_noted_reads_back_as_it_was(engine: Path) -> None:
     _, record = read_sidecar(engine)
-    assert EngineFacts.from_json(record.to_json(), where=engine) == record
+    assert EngineRecord.from_json(record.to_json(), where=engine) == record
 
 
 # Devices
