@@ -1,6 +1,7 @@
-"""The house has twelve floors and imports run down only; the ground floor is light."""
+"""The layers of the package: imports run down only and never in a circle, and the command line starts light."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import fcos_cli
 
 ROOT = Path(fcos_cli.__file__).parent
-FLOORS = (
+LAYERS = (
     {"cli", "__main__", "commands"},
     {"train"},
     {"bench", "explain", "export"},
@@ -25,6 +26,9 @@ FLOORS = (
     {"console", "allocator", "atomic", "hardware", "resources"},
     {"errors"},
 )
+"""Top first. CONTRIBUTING.md says what each folder is for."""
+
+MAX_FILES = 16
 HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL", "onnx", "onnxruntime", "tensorrt", "pydantic", "openvino")
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -34,12 +38,12 @@ def name_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def floor_of(module: str) -> int:
-    """0 = top. The package itself holds `__version__` and names that load on first use: anybody may import it."""
+def layer_of(module: str) -> int:
+    """0 = top. The package itself holds `__version__` and names that load on first use: anything may import it."""
     parts = module.split(".")
     if len(parts) == 1:
-        return len(FLOORS)
-    return next(number for number, rooms in enumerate(FLOORS) if parts[1] in rooms)
+        return len(LAYERS)
+    return next(number for number, folders in enumerate(LAYERS) if parts[1] in folders)
 
 
 def imports_of(code: str, package: str) -> Iterator[tuple[str, int]]:
@@ -60,31 +64,52 @@ def _is_module(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-def test_every_module_has_a_floor() -> None:
-    rooms = {name_of(file).split(".")[1] for file in FILES if "." in name_of(file)}
-    assert rooms <= set().union(*FLOORS)
+def package_imports(file: Path) -> list[tuple[str, int]]:
+    """(module, line) of every import of this package in one of its files."""
+    package = ".".join(file.relative_to(ROOT.parent).parts[:-1])
+    found = imports_of(file.read_text(encoding="utf-8"), package)
+    return [(module, line) for module, line in found if module.split(".")[0] == "fcos_cli"]
+
+
+def test_every_module_has_a_layer() -> None:
+    names = {name_of(file).split(".")[1] for file in FILES if "." in name_of(file)} - {"assets"}
+    assert names == set().union(*LAYERS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_imports_run_down_only(file: Path) -> None:
     if file == ROOT / "__init__.py":
-        return  # the lazy public face: its imports are for type checkers
-    here, package = floor_of(name_of(file)), ".".join(file.relative_to(ROOT.parent).parts[:-1])
-    arrows = [
-        f"{file.relative_to(ROOT.parent)}:{line} imports {module}"
-        for module, line in imports_of(file.read_text(encoding="utf-8"), package)
-        if module.split(".")[0] == "fcos_cli" and floor_of(module) < here
-    ]
-    assert arrows == []
+        return  # the lazy public names: its imports are for type checkers
+    here = layer_of(name_of(file))
+    upward = [f"{file}:{line} imports {module}" for module, line in package_imports(file) if layer_of(module) < here]
+    assert upward == []
 
 
-def test_the_walk_sees_imports_inside_functions_and_relative_ones() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name_of(file): {module for module, _ in package_imports(file)} for file in FILES if file.parent != ROOT}
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_a_circle_would_be_found() -> None:
+    with pytest.raises(graphlib.CycleError):
+        tuple(graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order())
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda path: path.name)
+def test_a_folder_is_small_enough_to_read_at_a_glance(folder: Path) -> None:
+    files = [file.name for file in folder.glob("*.py") if file.name != "__init__.py"]
+    assert len(files) <= MAX_FILES
+    assert not [name for name in files if name.startswith(f"{folder.name}_")], "a prefix repeats the folder's name"
+
+
+def test_imports_inside_functions_and_relative_ones_are_seen() -> None:
     code = (
         "def f():\n    from fcos_cli.train import loop\n    from ..predict import pipeline\n    import fcos_cli.cli\n"
     )
     found = [module for module, _ in imports_of(code + "from . import coco\n", "fcos_cli.data")]
     assert sorted(found) == ["fcos_cli.cli", "fcos_cli.data.coco", "fcos_cli.predict.pipeline", "fcos_cli.train.loop"]
-    assert [floor_of(module) for module in sorted(found)] == [0, 7, 5, 1]
+    cli, data, predict, train = (layer_of(module) for module in sorted(found))
+    assert cli < train < predict < data
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.name == "__init__.py"], ids=name_of)
@@ -137,10 +162,10 @@ def test_importing_the_package_loads_nothing_heavy_and_offers_its_public_names()
 
 
 def test_the_prediction_path_of_an_exported_model_needs_no_torch() -> None:
-    rooms = ("config", "data", "runtime", "predict", "evaluate")
-    with_torch = ("data.training_set", "data.dataset", "data.transforms", "runtime.pytorch")
+    folders = ("config", "data", "runtime", "predict", "evaluate")
+    with_torch = ("data.training_set", "data.transforms", "runtime.pytorch")
     names = [name_of(file) for file in FILES]
-    modules = [name for name in names if name.split(".")[1:2] and name.split(".")[1] in rooms]
-    light = [name for name in modules if not name.startswith(tuple(f"fcos_cli.{room}" for room in with_torch))]
+    modules = [name for name in names if name.split(".")[1:2] and name.split(".")[1] in folders]
+    light = [name for name in modules if not name.startswith(tuple(f"fcos_cli.{part}" for part in with_torch))]
     assert len(light) > 40
     assert loaded_after("\n".join(f"import {name}" for name in light), ("torch", "torchvision", "timm")) == []
