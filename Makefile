@@ -1,17 +1,21 @@
-# make demo   find objects in two photos with the detector that ships in the package
-# make test   ruff, mypy and the tests
-# Both make a virtual environment in .venv first; PYTHON=python3.12 make test chooses another Python (3.11 or newer).
+# make demo        find objects in two photos with the detector that ships in the package
+# make test        ruff, mypy and all tests
+# make test-fast   the tests to run while working: everything that is not marked slow
+# Each makes a virtual environment in .venv first; PYTHON=python3.12 make test uses another Python (3.11 or newer).
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-fast lint format clean
 
 demo: .venv/.installed
 	$(BIN)/fcos predict examples/photos --viz --out predictions
 
 test: lint
 	$(BIN)/pytest
+
+test-fast: .venv/.installed-dev
+	$(BIN)/pytest -m "not slow and not gpu"
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -257,14 +257,14 @@ def test_a_run_does_not_go_on_with_other_data(data: tuple[Dataset, Dataset], tmp
 def test_a_loss_that_is_not_finite_names_its_pictures_and_spoils_nothing(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true, calls = loop.losses, []
+    true, calls = loop.compute_losses, []
 
     def spoiled(*arguments: Any, **settings: Any) -> dict[str, torch.Tensor]:
         terms = true(*arguments, **settings)
         calls.append(1)
         return {**terms, "box": terms["box"] * float("nan")} if len(calls) == 5 else terms
 
-    monkeypatch.setattr(loop, "losses", spoiled)
+    monkeypatch.setattr(loop, "compute_losses", spoiled)
     with pytest.raises(FcosError, match=r"not finite.*box nan") as caught:
         run(tmp_path / "run", data)
     assert caught.value.exit_code == 1
