@@ -105,28 +105,6 @@ def match(judge: Any, detections: Sequence[Detections], samples: Sequence[Sample
     )
 
 
-def overlaps(boxes: Floats, others: Floats) -> Floats:
-    """IoU of every pair, boxes xyxy [N, 4] and [M, 4] → [N, M], 0…1."""
-    shared = _shared(boxes, others)
-    return shared / np.maximum(_areas(boxes)[:, None] + _areas(others)[None] - shared, 1e-12)
-
-
-def inside(boxes: Floats, others: Floats) -> Floats:
-    """How much of each box lies in each of the others: share of its own area, [N, M], 0…1."""
-    return _shared(boxes, others) / np.maximum(_areas(boxes)[:, None], 1e-12)
-
-
-def _shared(boxes: Floats, others: Floats) -> Floats:
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    sides = np.clip(high - low, 0, None)
-    return np.asarray(sides[..., 0] * sides[..., 1], np.float64)
-
-
-def _areas(boxes: Floats) -> Floats:
-    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.float64)
-
-
 def _joined(arrays: list[Any], dtype: Any) -> npt.NDArray[Any]:
     return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype)
 

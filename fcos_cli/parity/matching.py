@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.boxes import box_iou
 from fcos_cli.runtime.results import RawDetections
 
 Side = Literal["reference", "exported"]
@@ -136,20 +137,10 @@ def match(reference: Answer, exported: Answer, *, limits: Limits) -> Match:
     )
 
 
-def iou(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Float:
-    """Overlap of every box of `a` [N, 4] with every box of `b` [M, 4], float64 [N, M]; 0 for boxes without area."""
-    first, second = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
-    shared = sides.clip(min=0).prod(-1)
-    whole = (first[..., 2:] - first[..., :2]).prod(-1) + (second[..., 2:] - second[..., :2]).prod(-1) - shared
-    overlap: Float = shared / np.maximum(whole, 1e-12)
-    return overlap
-
-
 def _pair(reference: Answer, exported: Answer, limits: Limits) -> tuple[tuple[tuple[int, int], ...], Float]:
     """The same detections, best scores first, each with the nearest that is still free; and their px [pairs]."""
     apart = np.abs(reference.boxes.astype(np.float64)[:, None] - exported.boxes[None]).max(-1, initial=0.0)
-    same = (iou(reference.boxes, exported.boxes) >= limits.same_iou) | (apart < limits.same_px)
+    same = (box_iou(reference.boxes, exported.boxes) >= limits.same_iou) | (apart < limits.same_px)
     same &= reference.classes[:, None] == exported.classes[None]
     # of boxes that lie equally well, the one whose score fits better
     cost = np.where(same, apart + np.abs(reference.scores[:, None] - exported.scores[None]) * 1e-3, np.inf)
@@ -184,7 +175,7 @@ def _excuse(
     real = _candidates(there, limits) | np.array([reason == AT_TOPK_CUT for reason in reasons[1]], bool)
     reasons[1] = [reason if known else None for reason, known in zip(reasons[1], real.tolist(), strict=True)]
 
-    hits = (iou(here.boxes, there.boxes) > limits.nms_iou - limits.iou_eps) & real[None]
+    hits = (box_iou(here.boxes, there.boxes) > limits.nms_iou - limits.iou_eps) & real[None]
     hits &= here.classes[:, None] == there.classes[None]
     gap = here.scores.astype(np.float64)[:, None] - there.scores[None]
     tied = hits & (np.abs(gap) <= limits.score_eps)
@@ -205,7 +196,7 @@ def _candidates(alone: Answer, limits: Limits) -> npt.NDArray[np.bool_]:
     if known is None:
         return np.ones(len(alone.scores), bool)
     same = np.abs(alone.boxes.astype(np.float64)[:, None] - known.boxes[None]).max(-1, initial=0.0) < limits.same_px
-    same |= iou(alone.boxes, known.boxes) >= limits.same_iou
+    same |= box_iou(alone.boxes, known.boxes) >= limits.same_iou
     same &= np.abs(alone.scores[:, None] - known.scores[None]) <= 4 * limits.score_eps
     found: npt.NDArray[np.bool_] = (same & (alone.classes[:, None] == known.classes[None])).any(1)
     return found
@@ -220,7 +211,7 @@ def _own_reasons(rest: _Rest, limits: Limits) -> list[str | None]:
     scores = rest.own.scores.astype(np.float64)
     full = len(rest.other.scores) >= limits.max_detections
     last = float(rest.other.scores.min()) if full and len(rest.other.scores) else -np.inf
-    overlap = iou(rest.own.boxes, rest.other.boxes)
+    overlap = box_iou(rest.own.boxes, rest.other.boxes)
     same = rest.own.classes[:, None] == rest.other.classes[None]
     cuts = np.array(limits.cuts, np.float64)
     found = {

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.boxes import box_area, box_intersection, box_iou
 from fcos_cli.data.geometry import Geometry, Pixels
 from fcos_cli.errors import UsageError
 from fcos_cli.predict.prefetch import prefetch
@@ -138,7 +139,7 @@ def nms(
     while len(waiting):
         best, waiting = waiting[0], waiting[1:]
         kept.append(best)
-        rivals = (_pairwise_iou(boxes[best][None], boxes[waiting])[0] > iou) & (classes[waiting] == classes[best])
+        rivals = (box_iou(boxes[best][None], boxes[waiting])[0] > iou) & (classes[waiting] == classes[best])
         waiting = waiting[~rivals]
     return np.array(kept, np.int64)
 
@@ -181,10 +182,10 @@ def _agree(found: Detections, seen: npt.NDArray[np.int64], some: Mask, others: M
     for row, i in zip(
         answer, np.flatnonzero(some), strict=True
     ):  # row by row: memory grows with N, not with its square
-        strips = _overlap(seen[i], views)
-        one, two = _overlap(found.boxes[i], strips), _overlap(boxes, strips)
-        both = _area(_overlap(one, two))
-        same = (both > 0) & (both >= _AGREE * (_area(one) + _area(two) - both))
+        strips = box_intersection(seen[i], views)
+        one, two = box_intersection(found.boxes[i], strips), box_intersection(boxes, strips)
+        both = box_area(box_intersection(one, two))
+        same = (both > 0) & (both >= _AGREE * (box_area(one) + box_area(two) - both))
         row[:] = same & (classes == found.classes[i]) & (views != seen[i]).any(axis=1)
     return answer
 
@@ -204,22 +205,3 @@ def _groups(linked: Mask) -> list[list[int]]:
 
 def _union(boxes: Boxes) -> Boxes:
     return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
-
-
-def _overlap(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    """xyxy of what is in both, [..., 4]; turned inside out where there is nothing."""
-    return np.concatenate(
-        [np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], axis=-1, dtype=np.float64
-    )
-
-
-def _area(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    sides = np.clip(boxes[..., 2:] - boxes[..., :2], 0, None)
-    return np.asarray(sides[..., 0] * sides[..., 1])
-
-
-def _pairwise_iou(a: Boxes, b: Boxes) -> npt.NDArray[np.float64]:
-    """[N, 4], [M, 4] → [N, M]."""
-    both = _area(_overlap(a[:, None], b[None]))
-    areas = _area(a.astype(np.float64))[:, None] + _area(b.astype(np.float64))[None]
-    return np.asarray(both / np.maximum(areas - both, 1e-12))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fcos_cli.parity.matching import Answer, Limits, iou, match
+from fcos_cli.parity.matching import Answer, Limits, match
 
 LIMITS = Limits(score_threshold=0.05, nms_iou=0.6, max_detections=100)
 A, B, C = [0, 0, 10, 10], [100, 0, 110, 10], [200, 0, 210, 10]
@@ -155,9 +155,3 @@ def test_what_follows_from_an_excused_difference_is_excused_too() -> None:
     ]
     # with nothing excused above it, nothing follows
     assert [reason for *_, reason in reasons(answer((A, 0.6, 0), (far, 0.4, 0)), answer((near, 0.5, 0)))] == [None] * 3
-
-
-def test_iou_of_nested_shifted_apart_and_empty_boxes() -> None:
-    boxes = np.array([A, [0, 0, 10, 5], [2, 0, 12, 10], B, [3, 3, 3, 3]], np.float32)
-    assert iou(boxes[:1], boxes)[0].tolist() == pytest.approx([1, 0.5, 2 / 3, 0, 0])
-    assert iou(boxes[4:], boxes[4:]).tolist() == [[0]]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from fcos_cli.data.boxes import box_iou
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.decode import decode
 from fcos_cli.model.nms import BatchDetections, suppress
-from fcos_cli.parity.matching import iou
 from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
 from tests.tiny import tiny_config, tiny_model
 
@@ -70,7 +70,7 @@ def test_no_overlap_is_so_near_the_threshold_that_rounding_decides() -> None:
     every = decode(case.raw, height=HEIGHT, width=WIDTH, config=tiny_config())
     alive = every.scores[0] > 0
     boxes, classes = every.boxes[0, alive].numpy(), every.classes[0, alive].numpy()
-    overlap = iou(boxes, boxes)[classes[:, None] == classes[None]]
+    overlap = box_iou(boxes, boxes)[classes[:, None] == classes[None]]
     assert np.abs(overlap - 0.6).min() == pytest.approx(0.005, abs=1e-5)
 
 

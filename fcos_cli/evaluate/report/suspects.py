@@ -17,8 +17,9 @@ from typing import Literal
 
 import numpy as np
 
+from fcos_cli.data.boxes import box_ioa, box_iou
 from fcos_cli.data.samples import Sample
-from fcos_cli.evaluate.matches import IOU, Floats, inside, overlaps
+from fcos_cli.evaluate.matches import IOU, Floats
 from fcos_cli.evaluate.report.numbers import Numbers
 
 Kind = Literal["missing", "class", "box"]
@@ -95,8 +96,8 @@ def _in_picture(numbers: Numbers, picture: int) -> list[Suspect]:
     truth = np.flatnonzero(matches.truth_picture == picture)
     boxes, truths = matches.boxes[found], matches.truth_boxes[truth]
     ignored = matches.truth_ignored[truth]
-    shared = overlaps(boxes, truths)  # [detections, truths]
-    on_crowd = (inside(boxes, truths[ignored]) >= IOU).any(1) if ignored.any() else np.zeros(len(found), bool)
+    shared = box_iou(boxes, truths)  # [detections, truths]
+    on_crowd = (box_ioa(boxes, truths[ignored]) >= IOU).any(1) if ignored.any() else np.zeros(len(found), bool)
     confident = matches.shown(numbers.thresholds)[found] & ~matches.hit[found] & ~on_crowd
     rows: list[Suspect] = []
     for i in np.flatnonzero(confident):

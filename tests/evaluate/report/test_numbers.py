@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fcos_cli.evaluate.coco import score
-from fcos_cli.evaluate.matches import PLAIN, evaluator, inside, match, overlaps
+from fcos_cli.evaluate.matches import PLAIN, evaluator, match
 from fcos_cli.evaluate.report.numbers import ERRORS, GRID, Counts, Numbers, numbers
 from fcos_cli.model.classes import ClassTable
 from tests.evaluate.samples import ONE, TWO, found, sample
@@ -42,13 +42,6 @@ def test_what_lies_on_a_crowd_is_neither_hit_nor_false_alarm():
     assert rows.ignored.tolist() == [True, False, False]
     assert rows.hit.tolist() == [False, True, False]
     assert rows.found_at.tolist() == pytest.approx([-1, 0.8])
-
-
-def test_overlaps_are_of_the_union_and_inside_of_the_first():
-    half = np.array([[0, 0, 50, 100.0]])
-    assert overlaps(half, np.array([A, B], float)).tolist() == [[0.5, 0]]
-    assert inside(half, np.array([A, B], float)).tolist() == [[1, 0]]
-    assert overlaps(np.zeros((0, 4)), half).shape == (0, 1)
 
 
 # --- counts, curves --------------------------------------------------------------------------------------------------
