@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from fcos_cli.errors import UsageError
-from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.config import BoxLoss, ClassLoss, ModelConfig
 
 PREFIX = "FCOS_"
 RESERVED = {"FCOS_DEBUG"}
@@ -86,8 +86,8 @@ class TrainConfig(BaseModel):
     warmup: int = Field(100, ge=0, description="steps; at most a tenth of the run")
     clip: float = Field(10.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 = none")
-    class_loss: Literal["focal", "logistic"] = "focal"
-    box_loss: Literal["giou", "iou", "l1", "l2"] = "giou"
+    class_loss: ClassLoss = "focal"
+    box_loss: BoxLoss = "giou"
     box_by_centerness: bool = Field(False, description="central points weigh more in the box loss")
     box_weight: float = Field(1.0, ge=0)
     centerness_weight: float = Field(1.0, ge=0)

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fcos_cli.model.conventions import Conventions
 
+ClassLoss = Literal["focal", "logistic"]
+BoxLoss = Literal["giou", "iou", "l1", "l2"]
+"""Choices of model/losses.py. They are listed here because settings are checked without torch."""
+
 STRIDES = (8, 16, 32, 64, 128)
 """Strides of P3…P7 in pixels of network input."""
 

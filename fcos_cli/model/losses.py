@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, distributed
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
+from fcos_cli.model.config import BoxLoss, ClassLoss
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.points import Points
 from fcos_cli.model.targets import Targets
-
-ClassLoss = Literal["focal", "logistic"]
-BoxLoss = Literal["giou", "iou", "l1", "l2"]
 
 
 def compute_losses(
