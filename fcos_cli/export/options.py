@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from fcos_cli.errors import UsageError
+from fcos_cli.export.formats import FORMATS
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import SMALLEST
 
-Format = Literal["onnx", "openvino", "trt", "trt-rtx"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "tensorrt"]
 
@@ -24,7 +24,7 @@ class ExportOptions:
     form, for CPUs.
     """
 
-    format: Format = "onnx"
+    format: str = "onnx"
     precision: Precision = "fp32"
     size: tuple[int, int] | None = None
     batch: int | None = None
@@ -37,7 +37,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         for flag, value, allowed in (
-            ("--format", self.format, get_args(Format)),
+            ("--format", self.format, tuple(FORMATS)),
             ("--precision", self.precision, get_args(Precision)),
             ("--target", self.target, get_args(Target)),
         ):
@@ -99,9 +99,9 @@ def make_options(
     """
     if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
         raise UsageError(f"--batch {batch!r} is not a number of pictures", remedy="--batch 1, or --batch dynamic")
-    on_tensorrt = format_ in ("trt", "trt-rtx")
+    on_tensorrt = format_ in FORMATS and FORMATS[format_].engine
     return ExportOptions(
-        format=cast("Format", format_),
+        format=format_,
         precision=cast("Precision", precision),
         size=size,
         batch=None if batch == "dynamic" else int(batch),

@@ -19,8 +19,8 @@ from fcos_cli.console import emit_json, progress, say
 from fcos_cli.convert.zoo import cache_folder
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.errors import ModelError, ParityError
+from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.onnx import OPSET, finalize, store_in_half, trace, write
-from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.pictures import calibration_pictures, network_inputs, parity_pictures
 from fcos_cli.export.winograd import use_winograd
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from fcos_cli.parity.prove import Parity
     from fcos_cli.runtime.tensorrt.package import Flavour
-
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine", "trt-rtx": ".engine"}
 
 
 @dataclass(frozen=True)
@@ -85,27 +83,27 @@ def default_out(weights: Path, options: ExportOptions) -> Path:
     folder = Path() if weights.parent in (default_weights().parent, cache_folder()) else weights.parent
     precision = "" if options.precision == "fp32" else f"-{options.precision}"
     made = "" if options.format == "onnx" else f"-{options.format}"
-    return folder / f"{weights.stem}{made}{precision}{SUFFIX[options.format]}"
+    return folder / f"{weights.stem}{made}{precision}{FORMATS[options.format].suffix}"
 
 
 def export(weights: Path, job: ExportJob) -> ExportResult:
     """Export, prove, and say so in the file. Raises ParityError after everything was written where they differ."""
-    if job.out.suffix != SUFFIX[job.options.format]:
-        raise ModelError(
-            f"{job.options.format} files end in {SUFFIX[job.options.format]}", where=job.out, remedy="change --out"
-        )
+    target = FORMATS[job.options.format]
+    if job.out.suffix != target.suffix:
+        raise ModelError(f"{job.options.format} files end in {target.suffix}", where=job.out, remedy="change --out")
     artifact = load(weights)
     facts = job.options.apply(facts_of(artifact))
     facts = replace(facts, provenance={**facts.provenance, "export": _origin(weights)})
     say(f"exporting {weights} to {job.options.format} {job.options.precision}")
     proto, facts = build_graph(artifact, facts, job, weights=weights)
     onnx_file = job.out if job.options.format == "onnx" else job.out.with_suffix(".onnx")
-    if job.options.format == "onnx":
+    if target.engine:
+        return _engine(artifact, job, facts, proto, onnx_file)
+    writer = target.load_writer()
+    if writer is None:
         return _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
-    if job.options.format == "openvino":
-        write(proto, onnx_file, facts)
-        return _proved(artifact, job, facts, job.out, partial(write_openvino, onnx_file, job.out))
-    return _engine(artifact, job, facts, proto, onnx_file)
+    write(proto, onnx_file, facts)
+    return _proved(artifact, job, facts, job.out, partial(writer, onnx_file, job.out))
 
 
 def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Path) -> tuple[onnx.ModelProto, Facts]:

@@ -32,8 +32,8 @@ def read_header(path: Path) -> Header:
 
     Raises ModelError naming the file: of an unknown kind, cut off, damaged, without its companion, not ours, too new.
     """
-    readers = {".safetensors": _safetensors, ".onnx": _onnx, ".xml": _openvino, ".engine": _engine}
-    reader = readers.get(path.suffix.lower())
+    readers = {".safetensors": _safetensors, ".onnx": _onnx, ".xml": _openvino, ".engine": _sidecar}
+    reader = readers.get(path.suffix.lower(), _sidecar if _sidecar_path(path).is_file() else None)
     if reader is None:
         raise ModelError(
             f"{path.suffix or 'a file without a suffix'} is no kind of model that can be run",
@@ -93,9 +93,13 @@ def _openvino(path: Path) -> Header:
     return Header(Facts.from_metadata(metadata, where=path), path.stat().st_size + weights.stat().st_size)
 
 
-def _engine(path: Path) -> Header:
-    """The JSON file beside the engine; the engine itself is only for TensorRT to read."""
-    sidecar = path.with_name(path.name + ".json")
+def _sidecar_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _sidecar(path: Path) -> Header:
+    """Read the JSON file next to a model in a format that cannot hold the facts itself, such as a TensorRT engine."""
+    sidecar = _sidecar_path(path)
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
         facts, engine = content["facts"], content.get("engine", {})
@@ -103,7 +107,9 @@ def _engine(path: Path) -> Header:
             raise TypeError("`facts` and `engine` must be tables")
     except FileNotFoundError as error:
         raise ModelError(
-            "the facts of this engine are missing", where=sidecar, remedy=f"put {sidecar.name} beside {path.name}"
+            "the JSON file that describes this model is missing",
+            where=sidecar,
+            remedy=f"put {sidecar.name} next to {path.name}",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(sidecar, error) from error

@@ -151,7 +151,7 @@ def test_an_execution_that_fails(engine: Path, world: World) -> None:
 
 def test_without_its_json_an_engine_is_not_opened(engine: Path) -> None:
     sidecar_path(engine).unlink()
-    with pytest.raises(ModelError, match="facts of this engine are missing"):
+    with pytest.raises(ModelError, match="JSON file that describes this model is missing"):
         TensorRtDetector.open(engine, name="e")
 
 
