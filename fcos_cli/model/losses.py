@@ -57,7 +57,7 @@ def positives_per_process(positive: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """A scalar, averaged over the processes of a distributed run."""
+    """The mean of a tensor over the processes of a distributed run, detached. All of them must call this together."""
     value = value.detach().clone()
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(value)

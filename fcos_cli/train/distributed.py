@@ -49,12 +49,3 @@ def any_process(flag: bool, *, device: torch.device) -> bool:  # noqa: FBT001 (t
     answer = torch.tensor(float(flag), device=device)
     distributed.all_reduce(answer, distributed.ReduceOp.MAX)
     return bool(answer.item())
-
-
-def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over processes, detached. All must ask together."""
-    value = value.detach().clone()
-    if distributed.is_initialized():
-        distributed.all_reduce(value)
-        value /= distributed.get_world_size()
-    return value

@@ -15,11 +15,11 @@ from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import Batch, EpochBatches, collate
 from fcos_cli.errors import FcosError
-from fcos_cli.model.losses import compute_losses
+from fcos_cli.model.losses import compute_losses, mean_over_processes
 from fcos_cli.model.targets import Truth, assign_targets, to_box_ends
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Progress
-from fcos_cli.train.distributed import any_process, join_world, mean_over_processes
+from fcos_cli.train.distributed import any_process, join_world
 from fcos_cli.train.metrics_log import Listener, Meter, Row
 from fcos_cli.train.run import Run, open_run, training_set
 from fcos_cli.train.signals import catching_signals

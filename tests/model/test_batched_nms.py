@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
-from fcos_cli.model.batched_nms import BUCKETS, batched_keep_mask
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates
-from fcos_cli.model.nms import MAX_OFFSET_BOXES, keep_mask
+from fcos_cli.model.nms import BUCKETS, MAX_OFFSET_BOXES, batched_keep_mask, keep_mask
 
 
 def crowd(count: int, groups: int, *, seed: int, levels: int = 0) -> tuple[Tensor, Tensor, Tensor]:

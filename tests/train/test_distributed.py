@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcos_cli.train.distributed import World, any_process, join_world, mean_over_processes
+from fcos_cli.model.losses import mean_over_processes
+from fcos_cli.train.distributed import World, any_process, join_world
 from fcos_cli.train.loop import train
 from tests.train.runs import Recorder, config_of, same, splits
 
