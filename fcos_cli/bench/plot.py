@@ -9,7 +9,7 @@ from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from fcos_cli.atomic import atomic_write
-from fcos_cli.bench.rows import Row, pareto_front
+from fcos_cli.bench.results import BenchResult, pareto_front
 from fcos_cli.bench.tables import number, short_names
 from fcos_cli.errors import MissingExtra, UsageError
 
@@ -38,7 +38,7 @@ def check_plot_path(path: Path) -> None:
         raise MissingExtra("the picture needs matplotlib, which is not installed", extra="report")
 
 
-def draw_plot(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
+def draw_plot(rows: Sequence[BenchResult], facts: Mapping[str, Any], path: Path) -> None:
     """Write the picture of `rows` (those that were measured; the others are named below). facts: the environment."""
     from matplotlib.figure import Figure
 
@@ -69,7 +69,7 @@ def _title(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _bars(axes: Axes, rows: Sequence[Row], *, numbered: bool) -> None:
+def _bars(axes: Axes, rows: Sequence[BenchResult], *, numbered: bool) -> None:
     """A bar per row: medians of the stages end to end, per picture, with a whisker to the 95th percentile.
 
     Outliers do not set the scale: a whisker that would leave the picture ends in an arrow.
@@ -100,7 +100,7 @@ def _bars(axes: Axes, rows: Sequence[Row], *, numbered: bool) -> None:
         axes.legend(handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(marks), frameon=False, fontsize=8)
 
 
-def _front(axes: Axes, rows: Sequence[Row]) -> None:
+def _front(axes: Axes, rows: Sequence[BenchResult]) -> None:
     """AP over milliseconds per picture, each row as its number; the line joins those that no other beats in both."""
     best = pareto_front(rows)
     places = [(row.ms_per_image or 0.0, row.ap or 0.0) for row in best]
@@ -123,7 +123,7 @@ def _front(axes: Axes, rows: Sequence[Row]) -> None:
     )
 
 
-def _names(rows: Sequence[Row], *, numbered: bool) -> list[str]:
+def _names(rows: Sequence[BenchResult], *, numbered: bool) -> list[str]:
     """Two short lines each: the file, and how it ran."""
     batches = ["" if row.batch == 1 else f", batch {row.batch}" for row in rows]
     return [

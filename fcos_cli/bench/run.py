@@ -9,7 +9,7 @@ from functools import partial
 
 from fcos_cli.bench.messages import Job, JobSkipped, Sample
 from fcos_cli.bench.process import RemoteDetector, Worker
-from fcos_cli.bench.rows import Row, add_ratios
+from fcos_cli.bench.results import BenchResult, add_ratios
 from fcos_cli.bench.settings import Settings
 from fcos_cli.console import progress, say, warn
 from fcos_cli.errors import FcosError
@@ -19,13 +19,13 @@ AccuracyFn = Callable[[Detector], float]
 """The AP of a detector; raises Skipped or an FcosError where it has none."""
 
 
-def run_benchmark(settings: Settings, *, accuracy: AccuracyFn | None = None) -> list[Row]:
+def run_benchmark(settings: Settings, *, accuracy: AccuracyFn | None = None) -> list[BenchResult]:
     """Measure; one row per job, those that cannot run `skipped` with the reason. Tells people on stderr how it goes.
 
     accuracy: gives the AP, of each model, backend and precision once. The processes are ended whatever happens.
     """
     jobs = settings.jobs()
-    rows = [Row.of(job) for job in jobs]
+    rows = [BenchResult.of(job) for job in jobs]
     with ExitStack() as stack:
         workers: dict[int, Worker] = {}
         for place, (job, row) in enumerate(zip(jobs, rows, strict=True)):
@@ -73,7 +73,7 @@ def take_turns(
     return turns, lost
 
 
-def _start(job: Job, row: Row, stack: ExitStack) -> Worker:
+def _start(job: Job, row: BenchResult, stack: ExitStack) -> Worker:
     """A warm worker for `job`; what it says of itself goes into `row`. Raises Skipped.
 
     It is started twice: the first process finds out which precision can be had, and brings the files into the system's
@@ -92,11 +92,11 @@ def _start(job: Job, row: Row, stack: ExitStack) -> Worker:
     return worker
 
 
-def _skip(row: Row, reason: JobSkipped) -> None:
+def _skip(row: BenchResult, reason: JobSkipped) -> None:
     row.rounds, row.skipped, row.exit_code = [], reason.refused.reason, reason.refused.exit_code
 
 
-def _add_accuracy(entries: Sequence[tuple[Row, Worker]], accuracy: AccuracyFn) -> None:
+def _add_accuracy(entries: Sequence[tuple[BenchResult, Worker]], accuracy: AccuracyFn) -> None:
     """The same figure for all batch sizes. A model that cannot be judged keeps its speed, and a note why."""
     verdicts: dict[tuple[str, str | None, str | None], float | str] = {}
     for row, worker in entries:
@@ -117,6 +117,6 @@ def _add_accuracy(entries: Sequence[tuple[Row, Worker]], accuracy: AccuracyFn) -
             row.ap = verdict
 
 
-def exit_code(rows: Sequence[Row]) -> int:
+def exit_code(rows: Sequence[BenchResult]) -> int:
     """The exit code: 0 where at least one row was measured, else that of the first row's error."""
     return 0 if any(row.measured for row in rows) else next((row.exit_code for row in rows if row.exit_code), 1)

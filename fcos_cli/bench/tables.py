@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcos_cli.bench.rows import Row, pareto_front
+from fcos_cli.bench.results import BenchResult, pareto_front
 from fcos_cli.console import emit_json, say, table, warn
 
 Column = tuple[str, Sequence[str | None]]
@@ -20,7 +20,7 @@ def print_environment(facts: Mapping[str, Any]) -> None:
         warn(f"the machine is busy (load {facts['load']:g} on {facts['cores']} cores): times will be too long")
 
 
-def print_results(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: bool) -> None:
+def print_results(rows: Sequence[BenchResult], facts: Mapping[str, Any], *, as_json: bool) -> None:
     """Two tables, whole batches and single stages, or one JSON document; and what a reader of them must know."""
     if as_json:
         emit_json({"environment": dict(facts), "rows": [row.to_json() for row in rows]})
@@ -33,7 +33,7 @@ def print_results(rows: Sequence[Row], facts: Mapping[str, Any], *, as_json: boo
             say(f"{row.label}: {row.note}")
 
 
-def _tables(rows: Sequence[Row]) -> None:
+def _tables(rows: Sequence[BenchResult]) -> None:
     measured = [row for row in rows if row.measured]
     if measured:
         _table(measured, _batches(measured), title="ms per batch, from files to boxes")
@@ -43,7 +43,7 @@ def _tables(rows: Sequence[Row]) -> None:
         say("the front of AP and speed, fastest first: " + ", ".join(row.label for row in best))
 
 
-def _table(rows: Sequence[Row], columns: Sequence[Column], *, title: str) -> None:
+def _table(rows: Sequence[BenchResult], columns: Sequence[Column], *, title: str) -> None:
     """Columns in which nothing stands are left out."""
     shown = [(name, values) for name, values in columns if any(value is not None for value in values)]
     names: list[Column] = [("model", short_names(rows)), ("runs by", [row.backend for row in rows])]
@@ -53,7 +53,7 @@ def _table(rows: Sequence[Row], columns: Sequence[Column], *, title: str) -> Non
     table(tuple(name for name, _ in everything), lines, title=title)
 
 
-def _batches(rows: Sequence[Row]) -> list[Column]:
+def _batches(rows: Sequence[BenchResult]) -> list[Column]:
     totals = [row.stage("total") or {} for row in rows]
     columns: list[Column] = [(name, [number(total.get(name)) for total in totals]) for name in ("p50", "p95", "p99")]
     columns.append(("images/s", [number(row.images_per_s) for row in rows]))
@@ -64,7 +64,7 @@ def _batches(rows: Sequence[Row]) -> list[Column]:
     return columns
 
 
-def _stages(rows: Sequence[Row]) -> list[Column]:
+def _stages(rows: Sequence[BenchResult]) -> list[Column]:
     names = {
         "open": "open file",
         "preprocess": "resize, pad",
@@ -81,7 +81,7 @@ def _stages(rows: Sequence[Row]) -> list[Column]:
     return columns
 
 
-def short_names(rows: Sequence[Row]) -> list[str]:
+def short_names(rows: Sequence[BenchResult]) -> list[str]:
     """The rows' models without their folders, where that leaves them apart."""
     names = {row.model: Path(row.model).name for row in rows}
     return [names[row.model] if len(set(names.values())) == len(names) else row.model for row in rows]

@@ -8,19 +8,19 @@ from PIL import Image
 
 from fcos_cli.bench import plot
 from fcos_cli.bench.plot import check_plot_path, draw_plot
-from fcos_cli.bench.rows import Row
+from fcos_cli.bench.results import BenchResult
 from fcos_cli.errors import MissingExtra, UsageError
 
 FACTS: dict[str, Any] = {"cpu": "Example CPU", "threads": 2, "gpus": ["NVIDIA X"], "rounds": 3, "pictures": 2}
 
 
-def row(model: str, total: float, *, tail: float | None = None, **changes: Any) -> Row:
+def row(model: str, total: float, *, tail: float | None = None, **changes: Any) -> BenchResult:
     totals = (total, total, tail or total)
     parts = [{"open": 1.0, "preprocess": 2.0, "network": t - 5.0, "decode_nms": 2.0, "total": t} for t in totals]
-    return Row(model, "pytorch", 1, precision="fp32", rounds=[parts], **changes)
+    return BenchResult(model, "pytorch", 1, precision="fp32", rounds=[parts], **changes)
 
 
-def texts(path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> str:
+def texts(path: Path, rows: list[BenchResult], monkeypatch: pytest.MonkeyPatch) -> str:
     """The picture as SVG, its texts kept as text."""
     import matplotlib as mpl
 
@@ -32,7 +32,11 @@ def texts(path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> str:
 def test_bars_carry_names_figures_and_what_could_not_be_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [row("x/a.onnx", 40.0), row("x/b.onnx", 20.0, tail=500.0), Row("c.engine", None, 1, skipped="no GPU here")]
+    rows = [
+        row("x/a.onnx", 40.0),
+        row("x/b.onnx", 20.0, tail=500.0),
+        BenchResult("c.engine", None, 1, skipped="no GPU here"),
+    ]
     svg = texts(tmp_path / "b.svg", rows, monkeypatch)
     for text in ("a.onnx", "b.onnx", "pytorch fp32", "40.0 ms  25.0/s", "no GPU here", "Example CPU", "NVIDIA X"):
         assert text in svg
@@ -55,7 +59,7 @@ def test_a_png_is_large_enough_to_read(tmp_path: Path) -> None:
 
 
 def test_nothing_measured_is_still_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no GPU" in texts(tmp_path / "n.svg", [Row("c.engine", None, 1, skipped="no GPU")], monkeypatch)
+    assert "no GPU" in texts(tmp_path / "n.svg", [BenchResult("c.engine", None, 1, skipped="no GPU")], monkeypatch)
 
 
 def test_what_cannot_be_drawn_is_told_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fcos_cli.bench import run as module
 from fcos_cli.bench.messages import Job, JobSkipped, Ready, Refusal, Sample
-from fcos_cli.bench.rows import Row
+from fcos_cli.bench.results import BenchResult
 from fcos_cli.bench.run import exit_code, run_benchmark, take_turns
 from fcos_cli.bench.settings import Settings
 from fcos_cli.errors import DataError
@@ -122,7 +122,7 @@ def test_what_cannot_run_is_a_row_with_the_reason(made: Made) -> None:
 
 
 def test_the_exit_code_is_that_of_the_first_error_where_nothing_ran() -> None:
-    rows = [Row("a", None, 1, skipped="?"), Row("b", None, 1, skipped="no such model", exit_code=4)]
+    rows = [BenchResult("a", None, 1, skipped="?"), BenchResult("b", None, 1, skipped="no such model", exit_code=4)]
     assert exit_code(rows) == 4
     assert exit_code(rows[:1]) == 1
 

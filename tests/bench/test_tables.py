@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fcos_cli.bench.rows import Row, add_ratios
+from fcos_cli.bench.results import BenchResult, add_ratios
 from fcos_cli.bench.tables import number, print_environment, print_results, short_names
 
 FACTS: dict[str, Any] = {
@@ -13,12 +13,12 @@ FACTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def row(model: str, total: float, **changes: Any) -> Row:
+def row(model: str, total: float, **changes: Any) -> BenchResult:
     sample = {"open": 1.0, "preprocess": 2.0, "network_decode_nms": total - 3.0, "total": total}
-    return Row(model, "onnxruntime", 1, precision="fp32", rounds=[[sample]] * 3, **changes)
+    return BenchResult(model, "onnxruntime", 1, precision="fp32", rounds=[[sample]] * 3, **changes)
 
 
-SKIPPED = Row("m.engine", None, 1, asked="fp16", skipped="no GPU here")
+SKIPPED = BenchResult("m.engine", None, 1, asked="fp16", skipped="no GPU here")
 
 
 def test_people_see_figures_reasons_and_notes(capsys: pytest.CaptureFixture[str]) -> None:

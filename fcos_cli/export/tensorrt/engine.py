@@ -134,7 +134,7 @@ def _read_back(
     plan: bytes, package: Package, gpu: Gpu | None, graph: EngineGraph, onnx: Path
 ) -> tuple[Layers | None, str | None]:
     """Layers by precision from the engine itself, or why they could not be read."""
-    from fcos_cli.runtime.tensorrt.detector import load_engine, read_engine_layers
+    from fcos_cli.runtime.tensorrt.engine import load_engine, read_engine_layers
 
     if gpu is None:
         return None, "built without a GPU, and only on one an engine can be read"

@@ -3,16 +3,18 @@
 import pytest
 
 from fcos_cli.bench.messages import STAGES, Sample
-from fcos_cli.bench.rows import Row, add_ratios, pareto_front, percentiles
+from fcos_cli.bench.results import BenchResult, add_ratios, pareto_front, percentiles
 
 
 def sample(total: float, **stages: float) -> Sample:
     return {**stages, "total": total}
 
 
-def row(*totals: float, batch: int = 1, ap: float | None = None, name: str = "m") -> Row:
+def row(*totals: float, batch: int = 1, ap: float | None = None, name: str = "m") -> BenchResult:
     """A row with one sample per round."""
-    return Row(name, "onnxruntime", batch, precision="fp32", rounds=[[sample(total)] for total in totals], ap=ap)
+    return BenchResult(
+        name, "onnxruntime", batch, precision="fp32", rounds=[[sample(total)] for total in totals], ap=ap
+    )
 
 
 def test_percentiles_lie_linearly_between_neighbours() -> None:
@@ -35,7 +37,7 @@ def test_ratios_are_taken_within_rounds_so_that_drift_cancels() -> None:
 
 
 def test_ratios_are_per_picture_and_leave_out_what_was_not_measured() -> None:
-    one, four, absent = row(10.0), row(20.0, batch=4), Row("x", None, 1, skipped="no GPU")
+    one, four, absent = row(10.0), row(20.0, batch=4), BenchResult("x", None, 1, skipped="no GPU")
     add_ratios([absent, one, four])
     assert (one.ratio, four.ratio, absent.ratio) == (1.0, 2.0, None)
 
@@ -56,7 +58,9 @@ def test_the_front_compares_times_per_picture() -> None:
 
 def test_a_measured_row_as_json_has_every_stage_and_null_for_what_was_not_timed() -> None:
     samples = [[sample(12.0, open=1.0, preprocess=2.0, network_decode_nms=9.0)]] * 2
-    document = Row("m.onnx", "onnxruntime", 1, precision="fp32", rounds=samples, peak_memory=5 * 10**6).to_json()
+    document = BenchResult(
+        "m.onnx", "onnxruntime", 1, precision="fp32", rounds=samples, peak_memory=5 * 10**6
+    ).to_json()
     assert tuple(document["stages_ms"]) == STAGES
     assert document["stages_ms"]["network"] is document["stages_ms"]["decode_nms"] is None
     assert document["stages_ms"]["network_decode_nms"] == {"p50": 9.0, "p95": 9.0, "p99": 9.0}
@@ -71,6 +75,6 @@ def test_accuracy_beside_speed() -> None:
 
 
 def test_a_skipped_row_as_json_keeps_its_keys_and_says_why() -> None:
-    document = Row("m.engine", "tensorrt", 4, asked="fp16", skipped="no GPU").to_json()
+    document = BenchResult("m.engine", "tensorrt", 4, asked="fp16", skipped="no GPU").to_json()
     assert (document["skipped"], document["asked"], document["batch"]) == ("no GPU", "fp16", 4)
     assert document["p50_ms"] is document["images_per_s"] is document["stages_ms"]["total"] is None

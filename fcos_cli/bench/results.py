@@ -14,7 +14,7 @@ PERCENTILES = (50, 95, 99)
 
 
 @dataclass
-class Row:
+class BenchResult:
     """One model by one backend in one precision at one batch size.
 
     asked: the precision asked for, None = the file's own; precision: what ran. Times are milliseconds per batch, from
@@ -42,7 +42,7 @@ class Row:
     exit_code: int = 0
 
     @classmethod
-    def of(cls, job: Job) -> Row:
+    def of(cls, job: Job) -> BenchResult:
         return cls(job.model, job.backend, job.batch, asked=job.asked)
 
     @property
@@ -114,7 +114,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float] | None:
     return {f"p{percent}": round(float(value), 3) for percent, value in zip(PERCENTILES, found, strict=True)}
 
 
-def add_ratios(rows: Sequence[Row]) -> None:
+def add_ratios(rows: Sequence[BenchResult]) -> None:
     """Each measured row's `ratio` to the first: the median over the rounds of first's / own time per picture.
 
     Within a round all rows ran moments apart, so that a machine that slows down for a while slows all of them.
@@ -126,12 +126,12 @@ def add_ratios(rows: Sequence[Row]) -> None:
         row.ratio = float(np.median([_mean(base) / first / (_mean(own) / size) for base, own in pairs]))
 
 
-def pareto_front(rows: Sequence[Row]) -> list[Row]:
+def pareto_front(rows: Sequence[BenchResult]) -> list[BenchResult]:
     """The Pareto front, fastest first: rows that no other row equals in one of speed and AP and beats in the other."""
     known = [
         (row.ms_per_image, -row.ap, place) for place, row in enumerate(rows) if row.ap is not None and row.measured
     ]
-    best: list[Row] = []
+    best: list[BenchResult] = []
     for _, _, place in sorted(entry for entry in known if entry[0] is not None):
         if not best or (rows[place].ap or 0) > (best[-1].ap or 0):
             best.append(rows[place])
