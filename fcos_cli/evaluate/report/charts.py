@@ -47,6 +47,12 @@ def unit(label: str) -> Axis:
     return Axis(label, 0, 1, UNIT_TICKS)
 
 
+RECALL, PRECISION = unit("recall"), unit("precision")
+THRESHOLD, F1 = unit("threshold"), unit("F1")
+SCORE, HIT_SHARE = unit("score"), unit("share of hits")
+BOX_SIZE = "box size from … px (square root of the area)"
+
+
 def nice_ticks(label: str, low: float, high: float, *, whole: bool = False) -> Axis:
     """An axis over low…high with about five round ticks. whole: only whole numbers."""
     if not math.isfinite(low) or not math.isfinite(high) or high <= low:
@@ -106,7 +112,7 @@ def column_chart(
 
 def reliability_chart(title: str, bins: Sequence[tuple[float, float, float, float, int]]) -> str:
     """Rows (low, high, mean score, share of hits, count): columns of hits against the diagonal; faint where few."""
-    x, y = unit("score"), unit("share of hits")
+    x, y = SCORE, HIT_SHARE
     body, dots = [_axes(x, y)], []
     for low, high, confidence, accuracy, count in bins:
         if not count:

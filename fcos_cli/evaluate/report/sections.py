@@ -7,7 +7,17 @@ import math
 import numpy as np
 
 from fcos_cli.evaluate.matches import Floats
-from fcos_cli.evaluate.report.charts import Line, column_chart, line_chart, reliability_chart, unit
+from fcos_cli.evaluate.report.charts import (
+    BOX_SIZE,
+    F1,
+    PRECISION,
+    RECALL,
+    THRESHOLD,
+    Line,
+    column_chart,
+    line_chart,
+    reliability_chart,
+)
 from fcos_cli.evaluate.report.numbers import GRID, Numbers
 from fcos_cli.evaluate.report.page import bar, figure, note, number, pair, prose, table, text
 
@@ -134,11 +144,11 @@ def curves(numbers: Numbers) -> str:
     charts = pair(
         figure(
             "Precision over recall at IoU 0.5, as COCO interpolates it: the area below is AP50.",
-            line_chart("Precision over recall", precision + mean, x=unit("recall"), y=unit("precision")),
+            line_chart("Precision over recall", precision + mean, x=RECALL, y=PRECISION),
         ),
         figure(
             "F1 over the score threshold, at IoU 0.5. The dot is the best threshold of the chosen class.",
-            line_chart("F1 over threshold", f1 + mean_f, x=unit("threshold"), y=unit("F1"), marks=peaks),
+            line_chart("F1 over threshold", f1 + mean_f, x=THRESHOLD, y=F1, marks=peaks),
         ),
     )
     return chooser + note("Dark: the mean. Grey: each class.") + charts
@@ -252,7 +262,7 @@ def sizes(numbers: Numbers) -> str:
         "AP over box size",
         starts,
         [("AP50", "light", [b.AP50 for b in buckets]), ("AP", "", [b.AP for b in buckets])],
-        x="box size from … px (square root of the area)",
+        x=BOX_SIZE,
     )
     metrics = numbers.result.metrics
     says = ", ".join(
