@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-fast lint format clean
 
@@ -12,10 +13,10 @@ demo: .venv/.installed
 	$(BIN)/fcos predict examples/photos --viz --out predictions
 
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-fast: .venv/.installed-dev
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
-"""FCOS: train, measure and run anchor-free object detectors on your own pictures.
+"""FCOS: train, evaluate and run anchor-free object detectors on your own images.
 
-The public names load on first use, so that importing the package (and `fcos --help`) stays cheap.
+Public names load on first use, so importing the package (and `fcos --help`) stays cheap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m fcos_cli` is `fcos`."""
+"""Run `fcos` as `python -m fcos_cli`."""
 
 from fcos_cli.cli import main
 

@@ -1,4 +1,4 @@
-"""Keep freed memory in the process, on Linux with glibc: page faults cost a training step a third of its time."""
+"""Keep freed memory in the process (Linux with glibc). Page faults otherwise cost a third of a training step."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import platform
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc not to hand large freed blocks back to the kernel; call first thing in a process. False elsewhere.
+    """Tell glibc not to return large freed blocks to the kernel. Call it first thing in a process.
 
-    A step frees and takes the same large buffers again and again; by default each goes back to the kernel and is
-    faulted in anew, page by page, which is dear in a virtual machine.
+    A training step frees and allocates the same large buffers again and again. By default each goes back to the kernel
+    and is faulted in page by page, which is slow in a virtual machine. Returns False on other systems.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL("libc.so.6").mallopt
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # numbers of malloc.h
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # constants of malloc.h
     settings = ((m_mmap_threshold, 1 << 30), (m_trim_threshold, 2**31 - 1), (m_top_pad, 256 << 20))
     return bool(sum(mallopt(option, value) for option, value in settings) == len(settings))

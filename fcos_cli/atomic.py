@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are whole."""
+"""Atomic writes: a file appears under its name only once it is complete."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """An open file that takes the place of `path` when the block ends well, and vanishes when it does not.
+    """Open a file that replaces `path` if the block succeeds and is removed if it fails.
 
-    Folders on the way are made. Text is UTF-8 with plain newlines. A target that is no regular file (/dev/stdout, a
-    pipe) is written directly. Raises UsageError where `path` cannot be written.
+    Missing parent folders are created. Text is UTF-8 with plain newlines. A target that is not a regular file
+    (/dev/stdout, a pipe) is written directly. Raises UsageError if `path` cannot be written, and FcosError if the disk
+    is full.
     """
     if path.is_dir():
-        raise UsageError("this is a folder, not a file to write", where=path, remedy="name a file")
+        raise UsageError("this is a folder, not a file", where=path, remedy="name a file")
     direct = path.exists() and not path.is_file()
     temporary = path if direct else path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The names of files may hold bytes that are not UTF-8; surrogateescape gives them back as they were.
+        # file names may contain bytes that are not UTF-8; surrogateescape writes them unchanged
         how: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
         stream = temporary.open("wb" if binary else "w", **how)
     except OSError as error:
         raise UsageError(
-            f"cannot write here ({error.strerror})", where=path, remedy="name a place you may write to"
+            f"cannot write here ({error.strerror})", where=path, remedy="choose a path you can write to"
         ) from error
     try:
         with stream:
@@ -45,7 +46,7 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
             temporary.replace(path)
     except OSError as error:
         if error.errno not in _FULL:
-            raise  # the block's own
+            raise  # raised by the caller's block
         raise FcosError(f"writing failed ({error.strerror})", where=path, remedy="free some space") from error
     finally:
         if not direct:

@@ -1,4 +1,4 @@
-"""The `fcos` command line: the app, and what surrounds every command. Heavy imports happen inside the commands."""
+"""The `fcos` command line: the app, and error handling common to all commands. Heavy imports happen inside commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fcos_cli.errors import FcosError
 
 app = typer.Typer(
     name="fcos",
-    help="Train, measure and run FCOS object detectors on your own pictures.",
+    help="Train, evaluate and run FCOS object detectors on your own images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,7 +22,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the app; errors of ours become three short lines and an exit code."""
+    """Run the app. FcosError becomes a message of up to three lines and an exit code."""
     debug = "--debug" in sys.argv[1:] or os.environ.get("FCOS_DEBUG", "") not in ("", "0")
     try:
         app()
@@ -35,7 +35,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our stdout has left, as `| head` does
+    except BrokenPipeError:  # the reader of stdout has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
@@ -48,8 +48,10 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for errors.")] = False,
 ) -> None:
     pass
 

@@ -1,12 +1,13 @@
-"""Config: every setting of a run in one typed tree. File, environment and flags are laid over the defaults in turn."""
+"""Every setting of a run in one typed tree. Defaults are overridden by file, environment and flags, in that order."""
 
 from __future__ import annotations
 
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -29,18 +30,20 @@ RESERVED = {"FCOS_DEBUG"}
 
 
 class DataConfig(BaseModel):
-    """How pictures become network input."""
+    """How images become network input."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field("", description="the data set's folder or annotation file")
-    resize: Literal["letterbox", "shortest"] = Field("letterbox", description="rule at prediction; travels with it")
-    size: tuple[PositiveInt, PositiveInt] = Field(
-        (320, 320), description="height, width; for shortest: short side, longest side"
+    path: str = Field("", description="folder or annotation file of the data set")
+    resize: Literal["letterbox", "shortest"] = Field(
+        "letterbox", description="resize rule at prediction time; stored in the model"
     )
-    val_fraction: float = Field(0.1, gt=0, lt=1, description="set aside where the data has no val split")
+    size: tuple[PositiveInt, PositiveInt] = Field(
+        (320, 320), description="height, width; for shortest: shorter side, limit of the longer side"
+    )
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="fraction held out if the data has no val split")
     split_seed: int = Field(0, description="seed of that split")
-    drop_empty: bool = Field(False, description="leave out pictures without objects")
+    drop_empty: bool = Field(False, description="skip images without objects")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -50,17 +53,19 @@ class DataConfig(BaseModel):
 
 
 class AugmentConfig(BaseModel):
-    """Changes made at random to training pictures; probabilities 0…1."""
+    """Random changes to training images. Probabilities are 0…1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    flip: float = Field(0.5, ge=0, le=1, description="mirror left-right")
-    turn: float = Field(0.0, ge=0, le=1, description="turn by 90, 180 or 270 degrees: for pictures without an up")
-    crop: float = Field(0.5, ge=0, le=1, description="IoU crop: a part that keeps some box well inside")
-    zoom_out: float = Field(0.3, ge=0, le=1, description="put the picture on a larger canvas")
-    zoom_out_max: float = Field(2.0, ge=1, description="largest side of that canvas, in picture sides")
+    flip: float = Field(0.5, ge=0, le=1, description="horizontal flip")
+    turn: float = Field(
+        0.0, ge=0, le=1, description="rotate by 90, 180 or 270 degrees; for images that have no upright orientation"
+    )
+    crop: float = Field(0.5, ge=0, le=1, description="random IoU crop that keeps at least one box")
+    zoom_out: float = Field(0.3, ge=0, le=1, description="place the image on a larger canvas")
+    zoom_out_max: float = Field(2.0, ge=1, description="maximum side of that canvas, relative to the image")
     scale: tuple[PositiveFloat, PositiveFloat] = Field(
-        (0.75, 1.25), description="multi-scale: size relative to the network input, from … to"
+        (0.75, 1.25), description="scale jitter: minimum and maximum size relative to the network input"
     )
     colour: float = Field(0.5, ge=0, le=1, description="brightness, contrast, saturation, hue")
 
@@ -68,40 +73,42 @@ class AugmentConfig(BaseModel):
     @classmethod
     def _ascending(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if scale[0] > scale[1]:
-            raise ValueError("the first of the two must be the smaller")
+            raise ValueError("the first value must not be larger than the second")
         return scale
 
 
 class TrainConfig(BaseModel):
-    """The recipe."""
+    """Optimisation, losses and the course of a training run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(30, ge=1)
-    batch: int = Field(8, ge=1, description="pictures per step and process")
+    batch: int = Field(8, ge=1, description="images per step and process")
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(1e-3, gt=0, description="learning rate for 16 pictures a step; scaled to the real number")
-    backbone_lr: float = Field(0.5, ge=0, description="factor for the backbone; 0 freezes it")
-    weight_decay: float = Field(0.02, ge=0, description="not for norms, biases and scales")
-    warmup: int = Field(100, ge=0, description="steps; at most a tenth of the run")
-    clip: float = Field(10.0, gt=0, description="largest norm of the gradient")
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 = none")
+    lr: float = Field(1e-3, gt=0, description="learning rate for 16 images per step; scaled to the actual batch")
+    backbone_lr: float = Field(0.5, ge=0, description="learning rate factor of the backbone; 0 freezes it")
+    weight_decay: float = Field(0.02, ge=0, description="not applied to norms, biases and scales")
+    warmup: int = Field(100, ge=0, description="warm-up steps; at most a tenth of the run")
+    clip: float = Field(10.0, gt=0, description="maximum gradient norm")
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
     class_loss: ClassLoss = "focal"
     box_loss: BoxLoss = "giou"
-    box_by_centerness: bool = Field(False, description="central points weigh more in the box loss")
+    box_by_centerness: bool = Field(False, description="weight the box loss of each point by its centerness")
     box_weight: float = Field(1.0, ge=0)
     centerness_weight: float = Field(1.0, ge=0)
     init: str = Field("auto", description="auto, offline, pretrained, default, coco, random, a file or run folder")
-    amp: Literal["auto", "off", "bf16", "fp16"] = Field("auto", description="auto: where the hardware has it")
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
+        "auto", description="mixed precision; auto uses it if the hardware supports it"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    workers: int = Field(-1, ge=-1, description="loader processes; -1 = half the processors, at most 8")
-    val_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always is")
-    save_minutes: float = Field(5.0, gt=0, description="longest time between two saved states")
+    workers: int = Field(-1, ge=-1, description="data loader processes; -1 = half the cores, at most 8")
+    val_every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
+    save_minutes: float = Field(5.0, gt=0, description="maximum minutes between two saved states")
     seed: int = 0
 
 
 class Config(BaseModel):
-    """All of it."""
+    """All settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -112,7 +119,7 @@ class Config(BaseModel):
 
 
 Origins = dict[str, str]
-"""Dotted key → where its value came from; keys that are not in it have their default."""
+"""Dotted key → where its value came from. Keys that are missing have their default value."""
 
 
 def resolve(
@@ -123,34 +130,44 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> tuple[Config, Origins]:
-    """Defaults < `base` < TOML file < FCOS_* environment < `--set key=value` < flags → Config and its origins.
+    """Merge defaults < `base` < TOML file < FCOS_* environment < `--set key=value` < flags. Return the config and its
+    origins.
 
-    flags: dotted key → value, None = not given. Environment: FCOS_TRAIN__LR is train.lr. Raises UsageError naming the
-    key, its origin and the nearest known name.
+    flags: dotted key → value; None means not given. Environment: FCOS_TRAIN__LR sets train.lr. Raises UsageError naming
+    the key, its origin and the nearest known key.
     """
     origins: Origins = {}
     tree: dict[str, Any] = {}
-    for key, value in flatten(base or {}).items():
-        _put(tree, origins, key, value, "built-in recipe")
-    if file is not None:
-        for key, value in flatten(read_toml(file)).items():
-            _put(tree, origins, key, value, str(file))
-    for name, text in sorted((os.environ if environ is None else environ).items()):
-        if name.startswith(PREFIX) and name not in RESERVED:
-            key = name.removeprefix(PREFIX).lower().replace("__", ".")
-            _put(tree, origins, key, parse_value(text), f"environment {name}")
-    for assignment in assignments or []:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"--set {assignment!r} is not KEY=VALUE", remedy="for example --set train.lr=0.002")
-        _put(tree, origins, key.strip(), parse_value(text.strip()), f"--set {key.strip()}")
-    for key, value in (flags or {}).items():
-        if value is not None:
-            _put(tree, origins, key, value, "flag")
+    layers = (
+        ((key, value, "built-in recipe") for key, value in flatten(base or {}).items()),
+        ((key, value, str(file)) for key, value in (flatten(read_toml(file)) if file else {}).items()),
+        _from_environment(os.environ if environ is None else environ),
+        _from_assignments(assignments or []),
+        ((key, value, "flag") for key, value in (flags or {}).items() if value is not None),
+    )
+    for key, value, origin in chain.from_iterable(layers):
+        _put(tree, origins, key, value, origin)
     try:
         return Config.model_validate(tree), origins
     except ValidationError as error:
         raise _explain(error, origins) from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, value, origin) of each FCOS_* variable."""
+    for name, text in sorted(environ.items()):
+        if name.startswith(PREFIX) and name not in RESERVED:
+            key = name.removeprefix(PREFIX).lower().replace("__", ".")
+            yield key, parse_value(text), f"environment {name}"
+
+
+def _from_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, value, origin) of each `--set KEY=VALUE`. Raises UsageError for text of another form."""
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {assignment!r} is not KEY=VALUE", remedy="for example --set train.lr=0.002")
+        yield key.strip(), parse_value(text.strip()), f"--set {key.strip()}"
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -163,7 +180,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A TOML value where it parses as one (0.02, true, [320, 320], "x"), else the text itself."""
+    """Parse `text` as a TOML value (0.02, true, [320, 320], "x"); return the text itself if it is not one."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -182,7 +199,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """The whole config as TOML that `resolve` reads back to an equal one. None has no TOML form and is left out."""
+    """Write the whole config as TOML that `resolve` reads back to an equal one. None, which TOML lacks, is left out."""
     sections: dict[str, list[str]] = {}
     for key, value in flatten(config.model_dump(mode="json")).items():
         section, _, name = key.rpartition(".")
@@ -195,14 +212,14 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON and TOML share their escapes
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     return repr(value)
 
 
 def _put(tree: dict[str, Any], origins: Origins, key: str, value: Any, origin: str) -> None:
-    """Set a dotted key in the nested tree. Raises UsageError for a key that Config does not have."""
+    """Set a dotted key in the nested tree. Raises UsageError if Config has no such key."""
     known = list(flatten(Config().model_dump()))
     if key not in known:
         near = get_close_matches(key, known, n=1) or [k for k in known if k.endswith("." + key.rpartition(".")[2])][:1]
@@ -216,10 +233,10 @@ def _put(tree: dict[str, Any], origins: Origins, key: str, value: Any, origin: s
 
 
 def _explain(error: ValidationError, origins: Origins) -> UsageError:
-    """Pydantic's first complaint as one of ours."""
+    """Turn pydantic's first error into a UsageError."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-    # a rule between several settings is told at their section: blame those of it that somebody set
+    # a check across several settings is reported for their section: name those that were set explicitly
     blamed = [k for k in origins if k == key or k.startswith(f"{key}.")]
     where = ", ".join(f"{k} ({origins[k]})" for k in blamed) or key
     return UsageError(f"{first['msg']}, but got {first['input']!r}"[:300], where=where)

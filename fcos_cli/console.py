@@ -1,7 +1,7 @@
-"""stdout is data, stderr is people: messages, tables, progress and errors go to stderr, `emit_json` to stdout.
+"""Output for people goes to stderr (messages, tables, progress, errors); data goes to stdout (`emit_json`).
 
-Rich is imported when something is printed, not before. Text is never read as markup: names with [brackets] stay whole.
-Colours follow the terminal, NO_COLOR and FORCE_COLOR, as rich reads them.
+Rich is imported only when something is printed. Text is never parsed as markup, so names with [brackets] stay intact.
+Colours follow the terminal, NO_COLOR and FORCE_COLOR, as in rich.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 
 def err() -> Console:
-    """A console on stderr. Off a terminal it is wide, so that no table is cut in a log file."""
+    """Return a console on stderr. Outside a terminal it is wide, so that tables in log files are not cut."""
     from rich.console import Console
 
     width = None if sys.stderr.isatty() else 160
@@ -31,8 +31,8 @@ def err() -> Console:
 
 
 def say(text: str, *, style: str | None = None) -> None:
-    """A line for people; long ones are left to the terminal to wrap, so that paths can be copied."""
-    if style is None:  # a line without colour is not worth the import of rich
+    """Print a message. Long lines are wrapped by the terminal only, so that paths can be copied."""
+    if style is None:  # a line without colour does not need rich, which is slow to import
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
     else:
@@ -40,12 +40,12 @@ def say(text: str, *, style: str | None = None) -> None:
 
 
 def warn(text: str) -> None:
-    """A line for people, marked as a warning."""
+    """Print a message marked as a warning."""
     say(f"warning: {text}", style="yellow")
 
 
 def print_error(error: FcosError) -> None:
-    """What happened, where, what to do: up to three lines."""
+    """Print what happened, where, and what to do, in up to three lines."""
     from rich.text import Text
 
     console = err()
@@ -60,19 +60,19 @@ def print_error(error: FcosError) -> None:
 
 
 def emit_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on stdout, `schema_version` first. What JSON cannot hold (NaN, infinity) becomes null."""
+    """Print one JSON document on stdout, `schema_version` first. NaN and infinity become null."""
     json.dump(_plain({"schema_version": SCHEMA_VERSION, **document}), sys.stdout, indent=2)
     sys.stdout.write("\n")
     sys.stdout.flush()
 
 
 def _plain(value: Any) -> Any:
-    """`value` of nothing but what JSON knows: tuples as lists, numpy's scalars as numbers, the rest as text."""
+    """Convert `value` to JSON types: tuples to lists, numpy scalars to numbers, anything else to text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy, without importing it
+    if hasattr(value, "tolist"):  # a numpy scalar, without importing numpy
         return _plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -80,7 +80,9 @@ def _plain(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
-    """A table for people: first column left, others right; floats to three decimals, None and COCO's -1.0 as a dash."""
+    """Print a table: first column left-aligned, others right-aligned, floats with three decimals, None and COCO's -1.0
+    as a dash.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -101,9 +103,10 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def progress(task: str, *, total: int | None = None, every: int | None = None) -> Iterator[Callable[..., None]]:
-    """How far `task` is: a bar on a terminal, elsewhere one plain line per `every` steps (default: about ten in all).
+    """Report the progress of `task`: a bar on a terminal, otherwise one line per `every` steps (default: about ten
+    lines).
 
-    Yields `update(done, total=None, note="")`; `note` is shown behind the count (a loss, say).
+    Yields `update(done, total=None, note="")`; `note` is shown after the count, for example a loss.
     """
     console = err()
     with (

@@ -1,10 +1,10 @@
-"""The exception tree. Each error says what happened, where, and what to do, and knows its exit code.
+"""The exception tree. Each error says what happened, where, and what to do, and has an exit code.
 
 FcosError            1  something failed at run time
 ├── UsageError       2  a flag, a config key or a combination of them is wrong
-├── DataError        3  pictures or annotations cannot be used
+├── DataError        3  images or annotations cannot be used
 ├── ModelError       4  a model file or its weights cannot be used
-├── ParityError      5  an exported model answers differently from its reference
+├── ParityError      5  an exported model gives different results from its reference
 ├── MissingExtra     1  an optional dependency is not installed
 ├── Interrupted    130  Ctrl-C
 └── Stopped        143  SIGTERM, after the state was saved
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 
 class FcosError(Exception):
-    """An error a user can act on.
+    """An error the user can act on.
 
-    `what` is one sentence without a final stop; `where` names the file, line or key; `remedy` says what to do.
+    `what` is one sentence without a full stop; `where` names the file, line or key; `remedy` says what to do.
     """
 
     exit_code = 1
@@ -53,7 +53,7 @@ class ParityError(FcosError):
 
 
 class MissingExtra(FcosError):
-    """An optional dependency is absent: names the extra that brings it."""
+    """An optional dependency is not installed; names the extra that provides it."""
 
     def __init__(self, what: str, *, extra: str) -> None:
         super().__init__(what, remedy=f'pip install "fcos-cli[{extra}]"')

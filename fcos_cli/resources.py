@@ -1,4 +1,4 @@
-"""Files that ship in the package: the default weights, demo photos, and the parts of pages."""
+"""Files that ship with the package: default weights, demo photos and parts of HTML pages."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ ASSETS = Path(__file__).resolve().parent / "assets"
 
 
 def demo_photos() -> list[Path]:
-    """The two photos that come with the package, sorted by name."""
+    """The two demo photos, sorted by name."""
     return sorted((ASSETS / "photos").glob("*.jpg"))

@@ -458,8 +458,9 @@ def test_flags_win_over_set_over_environment_over_file(
 ) -> None:
     monkeypatch.setenv("FCOS_TRAIN__LR", "0.5")
     monkeypatch.setenv("FCOS_TRAIN__SEED", "5")
+    monkeypatch.chdir(settings.parent)  # a long path would be shortened in the table
     line = ("--set", "train.seed=6", "--set", "train.ema=0.5", "--epochs", 7, "--size", "64x96")
-    answer = fcos("train", shapes, "--config", settings, *line, "--dry-run")
+    answer = fcos("train", shapes, "--config", settings.name, *line, "--dry-run")
     assert (answer.code, answer.out) == (0, "")
     rows = {line.split()[0]: line for line in answer.err.splitlines() if line.strip().startswith(("train.", "data."))}
     for key, value, origin in (

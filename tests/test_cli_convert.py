@@ -81,7 +81,7 @@ def test_a_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Pat
     assert (tmp_path / "theirs-fcos.safetensors").is_file()
     code, _, err = fcos("convert", file, "--out", file)
     assert code == 2
-    assert "--out is FILE itself" in err
+    assert "--out and FILE are the same file" in err
     code, _, err = fcos("predict", "x.jpg", "--model", file)
     assert code == 4
     assert "fcos convert FILE" in err
@@ -93,9 +93,9 @@ def test_a_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Pat
         ((), 2, "--preset fcos-v1: trained with"),
         (("--preset", "adelaidet"), 2, "is none of"),
         (("--from", "mmdet", "--preset", "mmdet-base"), 2, "contradicts the file"),
-        (("--preset", "fcos-v1", "--out", "x.pth"), 2, "ends in .safetensors"),
+        (("--preset", "fcos-v1", "--out", "x.pth"), 2, "must end in .safetensors"),
         (("--to", "onnx"), 2, "unknown --to 'onnx'"),
-        (("--to", "torchvision", "--preset", "fcos-v1"), 2, "--to writes a model of ours"),
+        (("--to", "torchvision", "--preset", "fcos-v1"), 2, "cannot be combined with --to"),
         (("--preset", "fcos-v1", "--classes", "gone.txt"), 2, "class names cannot be read"),
     ],
 )

@@ -53,7 +53,7 @@ def take_turns(
     players: Mapping[int, Callable[[], list[Sample]]],
     rounds: int,
     *,
-    on_round: Callable[[int], None] = lambda done: None,
+    on_round: Callable[[int], None] = lambda _done: None,
 ) -> tuple[dict[int, list[list[Sample]]], dict[int, JobSkipped]]:
     """Each player's turns, one per round, and who could not finish (raised Skipped), which does not stop the others.
 

@@ -1,4 +1,4 @@
-"""`fcos bench`, in full `fcos benchmark`."""
+"""The `fcos bench` command, also available as `fcos benchmark`."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ def bench(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help=f"{KINDS} Default: `default`.")
     ] = None,
-    fp32: Annotated[bool, typer.Option("--fp32", help="Each model in fp32 …")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="… and in fp16 …")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="… and in bf16 …")] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="… and in int8, or what comes nearest. Default: as the files are.")
+    fp32: Annotated[
+        bool, typer.Option("--fp32", help="Run each model in fp32. Can be combined with the other precisions.")
     ] = False,
-    batch: Annotated[str, typer.Option(help="Pictures at a time, e.g. 1,4.")] = "1",
+    fp16: Annotated[bool, typer.Option("--fp16", help="Run each model in fp16.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Run each model in bf16.")] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Run each model in int8. Without any precision flag, each file runs in its own precision."
+        ),
+    ] = False,
+    batch: Annotated[str, typer.Option(help="Batch sizes to measure, e.g. 1,4.")] = "1",
     images: Annotated[
-        list[str] | None, typer.Option(help="Pictures, folders, patterns to measure with; default two photos.")
+        list[str] | None, typer.Option(help="Images, folders or patterns to run on. Default: two demo photos.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set: AP beside the speed.")] = None,
-    split: Annotated[str | None, typer.Option(help="Of the data set: train, val, test, all; default val.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="AP on the first N pictures only.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each model.")] = 20,
+    data: Annotated[Path | None, typer.Option(help="Data set on which to measure AP as well.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of --data: train, val, test or all. Default: val.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure AP on the first N images only.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; each model is measured once per round.")] = 20,
     size: Annotated[
-        str | None, typer.Option(help="Network input, 640 or HEIGHTxWIDTH; default as in the model.")
+        str | None, typer.Option(help="Network input size, 640 or HEIGHTxWIDTH. Default: the model's own.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; default all.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all.")] = None,
     device: DeviceFlag = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="pytorch, onnxruntime, openvino, tensorrt, or several: openvino,onnxruntime."),
+        typer.Option(help="pytorch, onnxruntime, openvino or tensorrt; or several, separated by commas."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Picture to draw: .png, .svg or .pdf.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Plot to write: .png, .svg or .pdf.")] = None,
     as_json: Json = False,
 ) -> None:
-    """How fast models are, side by side: time per stage, throughput, start, memory, and AP with --data.
+    """Compare the speed of models: time per stage, throughput, start-up, memory, and AP with --data.
 
-    Each model runs in a process of its own; they take turns. Times are milliseconds per batch, from files to boxes.
+    Each model runs in its own process, and the models take turns. Times are milliseconds per batch, from image files to
+    boxes.
     """
     from fcos_cli.bench import plot, tables
     from fcos_cli.bench.environment import environment

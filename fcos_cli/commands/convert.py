@@ -1,4 +1,4 @@
-"""`fcos convert`."""
+"""The `fcos convert` command."""
 
 from __future__ import annotations
 
@@ -11,23 +11,35 @@ from fcos_cli.commands.options import Json
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="A foreign .pth, .pt or .safetensors; with --to, a model of ours.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Checkpoint of another project (.pth, .pt or .safetensors). With --to: a model file of fcos."
+        ),
+    ],
     source: Annotated[
-        str, typer.Option("--from", help="Whose: auto, torchvision, fcos, adelaidet, detectron2 or mmdet.")
+        str,
+        typer.Option("--from", help="Project it comes from: auto, torchvision, fcos, adelaidet, detectron2 or mmdet."),
     ] = "auto",
     preset: Annotated[
-        str | None, typer.Option(help="Which of their dialects, where the file cannot tell; asked for then.")
+        str | None,
+        typer.Option(
+            help="Variant of that project's FCOS. Only needed if the file does not say; an error then lists them."
+        ),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Names of the classes: a text file, one per line, or coco.")
+        str | None, typer.Option(help="Class names: a text file with one name per line, or coco.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--to", help="torchvision: write a state dict for its fcos_resnet50_fpn.")
+        str | None, typer.Option("--to", help="torchvision: write a state dict for fcos_resnet50_fpn.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write; default: beside FILE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: next to FILE.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn anybody's FCOS checkpoint into a model of ours; or one of ours into torchvision's. Runs no code of FILE."""
+    """Convert an FCOS checkpoint of another project to a model file, or a model file to torchvision's format.
+
+    No code stored in FILE is run.
+    """
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -37,13 +49,13 @@ def convert(
     if target not in (None, "torchvision"):
         raise UsageError(f"unknown --to {target!r}", remedy="--to torchvision, or leave it out")
     if target is not None and (preset, classes, source) != (None, None, "auto"):
-        raise UsageError("--to writes a model of ours; --from, --preset and --classes read a foreign one")
+        raise UsageError("--from, --preset and --classes cannot be combined with --to")
     path = out or file.with_name(_result(file, target))
     suffixes = (".safetensors",) if target is None else (".pth", ".pt")
     if path.suffix.lower() not in suffixes:
-        raise UsageError(f"what is written here ends in {suffixes[0]}", where=path, remedy="change --out")
+        raise UsageError(f"the output file must end in {suffixes[0]}", where=path, remedy="change --out")
     if path.exists() and file.exists() and path.samefile(file):
-        raise UsageError("--out is FILE itself", where=path, remedy="name another file")
+        raise UsageError("--out and FILE are the same file", where=path, remedy="name another file")
     facts = _read(file, path, source, preset, classes) if target is None else _write(file, path)
     for note in facts["notes"]:
         say(note)
@@ -53,7 +65,7 @@ def convert(
 
 
 def _read(file: Path, out: Path, source: str, preset: str | None, classes: str | None) -> dict[str, Any]:
-    """A foreign checkpoint → a model of ours."""
+    """Convert a foreign checkpoint to a model file."""
     from fcos_cli.convert.labels import read_names
     from fcos_cli.convert.run import convert
     from fcos_cli.model.artifact import save
@@ -64,7 +76,7 @@ def _read(file: Path, out: Path, source: str, preset: str | None, classes: str |
 
 
 def _write(file: Path, out: Path) -> dict[str, Any]:
-    """A model of ours → torchvision's state dict."""
+    """Convert a model file to a torchvision state dict."""
     from fcos_cli.convert import torchvision
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.open import find_artifact
@@ -76,7 +88,7 @@ def _write(file: Path, out: Path) -> dict[str, Any]:
 
 
 def _result(file: Path, target: str | None) -> str:
-    """The default name of what is written, never that of FILE."""
+    """Default output name, never the name of FILE itself."""
     if target is not None:
         return f"{file.stem}-{target}.pth"
     return f"{file.stem}-fcos.safetensors" if file.suffix.lower() == ".safetensors" else f"{file.stem}.safetensors"

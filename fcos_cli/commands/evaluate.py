@@ -1,4 +1,4 @@
-"""`fcos eval`."""
+"""The `fcos eval` command."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from fcos_cli.commands.options import KINDS, BackendFlag, DeviceFlag, Json, Prec
 if TYPE_CHECKING:
     from fcos_cli.evaluate.coco import Evaluator
 
-PATHS = f"One or two models, then the data. MODEL: {KINDS} DATA: folder or annotation file: COCO, YOLO or VOC."
+PATHS = (
+    f"One or two models, then the data. MODEL: {KINDS} DATA: a folder or annotation file in COCO, YOLO or VOC format."
+)
 
 
 def evaluate(
     paths: Annotated[list[str], typer.Argument(metavar="MODEL [MODEL] DATA", help=PATHS)],
-    split: Annotated[str | None, typer.Option(help="train, val, test, all; default val, of a file all of it.")] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write an HTML page: curves, errors, worst pictures, labels.")
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test or all. Default: val, or the whole file if DATA is a file.")
     ] = None,
-    evaluator: Annotated[str, typer.Option(help="hotcoco or pycocotools; both give the same figures.")] = "hotcoco",
-    score: Annotated[float | None, typer.Option(help="Lowest score of a detection that counts.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write an HTML report: curves, errors, worst images, suspect labels."),
+    ] = None,
+    evaluator: Annotated[str, typer.Option(help="hotcoco or pycocotools; both give the same numbers.")] = "hotcoco",
+    score: Annotated[float | None, typer.Option(help="Ignore detections below this score.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate the first N images only.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
     as_json: Json = False,
 ) -> None:
-    """COCO's 12 numbers of MODEL on DATA, per class AP, AP50 and best threshold; of two models the difference."""
+    """Compute COCO's 12 metrics of MODEL on DATA, AP per class and the best thresholds. Two models are compared."""
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -44,7 +49,8 @@ def evaluate(
     *models, data = paths
     if len(models) not in (1, 2):
         raise UsageError(
-            f"one or two models and then the data, not {len(paths)} arguments", remedy="fcos eval MODEL [MODEL] DATA"
+            f"expected one or two models and a data set, got {len(paths)} arguments",
+            remedy="fcos eval MODEL [MODEL] DATA",
         )
     detectors = [
         open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)

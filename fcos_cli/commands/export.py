@@ -1,4 +1,4 @@
-"""`fcos export`."""
+"""The `fcos export` command."""
 
 from __future__ import annotations
 
@@ -14,33 +14,46 @@ from fcos_cli.commands.options import Json, parse_size
 
 def export(
     model: Annotated[str, typer.Argument(help="A .safetensors file, a run folder, or `default`.")],
-    format_: Annotated[str, typer.Option("--format", help="onnx, openvino, trt or trt-rtx.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="Of the network's body: fp32, fp16 or int8.")] = "fp32",
-    size: Annotated[str, typer.Option(help="Network input: dynamic, 640, or HEIGHTxWIDTH.")] = "dynamic",
-    batch: Annotated[str, typer.Option(help="Pictures at a time: dynamic, or a number.")] = "dynamic",
-    out: Annotated[Path | None, typer.Option(help="File to write; default: beside the weights.")] = None,
-    score: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest score the file will return.")] = None,
-    iou: Annotated[float | None, typer.Option(min=0, max=1, help="NMS threshold.")] = None,
-    max_detections: Annotated[int | None, typer.Option(min=1, help="Most detections per picture.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Data set: int8 is calibrated on its train split, both APs are taken on val.")
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx, openvino, trt (TensorRT) or trt-rtx (TensorRT for RTX).")
+    ] = "onnx",
+    precision: Annotated[str, typer.Option(help="Precision of backbone and head: fp32, fp16 or int8.")] = "fp32",
+    size: Annotated[str, typer.Option(help="Network input size: dynamic, 640 or HEIGHTxWIDTH.")] = "dynamic",
+    batch: Annotated[str, typer.Option(help="Batch size: dynamic or a number.")] = "dynamic",
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: next to the weights.")] = None,
+    score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Drop detections below this score inside the model.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="AP on the first N pictures only.")] = None,
-    target: Annotated[str | None, typer.Option(help="Whose int8: cpu or tensorrt; default by --format.")] = None,
+    iou: Annotated[float | None, typer.Option(min=0, max=1, help="IoU threshold of NMS.")] = None,
+    max_detections: Annotated[int | None, typer.Option(min=1, help="Maximum number of detections per image.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data set. int8 is calibrated on its train split, and the AP of both models is measured on val."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure AP on the first N images only.")] = None,
+    target: Annotated[str | None, typer.Option(help="Target of int8: cpu or tensorrt. Default: by --format.")] = None,
     winograd: Annotated[
         bool | None,
         typer.Option(
-            help="Wide 3×3 convolutions with a quarter of the multiplications, for CPUs; default: fp32 ONNX, OpenVINO."
+            help="Compute wide 3×3 convolutions by Winograd's method: faster on CPUs. Default: fp32 ONNX and OpenVINO."
         ),
     ] = None,
-    verify: Annotated[bool, typer.Option(help="Compare the result with PyTorch.")] = True,
+    verify: Annotated[bool, typer.Option(help="Compare the exported model with PyTorch.")] = True,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", metavar="KEY=VALUE", help="TensorRT: min, opt, max (BxHxW), workspace, cache, sm."),
+        typer.Option(
+            "--engine",
+            metavar="KEY=VALUE",
+            help="TensorRT build settings: min, opt, max (BxHxW), workspace, cache, sm.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write MODEL for another runtime, decoding and NMS inside, and prove that it answers as PyTorch does."""
+    """Export MODEL to another runtime, with decoding and NMS inside, and check that it gives the same results as
+    PyTorch.
+    """
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""`fcos predict`."""
+"""The `fcos predict` command."""
 
 from __future__ import annotations
 
@@ -14,40 +14,56 @@ from fcos_cli.commands.options import KINDS, BackendFlag, DeviceFlag, Json, Prec
 def predict(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(help="Pictures, videos, folders, 'glob*' patterns, .txt lists of paths, camera:0, - for stdin."),
+        typer.Argument(
+            help="Images, videos, folders, 'glob*' patterns, .txt lists of paths, camera:0, or - for stdin."
+        ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "--weights", help=KINDS)] = "default",
-    viz: Annotated[bool, typer.Option("--viz", help="Write pictures and videos with boxes into --out.")] = False,
-    crops: Annotated[bool, typer.Option("--crops", help="Cut out what is found, into --out/crops/CLASS/.")] = False,
+    viz: Annotated[
+        bool, typer.Option("--viz", help="Write images and videos with boxes drawn on them to --out.")
+    ] = False,
+    crops: Annotated[
+        bool, typer.Option("--crops", help="Save each detection as an image of its own in --out/crops/CLASS/.")
+    ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Write a page and figures of how the boxes of each picture came about.")
+        bool,
+        typer.Option(
+            "--explain", help="Write an HTML page and figures that show how the boxes of each image were found."
+        ),
     ] = False,
     targets: Annotated[
         Path | None,
-        typer.Option(metavar="DATA", help="The same for the truth that DATA holds; without SOURCES, of 8 pictures."),
+        typer.Option(
+            metavar="DATA", help="Write the same for the ground truth of DATA. Without SOURCES: for 8 images of it."
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("predictions"),
     score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Lowest score shown; default: the model's own per class.")
+        float | None, typer.Option(min=0, max=1, help="Minimum score. Default: the model's own threshold per class.")
     ] = None,
     as_json: Json = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON line per picture on stdout.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON line per image on stdout.")] = False,
     save: Annotated[
-        list[Path] | None, typer.Option(help="Also write to a file: .json, .jsonl, .csv, or .coco.json for COCO.")
+        list[Path] | None,
+        typer.Option(help="Also write the results to a file: .json, .jsonl, .csv, or .coco.json for COCO results."),
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(min=32, help="Look at large pictures also in tiles of this many pixels a side.")
+        int | None,
+        typer.Option(
+            min=32, help="Also run on overlapping tiles of this many pixels, for small objects in large images."
+        ),
     ] = None,
     overlap: Annotated[
-        float | None, typer.Option(min=0, help="Of neighbouring tiles: a fraction of --tile (0.2), or pixels.")
+        float | None,
+        typer.Option(min=0, help="Overlap of neighbouring tiles: a fraction of --tile, or pixels. Default: 0.2."),
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Of each video or camera, at most.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures (with --tile: tiles) at a time.")] = 1,
+    frames: Annotated[int | None, typer.Option(min=1, help="Maximum number of frames per video or camera.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size (with --tile: in tiles).")] = 1,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
 ) -> None:
-    """Find objects in pictures and videos. One bad file does not stop the others (exit code 1 at the end)."""
+    """Detect objects in images and videos. An unreadable file does not stop the others; the exit code is then 1."""
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -59,23 +75,26 @@ def predict(
     from fcos_cli.runtime.open import open_detector
 
     if as_json and jsonl:
-        raise UsageError("--json and --jsonl both want stdout", remedy="choose one; --save writes the other")
+        raise UsageError(
+            "--json and --jsonl cannot be combined: both write to stdout",
+            remedy="use one of them, and --save for the other",
+        )
     if overlap is not None and tile is None:
-        raise UsageError("--overlap is of tiles, and there are none", remedy="give --tile too, such as --tile 640")
+        raise UsageError("--overlap needs --tile", remedy="add for example --tile 640")
     tiling = None if tile is None else Tiling(tile, 0.2 if overlap is None else overlap)
     sources, explanation = sources or [], None
     if explain or targets is not None:
         from fcos_cli.explain.run import plan_explanation
 
         if tile is not None:
-            raise UsageError("--explain and --targets look at whole pictures", remedy="leave --tile out")
+            raise UsageError("--explain and --targets cannot be combined with --tile", remedy="leave --tile out")
         explanation = plan_explanation(model, sources, detections=explain, targets=targets, backend=backend)
         backend = "pytorch" if explain else backend
         if not sources and not explain:
             explanation.write(out, score=score, device=device or "auto")
             return
     detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
-    live = any(is_camera(source) for source in sources)  # ends by Ctrl-C, and then its video is to be whole
+    live = any(is_camera(source) for source in sources)  # ended by Ctrl-C, after which its video must still be complete
     with until_interrupted() if live else nullcontext() as stop:
         failed = run_predict(
             detector,

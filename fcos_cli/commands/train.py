@@ -1,4 +1,4 @@
-"""`fcos train`."""
+"""The `fcos train` command."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from fcos_cli.commands.options import DeviceFlag, Json, parse_size
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Folder or annotation file: COCO, YOLO or VOC.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run: runs/train/NAME.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder, instead of runs/train/NAME.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Folder or annotation file in COCO, YOLO or VOC format.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; its folder is runs/train/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to use instead of runs/train/NAME.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.lr=0.002.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="A timm model by name.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Name of a timm model.")] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Initial weights: auto, offline, pretrained or coco (network), default, random, or a file."),
+        typer.Option(
+            help="Initial weights: auto, offline, pretrained or coco (downloads), default, random, or a file."
+        ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Network input: 320, or HEIGHTxWIDTH.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures per step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate for 16 pictures a step; scaled to --batch.")] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, off, bf16, fp16.")] = None,
+    size: Annotated[str | None, typer.Option(help="Network input size: 320 or HEIGHTxWIDTH.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate for 16 images per step; scaled to --batch.")] = None,
+    amp: Annotated[str | None, typer.Option(help="Mixed precision: auto, off, bf16 or fp16.")] = None,
     device: DeviceFlag = None,
-    workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of order, augmentation and new weights.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Train on a small drawn data set, minutes on a CPU.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data and settings, train nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Number of data loader processes.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed for data order, augmentation and new weights.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Train on a small generated data set; takes minutes on a CPU.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data and settings without training.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a detector on DATA; writes a run folder with the best and the last weights."""
+    """Train a detector on DATA and write a run folder with the best and the last weights."""
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()

@@ -76,7 +76,7 @@ class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
         super().__init__()
         self.longest = longest
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ARG002 (torchvision's signature)
         height, width = v2.functional.get_size(inpt)
         factor = min(1.0, self.longest / max(height, width))
         bound = [max(3, round(height * factor)), max(3, round(width * factor))]
@@ -86,7 +86,7 @@ class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
 class _QuarterTurn(v2.Transform):  # type: ignore[misc]
     """Turn by 90, 180 or 270 degrees, each as likely. No pixel is resampled and boxes stay tight."""
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002 (torchvision's signature)
         return {"turns": int(torch.randint(1, 4, ()))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

@@ -55,7 +55,7 @@ class VocSource:
     format: Literal["voc"] = "voc"
     _read: dict[Path, Annotation] = field(default_factory=dict, repr=False)
 
-    def classes(self, splits: Sequence[str]) -> ClassTable:
+    def classes(self, splits: Sequence[str]) -> ClassTable:  # noqa: ARG002 (every reader takes it)
         folders = [self.annotations] if self.annotations else list(self.splits.values())
         files = [file for folder in folders for file in sorted(folder.glob(_XML))]
         names = sorted({thing.name for file in files for thing in self._annotation(file).things})

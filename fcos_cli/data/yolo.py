@@ -39,7 +39,7 @@ class YoloSource:
     keypoints: bool = False
     format: Literal["yolo"] = "yolo"
 
-    def classes(self, splits: Sequence[str]) -> ClassTable:
+    def classes(self, splits: Sequence[str]) -> ClassTable:  # noqa: ARG002 (every reader takes it)
         return ClassTable(tuple(self.names.values()), tuple(self.names))
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:

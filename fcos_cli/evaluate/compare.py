@@ -79,9 +79,9 @@ def compare(
 
     on_progress: called with (parts done, parts in all), a part being the whole or one class.
     """
-    told = on_progress or (lambda done, total: None)
+    report_progress = on_progress or (lambda _done, _total: None)
     whole = _intervals(detections, samples, classes, rounds=rounds)
-    told(1, len(classes) + 1)
+    report_progress(1, len(classes) + 1)
     a, b = results
     metrics = {name: _difference(a.metrics[name], b.metrics[name], whole.get(name)) for name in a.metrics}
     per_class = []
@@ -91,7 +91,7 @@ def compare(
             known = _intervals(detections, samples, classes, rounds=rounds, **{**ALL_SIZES, "catIds": [index]})
         ap, ap50 = _difference(one.AP, other.AP, known.get("AP")), _difference(one.AP50, other.AP50, known.get("AP50"))
         per_class.append(ClassDifference(one.name, one.category_id, ap, ap50))
-        told(index + 2, len(classes) + 1)
+        report_progress(index + 2, len(classes) + 1)
     return Comparison(metrics, per_class, rounds=rounds)
 
 

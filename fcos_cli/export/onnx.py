@@ -84,7 +84,13 @@ def _quiet() -> Any:
 
 
 def non_max_suppression(
-    boxes: Any, scores: Any, classes: Any, iou: float, rule: str, class_count: int, most: int
+    boxes: Any,
+    scores: Any,
+    classes: Any,
+    iou: float,
+    rule: str,  # noqa: ARG001 (the operator's signature)
+    class_count: int,
+    most: int,
 ) -> Any:
     """`fcos::keep_mask` in ONNX: one NonMaxSuppression over all classes, its rows scattered into a mask [B, P]."""
     from onnxscript import opset20

@@ -40,7 +40,7 @@ def quantize(
     *,
     target: Target,
     between: bool = True,
-    say: Callable[[str], object] = lambda line: None,
+    say: Callable[[str], object] = lambda _line: None,
 ) -> onnx.ModelProto:
     """`proto` (raw outputs among its outputs) with an int8 body.
 

@@ -80,10 +80,10 @@ class OpaqueModel:
         if record is not None:  # an engine's optimisation profile
             self.span = (record.min.height, record.min.width), (record.max.height, record.max.width)
 
-    def raw(self, images: Pixels) -> Raw:
+    def raw(self, images: Pixels) -> Raw:  # noqa: ARG002 (the protocol's signature)
         raise NoSubgraph("raw outputs cannot be taken out of a built engine")
 
-    def post(self, raw: Raw, images: Pixels) -> ModelOutput:
+    def post(self, raw: Raw, images: Pixels) -> ModelOutput:  # noqa: ARG002 (the protocol's signature)
         raise NoSubgraph("post-processing cannot be taken out of a built engine")
 
     def detect(self, images: Pixels, inside: PictureSizes = None) -> ModelOutput:

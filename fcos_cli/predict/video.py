@@ -64,7 +64,7 @@ def until_interrupted() -> Iterator[threading.Event]:
     stop = threading.Event()
     before = signal.getsignal(signal.SIGINT)
 
-    def interrupted(number: int, frame: object) -> None:
+    def interrupted(_number: int, _frame: object) -> None:
         stop.set()
         signal.signal(signal.SIGINT, before)
 

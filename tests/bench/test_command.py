@@ -13,6 +13,8 @@ import pytest
 
 from tests.small_onnx import write_onnx
 
+pytestmark = pytest.mark.slow
+
 RUN = "from fcos_cli.cli import main; main()"
 
 

@@ -19,6 +19,8 @@ sys.path.insert(0, str(VECTORS))  # its scripts are no package: they are run by 
 
 from seeded import seeded_picture, seeded_state  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 # preset: (key list, tensors, prefix of their names)
 CASES = {
     "fcos-v1": ("fcos", "whole", "fcos-v1."),

@@ -16,6 +16,8 @@ from fcos_cli.runtime.detector import detect_batch
 from fcos_cli.runtime.open import open_detector
 from tests.tiny import CLASSES, tiny_model
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("torchvision", "fcos-v1", "adelaidet", "mmdet-base")
 """Between them they have every switch that changes a graph; the others are mixtures of theirs."""
 

@@ -24,6 +24,8 @@ from fcos_cli.runtime.graph_io import RAW, output_names
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact, tiny_model
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(256, 320), (224, 224), (384, 160), (192, 480), (160, 160)]
 """The traced one, another, tall, wide, the smallest."""
 

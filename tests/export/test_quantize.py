@@ -21,6 +21,8 @@ from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact
 
+pytestmark = pytest.mark.slow
+
 ARTIFACT = tiny_artifact()
 OPTIONS = ExportOptions(precision="int8", size=(160, 160))
 FACTS = OPTIONS.apply(facts_of(ARTIFACT))

@@ -22,6 +22,8 @@ from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact
 
+pytestmark = pytest.mark.slow
+
 ARTIFACT = tiny_artifact()
 
 

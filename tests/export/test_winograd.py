@@ -24,6 +24,8 @@ from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import open_detector
 from tests.tiny import tiny_artifact, tiny_model
 
+pytestmark = pytest.mark.slow
+
 Array = npt.NDArray[np.float32]
 LARGE, SMALL = (64, 64), (16, 20)
 PLAIN: dict[str, Any] = {"pads": [1, 1, 1, 1]}

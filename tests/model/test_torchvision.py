@@ -31,6 +31,8 @@ from fcos_cli.runtime.detector import detect_batch, to_source
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.runtime.results import RawDetections
 
+pytestmark = pytest.mark.slow
+
 CLASSES, SHORT, LONG = 7, 160, 266
 PRESET = PRESETS["torchvision"]
 RULE = replace(ResizeRule.from_json(PRESET.geometry), size=(SHORT, LONG))

@@ -21,6 +21,8 @@ from fcos_cli.runtime.graph_io import OUTPUTS
 from fcos_cli.runtime.pytorch import facts_of
 from tests.parity.fakes import MUTATIONS, FakeCuts, Mutant, Mutation, seeing_artifact
 
+pytestmark = pytest.mark.slow
+
 SIZE = (160, 192)
 NOTHING = Mutation("")
 

@@ -14,6 +14,8 @@ from fcos_cli.train.distributed import World, any_process, join_world
 from fcos_cli.train.loop import train
 from tests.train.runs import Recorder, config_of, same, splits
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 SETTINGS = {"optimizer": "sgd", "lr": 0.02}

@@ -115,7 +115,7 @@ class Log:
 
 
 @lru_cache
-def _log_of(module: ModuleType) -> Log:
+def _log_of(module: ModuleType) -> Log:  # noqa: ARG001 (the cache's key)
     """One per process, because TensorRT has one: it ignores a second logger while objects of the first live."""
     return Log()
 
