@@ -43,7 +43,7 @@ class ExportOptions:
         ):
             if value not in allowed:
                 raise UsageError(f"{flag} {value!r} is not known", remedy=f"use one of {', '.join(allowed)}")
-        if self.winograd and (self.precision, self.format) not in (("fp32", "onnx"), ("fp32", "openvino")):
+        if self.winograd and (self.precision != "fp32" or FORMATS[self.format].engine):
             raise UsageError(
                 f"Winograd's form is for float32 on CPUs, not for {self.precision} in {self.format}",
                 where="--winograd",
