@@ -81,10 +81,10 @@ class OpaqueModel:
             self.span = (record.min.height, record.min.width), (record.max.height, record.max.width)
 
     def raw(self, images: Pixels) -> Raw:  # noqa: ARG002 (the protocol's signature)
-        raise NoSubgraph("raw outputs cannot be taken out of a built engine")
+        raise NoSubgraph("raw outputs cannot be extracted from this format")
 
     def post(self, raw: Raw, images: Pixels) -> ModelOutput:  # noqa: ARG002 (the protocol's signature)
-        raise NoSubgraph("post-processing cannot be taken out of a built engine")
+        raise NoSubgraph("post-processing cannot be extracted from this format")
 
     def detect(self, images: Pixels, inside: PictureSizes = None) -> ModelOutput:
         clips = self.detector.facts.conventions.clip == "picture"
