@@ -1,4 +1,4 @@
-"""The one face of every model: batches of pixels in, detections out, and the facts that travel with the weights."""
+"""The interface of every model: a batch of pixels in, detections out, and the facts stored with the weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fcos_cli.runtime.results import Detections, RawDetections
 
 
 class Detector(Protocol):
-    """Anything that maps a batch of pictures to detections.
+    """Anything that maps a batch of images to detections.
 
-    Calling it: `images` [B, 3, H, W], RGB 0…255, any B ≥ 1, as `ResizeRule.batch` makes them; sizes: int64 [B, 2],
-    (height, width) of each picture inside its input, for conventions that clip at the picture (None: all of it);
-    `detect_batch` knows when they are needed.
+    Call it with `images` [B, 3, H, W], RGB 0…255, any B ≥ 1, as `ResizeRule.batch` returns them, and `sizes`, int64 [B,
+    2]: (height, width) of each image inside its padded input. `sizes` is needed only by conventions that clip boxes at
+    the image; None means the whole input. `detect_batch` passes it where it is needed.
 
-    backend: one of `Backend`. precision: what really runs: `fp32`, `fp16`, `bf16`, `int8`, or `mixed`. device: where,
-    readable as text.
+    backend: one of `Backend`. precision: what actually runs: `fp32`, `fp16`, `bf16`, `int8` or `mixed`. device:
+    printable.
     """
 
     @property
@@ -39,7 +39,7 @@ class Detector(Protocol):
 
 
 def detect_batch(detector: Detector, images: Pixels, geometries: list[Geometry]) -> list[Detections]:
-    """What a detector finds in a batch that `ResizeRule.batch` made: one answer per picture, in its source's pixels."""
+    """Run a detector on a batch from `ResizeRule.batch`. Return one result per image, in pixels of its source."""
     rules = detector.facts.conventions
     if rules.clip == "picture":
         sizes = np.array([geometry.resized[::-1] for geometry in geometries], np.int64)
@@ -52,9 +52,10 @@ def to_source(
     geometries: list[Geometry],
     conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
 ) -> list[Detections]:
-    """Raw detections of a batch → one `Detections` per picture, in pixels of its source.
+    """Raw detections of a batch → one `Detections` per image, in pixels of its source.
 
-    Boxes end behind their last pixel, whatever the conventions of the network; empty ones go unless those keep them.
+    The boxes returned have exclusive ends, whatever the network's conventions. Empty boxes are dropped unless the
+    conventions keep them.
     """
     answers = []
     for index, geometry in enumerate(geometries):

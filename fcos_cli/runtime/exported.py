@@ -1,10 +1,12 @@
-"""What exported models share when they are called: batches cut to what the file takes, answers checked and filtered.
+"""What all exported models share: batches split to what the file accepts, outputs checked and filtered.
 
 Notable choices:
-- The last part of a batch is filled up with copies of its last picture: nothing the network has not seen, so nothing
-  can fail that would not have failed anyway. Their answers are dropped.
-- A score above the file's own is applied to the answer. This is exactly what a higher threshold inside gives: the best
-  candidates are chosen by score before any threshold, and in greedy NMS no box is removed by a worse one.
+
+- An incomplete batch is padded with copies of its last image, and the extra outputs are dropped. Copies cannot trigger
+  an error that the image itself would not.
+- A score above the file's own threshold is applied to the output. The result is the same as with a higher threshold
+  inside the model: top-k selects candidates by score before thresholding, and greedy NMS never removes a box because of
+  a lower-scoring one.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class InputLimits:
-    """What one call of a model takes: `min_batch` … `max_batch` pictures of height × width pixels; None = any."""
+    """What one call of a model accepts: `min_batch` to `max_batch` images of height × width pixels; None = any."""
 
     min_batch: int = 1
     max_batch: int | None = None
@@ -38,7 +40,7 @@ class InputLimits:
 
     @classmethod
     def of_shape(cls, batch: int | None, height: int | None, width: int | None) -> InputLimits:
-        """By the dimensions of a graph's input, None = free."""
+        """From the dimensions of a graph input; None = dynamic."""
         return cls(1 if batch is None else batch, batch, height, width)
 
 
@@ -51,12 +53,11 @@ def run_in_batches(
     score: float | None,
     where: Path,
 ) -> RawDetections:
-    """The answer for `images` [B, 3, H, W], any B ≥ 1, from calls of `run` with what `limits` allows.
+    """Detections for `images` [B, 3, H, W], any B ≥ 1, from as many calls of `run` as `limits` require.
 
-    sizes: int64 [B, 2], (height, width) of the pictures inside them, None = all. run: inputs by name (a model
-    takes those it has) → outputs by name, at least OUTPUTS. score: lowest score to return, None = all
-    there are. Raises ModelError where the size of the pictures does not fit, FcosError where the suppression chain was
-    cut off.
+    sizes: int64 [B, 2], (height, width) of each image inside its input; None = all of it. run: inputs by name → outputs
+    by name, at least OUTPUTS. score: minimum score to return; None = all. Raises ModelError if the image size does not
+    fit, and FcosError if NMS did not converge.
     """
     _check_size(images.shape[2:], limits, where)
     if sizes is None:
@@ -87,8 +88,8 @@ def _filled(rows: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:
 
 
 def drop_below(raw: RawDetections, score: float) -> RawDetections:
-    """`raw` without what scores less than `score`; places that fall empty are 0, 0, -1 as in any answer."""
-    keep = raw.scores >= np.float32(score)  # float32, as the comparison inside a network is
+    """Remove detections scoring less than `score`; freed places become 0, 0, -1 like any padding."""
+    keep = raw.scores >= np.float32(score)  # compare in float32, as inside a network
     keep &= raw.classes >= 0
     return RawDetections(
         np.where(keep[..., None], raw.boxes, np.float32(0)),
@@ -99,10 +100,10 @@ def drop_below(raw: RawDetections, score: float) -> RawDetections:
 
 
 def check_score(score: float | None, facts: Facts, where: Path) -> None:
-    """UsageError where detections are asked for that the graph has already dropped."""
+    """Raise UsageError if the requested score is below the threshold inside the graph."""
     if score is not None and score < facts.score_threshold and facts.conventions.threshold_on == "score":
         raise UsageError(
-            f"this model drops what scores less than {facts.score_threshold:g}, so a score of {score:g} cannot be had",
+            f"this model drops detections below {facts.score_threshold:g}, so --score {score:g} is too low",
             where=where,
             remedy=f"export it again with --score {score:g}, or use its .safetensors (of `default`: --backend pytorch)",
         )
@@ -112,8 +113,8 @@ def _check_size(size: tuple[int, ...], limits: InputLimits, where: Path) -> None
     for given, wanted in zip(size, (limits.height, limits.width), strict=True):
         if wanted is not None and given != wanted:
             raise ModelError(
-                f"the model takes pictures of {limits.height or 'any'} x {limits.width or 'any'} pixels (height x "
-                f"width), not of {size[0]} x {size[1]}",
+                f"the model takes images of {limits.height or 'any'} x {limits.width or 'any'} pixels (height x "
+                f"width), not {size[0]} x {size[1]}",
                 where=where,
                 remedy="export it again with --size dynamic, or with the size you need",
             )
@@ -122,8 +123,7 @@ def _check_size(size: tuple[int, ...], limits: InputLimits, where: Path) -> None
 def _check_converged(found: Outputs, where: Path) -> None:
     if CONVERGED in found and not np.asarray(found[CONVERGED]).all():
         raise FcosError(
-            "this picture holds a longer chain of overlapping boxes than the model's NMS follows, so its answer would "
-            "be wrong",
+            "NMS did not converge on this image: it has a longer chain of overlapping boxes than this model supports",
             where=where,
-            remedy="use the .safetensors, or export with --format onnx, whose NMS has no limit",
+            remedy="use the .safetensors file, or export with --format onnx, whose NMS has no such limit",
         )

@@ -1,7 +1,7 @@
-"""Facts: what a model file says of itself, the same in every format. No torch.
+"""Facts: the metadata stored in a model file, the same for every format. No torch.
 
-Every kind of artifact carries them as a dict of JSON strings: `.safetensors` in its metadata, ONNX in
-`metadata_props`, OpenVINO in `rt_info`, a TensorRT engine in the JSON file beside it.
+Every artifact stores them as a dict of JSON strings: `.safetensors` in its metadata, ONNX in `metadata_props`, OpenVINO
+in `rt_info`, and a TensorRT engine in a JSON file next to it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts
 
 @dataclass(frozen=True)
 class Facts:
-    """What has to be known to use a detector.
+    """Everything needed to use a detector.
 
-    threshold: the score from which a detection is worth showing; class_thresholds: the same per class index (best F1
-    on val), where known. score_threshold, nms_iou, max_detections: what post-processing keeps; in an exported model
-    they are part of the graph. precision: of the network's body as stored (`fp32`, `fp16`, `int8`). winograd: how many
-    convolutions of an exported graph are in Winograd's form, which is made for float32. verified: whether parity with
-    the PyTorch reference was measured and passed; None for the reference itself. model: the network's ModelConfig as
-    JSON, for people. provenance: our version, data, metrics, date, export; for people.
+    threshold: minimum score of a detection worth showing; class_thresholds: the same per class index (best F1 on val),
+    if known. score_threshold, nms_iou, max_detections: settings of post-processing; fixed inside an exported model.
+    precision: of backbone and head as stored (`fp32`, `fp16`, `int8`). winograd: number of convolutions of an exported
+    graph in Winograd form, which needs float32. verified: whether parity with PyTorch was measured and passed; None for
+    the PyTorch weights themselves. model: the network's ModelConfig as JSON, for information. provenance: version,
+    data, metrics, date and export, for information.
     """
 
     classes: ClassTable
@@ -45,7 +45,7 @@ class Facts:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
-        """JSON strings by key; `from_metadata` reads them back."""
+        """Return JSON strings by key; `from_metadata` reads them back."""
         facts = {
             "format_version": FORMAT_VERSION,
             "classes": self.classes.to_json(),
@@ -63,7 +63,7 @@ class Facts:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, where: Path) -> Facts:
-        """Raises ModelError naming `where` for a file that is not ours, too new, or has facts that cannot be used."""
+        """Raises ModelError naming `where` if the file was not written by fcos, is too new, or has invalid facts."""
         with metadata_errors(where, remedy="only models that `fcos export` wrote can be run"):
             shared, facts = read_facts(metadata, "limits", "precision", "verified")
             limits = facts["limits"]
@@ -74,7 +74,7 @@ class Facts:
                 nms_iou=float(limits["nms_iou"]),
                 max_detections=int(limits["max_detections"]),
                 precision=str(facts["precision"]),
-                winograd=int(metadata.get("winograd", "0")),  # files of before it existed have none
+                winograd=int(metadata.get("winograd", "0")),  # older files do not have it
                 verified=facts["verified"],
                 model=facts.get("model", {}),
                 **shared,

@@ -1,4 +1,4 @@
-"""Inputs and outputs of an exported graph: their names, and the smallest picture it takes. No torch.
+"""Inputs and outputs of an exported graph: their names, and the smallest image it takes. No torch.
 
 Exporters write files to this interface; the backends and the parity check read it.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Literal
 
 INPUT, SIZES = "images", "sizes"
-"""`sizes` is an input only of models that clip boxes at the picture before NMS, not at its padding."""
+"""`sizes` is an input only of models that clip boxes at the image before NMS, not at its padding."""
 
 OUTPUTS = ("boxes", "scores", "classes", "counts")
 
 CONVERGED = "converged"
-"""A further output, bool [B], of models whose NMS runs a fixed number of sweeps: False where these were too few."""
+"""Extra output, bool [B], of models whose NMS runs a fixed number of sweeps: False if these were not enough."""
 
 LEVELS = ("p3", "p4", "p5", "p6", "p7")
 RAW = tuple(f"{branch}_{level}" for branch in ("cls", "ltrb", "ctr") for level in LEVELS)
@@ -24,5 +24,5 @@ SMALLEST = 160
 
 
 def output_names(nms: Literal["op", "tensor"]) -> tuple[str, ...]:
-    """Names of what a finished file returns, in order. nms: one NonMaxSuppression operation, or tensor operations."""
+    """Names of a finished file's outputs, in order. nms: one NonMaxSuppression operator, or tensor operations."""
     return OUTPUTS if nms == "op" else (*OUTPUTS, CONVERGED)

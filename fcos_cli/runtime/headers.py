@@ -1,7 +1,7 @@
-"""What a model file says of itself, read off the file: no torch, no onnx, none of the libraries that run it.
+"""Read the metadata of a model file without torch, onnx, or any library that runs the model.
 
-Hence `fcos info` is instant for a file of any kind and size, and a file that is cut off, too new or not ours is told
-in our words before a library is loaded that would tell it in its own.
+`fcos info` is therefore instant for files of any kind and size. Truncated, foreign and too new files are rejected with
+a clear error before a library is loaded.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from fcos_cli.runtime.facts import Facts
 
 
 class Header(NamedTuple):
-    """facts: as in every artifact. parameters: number of weights, None where only the graph knows. engine: what the
-    builder of a TensorRT engine noted. bytes: of all the files that are the model."""
+    """Metadata of a model file.
+
+    facts: as in every artifact. bytes: total size of all files of the model. parameters: number of weights; None if
+    unknown without loading the graph. engine: build record of a TensorRT engine.
+    """
 
     facts: Facts
     bytes: int
@@ -28,15 +31,15 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """The header of a `.safetensors`, `.onnx`, `.xml` or `.engine` file.
+    """Read the header of a `.safetensors`, `.onnx`, `.xml` or `.engine` file.
 
-    Raises ModelError naming the file: of an unknown kind, cut off, damaged, without its companion, not ours, too new.
+    Raises ModelError naming the file if it is of unknown type, truncated, damaged, incomplete, foreign or too new.
     """
     readers = {".safetensors": _safetensors, ".onnx": _onnx, ".xml": _openvino, ".engine": _sidecar}
     reader = readers.get(path.suffix.lower(), _sidecar if _sidecar_path(path).is_file() else None)
     if reader is None:
         raise ModelError(
-            f"{path.suffix or 'a file without a suffix'} is no kind of model that can be run",
+            f"{path.suffix or 'a file without a suffix'} is not a supported model format",
             where=path,
             remedy=f"use a run folder or one of {', '.join(readers)}",
         )
@@ -50,12 +53,12 @@ def _damaged(path: Path, why: object) -> ModelError:
     return ModelError(
         f"this is not a readable {path.suffix} file ({why})",
         where=path,
-        remedy="the file may be cut off or of another kind; copy it again",
+        remedy="the file may be truncated or of another type; copy it again",
     )
 
 
 def _safetensors(path: Path) -> Header:
-    """Weights keep what post-processing drops in their ModelConfig; they are the reference that others verify with."""
+    """Weights store the post-processing limits in their ModelConfig. They are the parity reference themselves."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -69,7 +72,7 @@ def _safetensors(path: Path) -> Header:
         names = {"score": "score_threshold", "nms_iou": "nms_iou", "max_detections": "max_detections"}
         limits = {key: config.get(name, getattr(Facts, name)) for key, name in names.items()}
     except (ValueError, AttributeError) as error:
-        raise ModelError(f"the file's facts cannot be used: {error}", where=path) from error
+        raise ModelError(f"the metadata of the file is invalid: {error}", where=path) from error
     metadata |= {"limits": json.dumps(limits), "precision": '"fp32"', "verified": "null"}
     return Header(Facts.from_metadata(metadata, where=path), path.stat().st_size, parameters)
 
@@ -83,7 +86,7 @@ def _openvino(path: Path) -> Header:
         raise ModelError(
             "the weights of this model are missing: an OpenVINO model is two files",
             where=weights,
-            remedy=f"put {weights.name} beside {path.name}",
+            remedy=f"put {weights.name} next to {path.name}",
         )
     try:
         entries = ElementTree.parse(path).getroot().find("rt_info/fcos")
@@ -117,7 +120,7 @@ def _sidecar(path: Path) -> Header:
 
 
 def _onnx(path: Path) -> Header:
-    """`metadata_props` of a ModelProto, by the protobuf wire format: fields are walked, the graph is stepped over.
+    """Read `metadata_props` of a ModelProto from the protobuf wire format; the graph is skipped.
 
     Field numbers (onnx.proto): ModelProto.graph = 7, .metadata_props = 14; StringStringEntryProto.key = 1, .value = 2.
     """
@@ -129,17 +132,17 @@ def _onnx(path: Path) -> Header:
                 if number == 14:
                     pair = {part: data[b:e].decode("utf-8") for part, b, e in _fields(data, begin, end)}
                     metadata[pair.get(1, "")] = pair.get(2, "")
-    except ValueError as error:  # also of mmap, for an empty file
+    except ValueError as error:  # mmap raises it too, for an empty file
         raise _damaged(path, error) from error
     if not graph:
-        raise _damaged(path, "there is no graph in it")
+        raise _damaged(path, "it contains no graph")
     return Header(Facts.from_metadata(metadata, where=path), path.stat().st_size)
 
 
 def _fields(data: mmap.mmap, place: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(field number, begin, end of its content) of each field of the message in data[place:end].
+    """Yield (field number, start, end of the content) of each field of the message in data[place:end].
 
-    Raises ValueError where the bytes are no protobuf message. Wire types: 0 varint, 1 eight bytes, 2 length first,
+    Raises ValueError if the bytes are not a protobuf message. Wire types: 0 varint, 1 eight bytes, 2 length-delimited,
     5 four bytes.
     """
     while place < end:
@@ -154,21 +157,21 @@ def _fields(data: mmap.mmap, place: int, end: int) -> Iterator[tuple[int, int, i
         elif kind in (1, 5):
             place += 8 if kind == 1 else 4
         else:
-            raise ValueError("no protobuf message")
+            raise ValueError("not a protobuf message")
         if place > end or number == 0:
-            raise ValueError("cut off" if place > end else "no protobuf message")
+            raise ValueError("truncated" if place > end else "not a protobuf message")
         yield number, begin, place
 
 
 def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
-    """The number that begins at `place`, seven bits a byte, lowest first; and the place behind it."""
+    """Decode the varint at `place`. Return its value and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= end:
-            raise ValueError("cut off")
+            raise ValueError("truncated")
         byte = data[place]
         value |= (byte & 0x7F) << shift
         place += 1
         if byte < 0x80:
             return value, place
-    raise ValueError("no protobuf message")
+    raise ValueError("not a protobuf message")

@@ -1,4 +1,4 @@
-"""A model file in words: `fcos info`."""
+"""What `fcos info` prints about a model file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcos_cli.runtime.headers import Header
 
 
 def print_info(header: Header, *, path: Path, as_json: bool) -> None:
-    """Print what a model file says of itself: tables for people, or one JSON document."""
+    """Print the metadata of a model file: tables for people, or one JSON document."""
     document = to_json(header, path=path)
     if as_json:
         emit_json(document)
@@ -33,7 +33,7 @@ def print_info(header: Header, *, path: Path, as_json: bool) -> None:
 
 
 def to_json(header: Header, *, path: Path) -> dict[str, Any]:
-    """The `fcos info --json` document. parameters: None where only the graph knows them; engine: of engines only."""
+    """The `fcos info --json` document. parameters: None if only the graph knows them. engine: only for engines."""
     facts = header.facts
     return {
         "file": str(path),

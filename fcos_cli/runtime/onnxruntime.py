@@ -1,4 +1,4 @@
-"""The ONNX Runtime detector: `.onnx` on a CPU, or on NVIDIA's GPUs where that build of ONNX Runtime is installed."""
+"""The ONNX Runtime backend: `.onnx` files on a CPU, or on NVIDIA GPUs with onnxruntime-gpu."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Provider = tuple[str, dict[str, str]]
 
 
 class OnnxRuntimeDetector:
-    """Runs an exported graph. Open one with `open`.
+    """Runs an exported graph. Created by `open`.
 
-    precision: the file's own. device: what really runs it: `cpu`, `cuda:N`, `tensorrt:N`.
+    precision: of the file. device: what actually runs it: `cpu`, `cuda:N` or `tensorrt:N`.
     """
 
     backend = "onnxruntime"
@@ -52,9 +52,11 @@ class OnnxRuntimeDetector:
     def open(
         cls, path: Path, *, name: str, score: float | None = None, device: str = "auto", threads: int | None = None
     ) -> OnnxRuntimeDetector:
-        """score: lowest score to return (default: the file's own). device: `auto` (CUDA where this ONNX Runtime has it,
-        else the CPU), `cpu`, `cuda`, `cuda:1` …, `tensorrt` (its provider, and CUDA or the CPU for what it cannot do).
-        threads: of the CPU, default all that the process may use. Raises UsageError, ModelError, FcosError.
+        """Open an exported model.
+
+        score: minimum score to return (default: the file's own). device: `auto` (CUDA if this ONNX Runtime has it, else
+        the CPU), `cpu`, `cuda`, `cuda:1` …, or `tensorrt` (the TensorRT provider, with CUDA or the CPU for the rest).
+        threads: CPU threads, by default all available to the process. Raises UsageError, ModelError, FcosError.
         """
         facts = read_header(path).facts
         check_score(score, facts, path)
@@ -65,7 +67,7 @@ class OnnxRuntimeDetector:
         wanted, options = attempts[0][0]
         if device != "auto" and first != wanted:
             raise UsageError(
-                f"device {device!r} cannot be used here: ONNX Runtime fell back to {NAMES.get(first, first)}",
+                f"device {device!r} is not available: ONNX Runtime fell back to {NAMES.get(first, first)}",
                 remedy="check CUDA's libraries (and TensorRT's), or use --device cpu",
             )
         number = "" if first == CPU else f":{options.get('device_id', 0)}"
@@ -78,14 +80,14 @@ class OnnxRuntimeDetector:
         feed = {name: given[name] for name in self.inputs}
         try:
             return dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
-        except Exception as error:  # its exceptions have no common ancestor
+        except Exception as error:  # its exceptions have no common base class
             raise FcosError(f"ONNX Runtime failed ({_one_line(error)})", where=self.path) from error
 
 
 def providers(device: str, available: list[str]) -> list[list[Provider]]:
-    """What to try, one after the other, for `device`; each a list of providers by falling preference.
+    """Return the lists of providers to try in turn for `device`, each in order of preference.
 
-    Raises UsageError for what is unknown, or absent from this build of ONNX Runtime.
+    Raises UsageError if the device is unknown or not available in this build of ONNX Runtime.
     """
     kind, _, number = device.partition(":")
     cpu: Provider = (CPU, {})
@@ -99,7 +101,7 @@ def providers(device: str, available: list[str]) -> list[list[Provider]]:
     if wanted not in available or not (number or "0").isdecimal():
         here = ", ".join(NAMES[provider] for provider in available if provider in NAMES)
         raise UsageError(
-            f"device {device!r} cannot be used by this ONNX Runtime, which has: {here}",
+            f"device {device!r} is not available in this ONNX Runtime, which has: {here}",
             remedy="--device cpu" + ("" if wanted in (None, *available) else ", or pip install onnxruntime-gpu"),
         )
     below = [cuda, cpu] if CUDA in available else [cpu]
@@ -113,23 +115,23 @@ def _import() -> Any:
         raise FcosError(
             "ONNX Runtime is not installed", remedy="pip install onnxruntime (or onnxruntime-gpu)"
         ) from error
-    onnxruntime.set_default_logger_severity(3)  # errors; its warnings are of devices that nobody asked for
+    onnxruntime.set_default_logger_severity(3)  # errors only; its warnings are about devices that are not used
     return onnxruntime
 
 
 def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, threads: int | None) -> Any:
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 4  # what fails is raised, and told once
+    options.log_severity_level = 4  # failures are raised, so they need not be logged too
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or _allowed_threads()
-    # waiting threads spin while a picture is computed, which is fast, and sleep between pictures, which is polite
+    # threads spin while an image is processed, for speed, and sleep between images
     options.add_session_config_entry("session.force_spinning_stop", "1")
     for attempt in attempts:
         try:
-            # without enable_fallback=0 it would tell of its fallbacks on stdout, which belongs to data
+            # without enable_fallback=0 it prints to stdout, which is for data
             return runtime.InferenceSession(str(path), options, providers=attempt, enable_fallback=0)
-        except Exception as error:  # its exceptions have no common ancestor
+        except Exception as error:  # its exceptions have no common base class
             if attempt is attempts[-1]:
                 raise ModelError(
                     f"ONNX Runtime cannot load this model ({_one_line(error)})",
@@ -140,7 +142,7 @@ def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, thread
 
 
 def _allowed_threads() -> int:
-    """0, ONNX Runtime's own choice (all physical cores, pinned), unless this process may not use all cores."""
+    """Return 0 (ONNX Runtime's default: all physical cores, pinned) unless the process is limited to some cores."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     allowed = len(affinity(0)) if affinity else os.cpu_count()
     return 0 if allowed == os.cpu_count() else int(allowed or 0)

@@ -1,4 +1,4 @@
-"""Opens any model: from what a user types to a detector. The only place that knows which backend runs which file."""
+"""Open any model: from a name or path to a detector. The only place that knows which backend runs which file."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
     ".xml": ("openvino",),
     ".engine": ("tensorrt",),
 }
-"""Suffix of a model file → what can run it, the usual one first."""
+"""Suffix of a model file → the backends that can run it, the default first."""
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 def default_weights() -> Path:
-    """The weights that ship in the package: what `default` means to training and export, and to PyTorch."""
+    """The bundled weights: what `default` means for training, export and PyTorch."""
     return ASSETS / "default.safetensors"
 
 
 def find_artifact(model: str | Path, *, backend: Backend | None = None, device: str = "auto") -> Path:
-    """The file behind what a user calls a model: a file, a run folder (its best weights), `default` or `coco`.
+    """Resolve a model argument to a file: a path, a run folder (its best weights), `default` or `coco`.
 
-    `default` is the exported form of the shipped weights, default.onnx, which starts in a fraction of PyTorch's time.
-    It is `default_weights()` where PyTorch is asked for, by backend, or by `cuda` without naming a backend (`auto` does
-    not look for torch's GPUs, since that would take longer than to answer). `coco` is torchvision's published FCOS,
-    converted and cached; it is fetched when it is first named.
-    Raises ModelError naming what is there instead.
+    `default` is default.onnx, the exported form of the bundled weights, which starts much faster than PyTorch. It is
+    `default_weights()` if PyTorch is requested, by backend or by `cuda` without a backend. (`auto` does not look for
+    torch's GPUs: that would take longer than the prediction.) `coco` is torchvision's published FCOS, which is
+    downloaded, converted and cached on first use. Raises ModelError naming what is there instead.
     """
     if str(model) == "default":
         exported = ASSETS / "default.onnx"
@@ -71,19 +70,18 @@ def open_detector(
     precision: str | None = None,
     threads: int | None = None,
 ) -> Detector:
-    """A detector from any artifact: a file of BACKENDS' suffixes, a run folder, or a name from the zoo (`default`).
+    """Open a detector from a file with a suffix in BACKENDS, a run folder, or a name (`default`, `coco`).
 
-    score: lowest score to return (default: the artifact's own candidate threshold; an exported model cannot go below
-    it). device: `auto`, `cpu`, or as the backend names its devices. backend: what runs it, of those that can run the
-    file; default the first. precision: None is the file's own; OpenVINO can compute in `bf16` what is not quantised,
-    PyTorch weights in `bf16`, and on a GPU in `fp16`. threads: of the CPU (PyTorch's are the whole process's); default
-    all. Nothing but a `.safetensors` imports torch.
-    Raises UsageError, ModelError, MissingExtra.
+    score: minimum score to return. Default: the artifact's own candidate threshold; an exported model cannot go below
+    it. device: `auto`, `cpu`, or a name of the backend's devices. backend: one that can run the file; default: the
+    first. precision: default: as stored; OpenVINO can run unquantised models in `bf16`, PyTorch weights in `bf16` and
+    on a GPU in `fp16`. threads: CPU threads, default all; for PyTorch the setting applies to the whole process. Only
+    `.safetensors` files import torch. Raises UsageError, ModelError, MissingExtra.
     """
     if score is not None and not 0 <= score <= 1:
-        raise UsageError(f"a score is a number from 0 to 1, not {score:g}", where="--score")
+        raise UsageError(f"score must be between 0 and 1, not {score:g}", where="--score")
     if threads is not None and threads < 1:
-        raise UsageError(f"there is no work for {threads} threads", where="--threads", remedy="use at least 1")
+        raise UsageError(f"threads must be at least 1, not {threads}", where="--threads")
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", where="--precision", remedy=_one_of(PRECISIONS))
     asked = _known_backend(backend)
@@ -91,9 +89,11 @@ def open_detector(
     detector = _open(
         path, _choose(path, asked), str(model), score=score, device=device, precision=precision, threads=threads
     )
-    if precision not in (None, detector.precision) and detector.precision != "mixed":  # mixed: int8, the rest as asked
+    if (
+        precision not in (None, detector.precision) and detector.precision != "mixed"
+    ):  # mixed: int8 with other layers in the requested precision
         raise UsageError(
-            f"the precision {precision} cannot be had from a model of {detector.precision} by {detector.backend}",
+            f"{detector.backend} cannot run this {detector.precision} model in {precision}",
             where=path,
             remedy="leave --precision out, export the model in that precision, or try --backend openvino",
         )
@@ -140,13 +140,13 @@ def _known_backend(backend: str | None) -> Backend | None:
 
 
 def _choose(path: Path, asked: Backend | None) -> Backend:
-    """What runs the file. Raises ModelError for an unknown kind of file, UsageError for a backend that cannot."""
+    """Choose the backend. Raises ModelError for an unknown file type, UsageError for a backend that cannot run it."""
     able = BACKENDS.get(path.suffix.lower())
     if able is None:
         raise ModelError(
-            f"{path.suffix or 'a file without a suffix'} is no kind of model that can be run",
+            f"{path.suffix or 'a file without a suffix'} is not a supported model format",
             where=path,
-            remedy=f"use a run folder or one of {', '.join(BACKENDS)}; fcos convert makes one of a foreign checkpoint",
+            remedy=f"use a run folder or one of {', '.join(BACKENDS)}; fcos convert reads other projects' checkpoints",
         )
     if asked is None:
         return able[0]

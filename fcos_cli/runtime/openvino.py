@@ -1,4 +1,4 @@
-"""The OpenVINO detector: `.xml` (with its `.bin`) and `.onnx`, on Intel's and others' CPUs and on Intel's GPUs."""
+"""The OpenVINO backend: `.xml` (with its `.bin`) and `.onnx` files on CPUs and Intel GPUs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.results import RawDetections
 
 TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-"""Our names of precisions → OpenVINO's."""
+"""Our names of precisions → OpenVINO's names."""
 
 
 class OpenVinoDetector:
-    """Runs an exported graph. Open one with `open`.
+    """Runs an exported graph. Created by `open`.
 
-    precision: what the compiled model reports, `int8` where the file is quantised, `mixed` where its other layers do
-    not run in float32. device: `cpu`, `gpu`, `gpu.1` ….
+    precision: as reported by the compiled model; `int8` if the file is quantised, `mixed` if its other layers do not
+    run in float32. device: `cpu`, `gpu`, `gpu.1` ….
     """
 
     backend = "openvino"
@@ -35,7 +35,7 @@ class OpenVinoDetector:
         self.facts, self.path, self.name, self.device, self.score = facts, path, name, device, score
         self.request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
-        self.inputs = [name for name in (INPUT, SIZES) if name in inputs]  # a port may have further names
+        self.inputs = [name for name in (INPUT, SIZES) if name in inputs]  # a port may have other names too
         if INPUT not in inputs or len(compiled.inputs) != len(self.inputs) or not set(OUTPUTS) <= set(outputs):
             raise ModelError(
                 f"the graph maps {', '.join(inputs)} to {', '.join(outputs)}, not {INPUT} to {', '.join(OUTPUTS)}",
@@ -61,10 +61,12 @@ class OpenVinoDetector:
         precision: str | None = None,
         threads: int | None = None,
     ) -> OpenVinoDetector:
-        """score: lowest score to return (default: the file's own). device: `auto` (the CPU), `cpu`, `gpu`, `gpu.1` ….
-        precision: of what is not quantised: `fp32`, or `bf16` and `fp16` where the device has them. None is fp32: left
-        to itself OpenVINO takes bf16 on some CPUs, and a file would answer differently from machine to machine.
-        threads: of the CPU, default all. Raises UsageError, ModelError, MissingExtra.
+        """Open an exported model.
+
+        score: minimum score to return (default: the file's own). device: `auto` (the CPU), `cpu`, `gpu`, `gpu.1` ….
+        precision of the layers that are not quantised: `fp32` (default), or `bf16` and `fp16` if the device supports
+        them. The default is explicit because OpenVINO would use bf16 on some CPUs, and results would differ between
+        machines. threads: CPU threads, default all. Raises UsageError, ModelError, MissingExtra.
         """
         facts = read_header(path).facts
         check_score(score, facts, path)
@@ -80,7 +82,7 @@ class OpenVinoDetector:
         try:
             compiled = core.compile_model(core.read_model(path), picked, config)
             leave_signal_stack()
-        except Exception as error:  # RuntimeError, and whatever else its plugins let through
+        except Exception as error:  # RuntimeError, and others from its plugins
             raise ModelError(
                 f"OpenVINO cannot load this model ({_one_line(error)})",
                 where=path,
@@ -102,37 +104,37 @@ class OpenVinoDetector:
 
 
 def pick_device(device: str, available: list[str]) -> str:
-    """`auto`, `cpu`, `gpu`, `gpu:1`, `gpu.1` → OpenVINO's name of it. Raises UsageError where it is not there."""
+    """`auto`, `cpu`, `gpu`, `gpu:1`, `gpu.1` → OpenVINO's name of the device. Raises UsageError if it is missing."""
     wanted = "CPU" if device == "auto" else device.upper().replace(":", ".")
     known = {*available, *(name.partition(".")[0] for name in available)}
     if wanted not in known:
         raise UsageError(
-            f"device {device!r} cannot be used by OpenVINO here, which has: {', '.join(sorted(known)).lower()}",
+            f"device {device!r} is not available in OpenVINO, which has: {', '.join(sorted(known)).lower()}",
             remedy="--device cpu",
         )
     return wanted
 
 
 def _inference_type(core: Any, device: str, precision: str | None, facts: Facts, path: Path) -> str:
-    """OpenVINO's name of the type to compute in. Raises UsageError where the device or the file does not allow it."""
+    """OpenVINO's name of the type to compute in. Raises UsageError if the device or the file does not support it."""
     if precision is None or precision == facts.precision == "int8":
         return TYPES["fp32"]
     if facts.winograd and precision != "fp32":
         raise UsageError(
-            f"the convolutions of this file are in Winograd's form, which loses too much in {precision}",
+            f"this file has Winograd convolutions, which are not accurate enough in {precision}",
             where=path,
-            remedy="fcos export --no-winograd",
+            remedy="export it again with --no-winograd",
         )
     if precision not in TYPES or (precision == "fp32" and facts.precision == "int8"):
         raise UsageError(
-            f"the precision {precision} cannot be had from a model of {facts.precision}",
+            f"this {facts.precision} model cannot run in {precision}",
             where=path,
-            remedy=f"fcos export --precision {precision}",
+            remedy=f"export it again with --precision {precision}",
         )
     able = [ours for ours in TYPES if ours.upper() in core.get_property(device, "OPTIMIZATION_CAPABILITIES")]
     if precision not in able:
         raise UsageError(
-            f"this {device} cannot compute in {precision}", remedy=f"leave it out, or use one of {', '.join(able)}"
+            f"this {device} does not support {precision}", remedy=f"leave it out, or use one of {', '.join(able)}"
         )
     return TYPES[precision]
 
@@ -142,10 +144,10 @@ class _SignalStack(ctypes.Structure):
 
 
 def leave_signal_stack() -> None:
-    """Give this thread's signals their usual stack back; to be called after every compilation of a model.
+    """Restore the default signal stack of this thread. Call it after each compilation of a model.
 
-    OpenVINO's compiler sets an alternate one and restores, when a model goes, what it found before the model came:
-    with two models that may be memory of the first, long freed, and the next Ctrl-C or SIGTERM ends in a crash.
+    OpenVINO's compiler installs an alternate stack and, when a model is released, restores what it found when that
+    model was compiled. With two models that can be freed memory of the first, and the next Ctrl-C or SIGTERM crashes.
     """
     if sys.platform == "linux":
         disabled = 2  # SS_DISABLE

@@ -1,4 +1,4 @@
-"""The PyTorch detector: the reference that every other one is held to."""
+"""The PyTorch backend: the reference for all others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PyTorchDetector:
-    """Runs a network eagerly. Build one from a file with `from_artifact`, which prepares the network to be quick."""
+    """Runs a network in eager mode. `from_artifact` opens a file and optimises the network for inference."""
 
     backend = "pytorch"
 
@@ -36,7 +36,7 @@ class PyTorchDetector:
         score: float | None = None,
         precision: str = "fp32",
     ) -> None:
-        """score: lowest score to return, where that is not the network's own threshold. precision: of its body."""
+        """score: minimum score to return, if it is not the network's own threshold. precision: of backbone and head."""
         self.model, self.facts, self.name, self.device, self.score = model, facts, name, device, score
         self.precision = precision
 
@@ -51,11 +51,12 @@ class PyTorchDetector:
         precision: str | None = None,
         threads: int | None = None,
     ) -> PyTorchDetector:
-        """score: lowest score to return (default: the artifact's own). device: `auto` is CUDA where present. precision:
-        of backbone and head, `fp32` (None), `bf16` or `fp16`; decode and NMS run in float32. threads: of the CPU, for
-        all of torch in this process; None leaves them as they are.
+        """Open an artifact.
 
-        Raises UsageError for a device that is not there and a precision that it is not fast in.
+        score: minimum score to return (default: the artifact's own). device: `auto` is CUDA if available. precision: of
+        backbone and head: `fp32` (None), `bf16` or `fp16`; decode and NMS always run in float32. threads: CPU threads
+        for all of torch in this process; None leaves them unchanged. Raises UsageError if the device is not available
+        or slow in that precision.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -77,15 +78,14 @@ class PyTorchDetector:
 
 
 def optimized(model: FCOS, *, precision: str = "fp32") -> FCOS:
-    """The network, in eval mode, changed in place into one that answers sooner and can only answer.
+    """Optimise a network in eval mode for inference, in place. It can no longer be trained.
 
-    BatchNorm is folded into convolutions; `bf16` and `fp16` bodies compute in that type; wide 3×3 convolutions on a
-    processor take Winograd's way; everything is channels_last. In float32 the raw outputs stay the same up to 1e-5 of
-    their size.
+    BatchNorm is folded into convolutions; `bf16` and `fp16` networks compute in that type; wide 3×3 convolutions on a
+    CPU use Winograd's method; memory is channels_last. In float32 the raw outputs stay within a relative error of 1e-5.
     """
     fold_batch_norm(model)
     if precision in HALVES:
-        scales = model.head.regression_head.scales  # they multiply distances, which are float32 already
+        scales = model.head.regression_head.scales  # they scale distances, which are already float32
         model.head.regression_head.scales = nn.ParameterList()
         model.backbone.to(HALVES[precision])
         model.head.to(HALVES[precision])
@@ -96,11 +96,11 @@ def optimized(model: FCOS, *, precision: str = "fp32") -> FCOS:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raises UsageError where PyTorch does not have the precision on this device, or only imitates it."""
+    """Raise UsageError if the device does not support the precision, or only emulates it."""
     able = ["fp32", *(["bf16"] if has_native_bf16(device) else []), *(["fp16"] if device.type == "cuda" else [])]
     if precision not in able:
         raise UsageError(
-            f"PyTorch cannot compute in {precision} on this {device.type}, or only slowly",
+            f"PyTorch does not support {precision} on this {device.type}, or only emulates it",
             where="--precision",
             remedy=f"leave it out, or use one of {', '.join(able)}",
         )
@@ -123,7 +123,7 @@ def facts_of(artifact: Artifact) -> Facts:
 
 
 def pick_device(device: str) -> torch.device:
-    """`auto`, or anything torch understands; UsageError where it is not there."""
+    """`auto`, or any device name of torch. Raises UsageError if it is not available."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -131,6 +131,6 @@ def pick_device(device: str) -> torch.device:
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]})", remedy="--device cpu"
+            f"device {device!r} is not available ({str(error).splitlines()[0]})", remedy="--device cpu"
         ) from error
     return picked

@@ -1,4 +1,4 @@
-"""What a detector returns: raw detections of a batch in network pixels, and detections of one picture in its pixels."""
+"""What a detector returns: raw detections of a batch in network pixels, and detections of an image in source pixels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fcos_cli.model.classes import ClassTable
 
 
 class RawDetections(NamedTuple):
-    """What a detector answers for a batch of B pictures, padded to D places each.
+    """The output of a detector for a batch of B images, padded to D places each.
 
-    boxes: float32 [B, D, 4], xyxy in pixels of the network input, exclusive ends.
-    scores: float32 [B, D], 0…1, descending. classes: int64 [B, D], -1 where empty. counts: int64 [B].
+    boxes: float32 [B, D, 4], xyxy in pixels of the network input, exclusive ends. scores: float32 [B, D], 0…1,
+    descending. classes: int64 [B, D], -1 for padding. counts: int64 [B].
     """
 
     boxes: npt.NDArray[np.float32]
@@ -26,10 +26,10 @@ class RawDetections(NamedTuple):
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, best first.
+    """The detections of one image, best first.
 
-    boxes: float32 [N, 4], xyxy in pixels of the source picture, clipped to it. scores: float32 [N], 0…1.
-    classes: int64 [N], class indices (names and data-set ids: `ClassTable`).
+    boxes: float32 [N, 4], xyxy in pixels of the source image, clipped to it. scores: float32 [N], 0…1. classes: int64
+    [N], class indices (names and data-set ids: `ClassTable`).
     """
 
     boxes: npt.NDArray[np.float32]
@@ -40,7 +40,7 @@ class Detections:
         return len(self.scores)
 
     def above(self, threshold: float | npt.NDArray[np.float32]) -> Detections:
-        """Those with score ≥ threshold: one number, or one per class [C]."""
+        """Keep detections with score ≥ threshold: one number, or one per class [C]."""
         limits = np.asarray(threshold, np.float32)
         keep = self.scores >= (limits[self.classes] if limits.ndim else limits)
         return Detections(self.boxes[keep], self.scores[keep], self.classes[keep])

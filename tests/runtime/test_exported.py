@@ -83,7 +83,7 @@ def test_types_are_those_of_raw_detections_whatever_the_backend_hands_over():
 
 @pytest.mark.parametrize(("height", "width"), [(64, 48), (32, 64), (None, 64)])
 def test_pictures_of_another_size_than_the_models_are_an_error_that_names_both(height, width):
-    with pytest.raises(ModelError, match=f"{height or 'any'} x {width}.* not of 32 x 48") as caught:
+    with pytest.raises(ModelError, match=f"{height or 'any'} x {width}.* not 32 x 48") as caught:
         run_in_batches(FIVE, None, Model(), limits=InputLimits(height=height, width=width), score=None, where=WHERE)
     assert caught.value.where == str(WHERE)
     assert "--size" in caught.value.remedy

@@ -103,7 +103,7 @@ def test_weights_of_somebody_else_are_told_as_such(tmp_path):
     with pytest.raises(ModelError, match="lacks the fact"):
         read_header(tmp_path / "m.safetensors")
     save_file({"w": np.zeros(3, np.float32)}, tmp_path / "m.safetensors", metadata={"model": "[1"})
-    with pytest.raises(ModelError, match="cannot be used"):
+    with pytest.raises(ModelError, match="is invalid"):
         read_header(tmp_path / "m.safetensors")
 
 
@@ -197,7 +197,7 @@ def test_a_missing_fact_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["m.pth", "m", "m.bin"])
 def test_other_files_are_no_models(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(ModelError, match="no kind of model") as caught:
+    with pytest.raises(ModelError, match="not a supported model format") as caught:
         read_header(tmp_path / name)
     assert ".safetensors" in caught.value.remedy
 

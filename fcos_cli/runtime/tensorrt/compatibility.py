@@ -1,4 +1,4 @@
-"""Can this machine run this engine? Versions of TensorRT, and the GPUs that an engine was built for."""
+"""Whether this machine can run an engine: the version of TensorRT, and the GPUs an engine was built for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fcos_cli.runtime.tensorrt.sidecar import CURRENT_GPU, EngineRecord
 
 
 def check_version(record: EngineRecord, package: Package, where: Path) -> None:
-    """ModelError unless `package` is the version that built the engine.
+    """Raise ModelError unless `package` is the version that built the engine.
 
-    Engines are not portable between versions of TensorRT (but for those built with BuilderFlag.VERSION_COMPATIBLE,
-    which carry code and are slower; we build none), nor between releases of TensorRT-RTX. The first three numbers must
-    agree; on a fourth, TensorRT itself decides.
+    Engines are not portable between versions of TensorRT, nor between releases of TensorRT-RTX.
+    (BuilderFlag.VERSION_COMPATIBLE would lift that, but such engines embed code and are slower; we build none.) The
+    first three numbers must match; TensorRT itself decides on a fourth.
     """
     built, here = parse_version(record.version)[:3], parse_version(package.version)[:3]
     if built[: len(here)] != here[: len(built)]:
@@ -28,10 +28,10 @@ def check_version(record: EngineRecord, package: Package, where: Path) -> None:
 
 
 def check_gpu(record: EngineRecord, gpu: Gpu, where: Path) -> None:
-    """ModelError where the engine was made for other GPUs than `gpu`.
+    """Raise ModelError if the engine was built for other GPUs than `gpu`.
 
-    TensorRT builds for the compute capability it is built on. TensorRT-RTX builds for those that were asked for, and
-    for 8.0 and all later ones where none was.
+    TensorRT builds for the compute capability of the GPU it builds on. TensorRT-RTX builds for the requested ones, or
+    by default for 8.0 and later.
     """
     here = format_capability(gpu.capability)
     if record.flavour == "trt" or CURRENT_GPU in record.compute_capabilities:

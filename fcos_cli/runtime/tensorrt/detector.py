@@ -1,7 +1,7 @@
-"""The TensorRT detector: `.engine` files of TensorRT 10 and 11 and of TensorRT-RTX, on an NVIDIA GPU.
+"""The TensorRT backend: `.engine` files of TensorRT 10 and 11 and of TensorRT-RTX, on an NVIDIA GPU.
 
-Everything that can be known of an engine before it is loaded is checked first, from the JSON file beside it, because
-what TensorRT itself says of an engine that does not fit is hard to act on. torch holds the GPU's memory.
+Everything known about an engine before it is loaded is checked first, from the JSON file next to it, because TensorRT's
+own errors for a mismatch are hard to act on. torch manages the GPU's memory.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, read_sidecar
 
 
 class TensorRtDetector:
-    """Runs an engine. Open one with `open`. Not for several threads at once: its memory is reused between calls.
+    """Runs an engine. Created by `open`. Not thread-safe: its memory is reused between calls.
 
-    precision: of most layers with weights, as read back from the engine where that was possible. device: `cuda:N`.
+    precision: of most layers with weights, as read back from the engine if possible. device: `cuda:N`.
     """
 
     backend = "tensorrt"
@@ -51,27 +51,27 @@ class TensorRtDetector:
 
     @classmethod
     def open(cls, path: Path, *, name: str, score: float | None = None, device: str = "auto") -> TensorRtDetector:
-        """score: lowest score to return (default: the file's own). device: `auto`, `cuda` or `cuda:N`.
+        """Open an engine.
 
-        Raises UsageError, MissingExtra where TensorRT is not installed, ModelError where this machine cannot run the
-        engine, saying what to do.
+        score: minimum score to return (default: the file's own). device: `auto`, `cuda` or `cuda:N`. Raises UsageError,
+        MissingExtra if TensorRT is not installed, and ModelError with a remedy if this machine cannot run the engine.
         """
         facts, record = read_sidecar(path)
         check_score(score, facts, path)
-        gpu = find_gpu(device)  # a wrong --device first
+        gpu = find_gpu(device)  # report an invalid --device first
         package = find_package(record.flavour)
         check_version(record, package, path)
         if gpu is None:
             raise ModelError(
-                "an engine runs on an NVIDIA GPU, and torch sees none here",
+                "an engine needs an NVIDIA GPU, and torch finds none",
                 where=path,
-                remedy="use a .onnx of the model",
+                remedy="use the model's .onnx file",
             )
         check_gpu(record, gpu, path)
         plan = path.read_bytes()
         if hashlib.sha256(plan).hexdigest() != record.engine_sha256:
             raise ModelError(
-                "the .json beside this engine is that of another one, or the engine was damaged",
+                "the .json file next to this engine belongs to another one, or the engine is damaged",
                 where=path,
                 remedy="copy both files again, or export the engine again",
             )
@@ -91,15 +91,15 @@ class TensorRtDetector:
         height, width = images.shape[2:]
         if not (low.height <= height <= high.height and low.width <= width <= high.width):
             raise ModelError(
-                f"the engine takes pictures of {low.height} to {high.height} x {low.width} to {high.width} pixels "
-                f"(height x width), not of {height} x {width}",
+                f"the engine takes images of {low.height} to {high.height} x {low.width} to {high.width} pixels "
+                f"(height x width), not {height} x {width}",
                 where=self.path,
-                remedy="build it again with a profile that holds this size",
+                remedy="export it again with a profile that includes this size",
             )
 
 
 def _read_now(record: EngineRecord, loaded: LoadedEngine) -> EngineRecord:
-    """`record` with the layers' precisions, where the machine that built the engine had no GPU to read them on."""
+    """Add the precision of the layers to `record` if the machine that built the engine had no GPU to read it."""
     if record.body is not None:
         return record
     try:

@@ -1,4 +1,4 @@
-"""A TensorRT engine loaded on a GPU: its inputs and outputs, and one call of it. torch holds the GPU's memory."""
+"""A TensorRT engine loaded on a GPU: its inputs and outputs, and how it is called. torch manages the GPU's memory."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ TYPES = {
     "INT64": "int64",
     "BOOL": "bool",
 }
-"""TensorRT's names of types → torch's."""
+"""TensorRT's names of data types → torch's."""
 
 
 @dataclass
 class LoadedEngine:
-    """An engine on a GPU, with the memory of its inputs and outputs.
+    """An engine on a GPU, with buffers for its inputs and outputs.
 
-    inputs, outputs: torch's dtype by name. Memory grows to the largest call so far, per tensor, and is reused.
+    inputs, outputs: torch dtype by name. Each buffer grows to the largest call so far and is reused.
     """
 
     package: Package
     gpu: Gpu
-    runtime: Any  # has to outlive the engine
+    runtime: Any  # must outlive the engine
     engine: Any
     context: Any
     inputs: dict[str, torch.dtype]
@@ -49,9 +49,9 @@ class LoadedEngine:
     _memory: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def run(self, given: Inputs, *, where: Path) -> dict[str, npt.NDArray[Any]]:
-        """Inputs by name, of shapes within the profile → all outputs by name, as numpy arrays of their own.
+        """Run the engine on inputs by name, with shapes within the profile. Return all outputs as new numpy arrays.
 
-        Raises FcosError with TensorRT's own words where the execution fails.
+        Raises FcosError with TensorRT's message if execution fails.
         """
         mark = self.package.log.mark()
         with self.gpu.active():
@@ -63,16 +63,16 @@ class LoadedEngine:
             if not (done and self.context.execute_async_v3(self.gpu.stream)):
                 images = given[INPUT]
                 raise FcosError(
-                    f"TensorRT failed on {images.shape[0]} pictures of {images.shape[2]} x {images.shape[3]} "
+                    f"TensorRT failed on {images.shape[0]} images of {images.shape[2]} x {images.shape[3]} "
                     f"({self.package.log.errors(mark)})",
                     where=where,
-                    remedy="a smaller --batch needs less of the GPU's memory",
+                    remedy="try a smaller --batch, which needs less GPU memory",
                 )
-            # a copy even where torch's device is the CPU: the next call writes into the same memory
+            # copy even on a CPU device: the next call writes to the same memory
             return {name: answer.to("cpu", copy=True).numpy() for name, answer in answers.items()}
 
     def _feed(self, name: str, values: npt.NDArray[Any]) -> bool:
-        """Copy an input to the GPU and tell TensorRT; False where it refuses."""
+        """Copy an input to the GPU and bind it. Return False if TensorRT refuses it."""
         import torch
 
         held = self._tensor(name, values.shape, self.inputs[name])
@@ -84,7 +84,7 @@ class LoadedEngine:
         import torch
 
         if min(shape, default=1) < 0:
-            raise ModelError(f"the size of {name} is not known before the engine runs: {shape}")
+            raise ModelError(f"output {name} has a data-dependent shape: {shape}")
         count = prod(shape)
         memory = self._memory.get(name)
         if memory is None or memory.numel() < count:
@@ -93,14 +93,14 @@ class LoadedEngine:
 
 
 def load_engine(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> LoadedEngine:
-    """Raises ModelError, with TensorRT's own words, where `plan` cannot be used here."""
+    """Load a serialised engine. Raises ModelError with TensorRT's message if it cannot be used on this machine."""
     import torch
 
     mark = package.log.mark()
     with gpu.active():
         runtime = package.module.Runtime(package.logger)
         engine = runtime.deserialize_cuda_engine(plan)
-        # TensorRT-RTX compiles for this GPU here
+        # this is where TensorRT-RTX compiles for this GPU
         context = None if engine is None else engine.create_execution_context()
     if context is None:
         raise ModelError(
@@ -126,9 +126,9 @@ def load_engine(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> Load
 
 
 def _why_invalid(package: Package, runtime: Any, plan: bytes) -> str:
-    """TensorRT-RTX 1.1 and later can tell by an engine's header what is wrong with it.
+    """What TensorRT-RTX 1.1 and later report about an invalid engine header.
 
-    Only asked when loading has failed: it calls engines invalid that run, on GPUs it does not know by name.
+    Called only after loading has failed: on GPUs it does not know by name, it also reports engines that work.
     """
     if not hasattr(runtime, "get_engine_validity"):
         return ""
@@ -142,9 +142,9 @@ def _why_invalid(package: Package, runtime: Any, plan: bytes) -> str:
 
 
 def read_engine_layers(loaded: LoadedEngine, *, weighty: Collection[str] = ()) -> Layers:
-    """What the engine's layers run in. weighty: names of the ONNX nodes that have weights, where they are known.
+    """Read the precision of the engine's layers. weighty: names of ONNX nodes with weights, if known.
 
-    Raises ValueError, saying why, where the engine does not tell.
+    Raises ValueError with the reason if the engine does not report it.
     """
     inspector = loaded.engine.create_engine_inspector()
     as_json = loaded.package.module.LayerInformationFormat.JSON

@@ -92,7 +92,7 @@ def test_a_read_only_picture_is_taken(engine: Path) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(96, 160), (16, 64), (128, 128)])
 def test_sizes_outside_of_the_profile_are_refused(engine: Path, height: int, width: int) -> None:
-    with pytest.raises(ModelError, match=f"32 to 96 x 64 to 128 pixels .* not of {height} x {width}"):
+    with pytest.raises(ModelError, match=f"32 to 96 x 64 to 128 pixels .* not {height} x {width}"):
         TensorRtDetector.open(engine, name="e")(pictures(1, height=height, width=width))
 
 
@@ -135,14 +135,14 @@ def test_nms_that_did_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
 def test_scores_above_and_below_the_files_own(engine: Path) -> None:
     found = TensorRtDetector.open(engine, name="e", score=0.5)(pictures(64, 192))
     assert found.counts.tolist() == [1, 2]
-    with pytest.raises(UsageError, match=r"drops what scores less than 0\.25"):
+    with pytest.raises(UsageError, match=r"drops detections below 0\.25"):
         TensorRtDetector.open(engine, name="e", score=0.1)
 
 
 def test_an_execution_that_fails(engine: Path, world: World) -> None:
     detector = TensorRtDetector.open(engine, name="e")
     world.fails = True
-    with pytest.raises(FcosError, match="TensorRT failed on 2 pictures of 64 x 64"):
+    with pytest.raises(FcosError, match="TensorRT failed on 2 images of 64 x 64"):
         detector(pictures(1, 2))
 
 
@@ -157,7 +157,7 @@ def test_without_its_json_an_engine_is_not_opened(engine: Path) -> None:
 
 def test_a_json_of_another_engine(engine: Path) -> None:
     engine.write_bytes(engine.read_bytes() + b" ")
-    with pytest.raises(ModelError, match="that of another one"):
+    with pytest.raises(ModelError, match="belongs to another one"):
         TensorRtDetector.open(engine, name="e")
 
 
@@ -208,7 +208,7 @@ def test_a_flavour_that_is_not_installed(engine: Path, monkeypatch: pytest.Monke
 
 def test_without_a_gpu(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "trt", "11.4.0.9", gpu=None)
-    with pytest.raises(ModelError, match="runs on an NVIDIA GPU") as caught:
+    with pytest.raises(ModelError, match="needs an NVIDIA GPU") as caught:
         TensorRtDetector.open(engine, name="e")
     assert ".onnx" in str(caught.value.remedy)
 
