@@ -100,10 +100,10 @@ def predict(
             detector,
             explanation.pictures if explanation else open_sources(sources, frames=frames, stop=stop),
             score=score,
-            pictures=out if viz else None,
-            crops=out / "crops" if crops else None,
+            viz_dir=out if viz else None,
+            crops_dir=out / "crops" if crops else None,
             stdout="json" if as_json else "jsonl" if jsonl else None,
-            files=save or [],
+            save=save or [],
             batch=batch,
             tiling=tiling,
         )

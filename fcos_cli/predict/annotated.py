@@ -1,4 +1,4 @@
-"""Where pictures with boxes go: a file per picture, a video per video, and crops if they are wanted."""
+"""Annotated output: an image per image, a video per video, and optionally crops."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from fcos_cli.predict.frames import Clip
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.predict.video import VideoWriter, open_video
 
-_LEAST = 320
-"""Pixels of the longer side that a drawn picture has at least; frames keep their size."""
+MIN_SIDE = 320
+"""Smaller images are enlarged so that their longer side has this many pixels; frames keep their size."""
 
 
 class AnnotatedWriter:
-    """Writes answers that have their images. A video is whole when the next clip begins or the context ends.
+    """Writes predictions that carry their images. A video is complete once the next clip starts or the context exits.
 
-    pictures: folder for drawn pictures and videos; crops: folder for crops; None: not wanted.
+    viz_dir: folder for annotated images and videos. crops_dir: folder for crops. None: not written.
     """
 
-    def __init__(self, classes: ClassTable, *, pictures: Path | None, crops: Path | None) -> None:
-        self.classes, self.pictures, self.crops = classes, pictures, crops
-        self._used: set[str] = set()
+    def __init__(self, classes: ClassTable, *, viz_dir: Path | None, crops_dir: Path | None) -> None:
+        self.classes, self.viz_dir, self.crops_dir = classes, viz_dir, crops_dir
+        self._used_stems: set[str] = set()
         self._clip: Clip | None = None
-        self._stem = ""
-        self._open = ExitStack()
+        self._clip_stem = ""
         self._video: VideoWriter | None = None
+        self._open_files = ExitStack()
 
     def __enter__(self) -> AnnotatedWriter:
         return self
@@ -38,50 +38,51 @@ class AnnotatedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.__exit__(kind, error, trace)
+        self._open_files.__exit__(kind, error, trace)
 
-    def write(self, answer: Prediction) -> Path | None:
-        """Returns the drawn picture's path, or that of the video which this frame belongs to."""
-        if answer.image is None:
+    def write(self, prediction: Prediction) -> Path | None:
+        """Return the path of the annotated image, or of the video that the frame belongs to."""
+        if prediction.image is None:
             return None
-        if answer.moment is not None:
-            return self._frame(answer, answer.moment.clip)
-        stem = self._free(answer.source.stem)
-        self._crops(answer, stem)
-        if self.pictures is None:
+        if prediction.moment is not None:
+            return self._write_frame(prediction, prediction.moment.clip)
+        stem = self._unique_stem(prediction.source.stem)
+        self._write_crops(prediction, stem)
+        if self.viz_dir is None:
             return None
-        path = self.pictures / f"{stem}{'.png' if answer.source.suffix.lower() == '.png' else '.jpg'}"
-        save_image(path, draw(answer.image, answer.detections, self.classes, min_side=_LEAST))
+        path = self.viz_dir / f"{stem}{'.png' if prediction.source.suffix.lower() == '.png' else '.jpg'}"
+        save_image(path, draw(prediction.image, prediction.detections, self.classes, min_side=MIN_SIDE))
         return path
 
-    def _frame(self, answer: Prediction, clip: Clip) -> Path | None:
-        assert answer.image is not None
-        assert answer.moment is not None
+    def _write_frame(self, prediction: Prediction, clip: Clip) -> Path | None:
+        assert prediction.image is not None
+        assert prediction.moment is not None
         if clip is not self._clip:
-            self._begin(clip)
-        self._crops(answer, f"{self._stem}-{answer.moment.number:06}")
-        if self._video is None or self.pictures is None:
+            self._start_clip(clip)
+        self._write_crops(prediction, f"{self._clip_stem}-{prediction.moment.number:06}")
+        if self._video is None or self.viz_dir is None:
             return None
-        self._video.write(draw(answer.image, answer.detections, self.classes), answer.moment.time)
-        return self.pictures / f"{self._stem}.mp4"
+        self._video.write(draw(prediction.image, prediction.detections, self.classes), prediction.moment.time)
+        return self.viz_dir / f"{self._clip_stem}.mp4"
 
-    def _begin(self, clip: Clip) -> None:
-        self._open.close()
-        self._clip, self._stem = clip, self._free(safe_name(clip.source.stem) if clip.live else clip.source.stem)
-        if self.pictures is not None:
-            self._video = self._open.enter_context(open_video(self.pictures / f"{self._stem}.mp4", clip))
+    def _start_clip(self, clip: Clip) -> None:
+        self._open_files.close()
+        stem = safe_name(clip.source.stem) if clip.live else clip.source.stem
+        self._clip, self._clip_stem = clip, self._unique_stem(stem)
+        if self.viz_dir is not None:
+            self._video = self._open_files.enter_context(open_video(self.viz_dir / f"{self._clip_stem}.mp4", clip))
             if clip.sound:
                 say(f"{clip.source}: the sound is not copied")
 
-    def _crops(self, answer: Prediction, stem: str) -> None:
-        if self.crops is not None:
-            write_crops(self.crops, stem, answer, self.classes)
+    def _write_crops(self, prediction: Prediction, stem: str) -> None:
+        if self.crops_dir is not None:
+            write_crops(self.crops_dir, stem, prediction, self.classes)
 
-    def _free(self, stem: str) -> str:
-        """The source's own name, numbered where two sources share one."""
+    def _unique_stem(self, stem: str) -> str:
+        """Return `stem`, with a number appended if another source already uses it."""
         name, number = stem, 1
-        while name in self._used:
+        while name in self._used_stems:
             number += 1
             name = f"{stem}-{number}"
-        self._used.add(name)
+        self._used_stems.add(name)
         return name

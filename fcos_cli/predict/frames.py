@@ -1,4 +1,4 @@
-"""What the pipeline takes besides files: pictures in memory, and where a frame stands in its clip."""
+"""Images in memory, and the position of a frame in its clip."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 class Clip:
     """A video or a camera.
 
-    rate: frames per second, the mean where it varies. total: frames, None where nobody knows. sound: whether it has
-    any. live: a camera, which ends when the user says so.
+    rate: frames per second, the mean if it varies. total: number of frames, None if unknown. sound: whether there is
+    an audio stream. live: a camera, which runs until the user stops it.
     """
 
     source: Path
@@ -27,7 +27,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a frame stands in its clip: `number` counts from 0, `time` is in seconds from the first frame's."""
+    """Position of a frame in its clip. number: index from 0. time: seconds since the first frame."""
 
     clip: Clip
     number: int
@@ -36,7 +36,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture in memory: uint8 [H, W, 3] RGB, or the bytes of a picture file; or that file's path."""
+    """An image. data: uint8 [H, W, 3] RGB, the bytes of an image file, or the path of one."""
 
     source: Path
     data: npt.NDArray[np.uint8] | bytes | Path

@@ -1,8 +1,8 @@
-"""Pictures → batches → detections: the one pipeline behind `predict`, `eval` and the validation of a training.
+"""Images → batches → detections: the pipeline behind `predict`, `eval` and validation during training.
 
-A batch is the unit of work. Threads open and resize the pictures of the next batches while the network is busy with
-this one; at most `workers` + 1 batches are in flight, so memory does not grow with the number of pictures. One
-unreadable picture costs its place, not the run. Frames of videos go the same way; with tiles, a picture is a batch.
+Threads open and resize the images of the next batches while the network runs on the current one. At most `workers` + 1
+batches are in flight, so memory does not grow with the number of images. An unreadable image becomes a Failure and does
+not stop the run. Video frames are handled the same way. With tiling, each image is a batch of its own.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from fcos_cli.runtime.results import Detections
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one picture.
+    """The detections of one image.
 
-    width, height: pixels of the picture as shown. image: uint8 [height, width, 3] RGB where it was asked for.
-    moment: of a frame of a video or a camera, where it stands in it.
+    width, height: size of the upright image in pixels. image: uint8 [height, width, 3] RGB, with `keep_images` only.
+    moment: position in the video or camera stream, for frames only.
     """
 
     source: Path
@@ -44,19 +44,19 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """A source, a picture or a part of a video that could not be read, and why."""
+    """A source, an image or a part of a video that could not be read, and the error."""
 
     source: Path
     error: FcosError
 
 
 Input = Path | Frame | Failure
-"""What can be asked about: a picture file, a picture in memory, or what failed already and keeps its place."""
+"""An image file, an image in memory, or an earlier failure, which is passed on in its place."""
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """image: None where it is not needed any more."""
+class _OpenedImage:
+    """image: None once it is no longer needed."""
 
     source: Path
     size: tuple[int, int]
@@ -66,17 +66,17 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Batch:
-    """`pictures` holds, in input order, what opening each one gave; `pixels` is the network input of the good ones,
-    None where there is none or tiles are to be cut."""
+    """images: one entry per input, in order. pixels: network input of the images that could be opened; None if there
+    are none, or with tiling."""
 
-    pictures: list[_Picture | Failure]
+    images: list[_OpenedImage | Failure]
     pixels: Pixels | None
     geometries: list[Geometry]
 
 
 @dataclass(frozen=True)
-class _Wishes:
-    batch: int
+class _Options:
+    batch_size: int
     keep_images: bool
     threshold: float | npt.NDArray[np.float32] | None
     tiling: Tiling | None
@@ -92,83 +92,83 @@ def predict(
     threshold: float | npt.NDArray[np.float32] | None = None,
     tiling: Tiling | None = None,
 ) -> Iterator[Prediction | Failure]:
-    """One answer per input (a path, a frame, or a failure that is passed on), in their order; they are read lazily.
+    """Yield one result per input, in order. Inputs are paths, frames or failures (passed on), and are read lazily.
 
-    batch: pictures per call of the network; tiles, where a tiling is given. workers: threads that open and resize ahead
-    of it. keep_images: give each `Prediction` its pixels (for drawing). threshold: lowest score to report, one for all
-    or one per class [C]; None reports all that the detector returns. Raises UsageError; errors of the detector itself
-    are not caught.
+    batch: images per network call, or tiles if `tiling` is given. workers: threads that open and resize images ahead of
+    the network. keep_images: keep the pixels in each `Prediction` (for drawing). threshold: lowest score to report, a
+    single value or one per class [C]; None reports everything the detector returns. Raises UsageError if batch or
+    workers is below 1. Errors of the detector are not caught.
     """
     if batch < 1 or workers < 1:
         raise UsageError(f"batch and workers must be at least 1, not {batch} and {workers}")
-    wishes = _Wishes(batch, keep_images, threshold, tiling)
-    return _predict(detector, _groups(inputs, 1 if tiling else batch), wishes, workers=workers)
+    options = _Options(batch, keep_images, threshold, tiling)
+    return _predict(detector, _chunks(inputs, 1 if tiling else batch), options, workers=workers)
 
 
-def _groups(inputs: Iterable[Input], size: int) -> Iterator[tuple[Input, ...]]:
+def _chunks(inputs: Iterable[Input], size: int) -> Iterator[tuple[Input, ...]]:
     remaining = iter(inputs)
-    while group := tuple(islice(remaining, size)):
-        yield group
+    while chunk := tuple(islice(remaining, size)):
+        yield chunk
 
 
 def _predict(
-    detector: Detector, groups: Iterator[tuple[Input, ...]], wishes: _Wishes, *, workers: int
+    detector: Detector, chunks: Iterator[tuple[Input, ...]], options: _Options, *, workers: int
 ) -> Iterator[Prediction | Failure]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fcos-open")
-    flying: deque[Future[_Batch]] = deque()
+    pending: deque[Future[_Batch]] = deque()
     try:
         while True:
-            while len(flying) < workers + 1 and (group := next(groups, None)):
-                flying.append(pool.submit(_prepare, group, detector.facts.resize, wishes))
-            if not flying:
+            while len(pending) < workers + 1 and (chunk := next(chunks, None)):
+                pending.append(pool.submit(_prepare, chunk, detector.facts.resize, options))
+            if not pending:
                 return
-            yield from _answers(detector, flying.popleft().result(), wishes)
-    finally:  # also when the caller stops early
+            yield from _detect(detector, pending.popleft().result(), options)
+    finally:  # also if the caller stops early
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _prepare(inputs: tuple[Input, ...], rule: ResizeRule, wishes: _Wishes) -> _Batch:
-    pictures: list[_Picture | Failure] = []
-    opened: list[npt.NDArray[np.uint8]] = []
-    for one in inputs:
-        picture = one if isinstance(one, Failure) else _open(one if isinstance(one, Frame) else Frame(one, one))
-        if isinstance(picture, _Picture) and picture.image is not None:
-            opened.append(picture.image)
-            if not wishes.keep_images and not wishes.tiling:
-                picture = replace(picture, image=None)
-        pictures.append(picture)
-    if not opened or wishes.tiling:
-        return _Batch(pictures, None, [])
-    return _Batch(pictures, *rule.batch(opened))
+def _prepare(inputs: tuple[Input, ...], rule: ResizeRule, options: _Options) -> _Batch:
+    images: list[_OpenedImage | Failure] = []
+    arrays: list[npt.NDArray[np.uint8]] = []
+    for item in inputs:
+        opened = item if isinstance(item, Failure) else _open(item if isinstance(item, Frame) else Frame(item, item))
+        if isinstance(opened, _OpenedImage) and opened.image is not None:
+            arrays.append(opened.image)
+            if not options.keep_images and not options.tiling:
+                opened = replace(opened, image=None)
+        images.append(opened)
+    if not arrays or options.tiling:
+        return _Batch(images, None, [])
+    return _Batch(images, *rule.batch(arrays))
 
 
-def _open(frame: Frame) -> _Picture | Failure:
+def _open(frame: Frame) -> _OpenedImage | Failure:
     try:
         image = frame.data if isinstance(frame.data, np.ndarray) else open_image(frame.data)
     except FcosError as error:
         error.where = str(frame.source)
         return Failure(frame.source, error)
     except OSError as error:
-        what = f"cannot read the picture: {error.strerror or error}"
+        what = f"cannot read the image: {error.strerror or error}"
         return Failure(frame.source, DataError(what, where=frame.source))
-    return _Picture(frame.source, image.shape[1::-1], image, frame.moment)
+    return _OpenedImage(frame.source, image.shape[1::-1], image, frame.moment)
 
 
-def _answers(detector: Detector, ready: _Batch, wishes: _Wishes) -> Iterator[Prediction | Failure]:
-    found: Iterator[Detections] = iter(())
-    if ready.pixels is not None:
-        found = iter(detect_batch(detector, ready.pixels, ready.geometries))
-    for picture in ready.pictures:
-        if isinstance(picture, Failure):
-            yield picture
+def _detect(detector: Detector, batch: _Batch, options: _Options) -> Iterator[Prediction | Failure]:
+    batch_detections: Iterator[Detections] = iter(())
+    if batch.pixels is not None:
+        batch_detections = iter(detect_batch(detector, batch.pixels, batch.geometries))
+    for opened in batch.images:
+        if isinstance(opened, Failure):
+            yield opened
             continue
-        if wishes.tiling and picture.image is not None:
+        if options.tiling and opened.image is not None:
             detections = detect_in_tiles(
-                detector, picture.image, wishes.tiling, batch=wishes.batch, threshold=wishes.threshold
+                detector, opened.image, options.tiling, batch=options.batch_size, threshold=options.threshold
             )
         else:
-            detections = next(found)
-            if wishes.threshold is not None:
-                detections = detections.above(wishes.threshold)
-        image = picture.image if wishes.keep_images else None
-        yield Prediction(picture.source, *picture.size, detections, image, picture.moment)
+            detections = next(batch_detections)
+            if options.threshold is not None:
+                detections = detections.above(options.threshold)
+        image = opened.image if options.keep_images else None
+        yield Prediction(opened.source, *opened.size, detections, image, opened.moment)

@@ -1,4 +1,4 @@
-"""Work done ahead of its use, in a thread."""
+"""Prefetching in a background thread."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T], *, count: int) -> Iterator[T]:
-    """`items` in their order, made in one thread, at most `count` before they are asked for. None ends them.
+    """Yield `items` in order, computed in a thread up to `count` items ahead. An item of None ends the iteration.
 
-    What making an item raises is raised in its place. When the caller stops early, the thread ends after its item; a
-    generator is closed.
+    An exception raised by an item is raised in its place. If the caller stops early, the thread ends after its current
+    item and a generator is closed.
     """
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="fcos-ahead") as pool:
+        with ThreadPoolExecutor(1, thread_name_prefix="fcos-prefetch") as pool:
             pending = deque(pool.submit(next, items, None) for _ in range(count))
             try:
                 while (item := pending.popleft().result()) is not None:

@@ -1,4 +1,4 @@
-"""What people read while predictions run: a line per picture, a bar and a line per video, what failed."""
+"""Progress output on stderr: a line per image, a bar and a line per video, and errors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from fcos_cli.predict.frames import Clip, Moment
 from fcos_cli.predict.pipeline import Failure, Prediction
 from fcos_cli.runtime.results import Detections
 
-MAX_LINES = 20
-"""Pictures that get a line of their own; the rest is counted."""
+MAX_IMAGE_LINES = 20
+"""Images reported on a line of their own; later ones are only counted."""
 FRAMES_PER_LINE = 100
-"""Frames per line where there is no terminal for a bar."""
+"""Frames per progress line if stderr is not a terminal."""
 
 
 class ProgressReporter:
-    """Tells of every answer on stderr; at the end of the context of the last clip and of all."""
+    """Reports predictions and failures on stderr. On exit it reports the last clip and the totals."""
 
     def __init__(self, classes: ClassTable) -> None:
         self.classes = classes
-        self.seen = self.failed = self.frames = 0
-        self._clip: Clip | None = None
+        self.total = self.failed = self.frames = 0
         self._bar = ExitStack()
-        self._update: Callable[..., None] = _nothing
-        self._count = 0
-        self._in: Counter[int] = Counter()
-        self._path: Path | None = None
+        self._update_bar: Callable[..., None] = _no_update
+        self._clip: Clip | None = None
+        self._clip_frames = 0
+        self._frames_with_class: Counter[int] = Counter()
+        self._clip_path: Path | None = None
 
     def __enter__(self) -> ProgressReporter:
         return self
@@ -41,60 +41,64 @@ class ProgressReporter:
     ) -> None:
         self._bar.close()
         if kind is None:
-            self._end()
-            if self.seen and (self.seen - self.frames > MAX_LINES or self.failed):
-                say(f"{self._done()} done, {self.failed} could not be read")
+            self._finish_clip()
+            if self.total and (self.total - self.frames > MAX_IMAGE_LINES or self.failed):
+                say(f"{self._processed()} processed, {self.failed} could not be read")
 
-    def on_failure(self, answer: Failure) -> None:
-        self.seen += 1
+    def on_failure(self, failure: Failure) -> None:
+        self.total += 1
         self.failed += 1
-        print_error(answer.error)
+        print_error(failure.error)
 
-    def on_prediction(self, answer: Prediction, path: Path | None) -> None:
-        """path: what was drawn."""
-        self.seen += 1
-        if answer.moment is not None:
-            self._frame(answer.moment, answer.detections, path)
+    def on_prediction(self, prediction: Prediction, path: Path | None) -> None:
+        """path: the annotated image or video, None if none is written."""
+        self.total += 1
+        if prediction.moment is not None:
+            self._on_frame(prediction.moment, prediction.detections, path)
             return
-        self._end()
-        if self.seen <= MAX_LINES:
-            say(f"{answer.source}: {summary(answer.detections, self.classes)}{_arrow(path)}")
+        self._finish_clip()
+        if self.total <= MAX_IMAGE_LINES:
+            say(f"{prediction.source}: {summary(prediction.detections, self.classes)}{_arrow(path)}")
 
-    def _frame(self, moment: Moment, found: Detections, path: Path | None) -> None:
+    def _on_frame(self, moment: Moment, detections: Detections, path: Path | None) -> None:
         if moment.clip is not self._clip:
-            self._end()
-            self._clip, self._path = moment.clip, path
-            bar = progress(str(moment.clip.source), total=moment.clip.total, every=FRAMES_PER_LINE)
-            self._update = self._bar.enter_context(bar)
+            self._finish_clip()
+            self._start_clip(moment.clip, path)
         self.frames += 1
-        self._count += 1
-        self._in.update(set(found.classes.tolist()))
-        self._update(self._count, note=f"{float(moment.time):.1f} s")
+        self._clip_frames += 1
+        self._frames_with_class.update(set(detections.classes.tolist()))
+        self._update_bar(self._clip_frames, note=f"{float(moment.time):.1f} s")
 
-    def _end(self) -> None:
-        """The clip is over: its line."""
+    def _start_clip(self, clip: Clip, path: Path | None) -> None:
+        self._clip, self._clip_path = clip, path
+        bar = progress(str(clip.source), total=clip.total, every=FRAMES_PER_LINE)
+        self._update_bar = self._bar.enter_context(bar)
+
+    def _finish_clip(self) -> None:
+        """Close the bar and report the clip, if there is one."""
         self._bar.close()
         if self._clip is not None:
-            parts = [f"{self.classes.names[index]} in {count}" for index, count in self._in.most_common()]
-            say(f"{self._clip.source}: {self._count} frames, {', '.join(parts) or 'nothing found'}{_arrow(self._path)}")
-        self._clip, self._count = None, 0
-        self._in.clear()
+            parts = [f"{self.classes.names[index]} in {n}" for index, n in self._frames_with_class.most_common()]
+            found = ", ".join(parts) or "no detections"
+            say(f"{self._clip.source}: {self._clip_frames} frames, {found}{_arrow(self._clip_path)}")
+        self._clip, self._clip_frames = None, 0
+        self._frames_with_class.clear()
 
-    def _done(self) -> str:
-        pictures = self.seen - self.failed - self.frames
-        parts = [f"{pictures} pictures"] if pictures or not self.frames else []
+    def _processed(self) -> str:
+        images = self.total - self.failed - self.frames
+        parts = [f"{images} images"] if images or not self.frames else []
         return " and ".join([*parts, *([f"{self.frames} frames"] if self.frames else [])])
 
 
 def summary(detections: Detections, classes: ClassTable) -> str:
-    """`2 cat (0.91, 0.64), 1 person (0.88)`, most frequent first."""
+    """`2 cat (0.91, 0.64), 1 person (0.88)`, most frequent class first."""
     counts = Counter(detections.classes.tolist())
     if not counts:
-        return "nothing found"
+        return "no detections"
     parts = []
     for index, count in counts.most_common():
-        best = sorted(detections.scores[detections.classes == index].tolist(), reverse=True)
-        listed = ", ".join(f"{score:.2f}" for score in best[:5]) + (", …" if count > 5 else "")
+        scores = sorted(detections.scores[detections.classes == index].tolist(), reverse=True)
+        listed = ", ".join(f"{score:.2f}" for score in scores[:5]) + (", …" if count > 5 else "")
         parts.append(f"{count} {classes.names[index]} ({listed})")
     return ", ".join(parts)
 
@@ -103,4 +107,4 @@ def _arrow(path: Path | None) -> str:
     return f" → {path}" if path else ""
 
 
-def _nothing(*args: object, **named: object) -> None: ...
+def _no_update(*args: object, **kwargs: object) -> None: ...

@@ -1,4 +1,4 @@
-"""Predictions to wherever the user wants them: pictures with boxes, crops, stdout, files, lines for people."""
+"""Run a detector on images and videos, and write annotated images, crops, JSON, files and progress lines."""
 
 from __future__ import annotations
 
@@ -26,57 +26,55 @@ def run_predict(
     inputs: Iterable[Input],
     *,
     score: float | None,
-    pictures: Path | None,
+    viz_dir: Path | None,
     stdout: Literal["json", "jsonl"] | None,
-    files: list[Path],
+    save: list[Path],
     batch: int,
-    crops: Path | None = None,
+    crops_dir: Path | None = None,
     tiling: Tiling | None = None,
 ) -> int:
-    """Predict every picture and deliver the answers as they come; returns how many sources, pictures or parts of videos
+    """Predict all inputs and write results as they come. Returns the number of sources, images and parts of videos that
     could not be read.
 
-    score: lowest score delivered; None = the model's own per class. pictures: folder for drawn pictures and videos.
-    files: more outputs, by suffix. crops: folder for what was found, cut out. tiling: look at large pictures in tiles.
-    Raises DataError where there was not one picture.
+    score: lowest score to report; None uses the model's thresholds per class. viz_dir: folder for annotated images and
+    videos. stdout: format printed on stdout. save: files to write, format by suffix. batch: images (tiles) per network
+    call. crops_dir: folder for crops. tiling: also run on tiles. Raises DataError if there are no inputs.
     """
     classes = detector.facts.classes
     threshold = display_thresholds(detector.facts) if score is None else score
     with ExitStack() as stack:
         writers = [
             stack.enter_context(open_writer(file, classes=classes, model=detector.name, format=_format(file)))
-            for file in files
+            for file in save
         ]
         if stdout is not None:
             writers.append(
                 stack.enter_context(open_writer(sys.stdout, classes=classes, model=detector.name, format=stdout))
             )
         reporter = stack.enter_context(ProgressReporter(classes))
-        drawn = None
-        if pictures is not None or crops is not None:
-            from fcos_cli.predict.annotated import (
-                AnnotatedWriter,  # fonts and encoders are not worth loading for nothing
-            )
+        annotated = None
+        if viz_dir is not None or crops_dir is not None:
+            from fcos_cli.predict.annotated import AnnotatedWriter  # loads fonts and encoders
 
-            drawn = stack.enter_context(AnnotatedWriter(classes, pictures=pictures, crops=crops))
-        keep = drawn is not None
-        answers = predict(detector, inputs, batch=batch, keep_images=keep, threshold=threshold, tiling=tiling)
-        if drawn is not None:  # the network goes on while pictures are drawn and written
-            answers = prefetch(answers, count=2)
-        for answer in answers:
+            annotated = stack.enter_context(AnnotatedWriter(classes, viz_dir=viz_dir, crops_dir=crops_dir))
+        keep = annotated is not None
+        results = predict(detector, inputs, batch=batch, keep_images=keep, threshold=threshold, tiling=tiling)
+        if annotated is not None:  # the network keeps running while images are drawn and written
+            results = prefetch(results, count=2)
+        for result in results:
             for writer in writers:
-                writer.write(answer)
-            if isinstance(answer, Failure):
-                reporter.on_failure(answer)
+                writer.write(result)
+            if isinstance(result, Failure):
+                reporter.on_failure(result)
             else:
-                reporter.on_prediction(answer, None if drawn is None else drawn.write(answer))
-    if reporter.seen == 0:
-        raise DataError("there was no picture to look at", remedy="name pictures, folders with pictures, or a list")
+                reporter.on_prediction(result, None if annotated is None else annotated.write(result))
+    if reporter.total == 0:
+        raise DataError("no images to process", remedy="name images, folders of images, or a .txt list")
     return reporter.failed
 
 
 def display_thresholds(facts: Facts) -> float | npt.NDArray[np.float32]:
-    """The scores from which the model's makers found detections worth showing: one per class [C], or one for all."""
+    """Return the model's score thresholds for display: one per class [C], or a single value."""
     if facts.class_thresholds is None:
         return facts.threshold
     return np.asarray(facts.class_thresholds, np.float32)

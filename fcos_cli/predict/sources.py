@@ -1,8 +1,7 @@
-"""What the user named → pictures and frames, one after the other: files, folders, glob patterns, lists, videos,
-cameras, stdin.
+"""Input sources: files, folders, glob patterns, lists, videos, cameras and stdin, as a stream of images and frames.
 
-What was named is checked at once, so that a typing error does not surface after an hour; folders, lists and videos are
-read as they are used.
+The existence of sources is checked first, so that a typo does not surface after an hour. Folders, lists and videos are
+read lazily.
 """
 
 from __future__ import annotations
@@ -23,69 +22,75 @@ from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.video import VIDEO_SUFFIXES, is_camera, read_video
 
 STDIN = Path("stdin")
-"""What pictures that came through stdin are called."""
+"""The source name of images read from stdin."""
 
 
 def open_sources(
     sources: Sequence[str], *, frames: int | None = None, stop: threading.Event | None = None
 ) -> Iterator[Input]:
-    """What the pipeline takes, in the order of `sources`, repeats kept.
+    """Return the inputs for the pipeline, in the order of `sources`; duplicates are kept.
 
-    A file is itself, whatever its suffix; a video gives its frames. A folder gives its pictures, then those of its
-    subfolders, each sorted by name; hidden ones are skipped, and so are videos. A glob pattern gives the pictures and
-    videos that match, sorted (`**` goes into subfolders). A `.txt` file gives one path a line, relative to its own
-    folder or else to the working one; empty lines and those that begin with # are skipped, and a path that does not
-    exist is left for the reader to report. `camera:0` (or `/dev/video0`) is a camera, read until `stop` is set. `-` is
-    stdin: the bytes of one picture, or a list of paths, found out by its first bytes.
+    - A file is used as it is, whatever its suffix. A video yields its frames.
+    - A folder yields its images, then those of its subfolders, sorted by name. Hidden files and videos are skipped.
+    - A glob pattern yields the matching images and videos, sorted (`**` matches subfolders).
+    - A `.txt` file lists one path per line, relative to its own folder or else to the working directory. Empty lines
+      and lines that start with # are skipped. A listed path that does not exist is reported when it is read.
+    - `camera:0` (or `/dev/video0`) is a camera, read until `stop` is set.
+    - `-` is stdin: one image file or a list of paths, detected from the first bytes.
 
-    frames: how many at most of each video or camera. A source that does not exist is a Failure before everything else,
-    one that holds no picture is one in its place; of a single source, both are raised as DataError, the latter when it
-    is reached. Raises UsageError where nothing is named.
+    frames: maximum number of frames of each video or camera. Sources that do not exist come first, as Failures; a
+    source without images is a Failure in its place. If there is only one source, DataError is raised instead: at once
+    if it does not exist, during iteration if it has no images. Raises UsageError if `sources` is empty.
     """
     if not sources:
-        raise UsageError("no picture named", remedy="name picture files, folders, patterns or a .txt list")
-    known: list[Iterator[Input]] = []
+        raise UsageError("no images given", remedy="name image files, folders, glob patterns or a .txt list")
+    found: list[Iterator[Input]] = []
     missing: list[Input] = []
     for source in sources:
         try:
-            known.append(_expand(source, frames, stop))
+            found.append(_expand(source, frames, stop))
         except DataError as error:
             if len(sources) == 1:
                 raise
             missing.append(Failure(Path(source), error))
-    named = known if len(sources) == 1 else [_forgiving(inputs) for inputs in known]
-    return chain(missing, chain.from_iterable(named))
+    inputs = found if len(sources) == 1 else [_errors_as_failures(items) for items in found]
+    return chain(missing, chain.from_iterable(inputs))
 
 
 def _expand(source: str, frames: int | None, stop: threading.Event | None) -> Iterator[Input]:
     if source == "-":
-        return _each(_stdin(), frames, stop)
+        return _read_videos(_stdin(), frames, stop)
     if is_camera(source):
         return read_video(Path(source), frames=frames, stop=stop)
     path = Path(source).expanduser()
     if path.is_dir():
-        return iter(_some(_folder(path), source))
+        return iter(_require_images(_folder(path), source))
     if path.exists():
-        listed = path.suffix.lower() == ".txt"
-        return _each(_some(_listed(path), source) if listed else iter([path]), frames, stop)
+        is_list = path.suffix.lower() == ".txt"
+        paths = _require_images(_path_list(path), source) if is_list else iter([path])
+        return _read_videos(paths, frames, stop)
     if glob.has_magic(source):
-        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        known = (Path(match) for match in matches if _is_picture(match) or _is_video(match))
-        return _each(_some(known, source), frames, stop)
-    raise DataError("no such file or folder", where=source, remedy="check the path; quote patterns such as 'in/*.jpg'")
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob does not support absolute patterns
+        paths = (Path(match) for match in matches if _is_image(match) or _is_video(match))
+        return _read_videos(_require_images(paths, source), frames, stop)
+    raise DataError(
+        "no such file or folder",
+        where=source,
+        remedy="check the path; put quotes around patterns, for example 'in/*.jpg'",
+    )
 
 
-def _each(found: Iterable[Path | Frame], frames: int | None, stop: threading.Event | None) -> Iterator[Input]:
-    """`found`, the videos in it as their frames."""
-    for one in found:
-        if isinstance(one, Path) and _is_video(one.name):
-            yield from read_video(one, frames=frames, stop=stop)
+def _read_videos(items: Iterable[Path | Frame], frames: int | None, stop: threading.Event | None) -> Iterator[Input]:
+    """Replace each video in `items` by its frames."""
+    for item in items:
+        if isinstance(item, Path) and _is_video(item.name):
+            yield from read_video(item, frames=frames, stop=stop)
         else:
-            yield one
+            yield item
 
 
-def _forgiving(inputs: Iterator[Input]) -> Iterator[Input]:
-    """`inputs`, a source without pictures as a Failure."""
+def _errors_as_failures(inputs: Iterator[Input]) -> Iterator[Input]:
+    """Yield a DataError of a source (for example, no images) as a Failure."""
     try:
         yield from inputs
     except DataError as error:
@@ -93,36 +98,39 @@ def _forgiving(inputs: Iterator[Input]) -> Iterator[Input]:
 
 
 def _folder(folder: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for parent, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and _is_picture(name):
-                yield Path(here, name)
+            if not name.startswith(".") and _is_image(name):
+                yield Path(parent, name)
 
 
 def _stdin() -> Iterator[Path | Frame]:
     stream = sys.stdin.buffer
     head = stream.peek(512)[:512] if isinstance(stream, io.BufferedReader) else b""
     if not head:
-        raise DataError("nothing came through stdin", where=STDIN, remedy="pipe a picture or a list of paths into it")
+        raise DataError("stdin is empty", where=STDIN, remedy="pipe an image or a list of paths into stdin")
     if not _is_text(head):
         yield Frame(STDIN, stream.read())
         return
     lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
-        yield from _some(_lines(lines, Path()), str(STDIN))
+        yield from _require_images(_parse_lines(lines, Path()), str(STDIN))
     finally:
-        lines.detach()  # stdin is not ours to close
+        lines.detach()  # keeps stdin open
 
 
 def _is_text(head: bytes) -> bool:
-    """Does a file that begins like this hold lines of text? Pictures have control characters or are no UTF-8."""
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace():  # PNM, the one format that begins as text
+    """Return whether a file that starts with `head` is text. Images contain control characters or invalid UTF-8."""
+    if (
+        head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
+    ):  # PNM, the only image format with a text header
         return False
-    return not any(byte < 32 and byte not in b"\t\r\n" for byte in head) and _decodes(head)
+    return not any(byte < 32 and byte not in b"\t\r\n" for byte in head) and _is_utf8(head)
 
 
-def _decodes(head: bytes) -> bool:
+def _is_utf8(head: bytes) -> bool:
+    """Return whether `head` is valid UTF-8, except that it may end within a character."""
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -130,26 +138,28 @@ def _decodes(head: bytes) -> bool:
     return True
 
 
-def _listed(path: Path) -> Iterator[Path]:
+def _path_list(path: Path) -> Iterator[Path]:
     try:
         with path.open(encoding="utf-8-sig") as lines:
-            yield from _lines(lines, path.parent)
+            yield from _parse_lines(lines, path.parent)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the list ({error})", where=path, remedy="one path a line, in UTF-8") from error
+        raise DataError(
+            f"cannot read the list ({error})", where=path, remedy="write one path per line, in UTF-8"
+        ) from error
 
 
-def _lines(lines: Iterable[str], folder: Path) -> Iterator[Path]:
+def _parse_lines(lines: Iterable[str], folder: Path) -> Iterator[Path]:
     for line in lines:
         if (text := line.strip()) and not text.startswith("#"):
-            beside = folder / text
-            yield beside if _exists(beside) or not _exists(Path(text)) else Path(text)
+            in_folder = folder / text
+            yield in_folder if _exists(in_folder) or not _exists(Path(text)) else Path(text)
 
 
 def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a line is too long to be a name
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises if a line is too long for a file name
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -157,10 +167,11 @@ def _is_video(name: str) -> bool:
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
-def _some(paths: Iterator[Path], source: str) -> Iterator[Path]:
-    """`paths`, or DataError where there is none."""
+def _require_images(paths: Iterator[Path], source: str) -> Iterator[Path]:
+    """Yield `paths`. Raises DataError if there are none."""
     first = next(paths, None)
     if first is None:
-        raise DataError("no pictures here", where=source, remedy=f"known suffixes: {' '.join(sorted(IMAGE_SUFFIXES))}")
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError("no images found", where=source, remedy=f"supported suffixes: {suffixes}")
     yield first
     yield from paths

@@ -1,11 +1,11 @@
-"""Large pictures in overlapping tiles, so that small objects reach the network at a size it knows.
+"""Tiled inference: run on overlapping tiles of a large image, so that small objects are large enough for the network.
 
 Notable choices:
-- The whole picture is looked at too: what is larger than a tile is found there.
-- A box that ends at an inner border of its tile is *cut*. Where another tile holds all of it, that tile decides and
-  the cut box goes. Otherwise two tiles that agree on the strip that both see have seen one object: a cut box that
-  agrees with a whole one goes, cut boxes that agree become one box.
-- Then one greedy NMS per class over everything, in numpy, with the model's own IoU.
+- The network also runs on the whole image, which finds objects larger than a tile.
+- A box that touches an inner border of its tile is *cut off*. If another tile contains the whole box, that tile decides
+  and the cut-off box is dropped. Otherwise boxes of two tiles are the same object if they match in the overlap of the
+  tiles: a cut-off box that matches a complete one is dropped, and matching cut-off boxes are joined.
+- Finally, greedy NMS per class runs over all boxes, in numpy, with the model's IoU threshold.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +28,18 @@ from fcos_cli.runtime.results import Detections
 Boxes = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-_MARGIN = 0.02
-"""Of a tile's side: boxes that come this near to a border are taken to touch it."""
-_AGREE = 0.5
-"""IoU, inside what two tiles both see, from which two boxes are of one object."""
+BORDER_MARGIN = 0.02
+"""A box this close to a border of its tile touches it; a fraction of the tile's side."""
+MIN_OVERLAP_IOU = 0.5
+"""Boxes of two tiles are the same object if their IoU inside the overlap of the tiles is at least this."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of `side` pixels of the source; neighbours share `overlap`: less than 1 is a fraction of `side`, else px.
+    """Square tiles. side: pixels of the source image. overlap: of neighbouring tiles, a fraction of `side` if below 1,
+    else pixels.
 
-    Raises UsageError for a side under 32 and for an overlap of more than 0.8 of it.
+    Raises UsageError if side is below 32 or the overlap is negative or more than 0.8 of it.
     """
 
     side: int
@@ -45,29 +47,31 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.side < 32:
-            raise UsageError(f"a tile has at least 32 pixels a side, not {self.side}", where="--tile")
-        if not 0 <= self.shared <= 0.8 * self.side:
+            raise UsageError(f"tiles must be at least 32 pixels wide, not {self.side}", where="--tile")
+        if not 0 <= self.overlap_pixels <= 0.8 * self.side:
             raise UsageError(
-                f"tiles of {self.side} cannot overlap by {self.overlap:g}",
+                f"an overlap of {self.overlap:g} is not possible for tiles of {self.side} pixels",
                 where="--overlap",
                 remedy=f"use a fraction up to 0.8, or pixels up to {int(0.8 * self.side)}",
             )
 
     @property
-    def shared(self) -> float:
-        """The overlap in pixels."""
+    def overlap_pixels(self) -> float:
         return self.overlap * self.side if self.overlap < 1 else self.overlap
 
     def tiles(self, width: int, height: int) -> npt.NDArray[np.int64]:
-        """xyxy [T, 4] row by row: evenly spread, together the whole picture; one where it is no larger than a tile."""
-        across, down = self._starts(width), self._starts(height)
-        corners = np.array([(x, y) for y in down for x in across], np.int64)
+        """Return the tiles as xyxy [T, 4], row by row.
+
+        They are evenly spaced and cover the image. An image no larger than a tile is a single tile.
+        """
+        x_starts, y_starts = self._starts(width), self._starts(height)
+        corners = np.array([(x, y) for y in y_starts for x in x_starts], np.int64)
         return np.hstack([corners, np.minimum(corners + self.side, (width, height))])
 
     def _starts(self, length: int) -> list[int]:
         if length <= self.side:
             return [0]
-        count = math.ceil((length - self.shared) / (self.side - self.shared))
+        count = math.ceil((length - self.overlap_pixels) / (self.side - self.overlap_pixels))
         return [round(n * (length - self.side) / (count - 1)) for n in range(count)]
 
 
@@ -79,50 +83,61 @@ def detect_in_tiles(
     batch: int = 1,
     threshold: float | npt.NDArray[np.float32] | None = None,
 ) -> Detections:
-    """What is found in uint8 [H, W, 3] and in its tiles, best first, in pixels of the picture.
+    """Detect objects in a uint8 [H, W, 3] image and its tiles. Boxes are in image pixels, best first.
 
-    batch: tiles per call of the network; no more than a few batches are in memory. threshold: as in `predict`, applied
-    before boxes are merged. There may be more than the model's own limit per picture.
+    batch: tiles per network call; only a few batches are in memory. threshold: as in `predict`, applied before boxes
+    are merged. The result can have more detections than the model's limit per image.
     """
     height, width = image.shape[:2]
     tiles = tiling.tiles(width, height)
     if len(tiles) > 1:
         tiles = np.vstack([[0, 0, width, height], tiles])
-    groups = (tiles[n : n + batch] for n in range(0, len(tiles), batch))
-    parts: list[Detections] = []
-    for pixels, geometries in prefetch(_inputs(detector, image, groups), count=2):
-        parts += detect_batch(detector, pixels, geometries)
+    batches = (tiles[n : n + batch] for n in range(0, len(tiles), batch))
+    per_tile: list[Detections] = []
+    for pixels, geometries in prefetch(_network_inputs(detector, image, batches), count=2):
+        per_tile += detect_batch(detector, pixels, geometries)
     if threshold is not None:
-        parts = [part.above(threshold) for part in parts]
-    origin = np.concatenate([np.full(len(part), n) for n, part in enumerate(parts)])
-    boxes = np.concatenate([part.boxes for part in parts])
-    boxes = boxes + np.tile(tiles[origin, :2], 2).astype(np.float32)
-    found = Detections(boxes, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("scores", "classes")))
-    return merge(found, tiles[origin], tiles, margin=_MARGIN * tiling.side, iou=detector.facts.nms_iou)
+        per_tile = [detections.above(threshold) for detections in per_tile]
+    tile_index = np.concatenate([np.full(len(detections), n) for n, detections in enumerate(per_tile)])
+    boxes, scores, classes = (
+        np.concatenate([getattr(detections, name) for detections in per_tile])
+        for name in ("boxes", "scores", "classes")
+    )
+    boxes = boxes + np.tile(tiles[tile_index, :2], 2).astype(np.float32)
+    return merge_tiles(
+        Detections(boxes, scores, classes),
+        tiles[tile_index],
+        tiles,
+        margin=BORDER_MARGIN * tiling.side,
+        iou=detector.facts.nms_iou,
+    )
 
 
-def merge(
-    found: Detections,
-    seen: npt.NDArray[np.int64],
+def merge_tiles(
+    detections: Detections,
+    own_tile: npt.NDArray[np.int64],
     tiles: npt.NDArray[np.int64],
     *,
     margin: float,
     iou: float,
 ) -> Detections:
-    """One picture's detections out of those of its tiles, best first. See the module's notable choices.
+    """Merge the detections of all tiles of an image, best first. See the notable choices of this module.
 
-    found: in pixels of the picture. seen: the tile of each, xyxy [N, 4]. tiles: all of them [T, 4].
+    detections: in image pixels. own_tile: the tile each was found in, xyxy [N, 4]. tiles: all tiles [T, 4]. margin:
+    distance in pixels at which a box touches a border. iou: threshold of NMS.
     """
-    cut = touches(found.boxes, seen, tiles, margin=margin)
-    whole = ~cut
-    left = cut & ~_held(found.boxes, tiles, margin=margin)
-    left[left] = ~(_agree(found, seen, left, whole).any(axis=1))
-    pieces, groups = np.flatnonzero(left), _groups(_agree(found, seen, left, left))
+    cut_off = is_cut_off(detections.boxes, own_tile, tiles, margin=margin)
+    complete = ~cut_off
+    remaining = cut_off & ~_is_inside_a_tile(detections.boxes, tiles, margin=margin)
+    remaining[remaining] = ~(_same_object(detections, own_tile, remaining, complete).any(axis=1))
+    pieces = np.flatnonzero(remaining)
+    groups = [
+        pieces[group] for group in _connected_components(_same_object(detections, own_tile, remaining, remaining))
+    ]
 
-    kept = [np.flatnonzero(whole)] + [pieces[group] for group in groups]
-    boxes = np.concatenate([found.boxes[whole]] + [_union(found.boxes[i])[None] for i in kept[1:]])
-    scores = np.concatenate([found.scores[whole]] + [found.scores[i].max(keepdims=True) for i in kept[1:]])
-    classes = np.concatenate([found.classes[whole]] + [found.classes[i[:1]] for i in kept[1:]])
+    boxes = np.concatenate([detections.boxes[complete]] + [_enclosing_box(detections.boxes[g])[None] for g in groups])
+    scores = np.concatenate([detections.scores[complete]] + [detections.scores[g].max(keepdims=True) for g in groups])
+    classes = np.concatenate([detections.classes[complete]] + [detections.classes[g[:1]] for g in groups])
     keep = nms(boxes, scores, classes, iou=iou)
     return Detections(boxes[keep], scores[keep], classes[keep])
 
@@ -130,78 +145,76 @@ def merge(
 def nms(
     boxes: Boxes, scores: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], *, iou: float
 ) -> npt.NDArray[np.int64]:
-    """Indices of what greedy NMS per class leaves, best first; of equal scores the earlier is better.
+    """Greedy NMS per class. Returns the indices to keep, best first; ties are broken by index.
 
-    The semantic of `model.nms.keep_mask`: a box goes where it overlaps a better kept one by more than `iou`.
+    Same rule as `model.nms.keep_mask`: a box is dropped if its IoU with a kept box of a higher score exceeds `iou`.
     """
-    waiting = np.argsort(-scores, kind="stable")
+    remaining = np.argsort(-scores, kind="stable")
     kept = []
-    while len(waiting):
-        best, waiting = waiting[0], waiting[1:]
+    while len(remaining):
+        best, remaining = remaining[0], remaining[1:]
         kept.append(best)
-        rivals = (box_iou(boxes[best][None], boxes[waiting])[0] > iou) & (classes[waiting] == classes[best])
-        waiting = waiting[~rivals]
+        overlaps = box_iou(boxes[best][None], boxes[remaining])[0] > iou
+        remaining = remaining[~(overlaps & (classes[remaining] == classes[best]))]
     return np.array(kept, np.int64)
 
 
-def touches(
-    boxes: Boxes, seen: npt.NDArray[np.int64], tiles: npt.NDArray[np.int64], *, margin: float
+def is_cut_off(
+    boxes: Boxes, own_tile: npt.NDArray[np.int64], tiles: npt.NDArray[np.int64], *, margin: float
 ) -> npt.NDArray[np.bool_]:
-    """bool [N]: does the box come within `margin` of a border of its tile that is not the picture's own?"""
+    """Return bool [N]: is the box within `margin` pixels of a border of its tile that is not the image's border?"""
     if not len(tiles):
         return np.zeros(len(boxes), bool)
-    edge = np.concatenate([tiles[:, :2].min(0), tiles[:, 2:].max(0)])
-    near = np.hstack([boxes[:, :2] <= seen[:, :2] + margin, boxes[:, 2:] >= seen[:, 2:] - margin])
-    answer: Mask = (near & (seen != edge)).any(axis=1)
-    return answer
+    touches = np.hstack([boxes[:, :2] <= own_tile[:, :2] + margin, boxes[:, 2:] >= own_tile[:, 2:] - margin])
+    cut_off: Mask = (touches & (own_tile != _enclosing_box(tiles))).any(axis=1)
+    return cut_off
 
 
-def _inputs(
-    detector: Detector, image: npt.NDArray[np.uint8], groups: Iterator[npt.NDArray[np.int64]]
+def _network_inputs(
+    detector: Detector, image: npt.NDArray[np.uint8], batches: Iterator[npt.NDArray[np.int64]]
 ) -> Iterator[tuple[Pixels, list[Geometry]]]:
-    for group in groups:
-        yield detector.facts.resize.batch([image[y1:y2, x1:x2] for x1, y1, x2, y2 in group.tolist()])
+    for tiles in batches:
+        yield detector.facts.resize.batch([image[y1:y2, x1:x2] for x1, y1, x2, y2 in tiles.tolist()])
 
 
-def _held(boxes: Boxes, tiles: npt.NDArray[np.int64], *, margin: float) -> Mask:
-    """bool [N]: is there a tile, the whole picture apart, that holds the box without touching it?"""
-    held = np.zeros(len(boxes), bool)
-    edge = np.concatenate([tiles[:, :2].min(0), tiles[:, 2:].max(0)])
+def _is_inside_a_tile(boxes: Boxes, tiles: npt.NDArray[np.int64], *, margin: float) -> Mask:
+    """Return bool [N]: does any tile, except the whole image, contain the box without cutting it off?"""
+    inside = np.zeros(len(boxes), bool)
+    image = _enclosing_box(tiles)
     for tile in tiles:
-        if (tile == edge).all():
+        if (tile == image).all():
             continue
-        inside = np.hstack([boxes[:, :2] > tile[:2] + margin, boxes[:, 2:] < tile[2:] - margin])
-        held |= (inside | (tile == edge)).all(axis=1)
-    return held
+        clear = np.hstack([boxes[:, :2] > tile[:2] + margin, boxes[:, 2:] < tile[2:] - margin])
+        inside |= (clear | (tile == image)).all(axis=1)
+    return inside
 
 
-def _agree(found: Detections, seen: npt.NDArray[np.int64], some: Mask, others: Mask) -> Mask:
-    """bool [some, others]: of one class, from two tiles, and the same box inside what both tiles see?"""
-    answer = np.zeros((some.sum(), others.sum()), bool)
-    boxes, views, classes = found.boxes[others], seen[others], found.classes[others]
-    for row, i in zip(
-        answer, np.flatnonzero(some), strict=True
-    ):  # row by row: memory grows with N, not with its square
-        strips = box_intersection(seen[i], views)
-        one, two = box_intersection(found.boxes[i], strips), box_intersection(boxes, strips)
-        both = box_area(box_intersection(one, two))
-        same = (both > 0) & (both >= _AGREE * (box_area(one) + box_area(two) - both))
-        row[:] = same & (classes == found.classes[i]) & (views != seen[i]).any(axis=1)
-    return answer
+def _same_object(detections: Detections, own_tile: npt.NDArray[np.int64], first: Mask, second: Mask) -> Mask:
+    """Compare the boxes selected by two masks. Returns bool [first, second]: do they have the same class, come from
+    different tiles, and match inside the overlap of these tiles?"""
+    result = np.zeros((first.sum(), second.sum()), bool)
+    boxes, tiles, classes = detections.boxes[second], own_tile[second], detections.classes[second]
+    for row, i in zip(result, np.flatnonzero(first), strict=True):  # row by row: intermediate arrays stay of size N
+        overlaps = box_intersection(own_tile[i], tiles)
+        a, b = box_intersection(detections.boxes[i], overlaps), box_intersection(boxes, overlaps)
+        shared = box_area(box_intersection(a, b))
+        match = (shared > 0) & (shared >= MIN_OVERLAP_IOU * (box_area(a) + box_area(b) - shared))
+        row[:] = match & (classes == detections.classes[i]) & (tiles != own_tile[i]).any(axis=1)
+    return result
 
 
-def _groups(linked: Mask) -> list[list[int]]:
-    """Connected parts of a symmetric bool [N, N], each sorted."""
-    left, parts = set(range(len(linked))), []
-    while left:
-        part, front = set(), {min(left)}
-        while front:
-            part |= front
-            front = {int(n) for one in front for n in np.flatnonzero(linked[one])} - part
-        left -= part
-        parts.append(sorted(part))
-    return parts
+def _connected_components(adjacency: Mask) -> list[list[int]]:
+    """Return the connected components of a symmetric bool [N, N] matrix, each sorted."""
+    remaining, components = set(range(len(adjacency))), []
+    while remaining:
+        component, frontier = set(), {min(remaining)}
+        while frontier:
+            component |= frontier
+            frontier = {int(n) for node in frontier for n in np.flatnonzero(adjacency[node])} - component
+        remaining -= component
+        components.append(sorted(component))
+    return components
 
 
-def _union(boxes: Boxes) -> Boxes:
+def _enclosing_box(boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])

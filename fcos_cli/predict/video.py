@@ -1,13 +1,13 @@
-"""Videos and cameras → frames, and frames → videos, by PyAV (extra `video`).
+"""Reading frames from videos and cameras, and writing videos, with PyAV (extra `video`).
 
 Notable choices:
-- Frames come upright: the rotation that phones write beside the pixels is applied, and not written again.
-- Each frame keeps its time, so a variable frame rate stays what it was.
-- What cannot be decoded is left out and told with its time; the rest goes on. So is a video that ends too early.
-- H.264 with colours at half resolution, as every player wants it; odd sizes, which that cannot hold, keep full
-  resolution. Sound is not copied.
-- Colours are read by the matrix that the file names, without one by BT.709 from 720 lines on and by BT.601 below, as
-  players do; they are written by BT.709, and the file says so.
+- Frames are upright: the rotation in the metadata of phone videos is applied, and not written again.
+- Each frame keeps its time, so a variable frame rate is preserved.
+- Frames that cannot be decoded are skipped and reported with their time. A video that ends too early is reported too.
+- Videos are written as H.264 with 4:2:0 chroma subsampling, which every player supports. Odd sizes, which 4:2:0 does
+  not allow, use 4:4:4. Sound is not copied.
+- Colours are read with the matrix given in the file; without one, with BT.709 from 720 lines and BT.601 below, as
+  players do. They are written as BT.709 and tagged accordingly.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ VIDEO_SUFFIXES = frozenset(
 )
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _TICKS = 90_000
-"""Of a second, as videos count them: frames of 24, 25, 30 and 60 Hz last whole ticks, of 30000/1001 Hz too."""
-_BT709, _UNNAMED = 1, 2
-"""Colour matrices, as ITU-T H.273 numbers them."""
-_GAP = 0.5
-"""Seconds: a video that is shorter than it says by more than this was cut off."""
+"""Ticks per second of the time base: frames at 24, 25, 30, 60 and 30000/1001 Hz last a whole number of ticks."""
+_BT709, _UNSPECIFIED = 1, 2
+"""Colour matrices, numbered as in ITU-T H.273."""
+_MAX_MISSING = 0.5
+"""A video that ends this many seconds before its stated duration is reported as truncated."""
 
 
 def read_video(
     path: Path, *, frames: int | None = None, stop: threading.Event | None = None
 ) -> Iterator[Frame | Failure]:
-    """The frames of a file, decoded a few ahead in a thread; in the place of broken ones a Failure.
+    """Yield the frames of a video, decoded a few ahead in a thread, with a Failure in place of broken frames.
 
-    A path like `camera:0` is that camera (Video4Linux), which goes on until `stop` is set. frames: how many at most.
-    What is no video gives one Failure: DataError, or MissingExtra without PyAV.
+    A path like `camera:0` is a camera (Video4Linux), read until `stop` is set. frames: maximum number of frames. A file
+    that is not a video yields one Failure with a DataError, or with MissingExtra if PyAV is not installed.
     """
     return prefetch(_read(path, frames, stop), count=4)
 
 
 def is_camera(source: str) -> bool:
-    """Does the user mean a camera: `camera:0`, or Linux's own name for one?"""
+    """Return whether `source` names a camera: `camera:0`, or a device such as `/dev/video0`."""
     return source.startswith("camera:") or source.startswith("/dev/video")
 
 
 @contextmanager
 def until_interrupted() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; a second one interrupts as usual."""
+    """Yield an event that is set by the first Ctrl-C. A second Ctrl-C raises KeyboardInterrupt as usual."""
     stop = threading.Event()
     before = signal.getsignal(signal.SIGINT)
 
@@ -76,37 +76,39 @@ def until_interrupted() -> Iterator[threading.Event]:
 
 
 class VideoWriter:
-    """What `open_video` yields."""
+    """Encodes frames to an open file; see `open_video`."""
 
     def __init__(self, av: Any, container: Any, rate: Fraction) -> None:
         self._av, self._container, self._rate = av, container, rate
         self._stream: Any = None
-        self._last = -1
+        self._last_tick = -1
 
     def write(self, image: npt.NDArray[np.uint8], time: Fraction) -> None:
-        """One more frame, uint8 [H, W, 3] RGB, to be seen at `time` in seconds; the first decides the size.
+        """Append a frame, uint8 [H, W, 3] RGB, shown at `time` in seconds. The first frame sets the size.
 
-        A time that is not later than the last one's is moved on by a tick.
+        A time that is not later than that of the previous frame is moved to the next tick.
         """
         height, width = image.shape[:2]
         if self._stream is None:
-            self._stream = self._begin(width, height)
+            self._stream = self._add_stream(width, height)
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        if (width, height) != (self._stream.width, self._stream.height):  # a camera that changes its mind
+        if (width, height) != (self._stream.width, self._stream.height):  # some cameras change their resolution
             frame = frame.reformat(self._stream.width, self._stream.height)
         frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace="ITU709")
-        self._last = max(round(time * _TICKS), self._last + 1)
-        frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
+        self._last_tick = max(round(time * _TICKS), self._last_tick + 1)
+        frame.pts, frame.time_base = self._last_tick, Fraction(1, _TICKS)
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
         if self._stream is not None:
             self._container.mux(self._stream.encode(None))
 
-    def _begin(self, width: int, height: int) -> Any:
-        encoder = next((name for name in _ENCODERS if self._writes(name)), None)
+    def _add_stream(self, width: int, height: int) -> Any:
+        encoder = next((name for name in _ENCODERS if self._is_available(name)), None)
         if encoder is None:
-            raise FcosError(f"this PyAV writes none of {', '.join(_ENCODERS)}", remedy="install another build of PyAV")
+            raise FcosError(
+                f"this build of PyAV has none of the encoders {', '.join(_ENCODERS)}", remedy="install another build"
+            )
         options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {}
         stream = self._container.add_stream(encoder, rate=self._rate, options=options)
         stream.width, stream.height = width, height
@@ -117,7 +119,7 @@ class VideoWriter:
             stream.bit_rate = int(width * height * float(self._rate) * 0.15)
         return stream
 
-    def _writes(self, encoder: str) -> bool:
+    def _is_available(self, encoder: str) -> bool:
         try:
             self._av.Codec(encoder, "w")
         except ValueError:
@@ -127,25 +129,25 @@ class VideoWriter:
 
 @contextmanager
 def open_video(path: Path, clip: Clip) -> Iterator[VideoWriter]:
-    """An MP4 at `path` with the rate of `clip`; it appears when the block ends well.
+    """Open an MP4 writer with the frame rate of `clip`. The file appears under its name if the block succeeds.
 
-    Raises MissingExtra, UsageError where `path` cannot be written, FcosError where PyAV has no encoder.
+    Raises MissingExtra, UsageError if `path` cannot be written, FcosError if PyAV has no suitable encoder.
     """
-    av = _av(path)
+    av = _import_av(path)
     with atomic_write(path, binary=True) as file, av.open(file, "w", format="mp4") as container:
         writer = VideoWriter(av, container, clip.rate)
         yield writer
         writer.finish()
 
 
-def _read(path: Path, most: int | None, stop: threading.Event | None) -> Iterator[Frame | Failure]:
+def _read(path: Path, max_frames: int | None, stop: threading.Event | None) -> Iterator[Frame | Failure]:
     try:
-        av = _av(path)
+        av = _import_av(path)
         with _open(av, path) as container:
             try:
-                yield from _frames(av, container, _clip(container, path, most), most, stop)
-            except (av.FFmpegError, ValueError, OSError) as error:  # as odd as a damaged file can be
-                what = f"the video cannot be read any further ({_one_line(error)})"
+                yield from _frames(av, container, _clip(container, path, max_frames), max_frames, stop)
+            except (av.FFmpegError, ValueError, OSError) as error:  # damaged files raise any of them
+                what = f"reading the video failed ({_one_line(error)})"
                 raise DataError(what, where=path, remedy="copy or download it again") from error
     except FcosError as error:
         yield Failure(path, error)
@@ -160,71 +162,89 @@ def _open(av: Any, path: Path) -> Any:
     except (av.FFmpegError, OSError, ValueError) as error:
         what = "the camera cannot be opened" if live else "the video cannot be opened"
         remedy = (
-            "list cameras with `ls /dev/video*`; another program may be using it"
+            "list cameras with `ls /dev/video*`; another program may be using this one"
             if live
-            else "copy or download it again: it is cut off, damaged or no video"
+            else "copy or download it again: it is truncated, damaged or not a video"
         )
         raise DataError(f"{what} ({_one_line(error)})", where=path, remedy=remedy) from error
 
 
-def _clip(container: Any, path: Path, most: int | None) -> Clip:
+def _clip(container: Any, path: Path, max_frames: int | None) -> Clip:
     if not container.streams.video:
-        raise DataError("the file has no video stream", where=path, remedy="name a video, or a picture")
+        raise DataError("the file has no video stream", where=path, remedy="name a video or an image")
     stream = container.streams.video[0]
     if stream.codec_context is None:  # decoding would crash the process
-        raise DataError("the video is of no known codec", where=path, remedy="copy or download it again, or convert it")
+        raise DataError("the codec of the video is unknown", where=path, remedy="copy, download or convert it again")
     rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
     live = is_camera(str(path))
     total = None if live else stream.frames or None
     if total is None and stream.duration is not None and not live:
         total = round(stream.duration * stream.time_base * rate)
-    if most is not None:
-        total = min(total or most, most)
+    if max_frames is not None:
+        total = min(total or max_frames, max_frames)
     return Clip(path, rate, total, sound=bool(container.streams.audio), live=live)
 
 
 def _frames(
-    av: Any, container: Any, clip: Clip, most: int | None, stop: threading.Event | None
+    av: Any, container: Any, clip: Clip, max_frames: int | None, stop: threading.Event | None
 ) -> Iterator[Frame | Failure]:
-    step = 1 / clip.rate
-    begin: Fraction | None = None
-    at = -step  # time of the last frame
+    clock = _FrameClock(clip.rate)
     number = broken = 0
-    for frame in _decoded(av, container):
+    for frame in _decode(av, container):
         if stop is not None and stop.is_set():
             return
         if frame is None or frame.is_corrupt:
             broken += 1
             continue
         if broken:
-            yield _broken(clip, broken, at)
+            yield _broken_frames(clip, broken, clock.time)
             broken = 0
-        stamp = None if frame.pts is None else frame.pts * Fraction(frame.time_base)
-        begin = stamp if begin is None else begin
-        # a time that is lacking or goes back, as in damaged files: the usual step
-        at = at + step if stamp is None or begin is None or stamp - begin <= at else stamp - begin
-        yield Frame(clip.source, _pixels(frame), Moment(clip, number, at))
+        time = clock.advance(None if frame.pts is None else frame.pts * Fraction(frame.time_base))
+        yield Frame(clip.source, _pixels(frame), Moment(clip, number, time))
         number += 1
-        if number == most:
+        if number == max_frames:
             return
     if broken:
-        yield _broken(clip, broken, at)
+        yield _broken_frames(clip, broken, clock.time)
     if not number:
-        raise DataError("not one frame can be decoded", where=clip.source, remedy="copy or download the video again")
-    length = None if container.duration is None or clip.live else Fraction(container.duration, av.time_base)
-    if length is not None and float(length - at - step) > _GAP + float(step):
-        ends = f"the video ends after {float(at + step):.2f} s, though it should last {float(length):.2f} s"
-        remedy = "it is cut off: copy or download it again"
-        yield Failure(clip.source, DataError(ends, where=clip.source, remedy=remedy))
+        raise DataError("no frame can be decoded", where=clip.source, remedy="copy or download the video again")
+    duration = None if container.duration is None or clip.live else Fraction(container.duration, av.time_base)
+    if duration is not None and float(duration - clock.end) > _MAX_MISSING + float(clock.step):
+        what = f"the video ends after {float(clock.end):.2f} s, but should last {float(duration):.2f} s"
+        remedy = "it is truncated: copy or download it again"
+        yield Failure(clip.source, DataError(what, where=clip.source, remedy=remedy))
 
 
-def _decoded(av: Any, container: Any) -> Iterator[Any]:
-    """Frames as they are shown; None for a packet that cannot be decoded."""
+class _FrameClock:
+    """Times of the frames of a clip in seconds, strictly increasing from 0 even if the file is damaged."""
+
+    def __init__(self, rate: Fraction) -> None:
+        self.step = 1 / rate
+        self.time = -self.step
+        """Time of the latest frame; negative before the first."""
+        self._start: Fraction | None = None
+
+    @property
+    def end(self) -> Fraction:
+        """Time at which the latest frame ends."""
+        return self.time + self.step
+
+    def advance(self, timestamp: Fraction | None) -> Fraction:
+        """Return the time of the next frame: one step later if its timestamp is missing or not later."""
+        if self._start is None:
+            self._start = timestamp
+        elapsed = None if timestamp is None or self._start is None else timestamp - self._start
+        self.time = self.end if elapsed is None or elapsed <= self.time else elapsed
+        return self.time
+
+
+def _decode(av: Any, container: Any) -> Iterator[Any]:
+    """Yield frames in display order, and None for a packet that cannot be decoded."""
     packets = container.demux(container.streams.video[0])
     while True:
         try:
             packet = next(packets, None)
-        except av.FFmpegError:  # of the file's structure: nothing behind it can be found
+        except av.FFmpegError:  # damaged container: no further packets can be found
             yield None
             packet = None
         if packet is None:
@@ -238,21 +258,21 @@ def _decoded(av: Any, container: Any) -> Iterator[Any]:
 
 
 def _pixels(frame: Any) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3] RGB, upright."""
-    high = frame.colorspace == _BT709 or (frame.colorspace == _UNNAMED and frame.height >= 720)
-    matrix = "ITU709" if high else "DEFAULT"  # PyAV's default is the frame's own, or BT.601
+    """Return the frame as uint8 [H, W, 3] RGB, upright."""
+    is_bt709 = frame.colorspace == _BT709 or (frame.colorspace == _UNSPECIFIED and frame.height >= 720)
+    matrix = "ITU709" if is_bt709 else "DEFAULT"  # PyAV's default is the frame's own matrix, or BT.601
     pixels = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
-    turns = round(frame.rotation / 90) % 4  # counterclockwise, as rot90 turns
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, like rot90
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
 
 
-def _broken(clip: Clip, count: int, after: Fraction) -> Failure:
-    what = f"{count} broken {'frame' if count == 1 else 'frames'} left out"
-    place = f"{clip.source}, {'at the beginning' if after < 0 else f'after {float(after):.2f} s'}"
-    return Failure(clip.source, DataError(what, where=place, remedy="copy or download the video again"))
+def _broken_frames(clip: Clip, count: int, after: Fraction) -> Failure:
+    what = f"{count} broken {'frame' if count == 1 else 'frames'} skipped"
+    where = f"{clip.source}, {'at the start' if after < 0 else f'after {float(after):.2f} s'}"
+    return Failure(clip.source, DataError(what, where=where, remedy="copy or download the video again"))
 
 
-def _av(path: Path) -> Any:
+def _import_av(path: Path) -> Any:
     try:
         import av
     except ImportError as error:

@@ -1,8 +1,7 @@
-"""Predictions → files: our JSON document, JSON lines, COCO results, CSV.
+"""Output formats for predictions: a JSON document, JSON lines, COCO results and CSV.
 
-Each writer streams: a picture is written when it comes, and nothing is kept but the failures. A file appears under its
-name only when it is whole (temporary name in the same folder, flushed, renamed), so a run that fails leaves what was
-there before.
+Writers stream: each result is written as it comes, and only failures are kept in memory. Files are written atomically
+(under a temporary name in the same folder, then renamed), so a failed run leaves an existing file unchanged.
 """
 
 from __future__ import annotations
@@ -23,23 +22,24 @@ Format = Literal["json", "jsonl", "coco", "csv"]
 
 
 class Writer(Protocol):
-    def write(self, answer: Prediction | Failure) -> None: ...
+    def write(self, result: Prediction | Failure) -> None: ...
 
 
 @contextmanager
 def open_writer(
     target: Path | TextIO, *, classes: ClassTable, model: str, format: Format | None = None
 ) -> Iterator[Writer]:
-    """A writer to a file or to an open text stream (stdout, never closed here).
+    """Open a writer to a file or to an open text stream (for example stdout), which is not closed.
 
-    format: `json` is the document of `fcos predict --json`; `jsonl` one such result a line; `coco` the results list of
-    COCO evaluators; `csv` one detection a row. None: by the suffix of `target` (.json, .jsonl, .csv). classes: the
-    table that detections index. model: named in the JSON document. Raises UsageError; FcosError if writing fails.
+    format: `json`, the document of `fcos predict --json`; `jsonl`, one result per line; `coco`, the results list that
+    COCO evaluators read; `csv`, one detection per row. None: by the suffix of `target` (.json, .jsonl, .csv).
+    classes: the classes that detections index. model: model name in the JSON document. Raises UsageError for an unknown
+    suffix or a path that cannot be written, FcosError if writing fails.
     """
-    chosen = format or _format_of(target)
-    place: AbstractContextManager[IO[str]] = atomic_write(target) if isinstance(target, Path) else nullcontext(target)
-    with place as stream:
-        writer = _WRITERS[chosen](stream, classes, model)
+    format = format or _format_of(target)
+    output: AbstractContextManager[IO[str]] = atomic_write(target) if isinstance(target, Path) else nullcontext(target)
+    with output as stream:
+        writer = _WRITERS[format](stream, classes, model)
         yield writer
         writer.end()
 
@@ -48,46 +48,44 @@ def _format_of(target: Path | TextIO) -> Format:
     suffixes: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
     suffix = target.suffix.lower() if isinstance(target, Path) else ""
     if suffix not in suffixes:
-        raise UsageError(
-            f"cannot tell the format from the suffix {suffix!r}", where=target, remedy="use .json, .jsonl or .csv"
-        )
+        raise UsageError(f"unknown output format {suffix!r}", where=target, remedy="use .json, .jsonl or .csv")
     return suffixes[suffix]
 
 
-def _failure(answer: Failure) -> dict[str, str]:
-    return {"source": str(answer.source), "error": answer.error.what}
+def _failure(failure: Failure) -> dict[str, str]:
+    return {"source": str(failure.source), "error": failure.error.what}
 
 
-def _result(answer: Prediction, classes: ClassTable) -> dict[str, Any]:
+def _prediction(prediction: Prediction, classes: ClassTable) -> dict[str, Any]:
     return {
-        "source": str(answer.source),
-        **_moment(answer),
-        "width": answer.width,
-        "height": answer.height,
-        "detections": answer.detections.to_json(classes),
+        "source": str(prediction.source),
+        **_moment(prediction),
+        "width": prediction.width,
+        "height": prediction.height,
+        "detections": prediction.detections.to_json(classes),
     }
 
 
-def _moment(answer: Prediction) -> dict[str, Any]:
-    """Of a frame: its number, from 0, and its time in seconds."""
-    moment = answer.moment
+def _moment(prediction: Prediction) -> dict[str, Any]:
+    """Return the number of a frame, from 0, and its time in seconds; empty for an image."""
+    moment = prediction.moment
     return {} if moment is None else {"frame": moment.number, "time": round(float(moment.time), 4)}
 
 
 class _Base:
     def __init__(self, stream: IO[str], classes: ClassTable, model: str) -> None:
         self.stream, self.classes, self.model = stream, classes, model
-        self.written = 0
+        self.item_count = 0
         self.begin()
 
     def begin(self) -> None: ...
-    def write(self, answer: Prediction | Failure) -> None: ...
+    def write(self, result: Prediction | Failure) -> None: ...
     def end(self) -> None: ...
 
-    def item(self, row: dict[str, Any]) -> None:
-        """One more element of a JSON list."""
-        self.stream.write(("," if self.written else "") + "\n" + json.dumps(row))
-        self.written += 1
+    def write_item(self, item: dict[str, Any]) -> None:
+        """Write an element of a JSON list."""
+        self.stream.write(("," if self.item_count else "") + "\n" + json.dumps(item))
+        self.item_count += 1
 
 
 class _Json(_Base):
@@ -95,49 +93,49 @@ class _Json(_Base):
         self.failed: list[dict[str, str]] = []
         self.stream.write(f'{{"schema_version": 1, "model": {json.dumps(self.model)}, "results": [')
 
-    def write(self, answer: Prediction | Failure) -> None:
-        if isinstance(answer, Failure):
-            self.failed.append(_failure(answer))
+    def write(self, result: Prediction | Failure) -> None:
+        if isinstance(result, Failure):
+            self.failed.append(_failure(result))
         else:
-            self.item(_result(answer, self.classes))
+            self.write_item(_prediction(result, self.classes))
 
     def end(self) -> None:
         self.stream.write(f'\n], "failed": {json.dumps(self.failed)}}}\n')
 
 
 class _JsonLines(_Base):
-    def write(self, answer: Prediction | Failure) -> None:
-        row = _failure(answer) if isinstance(answer, Failure) else _result(answer, self.classes)
+    def write(self, result: Prediction | Failure) -> None:
+        row = _failure(result) if isinstance(result, Failure) else _prediction(result, self.classes)
         self.stream.write(json.dumps({"schema_version": 1, **row}) + "\n")
-        self.stream.flush()  # whoever reads the pipe sees each picture at once
+        self.stream.flush()  # a reader of the pipe gets each result at once
 
 
 class _Coco(_Base):
-    """`image_id` is the picture's place in the input, from 1, failures counted; `file_name` its path.
+    """`image_id` counts the inputs from 1, including failures and frames; `file_name` is the path.
 
-    A frame is a picture, and has `frame` and `time` besides.
+    Detections in frames also have `frame` and `time`.
     """
 
     def begin(self) -> None:
-        self.place = 0
+        self.image_id = 0
         self.stream.write("[")
 
-    def write(self, answer: Prediction | Failure) -> None:
-        self.place += 1
-        if isinstance(answer, Failure):
+    def write(self, result: Prediction | Failure) -> None:
+        self.image_id += 1
+        if isinstance(result, Failure):
             return
-        found = answer.detections
+        detections = result.detections
         for (x1, y1, x2, y2), score, index in zip(
-            found.boxes.tolist(), found.scores, found.classes.tolist(), strict=True
+            detections.boxes.tolist(), detections.scores, detections.classes.tolist(), strict=True
         ):
-            self.item(
+            self.write_item(
                 {
-                    "image_id": self.place,
-                    "file_name": str(answer.source),
-                    **_moment(answer),
+                    "image_id": self.image_id,
+                    "file_name": str(result.source),
+                    **_moment(result),
                     "category_id": self.classes.ids[index],
                     "bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)],
-                    "score": float(str(score)),  # the shortest decimal of this float32: rounding would make ties
+                    "score": float(str(score)),  # shortest decimal of the float32; rounding would create ties
                 }
             )
 
@@ -146,20 +144,20 @@ class _Coco(_Base):
 
 
 class _Csv(_Base):
-    """`frame` and `time` are empty for pictures."""
+    """`frame` and `time` are empty for images."""
 
     def begin(self) -> None:
         self.rows = csv.writer(self.stream, lineterminator="\n")
         columns = ["source", "x1", "y1", "x2", "y2", "score", "class", "category_id", "frame", "time"]
         self.rows.writerow(columns)
 
-    def write(self, answer: Prediction | Failure) -> None:
-        if isinstance(answer, Failure):
+    def write(self, result: Prediction | Failure) -> None:
+        if isinstance(result, Failure):
             return
-        place = _moment(answer)
-        for row in answer.detections.to_json(self.classes):
-            facts = [row[key] for key in ("score", "class", "category_id")]
-            self.rows.writerow([str(answer.source), *row["box"], *facts, place.get("frame"), place.get("time")])
+        moment = _moment(result)
+        for row in result.detections.to_json(self.classes):
+            values = [row[key] for key in ("score", "class", "category_id")]
+            self.rows.writerow([str(result.source), *row["box"], *values, moment.get("frame"), moment.get("time")])
 
 
 _WRITERS: dict[Format, type[_Base]] = {"json": _Json, "jsonl": _JsonLines, "coco": _Coco, "csv": _Csv}

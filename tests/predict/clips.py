@@ -1,4 +1,4 @@
-"""Small videos, written by PyAV itself: frame n is one colour, so that tests can tell which frame they see."""
+"""Small test videos written with PyAV. Each frame has its own shade of grey, so that tests can identify it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZE = (48, 32)
 
 
 def shade(number: int) -> int:
-    """The grey of frame `number`."""
+    """Grey level of frame `number`."""
     return 40 + 8 * (number % 20)
 
 
@@ -28,9 +28,9 @@ def write_clip(
     codec: str = "mpeg4",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """`count` grey frames, a bright red square of 8 px in the top left corner.
+    """Write `count` grey frames with a bright red square of 8 px in the top left corner.
 
-    times: in seconds, one per frame, in place of a fixed rate. Every frame can be decoded without the others.
+    times: in seconds, one per frame, instead of a fixed rate. Every frame is a key frame.
     """
     width, height = size
     with av.open(str(path), "w", options=options or {}) as container:
@@ -58,7 +58,7 @@ def write_clip(
 
 
 def hold_upright(path: Path) -> None:
-    """What a phone held upright writes into an MP4: "turn this by 90 degrees clockwise"."""
+    """Set the rotation that a phone held upright writes into an MP4: 90 degrees clockwise."""
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2: the track header's matrix, 16.16 and 2.30 fixed point
     data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, SIZE[1] << 16, 0, 1 << 30)
@@ -66,15 +66,15 @@ def hold_upright(path: Path) -> None:
 
 
 def read_clip(path: Path) -> tuple[list[np.ndarray], list[float], dict[str, object]]:
-    """Frames of BT.709 as uint8 [H, W, 3], their times in seconds, and what the file says of itself."""
+    """Read BT.709 frames as uint8 [H, W, 3], their times in seconds, and the metadata of the file."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
-        facts: dict[str, object] = {
+        metadata: dict[str, object] = {
             "rate": stream.average_rate,
             "sound": len(container.streams.audio),
             "codec": stream.codec.name,
         }
         images = [frame.reformat(format="rgb24", src_colorspace="ITU709").to_ndarray() for frame in frames]
-        facts["matrix"] = int(frames[0].colorspace)
-        return images, [float(frame.time) for frame in frames], facts
+        metadata["matrix"] = int(frames[0].colorspace)
+        return images, [float(frame.time) for frame in frames], metadata

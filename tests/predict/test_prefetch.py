@@ -8,32 +8,32 @@ import pytest
 from fcos_cli.predict.prefetch import prefetch
 
 
-def test_items_come_in_order_and_end():
+def test_items_keep_their_order():
     assert list(prefetch(iter(range(1, 50)), count=3)) == list(range(1, 50))
     assert list(prefetch(iter(()), count=3)) == []
 
 
-def test_no_more_are_made_than_the_count_allows():
-    made = []
-    items = prefetch((made.append(n) or n for n in range(1, 100)), count=3)
+def test_at_most_count_items_are_computed_ahead():
+    computed = []
+    items = prefetch((computed.append(n) or n for n in range(1, 100)), count=3)
     next(items)
     time.sleep(0.05)
-    assert made == [1, 2, 3, 4]
+    assert computed == [1, 2, 3, 4]
     items.close()
 
 
-def test_an_error_comes_in_its_place():
+def test_exception_is_raised_in_its_place():
     def items():
         yield 1
         raise ValueError("broken")
 
-    answers = prefetch(items(), count=2)
-    assert next(answers) == 1
+    results = prefetch(items(), count=2)
+    assert next(results) == 1
     with pytest.raises(ValueError, match="broken"):
-        next(answers)
+        next(results)
 
 
-def test_stopping_early_ends_the_thread_and_closes_what_made_the_items():
+def test_stopping_early_ends_the_thread_and_closes_the_generator():
     closed = []
 
     def numbers():

@@ -1,4 +1,4 @@
-"""From what a user names to files and lines: pictures, videos, crops."""
+"""run_predict: annotated images and videos, crops, JSON and progress output."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from tests.runtime.fakes import CornerDetector
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """`run_predict` in an empty folder, with a detector of its own: count of failures, stdout, stderr."""
+    """Call `run_predict` in an empty folder with a fake detector. Returns the number of failures, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*sources, detector=None, frames=None, **named):
-        options = {"score": None, "pictures": None, "stdout": None, "files": [], "batch": 1, **named}
+    def run(*sources, detector=None, frames=None, **changes):
+        options = {"score": None, "viz_dir": None, "stdout": None, "save": [], "batch": 1, **changes}
         failed = run_predict(detector or CornerDetector(), open_sources(sources, frames=frames), **options)
         return failed, *capfd.readouterr()
 
     return run
 
 
-def test_a_video_with_boxes_has_the_size_rate_and_times_of_its_source(run):
+def test_annotated_video_keeps_size_rate_and_times(run):
     write_clip(Path("clip.mp4"), 8, sound=True)
-    failed, _, err = run("clip.mp4", pictures=Path("predictions"))
+    failed, _, err = run("clip.mp4", viz_dir=Path("predictions"))
     assert failed == 0
-    images, times, facts = read_clip(Path("predictions/clip.mp4"))
-    _, before, _ = read_clip(Path("clip.mp4"))
-    assert (images[0].shape, facts["rate"], facts["sound"]) == ((32, 48, 3), 25, 0)
-    assert times == pytest.approx(before)
+    images, times, metadata = read_clip(Path("predictions/clip.mp4"))
+    _, source_times, _ = read_clip(Path("clip.mp4"))
+    assert (images[0].shape, metadata["rate"], metadata["sound"]) == ((32, 48, 3), 25, 0)
+    assert times == pytest.approx(source_times)
     assert [path.name for path in Path("predictions").iterdir()] == ["clip.mp4"]
     assert "clip.mp4: the sound is not copied" in err
     assert "clip.mp4: 8 frames, a in 8, b in 8 → predictions/clip.mp4" in err
 
 
-def test_a_json_line_per_frame_says_which_and_when(run):
+def test_jsonl_has_a_line_per_frame_with_number_and_time(run):
     write_clip(Path("clip.mp4"), 13)
     _, out, _ = run("clip.mp4", stdout="jsonl", batch=4)
     rows = [json.loads(line) for line in out.splitlines()]
@@ -59,19 +59,19 @@ def test_a_json_line_per_frame_says_which_and_when(run):
     assert not Path("predictions").exists()
 
 
-def test_lines_for_people_come_every_hundred_frames_where_there_is_no_terminal(run):
+def test_progress_off_a_terminal_is_a_line_per_hundred_frames(run):
     write_clip(Path("clip.mp4"), 210, size=(16, 16))
     _, _, err = run("clip.mp4")
     lines = [line for line in err.splitlines() if line.startswith("clip.mp4 ")]
     assert [line.split()[1] for line in lines] == ["100/210", "200/210", "210/210"]
 
 
-def test_pictures_and_videos_of_one_name_do_not_overwrite_each_other(run):
+def test_sources_with_the_same_name_do_not_overwrite_each_other(run):
     Path("other").mkdir()
     for path in ("clip.mp4", "other/clip.mp4", "clip-2.mp4"):
         write_clip(Path(path), 2)
     Image.new("RGB", (20, 10)).save("clip.png")
-    _, _, err = run("clip.mp4", "other/clip.mp4", "clip-2.mp4", "clip.png", pictures=Path("out"))
+    _, _, err = run("clip.mp4", "other/clip.mp4", "clip-2.mp4", "clip.png", viz_dir=Path("out"))
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "clip-2-2.mp4",
         "clip-2.mp4",
@@ -81,20 +81,20 @@ def test_pictures_and_videos_of_one_name_do_not_overwrite_each_other(run):
     assert err.count("2 frames") == 3
 
 
-def test_one_bad_video_does_not_stop_the_others(run):
+def test_bad_video_does_not_stop_the_others(run):
     Path("bad.mp4").write_bytes(b"no video")
     write_clip(Path("clip.mp4"), 2)
     Image.new("RGB", (20, 10)).save("a.png")
-    failed, out, err = run("gone.mp4", "bad.mp4", "clip.mp4", "a.png", stdout="json", pictures=Path("out"))
+    failed, out, err = run("gone.mp4", "bad.mp4", "clip.mp4", "a.png", stdout="json", viz_dir=Path("out"))
     assert failed == 2
     document = json.loads(out)
     assert [row["source"] for row in document["failed"]] == ["gone.mp4", "bad.mp4"]
     assert [row["source"] for row in document["results"]] == ["clip.mp4", "clip.mp4", "a.png"]
-    assert "1 pictures and 2 frames done, 2 could not be read" in err
+    assert "1 images and 2 frames processed, 2 could not be read" in err
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "clip.mp4"]
 
 
-def test_an_interrupted_video_leaves_nothing_half_written(run):
+def test_interrupted_video_leaves_no_partial_file(run):
     write_clip(Path("clip.mp4"), 20)
 
     class Interrupted(CornerDetector):
@@ -104,12 +104,11 @@ def test_an_interrupted_video_leaves_nothing_half_written(run):
             return super().__call__(images)
 
     with pytest.raises(KeyboardInterrupt):
-        run("clip.mp4", detector=Interrupted(), pictures=Path("out"))
+        run("clip.mp4", detector=Interrupted(), viz_dir=Path("out"))
     assert list(Path("out").iterdir()) == []
 
 
-def test_frames_are_not_kept(run, monkeypatch):
-    """Constant memory: however long the video is, only a few of its frames are alive."""
+def test_memory_does_not_grow_with_the_length_of_a_video(run, monkeypatch):
     import gc
 
     write_clip(Path("clip.mp4"), 60)
@@ -120,22 +119,22 @@ def test_frames_are_not_kept(run, monkeypatch):
             from fcos_cli.predict.frames import Frame
 
             if len(self.sizes) == 40:
-                alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))
+                alive.append(sum(type(item) is Frame for item in gc.get_objects()))
             return super().__call__(images)
 
-    run("clip.mp4", detector=Counting(), pictures=Path("out"))
+    run("clip.mp4", detector=Counting(), viz_dir=Path("out"))
     assert alive[0] <= 12
 
 
-def test_a_camera_ends_by_its_event_and_its_video_is_whole(tmp_path, monkeypatch):
+def test_camera_stops_at_the_event_and_its_video_is_complete(tmp_path, monkeypatch):
     import threading
 
     import av
 
     path, open_file, stop = write_clip(tmp_path / "c.mp4", 200), av.open, threading.Event()
 
-    def camera(name, *args, **named):
-        return open_file(str(path)) if name == "/dev/video0" else open_file(name, *args, **named)
+    def camera(name, *args, **options):
+        return open_file(str(path)) if name == "/dev/video0" else open_file(name, *args, **options)
 
     class Stopping(CornerDetector):
         def __call__(self, images):
@@ -146,7 +145,7 @@ def test_a_camera_ends_by_its_event_and_its_video_is_whole(tmp_path, monkeypatch
     monkeypatch.setattr(av, "open", camera)
     inputs = open_sources(["camera:0"], stop=stop)
     out = tmp_path / "out"
-    assert run_predict(Stopping(), inputs, score=None, pictures=out, stdout=None, files=[], batch=1) == 0
+    assert run_predict(Stopping(), inputs, score=None, viz_dir=out, stdout=None, save=[], batch=1) == 0
     images, _, _ = read_clip(out / "camera-0.mp4")
     assert 10 <= len(images) <= 20
 
@@ -155,40 +154,43 @@ def test_a_camera_ends_by_its_event_and_its_video_is_whole(tmp_path, monkeypatch
 
 
 @dataclass
-class TwoThings(CornerDetector):
+class TwoClasses(CornerDetector):
     facts: Facts = field(
         default_factory=lambda: Facts(ClassTable(("big cat/..", "b"), (1, 2)), ResizeRule("letterbox", (32, 32)))
     )
 
 
-def test_what_is_found_is_cut_out_by_class(run):
+def test_crops_are_sorted_by_class(run):
     image = np.zeros((10, 20, 3), np.uint8)
     image[0, 0] = (128, 0, 0)  # class 1 scores 0.5
     Image.fromarray(image).save("photo.png")
-    run("photo.png", detector=TwoThings(), crops=Path("crops"), score=0.1)
+    run("photo.png", detector=TwoClasses(), crops_dir=Path("crops"), score=0.1)
     files = sorted(path.as_posix() for path in Path("crops").rglob("*.jpg"))
     assert files == ["crops/b/photo-001-b-0.50.jpg", "crops/big-cat/photo-000-big-cat-0.75.jpg"]
     with Image.open(files[0]) as crop:
         assert crop.size == (20, 10)
 
 
-def test_crops_of_frames_carry_the_frames_number(run):
+def test_crops_of_frames_have_the_frame_number(run):
     write_clip(Path("clip.mp4"), 2)
-    run("clip.mp4", crops=Path("crops"))
+    run("clip.mp4", crops_dir=Path("crops"))
     assert sorted(path.name for path in Path("crops/a").iterdir()) == [
         "clip-000000-000-a-0.75.jpg",
         "clip-000001-000-a-0.75.jpg",
     ]
 
 
-def test_no_picture_at_all_is_a_data_error(run):
+def test_no_inputs_is_a_data_error():
     with pytest.raises(DataError):
-        run_predict(CornerDetector(), iter(()), score=None, pictures=None, stdout=None, files=[], batch=1)
+        run_predict(CornerDetector(), iter(()), score=None, viz_dir=None, stdout=None, save=[], batch=1)
 
 
-def test_a_summary_counts_classes_the_most_frequent_first():
-    found = Detections(
+def test_summary_lists_classes_most_frequent_first():
+    detections = Detections(
         np.zeros((7, 4), np.float32), np.linspace(0.9, 0.3, 7, dtype=np.float32), np.array([1, 0, 0, 0, 0, 0, 0])
     )
-    assert summary(found, ClassTable(("cat", "dog"), (1, 2))) == "6 cat (0.80, 0.70, 0.60, 0.50, 0.40, …), 1 dog (0.90)"
-    assert summary(found.above(0.95), ClassTable(("cat", "dog"), (1, 2))) == "nothing found"
+    assert (
+        summary(detections, ClassTable(("cat", "dog"), (1, 2)))
+        == "6 cat (0.80, 0.70, 0.60, 0.50, 0.40, …), 1 dog (0.90)"
+    )
+    assert summary(detections.above(0.95), ClassTable(("cat", "dog"), (1, 2))) == "no detections"

@@ -25,28 +25,28 @@ def names(folder: Path, *sources: str) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in open_sources(sources)]
 
 
-def test_a_file_is_itself_whatever_its_suffix(tmp_path):
+def test_file_is_used_whatever_its_suffix(tmp_path):
     touch(tmp_path, "a.jpg", "b")
     assert names(tmp_path, f"{tmp_path}/b", f"{tmp_path}/a.jpg") == ["b", "a.jpg"]
 
 
-def test_a_folder_gives_its_pictures_sorted_then_those_of_its_subfolders(tmp_path):
+def test_folder_yields_its_images_sorted_then_those_of_subfolders(tmp_path):
     touch(tmp_path, "b.JPG", "a.png", "notes.md", "z/c.webp", "d/e/f.jpeg", ".hidden.jpg", ".cache/g.jpg")
     assert names(tmp_path, str(tmp_path)) == ["a.png", "b.JPG", "d/e/f.jpeg", "z/c.webp"]
 
 
-def test_a_pattern_gives_the_matching_pictures_sorted(tmp_path):
+def test_pattern_yields_matching_images_sorted(tmp_path):
     touch(tmp_path, "2.jpg", "1.jpg", "1.txt", "sub/3.jpg")
     assert names(tmp_path, f"{tmp_path}/*") == ["1.jpg", "2.jpg"]
     assert names(tmp_path, f"{tmp_path}/**/*.jpg") == ["1.jpg", "2.jpg", "sub/3.jpg"]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
+def test_file_whose_name_looks_like_a_pattern(tmp_path):
     touch(tmp_path, "[1].jpg", "1.jpg")
     assert names(tmp_path, f"{tmp_path}/[1].jpg") == ["[1].jpg"]
 
 
-def test_a_list_names_paths_beside_itself_or_in_the_working_folder(tmp_path, monkeypatch):
+def test_list_is_relative_to_itself_or_to_the_working_directory(tmp_path, monkeypatch):
     touch(tmp_path, "lists/near.jpg", "here/far.jpg")
     (tmp_path / "lists/l.txt").write_text(
         f"\ufeffnear.jpg\r\n\n# a comment\nfar.jpg\ngone.jpg\n{tmp_path}/here/far.jpg\n", encoding="utf-8"
@@ -55,60 +55,60 @@ def test_a_list_names_paths_beside_itself_or_in_the_working_folder(tmp_path, mon
     assert list(open_sources(["../lists/l.txt"])) == [
         Path("../lists/near.jpg"),
         Path("far.jpg"),
-        Path("../lists/gone.jpg"),  # left for the reader to report
+        Path("../lists/gone.jpg"),  # reported when it is read
         tmp_path / "here/far.jpg",
     ]
 
 
-def test_repeats_and_order_are_kept(tmp_path):
+def test_duplicates_and_order_are_kept(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg")
     a, b = f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"
     assert names(tmp_path, b, a, b) == ["b.jpg", "a.jpg", "b.jpg"]
 
 
-def test_a_missing_source_is_told_before_the_first_picture_and_does_not_stop_the_others(tmp_path):
+def test_missing_source_is_reported_first_and_does_not_stop_the_others(tmp_path):
     touch(tmp_path, "a.jpg")
-    (missing, picture) = open_sources([f"{tmp_path}/a.jpg", "nowhere.jpg"])
+    (missing, image) = open_sources([f"{tmp_path}/a.jpg", "nowhere.jpg"])
     assert isinstance(missing, Failure)
     assert isinstance(missing.error, DataError)
     assert (str(missing.source), missing.error.where) == ("nowhere.jpg", "nowhere.jpg")
-    assert picture == tmp_path / "a.jpg"
+    assert image == tmp_path / "a.jpg"
 
 
-def test_a_missing_source_alone_is_an_error_at_once():
+def test_single_missing_source_raises_immediately():
     with pytest.raises(DataError) as caught:
         open_sources(["nowhere.jpg"])
     assert caught.value.where == "nowhere.jpg"
 
 
-def test_a_folder_without_pictures_does_not_stop_the_others(tmp_path):
+def test_folder_without_images_does_not_stop_the_others(tmp_path):
     touch(tmp_path, "sub/notes.md", "a.jpg")
-    failure, picture = open_sources([f"{tmp_path}/sub", f"{tmp_path}/a.jpg"])
+    failure, image = open_sources([f"{tmp_path}/sub", f"{tmp_path}/a.jpg"])
     assert isinstance(failure, Failure)
     assert str(failure.source) == f"{tmp_path}/sub"
-    assert picture == tmp_path / "a.jpg"
+    assert image == tmp_path / "a.jpg"
 
 
-def test_a_folder_or_list_or_pattern_without_pictures_is_an_error_that_names_it(tmp_path):
+def test_single_source_without_images_raises(tmp_path):
     touch(tmp_path, "sub/notes.md", "empty.txt")
     for source in (f"{tmp_path}/sub", f"{tmp_path}/*.jpg", f"{tmp_path}/empty.txt"):
-        with pytest.raises(DataError, match="no pictures") as caught:
+        with pytest.raises(DataError, match="no images") as caught:
             list(open_sources([source]))
         assert caught.value.where == source
 
 
-def test_a_list_that_is_no_text_is_an_error(tmp_path):
+def test_binary_list_raises(tmp_path):
     (tmp_path / "l.txt").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(DataError, match="cannot read the list"):
         list(open_sources([f"{tmp_path}/l.txt"]))
 
 
-def test_naming_nothing_is_a_usage_error():
+def test_no_sources_is_a_usage_error():
     with pytest.raises(UsageError):
         open_sources([])
 
 
-def test_a_long_list_is_read_as_it_is_used(tmp_path):
+def test_list_is_read_lazily(tmp_path):
     (tmp_path / "l.txt").write_text("a.jpg\n" * 100_000 + "\0 never reached", encoding="utf-8")
     paths = open_sources([f"{tmp_path}/l.txt"])
     assert next(paths) == tmp_path / "a.jpg"
@@ -117,7 +117,7 @@ def test_a_long_list_is_read_as_it_is_used(tmp_path):
 # ---------------------------------------------------------------- videos
 
 
-def test_a_video_gives_its_frames_named_listed_or_matched(tmp_path):
+def test_video_yields_its_frames_if_named_listed_or_matched(tmp_path):
     write_clip(tmp_path / "c.mp4", 3)
     (tmp_path / "l.txt").write_text("c.mp4\n", encoding="utf-8")
     for source in ("c.mp4", "l.txt", "*.mp4"):
@@ -127,21 +127,21 @@ def test_a_video_gives_its_frames_named_listed_or_matched(tmp_path):
     assert len(list(open_sources([f"{tmp_path}/c.mp4"] * 2, frames=2))) == 4
 
 
-def test_a_folder_gives_pictures_only(tmp_path):
+def test_videos_in_a_folder_are_skipped(tmp_path):
     write_clip(tmp_path / "c.mp4", 3)
     touch(tmp_path, "a.jpg")
     assert list(open_sources([str(tmp_path)])) == [tmp_path / "a.jpg"]
 
 
-def test_a_bad_video_keeps_its_place_among_the_others(tmp_path):
-    (tmp_path / "bad.mp4").write_bytes(b"nothing of a video")
+def test_bad_video_is_a_failure_in_its_place(tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
     touch(tmp_path, "a.jpg")
-    failure, picture = open_sources([f"{tmp_path}/bad.mp4", f"{tmp_path}/a.jpg"])
+    failure, image = open_sources([f"{tmp_path}/bad.mp4", f"{tmp_path}/a.jpg"])
     assert isinstance(failure, Failure)
-    assert picture == tmp_path / "a.jpg"
+    assert image == tmp_path / "a.jpg"
 
 
-def test_a_camera_that_is_not_there_is_a_failure_of_its_own():
+def test_missing_camera_is_a_failure():
     (failure,) = open_sources(["camera:63"])
     assert isinstance(failure, Failure)
 
@@ -161,13 +161,13 @@ def encoded(format: str) -> bytes:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
-def test_stdin_takes_the_bytes_of_a_picture(monkeypatch, format):
+def test_stdin_can_be_an_image(monkeypatch, format):
     monkeypatch.setattr("sys.stdin", Stdin(encoded(format)))
-    (answer,) = predict(CornerDetector(), open_sources(["-"]))
-    assert (answer.source, answer.width, answer.height) == (STDIN, 20, 10)
+    (result,) = predict(CornerDetector(), open_sources(["-"]))
+    assert (result.source, result.width, result.height) == (STDIN, 20, 10)
 
 
-def test_stdin_takes_a_list_of_paths(monkeypatch, tmp_path):
+def test_stdin_can_be_a_list_of_paths(monkeypatch, tmp_path):
     touch(tmp_path, "Bäume.jpg", "b.jpg")
     stdin = Stdin(f"# a comment\n{tmp_path}/Bäume.jpg\r\n\n{tmp_path}/b.jpg".encode())
     monkeypatch.setattr("sys.stdin", stdin)
@@ -175,25 +175,25 @@ def test_stdin_takes_a_list_of_paths(monkeypatch, tmp_path):
     assert not stdin.buffer.closed
 
 
-def test_a_list_whose_512th_byte_is_within_a_letter_is_a_list(monkeypatch):
+def test_stdin_is_a_list_if_its_512th_byte_is_within_a_character(monkeypatch):
     monkeypatch.setattr("sys.stdin", Stdin(("x" * 511 + "ä.jpg\n").encode()))
     assert list(open_sources(["-"])) == [Path("x" * 511 + "ä.jpg")]
 
 
-def test_a_broken_picture_through_stdin_is_called_stdin(monkeypatch):
+def test_broken_image_on_stdin_is_reported_as_stdin(monkeypatch):
     monkeypatch.setattr("sys.stdin", Stdin(encoded("JPEG")[:200]))
-    (answer,) = predict(CornerDetector(), open_sources(["-"]))
-    assert isinstance(answer, Failure)
-    assert (answer.source, answer.error.where) == (STDIN, "stdin")
+    (result,) = predict(CornerDetector(), open_sources(["-"]))
+    assert isinstance(result, Failure)
+    assert (result.source, result.error.where) == (STDIN, "stdin")
 
 
-def test_an_empty_stdin_is_an_error(monkeypatch):
+def test_empty_stdin_raises(monkeypatch):
     monkeypatch.setattr("sys.stdin", Stdin(b""))
-    with pytest.raises(DataError, match="nothing came"):
+    with pytest.raises(DataError, match="stdin is empty"):
         list(open_sources(["-"]))
 
 
-def test_pictures_in_memory_are_asked_about_like_files(tmp_path):
+def test_image_in_memory(tmp_path):
     Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
-    (answer,) = predict(CornerDetector(), [Frame(Path("x"), (tmp_path / "a.png").read_bytes())])
-    assert (answer.width, answer.height) == (20, 10)
+    (result,) = predict(CornerDetector(), [Frame(Path("x"), (tmp_path / "a.png").read_bytes())])
+    assert (result.width, result.height) == (20, 10)

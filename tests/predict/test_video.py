@@ -17,38 +17,38 @@ from fcos_cli.predict.video import is_camera, open_video, read_video, until_inte
 from tests.predict.clips import SIZE, hold_upright, read_clip, shade, write_clip
 
 
-def good(path: Path, **named) -> list[Frame]:
-    items = list(read_video(path, **named))
+def read_frames(path: Path, **options) -> list[Frame]:
+    items = list(read_video(path, **options))
     assert all(isinstance(item, Frame) for item in items), items
     return items
 
 
-def middle(image: np.ndarray) -> float:
-    """The grey away from the red square."""
+def grey_level(image: np.ndarray) -> float:
+    """Grey level outside the red square."""
     return float(image[-8:, -8:].mean())
 
 
-def test_frames_come_in_order_with_their_number_and_time(tmp_path):
-    frames = good(write_clip(tmp_path / "c.mp4", 13))
+def test_frames_have_number_and_time(tmp_path):
+    frames = read_frames(write_clip(tmp_path / "c.mp4", 13))
     assert [f.moment.number for f in frames] == list(range(13))
     assert float(frames[12].moment.time) == pytest.approx(0.48)
     assert all(f.source == tmp_path / "c.mp4" and f.data.shape == (*SIZE[::-1], 3) for f in frames)
-    assert [middle(f.data) for f in frames] == pytest.approx([shade(n) for n in range(13)], abs=4)
+    assert [grey_level(f.data) for f in frames] == pytest.approx([shade(n) for n in range(13)], abs=4)
     clip = frames[0].moment.clip
     assert (clip.rate, clip.total, clip.sound, clip.live) == (25, 13, False, False)
 
 
-def test_a_variable_frame_rate_keeps_its_times(tmp_path):
+def test_variable_frame_rate_keeps_its_times(tmp_path):
     times = [Fraction(n, 1000) for n in (0, 40, 200, 210, 900)]
-    frames = good(write_clip(tmp_path / "c.mp4", 5, times=times))
+    frames = read_frames(write_clip(tmp_path / "c.mp4", 5, times=times))
     assert [f.moment.time for f in frames] == times
 
 
-def test_the_rotation_of_phones_is_applied(tmp_path):
+def test_rotation_of_phone_videos_is_applied(tmp_path):
     path = write_clip(tmp_path / "c.mp4", 1)
-    assert good(path)[0].data.shape == (32, 48, 3)
+    assert read_frames(path)[0].data.shape == (32, 48, 3)
     hold_upright(path)
-    turned = good(path)[0].data
+    turned = read_frames(path)[0].data
     assert turned.shape == (48, 32, 3)
     # a quarter turn clockwise brings the red square from the top left to the top right
     assert turned[3, -4, 0] - turned[3, -4, 1].astype(int) > 100
@@ -56,27 +56,27 @@ def test_the_rotation_of_phones_is_applied(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("named", "written", "size"),
+    ("tagged", "written", "size"),
     [(1, "ITU709", (64, 48)), (6, "ITU601", (64, 48)), (2, "ITU709", (1280, 720)), (2, "ITU601", (64, 48))],
 )
-def test_colours_are_read_by_the_matrix_that_the_file_names_or_players_assume(tmp_path, named, written, size):
+def test_colour_matrix_is_that_of_the_file_or_the_default_of_players(tmp_path, tagged, written, size):
     import av
 
     with av.open(str(tmp_path / "c.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4" if named == 2 else "libx264", rate=25)
+        stream = container.add_stream("mpeg4" if tagged == 2 else "libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.codec_context.colorspace = named
+        stream.codec_context.colorspace = tagged
         frame = av.VideoFrame.from_ndarray(np.full((*size[::-1], 3), (200, 60, 40), np.uint8), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=written)
         frame.pts, frame.time_base = 0, Fraction(1, 25)
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    (frame,) = good(tmp_path / "c.mp4")
+    (frame,) = read_frames(tmp_path / "c.mp4")
     np.testing.assert_allclose(frame.data.mean((0, 1)), (200, 60, 40), atol=5)
 
 
-def test_no_more_frames_are_read_than_asked_for(tmp_path):
-    frames = good(write_clip(tmp_path / "c.mp4", 10), frames=3)
+def test_number_of_frames_can_be_limited(tmp_path):
+    frames = read_frames(write_clip(tmp_path / "c.mp4", 10), frames=3)
     assert len(frames) == frames[0].moment.clip.total == 3
 
 
@@ -103,7 +103,7 @@ def packets(path: Path) -> list[tuple[int, int]]:
         return [(p.pos, p.size) for p in container.demux(video=0) if p.size]
 
 
-def test_a_broken_frame_in_the_middle_is_told_and_the_rest_goes_on(tmp_path):
+def test_broken_frames_are_reported_and_skipped(tmp_path):
     path = write_clip(tmp_path / "c.avi", 10, codec="mjpeg")
     data = bytearray(path.read_bytes())
     for begin, size in packets(path)[4:6]:
@@ -112,14 +112,14 @@ def test_a_broken_frame_in_the_middle_is_told_and_the_rest_goes_on(tmp_path):
     items = list(read_video(path))
     (failure,) = [item for item in items if isinstance(item, Failure)]
     assert items.index(failure) == 4
-    assert failure.error.what == "2 broken frames left out"
+    assert failure.error.what == "2 broken frames skipped"
     assert "after 0.12 s" in failure.error.where
-    shades = [middle(item.data) for item in items if isinstance(item, Frame)]
+    shades = [grey_level(item.data) for item in items if isinstance(item, Frame)]
     assert shades == pytest.approx([shade(n) for n in (0, 1, 2, 3, 6, 7, 8, 9)], abs=4)
     assert float(items[-1].moment.time) == pytest.approx(0.36)
 
 
-def test_a_video_that_is_cut_off_gives_what_is_there_and_says_so(tmp_path):
+def test_truncated_video_yields_its_frames_and_is_reported(tmp_path):
     path = write_clip(tmp_path / "c.mp4", 50, options={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: packets(path)[20][0]])
     items = list(read_video(path))
@@ -129,24 +129,24 @@ def test_a_video_that_is_cut_off_gives_what_is_there_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "codec"), [("c.mp4", "mpeg4"), ("c.avi", "mjpeg"), ("c.mkv", "mpeg4")])
-def test_damage_anywhere_makes_no_other_error_and_no_time_that_goes_back(tmp_path, name, codec):
+def test_damaged_video_gives_failures_and_increasing_times(tmp_path, name, codec):
     random = np.random.default_rng(0)
     whole = write_clip(tmp_path / name, 6, codec=codec).read_bytes()
-    told = 0
+    failures = 0
     for _ in range(15):
         damaged = bytearray(whole)
         for place in random.integers(0, len(whole), 20):
             damaged[place] = random.integers(256)
         (tmp_path / name).write_bytes(damaged)
         items = list(read_video(tmp_path / name))
-        told += sum(isinstance(item, Failure) for item in items)
+        failures += sum(isinstance(item, Failure) for item in items)
         times = [item.moment.time for item in items if isinstance(item, Frame)]
         assert times == sorted(set(times))
         assert min(times, default=0) >= 0
-    assert told > 0
+    assert failures > 0
 
 
-def test_a_video_without_its_index_cannot_be_opened(tmp_path):
+def test_video_without_index_is_a_data_error(tmp_path):
     path = write_clip(tmp_path / "c.mp4", 10)
     path.write_bytes(path.read_bytes()[:-300])
     (failure,) = read_video(path)
@@ -155,13 +155,13 @@ def test_a_video_without_its_index_cannot_be_opened(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", b"\0" * 5000])
-def test_what_is_no_video_is_a_data_error(tmp_path, content):
+def test_file_that_is_not_a_video_is_a_data_error(tmp_path, content):
     (tmp_path / "c.mp4").write_bytes(content)
     (failure,) = read_video(tmp_path / "c.mp4")
     assert isinstance(failure.error, DataError)
 
 
-def test_a_file_of_sound_alone_is_a_data_error(tmp_path):
+def test_audio_file_is_a_data_error(tmp_path):
     import wave
 
     with wave.open(str(tmp_path / "c.mp4"), "wb") as sound:
@@ -173,31 +173,31 @@ def test_a_file_of_sound_alone_is_a_data_error(tmp_path):
     assert failure.error.what == "the file has no video stream"
 
 
-def test_a_missing_camera_is_a_data_error():
+def test_missing_camera_is_a_data_error():
     (failure,) = read_video(Path("camera:63"))
     assert isinstance(failure.error, DataError)
     assert "camera" in failure.error.what
 
 
-def test_a_camera_has_no_end_and_is_asked_for_by_number(tmp_path, monkeypatch):
+def test_camera_is_opened_by_number_and_has_no_length(tmp_path, monkeypatch):
     import av
 
-    asked = []
+    opened = []
     open_file, path = av.open, write_clip(tmp_path / "c.mp4", 5)
-    monkeypatch.setattr(av, "open", lambda name, format=None: (asked.append((name, format)), open_file(str(path)))[1])
-    frames = good(Path("camera:2"))
-    assert asked == [("/dev/video2", "v4l2")]
+    monkeypatch.setattr(av, "open", lambda name, format=None: (opened.append((name, format)), open_file(str(path)))[1])
+    frames = read_frames(Path("camera:2"))
+    assert opened == [("/dev/video2", "v4l2")]
     assert (frames[0].moment.clip.live, frames[0].moment.clip.total) == (True, None)
     assert str(frames[0].source) == "camera:2"
 
 
-def test_cameras_are_told_from_files():
+def test_is_camera():
     assert is_camera("camera:0")
     assert is_camera("/dev/video1")
     assert not is_camera("camera.mp4")
 
 
-def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
+def test_missing_pyav_is_reported_with_the_extra(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "c.mp4", 1)
     monkeypatch.setitem(sys.modules, "av", None)
     (failure,) = read_video(path)
@@ -207,7 +207,7 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
         pass
 
 
-def test_the_first_interrupt_sets_the_event_and_the_second_interrupts():
+def test_first_interrupt_sets_the_event_and_second_raises():
     before = signal.getsignal(signal.SIGINT)
     with until_interrupted() as stop:
         assert not stop.is_set()
@@ -222,22 +222,22 @@ def test_the_first_interrupt_sets_the_event_and_the_second_interrupts():
 
 
 @pytest.mark.parametrize("size", [(48, 32), (47, 33), (2, 2), (640, 360)])
-def test_a_video_has_the_size_rate_times_and_colours_that_were_given(tmp_path, size):
+def test_written_video_has_the_given_size_rate_times_and_colours(tmp_path, size):
     colours = [(200, 30, 40), (20, 180, 60), (30, 40, 220)]
     with open_video(tmp_path / "new" / "o.mp4", Clip(Path("c"), Fraction(30000, 1001))) as video:
         for n, colour in enumerate(colours):
             video.write(np.full((*size[::-1], 3), colour, np.uint8), Fraction(1001 * n, 30000))
-    images, times, facts = read_clip(tmp_path / "new" / "o.mp4")
+    images, times, metadata = read_clip(tmp_path / "new" / "o.mp4")
     assert [image.shape for image in images] == [(*size[::-1], 3)] * 3
     assert times == pytest.approx([0, 0.0333667, 0.0667333], abs=1e-5)
-    assert facts["matrix"] == 1
-    assert float(facts["rate"]) == pytest.approx(29.97, rel=1e-3)
+    assert metadata["matrix"] == 1
+    assert float(metadata["rate"]) == pytest.approx(29.97, rel=1e-3)
     for image, colour in zip(images, colours, strict=True):
         np.testing.assert_allclose(image.mean((0, 1)), colour, atol=6)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["o.mp4"]
 
 
-def test_times_that_stand_still_are_moved_on(tmp_path):
+def test_repeated_times_are_increased(tmp_path):
     with open_video(tmp_path / "o.mp4", Clip(Path("c"), Fraction(25))) as video:
         for time in (0, 0, 0, 1):
             video.write(np.zeros((32, 32, 3), np.uint8), Fraction(time))
@@ -246,7 +246,7 @@ def test_times_that_stand_still_are_moved_on(tmp_path):
     assert times[3] == pytest.approx(1)
 
 
-def test_a_camera_that_changes_its_size_does_not_end_the_video(tmp_path):
+def test_frame_of_another_size_is_scaled(tmp_path):
     with open_video(tmp_path / "o.mp4", Clip(Path("c"), Fraction(25))) as video:
         video.write(np.zeros((32, 48, 3), np.uint8), Fraction(0))
         video.write(np.zeros((64, 64, 3), np.uint8), Fraction(1, 25))
@@ -254,7 +254,7 @@ def test_a_camera_that_changes_its_size_does_not_end_the_video(tmp_path):
     assert [image.shape for image in images] == [(32, 48, 3)] * 2
 
 
-def test_a_video_that_fails_halfway_leaves_what_was_there(tmp_path):
+def test_failed_video_keeps_the_existing_file(tmp_path):
     (tmp_path / "o.mp4").write_bytes(b"before")
 
     def fail() -> None:

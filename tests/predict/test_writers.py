@@ -22,7 +22,7 @@ from fcos_cli.runtime.results import Detections
 CLASSES = ClassTable(("cat", "dog, small"), (17, 3))
 
 
-def found(*rows) -> Detections:
+def detections(*rows) -> Detections:
     return Detections(
         np.array([r[:4] for r in rows], np.float32).reshape(-1, 4),
         np.array([r[4] for r in rows], np.float32),
@@ -30,21 +30,21 @@ def found(*rows) -> Detections:
     )
 
 
-TWO = Prediction(Path("in/a.jpg"), 64, 48, found((1, 2, 11.5, 22, 0.9, 1), (0, 0, 64, 48, 0.3, 0)))
-NONE = Prediction(Path("b.jpg"), 10, 20, found())
-BAD = Failure(Path("c.jpg"), DataError("the picture file is empty (0 bytes)", where="c.jpg"))
+TWO = Prediction(Path("in/a.jpg"), 64, 48, detections((1, 2, 11.5, 22, 0.9, 1), (0, 0, 64, 48, 0.3, 0)))
+NONE = Prediction(Path("b.jpg"), 10, 20, detections())
+FAILED = Failure(Path("c.jpg"), DataError("the picture file is empty (0 bytes)", where="c.jpg"))
 
 
-def written(format, *answers) -> str:
+def written(format, *results) -> str:
     stream = io.StringIO()
     with open_writer(stream, classes=CLASSES, model="m.safetensors", format=format) as writer:
-        for answer in answers:
-            writer.write(answer)
+        for result in results:
+            writer.write(result)
     return stream.getvalue()
 
 
-def test_the_json_document_is_the_documented_one():
-    assert json.loads(written("json", TWO, BAD, NONE)) == {
+def test_json_document():
+    assert json.loads(written("json", TWO, FAILED, NONE)) == {
         "schema_version": 1,
         "model": "m.safetensors",
         "results": [
@@ -63,21 +63,21 @@ def test_the_json_document_is_the_documented_one():
     }
 
 
-def test_the_json_document_begins_with_its_version_and_may_be_empty():
+def test_empty_json_document_starts_with_the_schema_version():
     text = written("json")
     assert text.startswith('{"schema_version": 1')
     assert json.loads(text) == {"schema_version": 1, "model": "m.safetensors", "results": [], "failed": []}
 
 
-def test_json_lines_are_one_picture_each():
-    rows = [json.loads(line) for line in written("jsonl", TWO, BAD, NONE).splitlines()]
+def test_jsonl_has_a_line_per_result():
+    rows = [json.loads(line) for line in written("jsonl", TWO, FAILED, NONE).splitlines()]
     assert [r["source"] for r in rows] == [str(Path("in/a.jpg")), "c.jpg", "b.jpg"]
     assert all(r["schema_version"] == 1 for r in rows)
     assert rows[1]["error"] == "the picture file is empty (0 bytes)"
     assert rows[2]["detections"] == []
 
 
-def test_each_json_line_is_there_as_soon_as_it_is_written():
+def test_json_lines_are_flushed():
     read, write = os.pipe()
     with (
         os.fdopen(read) as reader,
@@ -88,22 +88,22 @@ def test_each_json_line_is_there_as_soon_as_it_is_written():
         assert json.loads(reader.readline())["source"] == "b.jpg"
 
 
-def test_coco_results_have_xywh_the_data_sets_ids_and_the_place_in_the_input():
-    assert json.loads(written("coco", BAD, TWO)) == [
+def test_coco_results_have_xywh_boxes_category_ids_and_image_ids():
+    assert json.loads(written("coco", FAILED, TWO)) == [
         {"image_id": 2, "file_name": str(Path("in/a.jpg")), "category_id": 3, "bbox": [1, 2, 10.5, 20], "score": 0.9},
         {"image_id": 2, "file_name": str(Path("in/a.jpg")), "category_id": 17, "bbox": [0, 0, 64, 48], "score": 0.3},
     ]
     assert json.loads(written("coco")) == []
 
 
-def test_coco_scores_keep_every_bit():
+def test_coco_scores_are_exact():
     values = np.random.default_rng(0).random(1000, np.float32)
-    answer = Prediction(Path("a"), 9, 9, found(*[(0, 0, 9, 9, v, 0) for v in values]))
-    back = np.array([row["score"] for row in json.loads(written("coco", answer))], np.float32)
+    prediction = Prediction(Path("a"), 9, 9, detections(*[(0, 0, 9, 9, v, 0) for v in values]))
+    back = np.array([row["score"] for row in json.loads(written("coco", prediction))], np.float32)
     np.testing.assert_array_equal(back, values)
 
 
-def test_a_frame_has_its_number_and_its_time_in_every_format():
+def test_frames_have_number_and_time_in_every_format():
     clip = Clip(Path("clip.mp4"), Fraction(25))
     frame = replace(TWO, source=clip.source, moment=Moment(clip, 12, Fraction(12, 25)))
     for text in (written("jsonl", frame), json.dumps(json.loads(written("json", frame))["results"][0])):
@@ -117,7 +117,7 @@ def test_a_frame_has_its_number_and_its_time_in_every_format():
 
 
 def test_csv_has_a_row_per_detection():
-    rows = list(csv.DictReader(io.StringIO(written("csv", TWO, BAD, NONE))))
+    rows = list(csv.DictReader(io.StringIO(written("csv", TWO, FAILED, NONE))))
     assert len(rows) == 2
     columns = ["source", "x1", "y1", "x2", "y2", "score", "class", "category_id", "frame", "time"]
     assert list(rows[0]) == columns
@@ -127,7 +127,7 @@ def test_csv_has_a_row_per_detection():
 
 
 @pytest.mark.parametrize(("name", "start"), [("o.json", "{"), ("o.JSONL", "{"), ("o.csv", "source,")])
-def test_the_format_follows_the_suffix_and_folders_are_made(tmp_path, name, start):
+def test_format_follows_the_suffix_and_folders_are_created(tmp_path, name, start):
     path = tmp_path / "new" / name
     with open_writer(path, classes=CLASSES, model="m") as writer:
         writer.write(TWO)
@@ -135,7 +135,7 @@ def test_the_format_follows_the_suffix_and_folders_are_made(tmp_path, name, star
     assert [p.name for p in path.parent.iterdir()] == [name]
 
 
-def test_a_file_appears_only_when_it_is_whole(tmp_path):
+def test_failed_write_keeps_the_existing_file(tmp_path):
     path = tmp_path / "o.json"
     path.write_text("before", encoding="utf-8")
 
@@ -151,15 +151,15 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
+def test_new_file_has_default_permissions(tmp_path):
     (tmp_path / "plain").touch()
     with atomic_write(tmp_path / "ours") as stream:
         stream.write("x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_names_that_are_not_utf8_do_not_stop_the_run(tmp_path):
-    odd = Prediction(Path(os.fsdecode(b"caf\xe9.jpg")), 9, 9, found((0, 0, 9, 9, 0.5, 0)))
+def test_file_names_that_are_not_utf8(tmp_path):
+    odd = Prediction(Path(os.fsdecode(b"caf\xe9.jpg")), 9, 9, detections((0, 0, 9, 9, 0.5, 0)))
     for name in ("o.json", "o.jsonl", "o.csv"):
         with open_writer(tmp_path / name, classes=CLASSES, model="m") as writer:
             writer.write(odd)
@@ -167,7 +167,7 @@ def test_names_that_are_not_utf8_do_not_stop_the_run(tmp_path):
     assert b"caf\xe9.jpg" in (tmp_path / "o.csv").read_bytes()
 
 
-def test_an_unknown_suffix_or_a_folder_or_a_file_in_the_way_is_a_usage_error(tmp_path):
+def test_unknown_suffix_or_unusable_path_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "dir.json").mkdir()
     for target in (tmp_path / "o.xml", tmp_path / "dir.json", tmp_path / "file" / "o.json"):
@@ -177,19 +177,19 @@ def test_an_unknown_suffix_or_a_folder_or_a_file_in_the_way_is_a_usage_error(tmp
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
-def test_a_full_disk_is_told():
+def test_full_disk_is_reported():
     with pytest.raises(FcosError, match="writing failed"), atomic_write(Path("/dev/full")) as stream:
         stream.write("x")
 
 
-def test_an_error_of_the_block_is_passed_on(tmp_path):
+def test_error_in_the_block_is_raised(tmp_path):
     with pytest.raises(BrokenPipeError), atomic_write(tmp_path / "o"):
         raise BrokenPipeError
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="not on Windows")
-def test_a_device_is_written_directly():
+def test_device_is_written_directly():
     with atomic_write(Path("/dev/null")) as stream:
         stream.write("x")
     assert not Path("/dev/null").is_file()
