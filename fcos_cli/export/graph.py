@@ -36,7 +36,7 @@ class Graph(nn.Module):
         most = config.max_detections
         if self.nms == "op":
             rules, count = config.conventions, cls[0].shape[1]
-            keep = keep_mask(candidates, iou=config.nms_iou, conventions=rules, class_count=count, most=most)
+            keep = keep_mask(candidates, iou=config.nms_iou, conventions=rules, class_count=count, max_per_class=most)
             return (*select(candidates, keep, max_detections=most), *raw.cls, *raw.ltrb, *raw.ctr)
         found, converged = suppress_by_sweeps(
             candidates,

@@ -1,7 +1,8 @@
-"""NMS: candidates → detections. One semantic: greedy, per class, float coordinates untouched.
+"""NMS: candidates → detections. One definition for all backends: greedy, per class, on unchanged float coordinates.
 
-`keep_mask` is one operation: eager PyTorch runs it as written here, an export lowers it to the target's own
-NonMaxSuppression. `suppress_by_sweeps` says the same with plain tensor operations, for targets that have none.
+`keep_mask` is one operator: eager PyTorch runs it as written here, and an export lowers it to the target's own
+NonMaxSuppression. `suppress_by_sweeps` computes the same with plain tensor operations, for targets without
+NonMaxSuppression.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates
 
 MAX_OFFSET_BOXES = 1000
-"""Up to so many boxes of a picture torchvision's `batched_nms` moves classes apart on a CPU; of more, it goes class by
-class."""
+"""Up to this many boxes per image, torchvision's `batched_nms` offsets classes on a CPU; above, it loops over classes.
+"""
 
 
 BUCKETS = (4, 8, 16, 24, 32, 48, 64, 128)
-"""Groups up to these sizes are compared together, padded; larger ones one by one."""
+"""Groups up to these sizes are padded and compared together; larger ones are processed one by one."""
 
 
 class BatchDetections(NamedTuple):
-    """What is left after NMS, best first, padded to D places per picture.
+    """What remains after NMS, best first, padded to D places per image.
 
-    boxes: float32 [B, D, 4], xyxy in pixels of network input (0 where empty). scores: float32 [B, D] (0 where empty).
-    classes: int64 [B, D], -1 where empty. counts: int64 [B].
+    boxes: float32 [B, D, 4], xyxy in pixels of network input (0 for padding). scores: float32 [B, D] (0 for padding).
+    classes: int64 [B, D], -1 for padding. counts: int64 [B].
     """
 
     boxes: Tensor
@@ -40,11 +41,11 @@ class BatchDetections(NamedTuple):
 
 @torch.library.custom_op("fcos::keep_mask", mutates_args=())
 def _keep_mask(
-    boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str, class_count: int, most: int
+    boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str, class_count: int, max_per_class: int
 ) -> Tensor:
     keep = scores > 0
     counts = keep.sum(1)
-    # on a GPU torchvision's operator has other limits, and is asked itself
+    # on a GPU torchvision's operator has other limits, so it is called directly
     together = (
         counts > MAX_OFFSET_BOXES
         if rule == "exact" or not boxes.is_cuda
@@ -64,7 +65,7 @@ def _keep_mask(
 
 
 def _one_call(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str) -> Tensor:
-    """Indices of one picture's survivors, by one call for all classes, which are moved apart."""
+    """Indices of one image's survivors, from a single call for all classes, which are offset from each other."""
     if rule == "exact":
         boxes = boxes.double()
         boxes, scores = boxes + (classes * (boxes.max() - boxes.min() + 1))[:, None], scores.double()
@@ -73,7 +74,9 @@ def _one_call(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: 
 
 
 @_keep_mask.register_fake
-def _(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str, class_count: int, most: int) -> Tensor:
+def _(
+    boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, rule: str, class_count: int, max_per_class: int
+) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
 
@@ -83,27 +86,27 @@ def keep_mask(
     iou: float,
     conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
     class_count: int = 0,
-    most: int = 0,
+    max_per_class: int = 0,
 ) -> Tensor:
-    """bool [B, P]: survivors of greedy NMS among candidates of the same picture and class with score > 0.
+    """bool [B, P]: survivors of greedy NMS among candidates of the same image and class with score > 0.
 
-    A box goes when it overlaps a better one of its class by more than `iou`; of equal scores the earlier is better.
-    Classes are moved apart in float64, where adding the offset is exact: torchvision's own float32 offset moves edges
-    by up to 1/128 px, and is used where the conventions ask for it (`batched`; an export is always exact). Inclusive
-    boxes overlap as if they were a pixel wider and higher. Only exported graphs need to be told how many classes there
-    are (class_count), and may leave out survivors of a class beyond its `most` best, which `select` of so many would
-    leave out as well.
+    A box is removed if it overlaps a better one of its class by more than `iou`; ties in score go to the earlier box.
+    Classes are separated by an offset in float64, where adding it is exact. torchvision's own float32 offset moves
+    edges by up to 1/128 px and is used only if the conventions ask for it (`batched`; exports are always exact).
+    Inclusive boxes overlap as if they were one pixel wider and higher. class_count and max_per_class are needed only by
+    exported graphs, which may drop survivors of a class beyond its best `max_per_class`; `select` with that limit would
+    drop them as well.
     """
-    boxes = _reach(candidates.boxes, conventions)
-    keep: Tensor = _keep_mask(boxes, *candidates[1:], iou, conventions.nms, class_count, most)
+    boxes = _to_exclusive(candidates.boxes, conventions)
+    keep: Tensor = _keep_mask(boxes, *candidates[1:], iou, conventions.nms, class_count, max_per_class)
     return keep
 
 
 def select(candidates: Candidates, keep: Tensor, *, max_detections: int) -> BatchDetections:
-    """The `max_detections` best of the candidates where `keep` [B, P] is true. Equal scores: the earlier first."""
+    """The `max_detections` best candidates where `keep` [B, P] is true. Ties in score go to the earlier candidate."""
     boxes, scores, classes = candidates
     kept = torch.where(keep, scores, 0.0)
-    best, order = _ranked(kept, max_detections)
+    best, order = _topk_stable(kept, max_detections)
     full = best > 0
     return BatchDetections(
         boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * full[..., None],
@@ -113,17 +116,17 @@ def select(candidates: Candidates, keep: Tensor, *, max_detections: int) -> Batc
     )
 
 
-def _ranked(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The best `most` scores of each row [B, P] and their places, best first, of equal ones the earlier first."""
-    if torch.compiler.is_compiling():  # ONNX defines its TopK so; PyTorch leaves the order of equal values open
-        best, order = scores.topk(min(most, scores.shape[1]), dim=1)
+def _topk_stable(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The best `count` scores of each row [B, P] and their indices, best first. Ties go to the earlier index."""
+    if torch.compiler.is_compiling():  # ONNX's TopK breaks ties this way; PyTorch does not specify it
+        best, order = scores.topk(min(count, scores.shape[1]), dim=1)
         return best, order
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :most]
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
     return scores.gather(1, order), order
 
 
-def _reach(boxes: Tensor, conventions: Conventions) -> Tensor:
-    """Boxes [B, P, 4] with exclusive ends, whichever kind they are."""
+def _to_exclusive(boxes: Tensor, conventions: Conventions) -> Tensor:
+    """Boxes [B, P, 4] with exclusive ends, whatever the conventions."""
     return boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0]) if conventions.box_ends == "inclusive" else boxes
 
 
@@ -134,7 +137,7 @@ def suppress(
     max_detections: int,
     conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
 ) -> BatchDetections:
-    """Candidates → the `max_detections` best survivors of each picture. Equal scores: the earlier candidate first."""
+    """Candidates → the `max_detections` best survivors of each image. Ties in score go to the earlier candidate."""
     keep = keep_mask(candidates, iou=iou, conventions=conventions)
     return select(candidates, keep, max_detections=max_detections)
 
@@ -148,19 +151,20 @@ def suppress_by_sweeps(
     best: int,
     conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
 ) -> tuple[BatchDetections, Tensor]:
-    """`suppress` in tensor operations only, and `converged` bool [B]: is the answer known to be the exact one?
+    """`suppress` in tensor operations only. Also returns `converged`, bool [B]: whether the result is known to be
+    exact.
 
-    Compares the `best` candidates of each picture with one another, [B, best, best], and repeats
-    keep = alive and not suppressed by one that is kept. Each sweep settles one more link of every chain of
-    suppressions, so the answer is exact once a sweep changes nothing. Candidates beyond `best` cannot change what
-    stands above them: cutting them off is exact where there are none, or where the answer is full without them.
+    Compares the `best` candidates of each image with each other, [B, best, best], and repeats keep = alive and not
+    suppressed by a kept box. Each sweep settles one more link of every chain of suppressions, so the result is exact
+    once a sweep changes nothing. Candidates beyond `best` cannot affect better ones. Dropping them is exact if there
+    are none, or if the result is full without them.
     """
-    top, order = _ranked(candidates.scores, best)
+    top, order = _topk_stable(candidates.scores, best)
     boxes = candidates.boxes.gather(1, order[..., None].expand(-1, -1, 4))
     classes = candidates.classes.gather(1, order)
     alive = (top > 0).float()
-    hits = (_pairwise_iou(_reach(boxes, conventions)) > iou) & (classes[:, :, None] == classes[:, None, :])
-    hits = hits.float().triu(1)  # [B, by, of]: only the better one, which stands earlier, suppresses
+    hits = (_pairwise_iou(_to_exclusive(boxes, conventions)) > iou) & (classes[:, :, None] == classes[:, None, :])
+    hits = hits.float().triu(1)  # [B, by, of]: only the better box, which comes first, suppresses
 
     keep = before = alive
     for _ in range(sweeps):
@@ -174,7 +178,7 @@ def suppress_by_sweeps(
 
 
 def _pairwise_iou(boxes: Tensor) -> Tensor:
-    """IoU of every box with every other of its picture: [B, N, 4] → [B, N, N]; empty boxes overlap nothing."""
+    """IoU of every pair of boxes of an image: [B, N, 4] → [B, N, N]; empty boxes overlap nothing."""
     lower = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
     upper = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
     sides = (upper - lower).clamp(min=0)
@@ -183,21 +187,21 @@ def _pairwise_iou(boxes: Tensor) -> Tensor:
     return overlap / (area[:, :, None] + area[:, None, :] - overlap).clamp(min=1e-12)
 
 
-# --- many small groups at once -------------------------------------------------------------------------------------
+# --- many small groups at once ---------------------------------------------------------------------------------------
 
 
 def batched_keep_mask(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou: float) -> Tensor:
-    """bool [N]: does the box survive among those of its group?
+    """bool [N]: whether each box survives greedy NMS within its group.
 
-    boxes [N, 4] xyxy and scores [N] of one floating-point type, in which overlaps are worked out as torchvision's `nms`
-    does; groups int64 [N] ≥ 0. Equal scores: the earlier is better.
+    boxes [N, 4] xyxy and scores [N] of the same floating-point type, in which overlaps are computed as in torchvision's
+    `nms`; groups int64 [N] ≥ 0. Ties in score go to the earlier box.
     """
     order = scores.argsort(descending=True, stable=True)
     order = order[groups[order].argsort(stable=True)]
     _, sizes = torch.unique_consecutive(groups[order], return_counts=True)
     starts = sizes.cumsum(0) - sizes
     keep = torch.ones_like(scores, dtype=torch.bool)
-    below = 1  # a group of one keeps it
+    below = 1  # the box of a group of one is kept
     for size in BUCKETS:
         chosen = (sizes > below) & (sizes <= size)
         if bool(chosen.any()):
@@ -205,7 +209,7 @@ def batched_keep_mask(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou: flo
             places = starts[chosen, None] + slots
             real = slots < sizes[chosen, None]
             indices = order[places.clamp(max=len(order) - 1)]
-            keep[indices[real]] = _settle(_hits(boxes[indices], iou), real)[real]
+            keep[indices[real]] = _resolve(_suppression_matrix(boxes[indices], iou), real)[real]
         below = size
     for start, size in zip(starts[sizes > below].tolist(), sizes[sizes > below].tolist(), strict=True):
         group = order[start : start + size]
@@ -214,22 +218,22 @@ def batched_keep_mask(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou: flo
     return keep
 
 
-def _hits(boxes: Tensor, iou: float) -> Tensor:
-    """bool [G, n, n]: would box i remove box j, which stands behind it? boxes [G, n, 4], best first."""
+def _suppression_matrix(boxes: Tensor, iou: float) -> Tensor:
+    """bool [G, n, n]: whether box i would suppress box j, which ranks below it. boxes [G, n, 4], best first."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     area = (x2 - x1) * (y2 - y1)
-    overlap = _shared(x1, x2) * _shared(y1, y2)
+    overlap = _intersection(x1, x2) * _intersection(y1, y2)
     return (overlap / (area[:, :, None] + area[:, None, :] - overlap) > iou).triu(1)
 
 
-def _shared(low: Tensor, high: Tensor) -> Tensor:
-    """Length [G, n, n] that every interval of a group shares with every other; low, high [G, n]."""
+def _intersection(low: Tensor, high: Tensor) -> Tensor:
+    """Length [G, n, n] of the intersection of every pair of intervals in a group; low, high [G, n]."""
     shared = torch.minimum(high[:, :, None], high[:, None, :]) - torch.maximum(low[:, :, None], low[:, None, :])
     return shared.clamp_(min=0)
 
 
-def _settle(hits: Tensor, real: Tensor) -> Tensor:
-    """bool [G, n]: a box stays unless one that stays removes it. Each sweep settles one more link of every chain."""
+def _resolve(hits: Tensor, real: Tensor) -> Tensor:
+    """bool [G, n]: a box is kept unless a kept box suppresses it. Each sweep settles one more link of every chain."""
     keep = real
     while True:
         settled = real & ~(hits & keep[:, :, None]).any(1)

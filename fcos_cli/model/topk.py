@@ -1,7 +1,7 @@
-"""Ranking: the score of every class at every point, and the k best of a level.
+"""Candidate scores: the score of every class at every point, and the top k of each level.
 
-Two ways find the same places and scores. Exports look at every score, since their shapes must not depend on values.
-Eager PyTorch first leaves out what cannot pass the threshold, which is nearly all.
+Two methods give the same result. Exports rank every score, since their shapes must not depend on values. Eager PyTorch
+first discards what cannot pass the threshold, which is nearly everything.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ from torch import Tensor
 from fcos_cli.model.config import ModelConfig
 
 MAX_SPARSE_SHARE = 1 / 4
-"""Share of a large level's scores, by eight neighbours each, that may pass; of more, looking at all costs less."""
+"""Maximum share of a level's scores, in blocks of eight, that may pass; above it, ranking everything is faster."""
 
 
 MIN_SPARSE_SCORES = 1 << 15
-"""Scores of a level from which picking pays for its many small operations."""
+"""Minimum number of scores in a level for the sparse method to pay off."""
 
 
 def combine_scores(logits: Tensor, ctr: Tensor, *, rule: str) -> Tensor:
-    """Final score of *every* class of a point: its probability times the point's centerness (or the root of it).
+    """Final score of *every* class of a point: its probability times the point's centerness, or the square root of
+    that.
 
-    Multiplying all classes, not only the best one, lets two objects share a point. Broadcasts; float32.
+    All classes are multiplied, not only the best one, so that two objects can share a point. Broadcasts; float32.
     """
     product = logits.float().sigmoid() * ctr.float().sigmoid()
     return product.sqrt() if rule == "sqrt" else product
 
 
 def topk_candidates(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """The `config.candidates` = k best (point, class) pairs of one level that pass the threshold, best first.
+    """The k = `config.candidates` best (point, class) pairs of one level that pass the threshold, best first.
 
-    cls [B, C, h, w] and ctr [B, 1, h, w], logits. Returns final scores, float32 [B, k], 0 where there are fewer, and
-    places, int64 [B, k]: point · C + class, points row by row. Equal scores: the earlier place first.
+    cls [B, C, h, w] and ctr [B, 1, h, w] are logits. Returns final scores, float32 [B, k], padded with 0, and places,
+    int64 [B, k]: point · C + class, with points row by row. Ties go to the earlier place.
     """
     if not torch.compiler.is_compiling() and cls.numel() >= MIN_SPARSE_SCORES:
         picked = topk_sparse(cls, ctr, config=config)
@@ -43,25 +44,27 @@ def topk_candidates(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[T
 
 
 def topk_dense(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """`topk_candidates` by ranking every score; its shapes depend on shapes only."""
+    """`topk_candidates` by ranking every score. Shapes depend only on shapes, as an export requires."""
     rules, k, last = config.conventions, config.candidates, cls[0].numel() - 1
-    final = _by_place(combine_scores(cls, ctr, rule=rules.score))
-    ranked = final if rules.best_by == "score" else _by_place(cls.float().sigmoid())
-    at_once = rules.threshold_on == rules.best_by  # else who passes must be known before the best are chosen
+    final = _flatten_by_point(combine_scores(cls, ctr, rule=rules.score))
+    ranked = final if rules.best_by == "score" else _flatten_by_point(cls.float().sigmoid())
+    at_once = rules.threshold_on == rules.best_by  # otherwise the threshold must be applied before ranking
     floor = config.score_threshold if at_once else torch.finfo(torch.float32).tiny
     if not at_once:
-        ranked = ranked * _passes(final if rules.threshold_on == "score" else _by_place(cls.float().sigmoid()), config)
-    # k zeros behind: the k best then always exist, and k stays constant for every input size (export needs that)
-    best, place = _top(F.pad(ranked, (0, k)), k, floor=floor)
+        ranked = ranked * _passes(
+            final if rules.threshold_on == "score" else _flatten_by_point(cls.float().sigmoid()), config
+        )
+    # pad with k zeros, so that k is valid for every input size (exports need a constant k)
+    best, place = _topk_stable(F.pad(ranked, (0, k)), k, floor=floor)
     place = place.clamp(max=last)
     passed = _passes(best, config) if at_once else best > 0
     return (best if rules.best_by == "score" else final.gather(1, place)) * passed, place
 
 
 def topk_sparse(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tensor, Tensor] | None:
-    """`topk_candidates` by ranking only what can pass; None where too much can for that to pay."""
+    """`topk_candidates` by ranking only what can pass. Returns None if too much can pass for this to pay off."""
     rules, (batch, classes, height, width) = config.conventions, cls.shape
-    found = _nonzero_sparse(cls >= _least_logit(ctr, config)) if config.score_threshold > 0 else None
+    found = _nonzero_sparse(cls >= _min_logit(ctr, config)) if config.score_threshold > 0 else None
     if found is None:
         return None
     channel, point = found // (height * width), found % (height * width)
@@ -88,9 +91,9 @@ def topk_sparse(cls: Tensor, ctr: Tensor, *, config: ModelConfig) -> tuple[Tenso
 
 
 def _nonzero_sparse(mask: Tensor) -> Tensor | None:
-    """Flat indices where a bool tensor is true, ascending; None where that is more than rare.
+    """Flat indices of the true values of a bool tensor, ascending. Returns None if they are not rare.
 
-    Eight places at a time are looked at as one number, which is six times as fast as `nonzero` alone.
+    Eight values are tested at a time as one int64, which is six times as fast as `nonzero` alone.
     """
     flat = mask.flatten()
     flat = F.pad(flat, (0, -len(flat) % 8))
@@ -101,8 +104,8 @@ def _nonzero_sparse(mask: Tensor) -> Tensor | None:
     return words[row] * 8 + column
 
 
-def _least_logit(ctr: Tensor, config: ModelConfig) -> Tensor:
-    """Below this class logit [B, 1, h, w] a candidate certainly fails; a little low, for rounding."""
+def _min_logit(ctr: Tensor, config: ModelConfig) -> Tensor:
+    """Class logit [B, 1, h, w] below which a candidate certainly fails; slightly low, to allow for rounding."""
     rules = config.conventions
     if rules.threshold_on == "class":
         least = torch.full_like(ctr, config.score_threshold, dtype=torch.float32)
@@ -111,8 +114,8 @@ def _least_logit(ctr: Tensor, config: ModelConfig) -> Tensor:
     return (least * (1 - 1e-5)).clamp(max=1).logit()
 
 
-def _by_place(scores: Tensor) -> Tensor:
-    """[B, C, h, w] → [B, h·w·C], a point's classes side by side."""
+def _flatten_by_point(scores: Tensor) -> Tensor:
+    """[B, C, h, w] → [B, h·w·C], with the classes of a point next to each other."""
     return scores.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -122,18 +125,18 @@ def _passes(values: Tensor, config: ModelConfig) -> Tensor:
     return values > config.score_threshold
 
 
-def _top(scores: Tensor, k: int, *, floor: float) -> tuple[Tensor, Tensor]:
-    """The k highest of each row [B, N] and their places, best first; of equal scores the earlier place comes first.
+def _topk_stable(scores: Tensor, k: int, *, floor: float) -> tuple[Tensor, Tensor]:
+    """The k highest values of each row [B, N] and their indices, best first. Ties go to the earlier index.
 
-    ONNX defines its TopK so. PyTorch leaves open which of two equal values comes first, and which is cut off: where
-    that may happen to scores of at least `floor`, it is decided here.
+    ONNX's TopK is defined this way. PyTorch does not specify the order of ties, or which of them are cut off, so ties
+    among scores of at least `floor` are resolved here.
     """
     best, place = scores.topk(k, dim=1)
     if torch.compiler.is_compiling():
         return best, place
-    if bool((best[:, -1] >= floor).any()):  # rare: equal scores might be cut at the k-th place
+    if bool((best[:, -1] >= floor).any()):  # rare: ties might be cut at the k-th place
         last = scores.shape[1] - 1
-        # the bits of a score ≥ 0 sort like the score itself; behind them the place, counted from the end
+        # the bits of a float ≥ 0 sort like its value; the index, counted from the end, breaks ties
         backwards = torch.arange(last, -1, -1, device=scores.device)
         keys = (scores.view(torch.int32).long() << 32 | backwards).topk(k, dim=1).values
         place = last - (keys & 0xFFFFFFFF)
