@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["FCOS", "Detections", "__version__", "load"]
 
-_HOMES = {
+_EXPORTS = {
     "FCOS": ("fcos_cli.model.fcos", "FCOS"),
     "Detections": ("fcos_cli.runtime.results", "Detections"),
     "load": ("fcos_cli.runtime.open", "open_detector"),
@@ -23,9 +23,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    module, attribute = _HOMES[name]
+    module, attribute = _EXPORTS[name]
     return getattr(import_module(module), attribute)

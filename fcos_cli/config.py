@@ -46,7 +46,7 @@ class DataConfig(BaseModel):
     drop_empty: bool = Field(False, description="skip images without objects")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_size(self) -> Self:
         if self.resize == "shortest" and self.size[0] > self.size[1]:
             raise ValueError(f"size = {self.size} must be (short side, longest side) for resize = shortest")
         return self
@@ -71,14 +71,14 @@ class AugmentConfig(BaseModel):
 
     @field_validator("scale")
     @classmethod
-    def _ascending(cls, scale: tuple[float, float]) -> tuple[float, float]:
+    def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if scale[0] > scale[1]:
             raise ValueError("the first value must not be larger than the second")
         return scale
 
 
 class TrainConfig(BaseModel):
-    """Optimisation, losses and the course of a training run."""
+    """Settings of a training run: optimisation, losses, hardware and validation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -162,7 +162,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, st
 
 
 def _from_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
-    """Yield (key, value, origin) of each `--set KEY=VALUE`. Raises UsageError for text of another form."""
+    """Yield (key, value, origin) of each `--set KEY=VALUE`. Raises UsageError for any other form."""
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
@@ -222,8 +222,10 @@ def _put(tree: dict[str, Any], origins: Origins, key: str, value: Any, origin: s
     """Set a dotted key in the nested tree. Raises UsageError if Config has no such key."""
     known = list(flatten(Config().model_dump()))
     if key not in known:
-        near = get_close_matches(key, known, n=1) or [k for k in known if k.endswith("." + key.rpartition(".")[2])][:1]
-        remedy = f"did you mean {near[0]}?" if near else "fcos train --dry-run prints all keys"
+        closest = (
+            get_close_matches(key, known, n=1) or [k for k in known if k.endswith("." + key.rpartition(".")[2])][:1]
+        )
+        remedy = f"did you mean {closest[0]}?" if closest else "fcos train --dry-run prints all keys"
         raise UsageError(f"unknown setting {key!r}", where=origin, remedy=remedy)
     *sections, name = key.split(".")
     for section in sections:
@@ -237,6 +239,6 @@ def _explain(error: ValidationError, origins: Origins) -> UsageError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     # a check across several settings is reported for their section: name those that were set explicitly
-    blamed = [k for k in origins if k == key or k.startswith(f"{key}.")]
-    where = ", ".join(f"{k} ({origins[k]})" for k in blamed) or key
+    set_keys = [k for k in origins if k == key or k.startswith(f"{key}.")]
+    where = ", ".join(f"{k} ({origins[k]})" for k in set_keys) or key
     return UsageError(f"{first['msg']}, but got {first['input']!r}"[:300], where=where)

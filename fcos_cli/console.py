@@ -88,8 +88,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     from rich.text import Text
 
     grid = Table(title=title, box=box.SIMPLE, title_justify="left")
-    for place, column in enumerate(columns):
-        grid.add_column(Text(column), justify="right" if place else "left", overflow="fold")
+    for index, column in enumerate(columns):
+        grid.add_column(Text(column), justify="right" if index else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(Text(_cell(value)) for value in row))
     err().print(grid)
@@ -140,16 +140,18 @@ def _bar(console: Console, task: str, total: int | None) -> Iterator[Callable[..
 
 @contextmanager
 def _lines(console: Console, task: str, total: int | None, every: int | None) -> Iterator[Callable[..., None]]:
-    begun, known, told = time.monotonic(), total, 0
+    started, last_done = time.monotonic(), 0
+    known_total = total
 
     def update(done: int, total: int | None = None, note: str = "") -> None:
-        nonlocal known, told
-        known = total or known
-        step = every or (math.ceil(known / 10) if known else 100)
-        if done // step == told // step and (done != known or done == told):
+        nonlocal known_total, last_done
+        known_total = total or known_total
+        step = every or (math.ceil(known_total / 10) if known_total else 100)
+        if done // step == last_done // step and (done != known_total or done == last_done):
             return
-        told = done
-        pace = done / max(time.monotonic() - begun, 1e-9)
-        console.print(f"{task} {done}{f'/{known}' if known else ''} ({pace:.1f}/s) {note}".rstrip(), soft_wrap=True)
+        last_done = done
+        rate = done / max(time.monotonic() - started, 1e-9)
+        count = f"{done}/{known_total}" if known_total else f"{done}"
+        console.print(f"{task} {count} ({rate:.1f}/s) {note}".rstrip(), soft_wrap=True)
 
     yield update

@@ -7,48 +7,48 @@ from typing import Annotated
 
 import typer
 
-from fcos_cli.commands.options import KINDS, DeviceFlag, Json, parse_size
+from fcos_cli.commands.options import MODEL_HELP, DeviceFlag, Json, parse_size
 
 
 def bench(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help=f"{KINDS} Default: `default`.")
+        list[str] | None, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP} Default: `default`.")
     ] = None,
-    fp32: Annotated[
-        bool, typer.Option("--fp32", help="Run each model in fp32. Can be combined with the other precisions.")
+    fp32: Annotated[bool, typer.Option("--fp32", help="Run each model in fp32.")] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Run each model in fp16, else in bf16, else in its own precision.")
     ] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Run each model in fp16.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Run each model in bf16.")] = False,
-    int8: Annotated[
-        bool,
-        typer.Option(
-            "--int8", help="Run each model in int8. Without any precision flag, each file runs in its own precision."
-        ),
-    ] = False,
-    batch: Annotated[str, typer.Option(help="Batch sizes to measure, e.g. 1,4.")] = "1",
+    bf16: Annotated[bool, typer.Option("--bf16", help="Run each model in bf16, else in its own precision.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Run each model in int8, else in its own precision.")] = False,
+    batch: Annotated[str, typer.Option(help="Batch size, or several separated by commas, e.g. 1,4.")] = "1",
     images: Annotated[
-        list[str] | None, typer.Option(help="Images, folders or patterns to run on. Default: two demo photos.")
+        list[str] | None,
+        typer.Option(help="Images, folders or glob patterns to run on. Default: the two bundled photos."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set on which to measure AP as well.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set to measure AP on, in addition to speed.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of --data: train, val, test or all. Default: val.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure AP on the first N images only.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; each model is measured once per round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds. Each model runs once per round.")] = 20,
     size: Annotated[
-        str | None, typer.Option(help="Network input size, 640 or HEIGHTxWIDTH. Default: the model's own.")
+        str | None, typer.Option(help="Network input size: 640, or HEIGHTxWIDTH. Default: the model's own size.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all.")] = None,
     device: DeviceFlag = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="pytorch, onnxruntime, openvino or tensorrt; or several, separated by commas."),
+        typer.Option(
+            help="Inference backend: pytorch, onnxruntime, openvino or tensorrt, or several separated by commas. "
+            "Default: chosen by the model's file type."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Plot to write: .png, .svg or .pdf.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a plot to this file: .png, .svg or .pdf.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the speed of models: time per stage, throughput, start-up, memory, and AP with --data.
+    """Compare models: time per stage, throughput, start-up time, memory, and AP if --data is given.
 
-    Each model runs in its own process, and the models take turns. Times are milliseconds per batch, from image files to
-    boxes.
+    Each model runs in its own process, and the models take turns. Precision flags can be combined.
+
+    Times are in milliseconds per batch, from image files to final boxes.
     """
     from fcos_cli.bench import plot, tables
     from fcos_cli.bench.environment import environment
@@ -57,12 +57,12 @@ def bench(
 
     if out is not None:
         plot.check_plot_path(out)
-    asked = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
+    precisions = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
     settings = Settings(
         models=tuple(models or ["default"]),
         pictures=choose_pictures(images or []),
         backends=tuple(backend.split(",")) if backend else (None,),
-        precisions=tuple(name for name, wanted in asked.items() if wanted) or (None,),
+        precisions=tuple(name for name, selected in precisions.items() if selected) or (None,),
         batches=parse_batches(batch),
         rounds=rounds,
         device=device or "auto",

@@ -14,31 +14,36 @@ def convert(
     file: Annotated[
         Path,
         typer.Argument(
-            help="Checkpoint of another project (.pth, .pt or .safetensors). With --to: a model file of fcos."
+            metavar="FILE",
+            help="Checkpoint of another FCOS implementation (.pth, .pt or .safetensors). With --to: an fcos model.",
         ),
     ],
     source: Annotated[
         str,
-        typer.Option("--from", help="Project it comes from: auto, torchvision, fcos, adelaidet, detectron2 or mmdet."),
+        typer.Option(
+            "--from", help="Implementation that wrote FILE: auto, torchvision, fcos, adelaidet, detectron2 or mmdet."
+        ),
     ] = "auto",
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Variant of that project's FCOS. Only needed if the file does not say; an error then lists them."
+            help="Variant of that implementation. Only needed if it cannot be detected from FILE; an error "
+            "message then lists the choices."
         ),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Class names: a text file with one name per line, or coco.")
+        str | None, typer.Option(help="Class names: a text file with one name per line, or `coco`.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--to", help="torchvision: write a state dict for fcos_resnet50_fpn.")
+        str | None,
+        typer.Option("--to", help="`torchvision`: convert an fcos model to a state dict for fcos_resnet50_fpn."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write. Default: next to FILE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file. Default: next to FILE.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Convert an FCOS checkpoint of another project to a model file, or a model file to torchvision's format.
+    """Convert an FCOS checkpoint of another implementation to an fcos model, or an fcos model to torchvision.
 
-    No code stored in FILE is run.
+    Code stored in FILE is never run.
     """
     from fcos_cli.allocator import keep_freed_memory
 
@@ -47,25 +52,25 @@ def convert(
     from fcos_cli.errors import UsageError
 
     if target not in (None, "torchvision"):
-        raise UsageError(f"unknown --to {target!r}", remedy="--to torchvision, or leave it out")
+        raise UsageError(f"unknown --to {target!r}", remedy="use --to torchvision, or omit --to")
     if target is not None and (preset, classes, source) != (None, None, "auto"):
         raise UsageError("--from, --preset and --classes cannot be combined with --to")
-    path = out or file.with_name(_result(file, target))
+    path = out or file.with_name(_default_name(file, target))
     suffixes = (".safetensors",) if target is None else (".pth", ".pt")
     if path.suffix.lower() not in suffixes:
-        raise UsageError(f"the output file must end in {suffixes[0]}", where=path, remedy="change --out")
+        raise UsageError(f"the output file must end in {' or '.join(suffixes)}", where=path, remedy="change --out")
     if path.exists() and file.exists() and path.samefile(file):
-        raise UsageError("--out and FILE are the same file", where=path, remedy="name another file")
-    facts = _read(file, path, source, preset, classes) if target is None else _write(file, path)
-    for note in facts["notes"]:
+        raise UsageError("--out and FILE are the same file", where=path, remedy="choose another --out")
+    result = _import(file, path, source, preset, classes) if target is None else _export(file, path)
+    for note in result["notes"]:
         say(note)
     say(f"wrote {path}")
     if as_json:
-        emit_json({"artifact": path, **facts})
+        emit_json({"artifact": path, **result})
 
 
-def _read(file: Path, out: Path, source: str, preset: str | None, classes: str | None) -> dict[str, Any]:
-    """Convert a foreign checkpoint to a model file."""
+def _import(file: Path, out: Path, source: str, preset: str | None, classes: str | None) -> dict[str, Any]:
+    """Convert a checkpoint of another implementation to an artifact."""
     from fcos_cli.convert.labels import read_names
     from fcos_cli.convert.run import convert
     from fcos_cli.model.artifact import save
@@ -75,8 +80,8 @@ def _read(file: Path, out: Path, source: str, preset: str | None, classes: str |
     return {"from": converted.family, "preset": converted.preset, "notes": converted.notes}
 
 
-def _write(file: Path, out: Path) -> dict[str, Any]:
-    """Convert a model file to a torchvision state dict."""
+def _export(file: Path, out: Path) -> dict[str, Any]:
+    """Convert an artifact to a torchvision state dict."""
     from fcos_cli.convert import torchvision
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.open import find_artifact
@@ -87,8 +92,8 @@ def _write(file: Path, out: Path) -> dict[str, Any]:
     return {"to": "torchvision", "call": state.call, "notes": (f"for {state.call}", state.labels)}
 
 
-def _result(file: Path, target: str | None) -> str:
-    """Default output name, never the name of FILE itself."""
+def _default_name(file: Path, target: str | None) -> str:
+    """Default name of the output file, always different from that of `file`."""
     if target is not None:
         return f"{file.stem}-{target}.pth"
     return f"{file.stem}-fcos.safetensors" if file.suffix.lower() == ".safetensors" else f"{file.stem}.safetensors"

@@ -7,35 +7,46 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from fcos_cli.commands.options import KINDS, BackendFlag, DeviceFlag, Json, PrecisionFlag
+from fcos_cli.commands.options import DATA_HELP, MODEL_HELP, BackendFlag, DeviceFlag, Json, PrecisionFlag
 
 if TYPE_CHECKING:
     from fcos_cli.evaluate.coco import Evaluator
 
-PATHS = (
-    f"One or two models, then the data. MODEL: {KINDS} DATA: a folder or annotation file in COCO, YOLO or VOC format."
-)
+PATHS_HELP = f"One or two models, followed by the data set. MODEL: {MODEL_HELP} DATA: {DATA_HELP}"
 
 
 def evaluate(
-    paths: Annotated[list[str], typer.Argument(metavar="MODEL [MODEL] DATA", help=PATHS)],
+    paths: Annotated[list[str], typer.Argument(metavar="MODEL [MODEL] DATA", help=PATHS_HELP)],
     split: Annotated[
-        str | None, typer.Option(help="train, val, test or all. Default: val, or the whole file if DATA is a file.")
+        str | None,
+        typer.Option(
+            help="Split to evaluate: train, val, test or all. Default: val, or all images if DATA is a COCO file."
+        ),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write an HTML report: curves, errors, worst images, suspect labels."),
+        typer.Option(
+            metavar="FILE", help="Write an HTML report to FILE: curves, types of error, worst images, suspect labels."
+        ),
     ] = None,
-    evaluator: Annotated[str, typer.Option(help="hotcoco or pycocotools; both give the same numbers.")] = "hotcoco",
-    score: Annotated[float | None, typer.Option(help="Ignore detections below this score.")] = None,
+    evaluator: Annotated[
+        str, typer.Option(help="COCO evaluator: hotcoco or pycocotools. Both give the same metrics.")
+    ] = "hotcoco",
+    score: Annotated[
+        float | None,
+        typer.Option(help="Ignore detections with a lower score. Default: the candidate threshold of the model."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate the first N images only.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Number of images per batch.")] = 8,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
     as_json: Json = False,
 ) -> None:
-    """Compute COCO's 12 metrics of MODEL on DATA, AP per class and the best thresholds. Two models are compared."""
+    """Evaluate a model on a data set, or compare two models.
+
+    Reports the 12 COCO metrics, and AP, AP50 and the best score threshold of each class.
+    """
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -50,7 +61,7 @@ def evaluate(
     if len(models) not in (1, 2):
         raise UsageError(
             f"expected one or two models and a data set, got {len(paths)} arguments",
-            remedy="fcos eval MODEL [MODEL] DATA",
+            remedy="use fcos eval MODEL [MODEL] DATA",
         )
     detectors = [
         open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)

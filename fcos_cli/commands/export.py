@@ -13,31 +13,53 @@ from fcos_cli.commands.options import Json, parse_size
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A .safetensors file, a run folder, or `default`.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A .safetensors file, a run folder, `default` (the bundled detector) or `coco` (torchvision's FCOS, "
+            "downloaded once).",
+        ),
+    ],
     format_: Annotated[
-        str, typer.Option("--format", help="onnx, openvino, trt (TensorRT) or trt-rtx (TensorRT for RTX).")
+        str,
+        typer.Option("--format", help="Output format: onnx, openvino, trt (TensorRT) or trt-rtx (TensorRT for RTX)."),
     ] = "onnx",
-    precision: Annotated[str, typer.Option(help="Precision of backbone and head: fp32, fp16 or int8.")] = "fp32",
-    size: Annotated[str, typer.Option(help="Network input size: dynamic, 640 or HEIGHTxWIDTH.")] = "dynamic",
-    batch: Annotated[str, typer.Option(help="Batch size: dynamic or a number.")] = "dynamic",
-    out: Annotated[Path | None, typer.Option(help="File to write. Default: next to the weights.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="Precision of the backbone and the head: fp32, fp16 or int8.")
+    ] = "fp32",
+    size: Annotated[str, typer.Option(help="Network input size: dynamic, 640, or HEIGHTxWIDTH.")] = "dynamic",
+    batch: Annotated[str, typer.Option(help="Batch size: dynamic, or a number.")] = "dynamic",
+    out: Annotated[Path | None, typer.Option(help="Output file. Default: next to the weights.")] = None,
     score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Drop detections below this score inside the model.")
+        float | None,
+        typer.Option(min=0, max=1, help="Lowest score the exported model returns. Default: the model's own."),
     ] = None,
-    iou: Annotated[float | None, typer.Option(min=0, max=1, help="IoU threshold of NMS.")] = None,
-    max_detections: Annotated[int | None, typer.Option(min=1, help="Maximum number of detections per image.")] = None,
+    iou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="IoU threshold of NMS. Default: the model's own.")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of detections per image. Default: the model's own.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Data set. int8 is calibrated on its train split, and the AP of both models is measured on val."
+            help="Data set. int8 is calibrated on its train split; the exported model is compared with PyTorch, "
+            "including AP, on its val split."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Measure AP on the first N images only.")] = None,
-    target: Annotated[str | None, typer.Option(help="Target of int8: cpu or tensorrt. Default: by --format.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Measure AP on the first N images of the val split only.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Hardware that int8 is quantized for: cpu or tensorrt. Default: set by --format."),
+    ] = None,
     winograd: Annotated[
         bool | None,
         typer.Option(
-            help="Compute wide 3×3 convolutions by Winograd's method: faster on CPUs. Default: fp32 ONNX and OpenVINO."
+            help="Compute wide 3×3 convolutions with Winograd's method, which is faster on CPUs. Default: on for fp32 "
+            "ONNX and OpenVINO."
         ),
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare the exported model with PyTorch.")] = True,
@@ -46,13 +68,15 @@ def export(
         typer.Option(
             "--engine",
             metavar="KEY=VALUE",
-            help="TensorRT build settings: min, opt, max (BxHxW), workspace, cache, sm.",
+            help="TensorRT build setting; can be repeated. min, opt, max: input shapes (BATCHxHEIGHTxWIDTH); "
+            "workspace: memory limit in MB; cache: timing cache file; sm: compute capabilities, separated by commas.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export MODEL to another runtime, with decoding and NMS inside, and check that it gives the same results as
-    PyTorch.
+    """Export a model to ONNX, OpenVINO or TensorRT and compare it with PyTorch.
+
+    The exported model includes decoding and NMS: it takes pixels and returns final boxes.
     """
     from fcos_cli.allocator import keep_freed_memory
 

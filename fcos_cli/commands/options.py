@@ -6,20 +6,29 @@ from typing import Annotated
 
 import typer
 
-KINDS = (
-    "A run folder; a .safetensors, .onnx, .xml (OpenVINO) or .engine file; `default` for the bundled detector; or "
-    "`coco` for torchvision's FCOS, which is downloaded once."
+MODEL_HELP = (
+    "A model file (.safetensors, .onnx, OpenVINO .xml or TensorRT .engine), a run folder, `default` (the bundled "
+    "detector) or `coco` (torchvision's FCOS, downloaded once)."
 )
-Model = Annotated[str, typer.Argument(help=KINDS)]
-DeviceFlag = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
+DATA_HELP = "Data set: a folder or annotation file in COCO, YOLO or Pascal VOC format."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+DeviceFlag = Annotated[str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:1, ... Default: auto.")]
 BackendFlag = Annotated[
-    str | None, typer.Option("--backend", help="pytorch, onnxruntime, openvino or tensorrt. Default: by file type.")
+    str | None,
+    typer.Option(
+        "--backend",
+        help="Inference backend: pytorch, onnxruntime, openvino or tensorrt. Default: chosen by the model's file type.",
+    ),
 ]
 PrecisionFlag = Annotated[
     str | None,
-    typer.Option("--precision", help="bf16 with OpenVINO or PyTorch, fp16 with PyTorch on a GPU. Default: as stored."),
+    typer.Option(
+        "--precision",
+        help="Compute precision: bf16 (OpenVINO, PyTorch) or fp16 (PyTorch on a GPU). Default: the precision the model "
+        "is stored in.",
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -29,4 +38,4 @@ def parse_size(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if len(parts) in (1, 2) and all(part.isdecimal() and int(part) > 0 for part in parts):
         return int(parts[0]), int(parts[-1])
-    raise UsageError(f"--size {text!r} is not a valid size", remedy="--size 320, or --size 320x416 (height x width)")
+    raise UsageError(f"--size {text!r} is not a valid size", remedy="use --size 320 or --size 320x416 (height x width)")

@@ -8,22 +8,23 @@ from typing import Annotated
 
 import typer
 
-from fcos_cli.commands.options import KINDS, BackendFlag, DeviceFlag, Json, PrecisionFlag
+from fcos_cli.commands.options import MODEL_HELP, BackendFlag, DeviceFlag, Json, PrecisionFlag
 
 
 def predict(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Images, videos, folders, 'glob*' patterns, .txt lists of paths, camera:0, or - for stdin."
+            metavar="SOURCE",
+            help="Images, videos, folders, quoted glob patterns, .txt files that list paths, camera:0, or - for stdin.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "--weights", help=KINDS)] = "default",
+    model: Annotated[str, typer.Option("--model", "--weights", help=MODEL_HELP)] = "default",
     viz: Annotated[
-        bool, typer.Option("--viz", help="Write images and videos with boxes drawn on them to --out.")
+        bool, typer.Option("--viz", help="Write images and videos with boxes drawn on them to the output folder.")
     ] = False,
     crops: Annotated[
-        bool, typer.Option("--crops", help="Save each detection as an image of its own in --out/crops/CLASS/.")
+        bool, typer.Option("--crops", help="Save each detection as a separate image in OUT/crops/CLASS/.")
     ] = False,
     explain: Annotated[
         bool,
@@ -34,36 +35,49 @@ def predict(
     targets: Annotated[
         Path | None,
         typer.Option(
-            metavar="DATA", help="Write the same for the ground truth of DATA. Without SOURCES: for 8 images of it."
+            metavar="DATA",
+            help="Write an HTML page and figures that show how training assigns the ground truth of the data set DATA. "
+            "Without SOURCE: for the first 8 images of DATA.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("predictions"),
     score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Minimum score. Default: the model's own threshold per class.")
+        float | None,
+        typer.Option(min=0, max=1, help="Lowest score to report. Default: the model's threshold for each class."),
     ] = None,
     as_json: Json = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON line per image on stdout.")] = False,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print one line of JSON per image or frame on stdout.")
+    ] = False,
     save: Annotated[
         list[Path] | None,
-        typer.Option(help="Also write the results to a file: .json, .jsonl, .csv, or .coco.json for COCO results."),
+        typer.Option(
+            help="Also write the results to a file; can be repeated. The format is set by the suffix: .json, .jsonl, "
+            ".csv, or .coco.json for COCO results."
+        ),
     ] = None,
     tile: Annotated[
         int | None,
         typer.Option(
-            min=32, help="Also run on overlapping tiles of this many pixels, for small objects in large images."
+            min=32, help="Also run on overlapping tiles of this size in pixels, to find small objects in large images."
         ),
     ] = None,
     overlap: Annotated[
         float | None,
-        typer.Option(min=0, help="Overlap of neighbouring tiles: a fraction of --tile, or pixels. Default: 0.2."),
+        typer.Option(
+            min=0, help="Overlap of neighbouring tiles: a fraction of --tile if below 1, else pixels. Default: 0.2."
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Maximum number of frames per video or camera.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size (with --tile: in tiles).")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Number of images, or tiles with --tile, per batch.")] = 1,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
 ) -> None:
-    """Detect objects in images and videos. An unreadable file does not stop the others; the exit code is then 1."""
+    """Detect objects in images and videos.
+
+    Files that cannot be read are skipped and reported; the exit code is then 1.
+    """
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -80,21 +94,21 @@ def predict(
             remedy="use one of them, and --save for the other",
         )
     if overlap is not None and tile is None:
-        raise UsageError("--overlap needs --tile", remedy="add for example --tile 640")
+        raise UsageError("--overlap requires --tile", remedy="add --tile, for example --tile 640")
     tiling = None if tile is None else Tiling(tile, 0.2 if overlap is None else overlap)
     sources, explanation = sources or [], None
     if explain or targets is not None:
         from fcos_cli.explain.run import plan_explanation
 
         if tile is not None:
-            raise UsageError("--explain and --targets cannot be combined with --tile", remedy="leave --tile out")
+            raise UsageError("--explain and --targets cannot be combined with --tile", remedy="omit --tile")
         explanation = plan_explanation(model, sources, detections=explain, targets=targets, backend=backend)
         backend = "pytorch" if explain else backend
         if not sources and not explain:
             explanation.write(out, score=score, device=device or "auto")
             return
     detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
-    live = any(is_camera(source) for source in sources)  # ended by Ctrl-C, after which its video must still be complete
+    live = any(is_camera(source) for source in sources)  # Ctrl-C ends it, and its video must be complete then
     with until_interrupted() if live else nullcontext() as stop:
         failed = run_predict(
             detector,

@@ -7,40 +7,48 @@ from typing import Annotated, Any
 
 import typer
 
-from fcos_cli.commands.options import DeviceFlag, Json, parse_size
+from fcos_cli.commands.options import DATA_HELP, DeviceFlag, Json, parse_size
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Folder or annotation file in COCO, YOLO or VOC format.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; its folder is runs/train/NAME.")] = None,
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help=DATA_HELP)] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; its folder is runs/train/NAME. Default: the name of DATA.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to use instead of runs/train/NAME.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.lr=0.002.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change any setting, e.g. train.lr=0.002; can be repeated."),
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="Name of a timm model.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbone: the name of a timm model.")] = None,
     init: Annotated[
         str | None,
         typer.Option(
-            help="Initial weights: auto, offline, pretrained or coco (downloads), default, random, or a file."
+            help="Initial weights: auto, offline, pretrained (downloaded), coco (downloaded), default, random, a "
+            ".safetensors file or a run folder."
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Network input size: 320 or HEIGHTxWIDTH.")] = None,
+    size: Annotated[str | None, typer.Option(help="Network input size: 320, or HEIGHTxWIDTH.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate for 16 images per step; scaled to --batch.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Number of images per step and process.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate for 16 images per step; scaled to the actual batch size.")
+    ] = None,
     amp: Annotated[str | None, typer.Option(help="Mixed precision: auto, off, bf16 or fp16.")] = None,
     device: DeviceFlag = None,
     workers: Annotated[int | None, typer.Option(help="Number of data loader processes.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed for data order, augmentation and new weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed for data order, augmentation and new weights.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     demo: Annotated[
-        bool, typer.Option("--demo", help="Train on a small generated data set; takes minutes on a CPU.")
+        bool, typer.Option("--demo", help="Train on a small synthetic data set; takes minutes on a CPU.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data and settings without training.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print all settings and check the data, without training.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a detector on DATA and write a run folder with the best and the last weights."""
+    """Train a detector and write a run folder with the best and the last weights."""
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Artifacts: self-describing `.safetensors` files. Weights as tensors, every fact about them as JSON metadata."""
+"""Artifacts: self-describing `.safetensors` files, with weights as tensors and all facts as JSON metadata."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts
 
 @dataclass(frozen=True)
 class Artifact:
-    """A network and what has to be known to use it.
+    """A network and everything needed to use it.
 
-    weights: FCOS state dict, float32 in memory. config, classes: as the network was built. geometry: the resize rule
-    as `ResizeRule.to_json` gives it. threshold: score from which a detection is worth showing; class_thresholds: the
-    same per class index (best F1 on val), where known. provenance: our version, data, metrics, date; for people.
+    weights: FCOS state dict, float32 in memory. config, classes: as the network was built. geometry: the resize rule,
+    as returned by `ResizeRule.to_json`. threshold: minimum score of a detection worth showing; class_thresholds: the
+    same per class index (best F1 on val), if known. provenance: version, data, metrics and date, for information.
     """
 
     weights: dict[str, Tensor]
@@ -38,7 +38,7 @@ class Artifact:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> FCOS:
-        """The network with its weights, in eval mode. Raises ModelError naming keys that do not fit."""
+        """Build the network with its weights, in eval mode. Raises ModelError naming keys that do not fit."""
         try:
             model = FCOS(self.config, classes=len(self.classes))
         except UsageError as error:
@@ -56,7 +56,7 @@ class Artifact:
         ]
         if problems:
             listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise ModelError("the weights do not fit the network they describe", where=listed)
+            raise ModelError("the weights do not match the network they describe", where=listed)
         model.load_state_dict(given)
         return model.eval()
 
@@ -65,11 +65,11 @@ class Artifact:
 
 
 def save(path: Path, artifact: Artifact, *, half: bool = False) -> None:
-    """Write the artifact atomically: a crash leaves the old file or the new one, never half of either.
+    """Write the artifact atomically: after a crash, the file is either the old or the new one.
 
     half: store floating-point tensors as float16 (half the size; `load` casts them back).
     """
-    # hand-in-hand views (EMA, tied weights) and channels_last strides are not for a file
+    # shared memory (EMA, tied weights) and channels_last strides must not be stored
     weights = {key: value.detach().to("cpu").contiguous().clone() for key, value in artifact.weights.items()}
     if half:
         weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
@@ -87,7 +87,7 @@ def save(path: Path, artifact: Artifact, *, half: bool = False) -> None:
 
 
 def load(path: Path) -> Artifact:
-    """Read an artifact. Raises ModelError naming the file for anything that is not one of ours."""
+    """Read an artifact. Raises ModelError naming the file if it is not an fcos artifact."""
     if not path.is_file():
         raise ModelError("there is no such model file", where=path, remedy="check the path")
     try:
@@ -98,7 +98,7 @@ def load(path: Path) -> Artifact:
         raise ModelError(
             f"this is not a readable .safetensors file ({error})",
             where=path,
-            remedy="the file may be cut off, copy it again; or of another kind: fcos convert reads foreign checkpoints",
+            remedy="the file may be truncated: copy it again; fcos convert reads other projects' checkpoints",
         ) from error
     weights = {key: value.float() if value.dtype == torch.float16 else value for key, value in weights.items()}
     return _from_metadata(path, metadata, weights)

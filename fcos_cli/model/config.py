@@ -1,4 +1,4 @@
-"""ModelConfig: everything that is needed to build a network, and nothing else. No torch."""
+"""ModelConfig: everything needed to build a network, and nothing else. No torch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from fcos_cli.model.conventions import Conventions
 
 ClassLoss = Literal["focal", "logistic"]
 BoxLoss = Literal["giou", "iou", "l1", "l2"]
-"""Choices of model/losses.py. They are listed here because settings are checked without torch."""
+"""The losses in model/losses.py. They are listed here because settings are checked without torch."""
 
 STRIDES = (8, 16, 32, 64, 128)
 """Strides of P3…P7 in pixels of network input."""
 
 
 class ModelConfig(BaseModel):
-    """The shape of an FCOS network. Two configs that are equal build networks with equal state dicts.
+    """The structure of an FCOS network. Equal configs build networks with equal state dicts.
 
-    Sizes of interest: level i takes boxes whose longest distance lies in (ranges[i-1], ranges[i]], in pixels of
-    network input; the last level is open. The papers' 64…512 suit pictures of 800 px; half of that suits 320.
-    mean, std and backbone_norm_eps belong to the backbone's weights; the defaults are EfficientNet-Lite0's.
+    ranges: level i handles boxes whose longest distance lies in (ranges[i-1], ranges[i]], in pixels of network input;
+    the last level has no upper limit. The papers' 64…512 suit images of 800 px; half of that suits 320. mean, std and
+    backbone_norm_eps go with the backbone's weights; the defaults are EfficientNet-Lite0's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,18 +30,20 @@ class ModelConfig(BaseModel):
     channels: int = Field(96, ge=8, description="channels of the pyramid and of the head's towers")
     convs: int = Field(2, ge=1, description="convolutions per tower")
     norm: Literal["group", "batch"] = Field("group", description="normalisation in the towers")
-    groups: int = Field(32, ge=1, description="groups of GroupNorm; `channels` must be a multiple")
-    backbone_norm: Literal["frozen", "trained"] = Field("frozen", description="the backbone's BatchNorm statistics")
-    backbone_norm_eps: float = Field(1e-3, ge=0, description="epsilon of it; 0 = timm's own")
-    stride_in_1x1: bool = Field(False, description="a ResNet that halves in the 1x1 convolution, as Caffe's")
+    groups: int = Field(32, ge=1, description="groups of GroupNorm; must divide `channels`")
+    backbone_norm: Literal["frozen", "trained"] = Field(
+        "frozen", description="BatchNorm of the backbone: frozen statistics, or trained"
+    )
+    backbone_norm_eps: float = Field(1e-3, ge=0, description="epsilon of that BatchNorm; 0 = timm's own")
+    stride_in_1x1: bool = Field(False, description="a ResNet with the stride in the 1x1 convolution, as in Caffe")
     ranges: tuple[float, float, float, float] = (64.0, 128.0, 256.0, 512.0)
-    mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB mean, of pixels 0…255")
-    std: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB deviation, of pixels 0…255")
+    mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB mean of pixels 0…255")
+    std: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB standard deviation of pixels 0…255")
     conventions: Conventions = Conventions()
-    candidates: int = Field(1000, ge=1, le=3840, description="best (point, class) pairs kept per level before NMS")
-    score_threshold: float = Field(0.05, ge=0, lt=1, description="lowest final score of a candidate")
-    nms_iou: float = Field(0.6, gt=0, le=1, description="same-class boxes that overlap more than this: the best stays")
-    max_detections: int = Field(100, ge=1, description="most detections per picture")
+    candidates: int = Field(1000, ge=1, le=3840, description="number of (point, class) pairs kept per level before NMS")
+    score_threshold: float = Field(0.05, ge=0, lt=1, description="minimum final score of a candidate")
+    nms_iou: float = Field(0.6, gt=0, le=1, description="IoU above which NMS removes the worse of two boxes of a class")
+    max_detections: int = Field(100, ge=1, description="maximum number of detections per image")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

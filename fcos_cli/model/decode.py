@@ -1,4 +1,4 @@
-"""THE decode: raw outputs → candidates, a fixed number per level. Eager PyTorch and every export share it."""
+"""Decode: raw outputs → candidates, a fixed number per level. Shared by eager PyTorch and all exports."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fcos_cli.model.topk import topk_candidates
 
 
 class Candidates(NamedTuple):
-    """The best (point, class) pairs of every level, side by side: P = levels · k places per picture.
+    """The best (point, class) pairs of all levels: P = levels · k places per image.
 
-    boxes: float32 [B, P, 4], xyxy in pixels of network input, clipped as `Conventions.clip` says. scores: float32
-    [B, P], 0…1; a place with score 0 is empty. classes: int64 [B, P].
+    boxes: float32 [B, P, 4], xyxy in pixels of network input, clipped according to `Conventions.clip`. scores: float32
+    [B, P], 0…1; 0 marks an empty place. classes: int64 [B, P].
     """
 
     boxes: Tensor
@@ -26,11 +26,11 @@ class Candidates(NamedTuple):
 
 
 def decode(raw: RawOutputs, *, height: int, width: int, config: ModelConfig, sizes: Tensor | None = None) -> Candidates:
-    """Raw outputs of pictures of `height` × `width` input pixels → Candidates.
+    """Decode the raw outputs of images of `height` × `width` input pixels.
 
-    sizes: int64 [B, 2], (height, width) of each picture inside the input; None = all of it. Only conventions that clip
-    at the picture look at it. Candidates that do not pass `config.score_threshold` are emptied. Source: FCOS §3.1, and
-    the authors' inference code's rule that every class is multiplied by the centerness before the best are chosen.
+    sizes: int64 [B, 2], (height, width) of each image inside the input; None = all of it. Only conventions that clip at
+    the image use it. Candidates below `config.score_threshold` become empty. Source: FCOS §3.1, and the authors'
+    inference code, which multiplies every class by the centerness before selecting the best.
     """
     rules = config.conventions
     grids = make_grids(raw.sizes(), STRIDES, conventions=rules, input_size=(height, width))
@@ -49,7 +49,7 @@ def decode(raw: RawOutputs, *, height: int, width: int, config: ModelConfig, siz
 
 
 def _clip(boxes: Tensor, height: int, width: int, sizes: Tensor | None, *, rule: str) -> Tensor:
-    """Boxes [B, P, 4] cut off at 0 and the input's height and width, or at each picture's own `sizes`."""
+    """Clip boxes [B, P, 4] to the input, or to each image's own `sizes`."""
     if rule == "input" or sizes is None:
         x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
     else:
@@ -59,10 +59,10 @@ def _clip(boxes: Tensor, height: int, width: int, sizes: Tensor | None, *, rule:
 
 
 def _decode_level(cls: Tensor, ltrb: Tensor, ctr: Tensor, *, grid: Grid, config: ModelConfig) -> Candidates:
-    """The k best of one level, not clipped yet: boxes [B, k, 4], scores [B, k], classes [B, k]."""
+    """The k best of one level, before clipping: boxes [B, k, 4], scores [B, k], classes [B, k]."""
     classes = cls.shape[1]
     scores, place = topk_candidates(cls, ctr, config=config)
-    class_index = place.fmod(classes)  # of whole numbers ≥ 0 the same as %, and one operation where that is five
+    class_index = place.fmod(classes)  # the same as % for integers ≥ 0, in one operator instead of five
     point = (place - class_index) // classes
 
     centre = grid.xy(device=cls.device)[point]

@@ -16,7 +16,7 @@ from fcos_cli.model.points import Points, all_points, make_grids
 class FCOS(nn.Module):
     """Fully convolutional one-stage detection (Tian et al., 2019; improvements 2020).
 
-    Takes RGB pixels 0…255, [B, 3, H, W], uint8 or float32: normalisation lives in here and cannot get lost on the way.
+    Takes RGB pixels 0…255, [B, 3, H, W], uint8 or float32. Normalisation is part of the network, so it cannot get lost.
     `classes` is the number of classes; there is no background class.
     """
 
@@ -28,7 +28,7 @@ class FCOS(nn.Module):
         self.config = config
         self.backbone = Backbone(config, pretrained=pretrained)
         self.head = Head(config, classes)
-        # not persistent: they are facts of the config, and torchvision's key names have no place for them
+        # not persistent: they are in the config, and torchvision's state dict has no such keys
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
@@ -37,25 +37,25 @@ class FCOS(nn.Module):
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
         if images.device.type != "meta" and not torch.compiler.is_compiling():
             normalised = normalised.contiguous(memory_format=torch.channels_last)
-        # an exported body may be in half precision; normalisation never is
+        # an exported network may be in half precision, but normalisation never is
         raw: RawOutputs = self.head(self.backbone(normalised.to(next(self.backbone.parameters()).dtype)))
         return raw
 
     def points(self, raw: RawOutputs, *, input_size: tuple[int, int] | None = None) -> Points:
-        """The points that belong to these outputs, P3 first. input_size: (height, width) of what they were made of."""
+        """The points of these outputs, P3 first. input_size: (height, width) of the input they were computed from."""
         rules = self.config.conventions
         grids = make_grids(raw.sizes(), STRIDES, conventions=rules, input_size=input_size)
         return all_points(grids, device=raw.cls[0].device)
 
     def detect(self, images: Tensor, sizes: Tensor | None = None) -> BatchDetections:
-        """Images [B, 3, H, W], RGB 0…255 → detections in pixels of network input, by the config's thresholds.
+        """Images [B, 3, H, W], RGB 0…255 → detections in pixels of network input, with the config's thresholds.
 
-        sizes: int64 [B, 2], (height, width) of each picture inside its input, where the rest is padding.
+        sizes: int64 [B, 2], (height, width) of each image inside its padded input.
         """
         return self.post_process(self(images), height=images.shape[-2], width=images.shape[-1], sizes=sizes)
 
     def post_process(self, raw: RawOutputs, *, height: int, width: int, sizes: Tensor | None = None) -> BatchDetections:
-        """Raw outputs of pictures of height × width input pixels → detections; sizes as in `detect`."""
+        """Raw outputs of images of height × width input pixels → detections. sizes: as in `detect`."""
         config = self.config
         candidates = decode(raw, height=height, width=width, config=config, sizes=sizes)
         return suppress(

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from fcos_cli.model.config import STRIDES, ModelConfig
 
 FIRST_DISTANCE = 4.0
-"""Distance to every edge that an untrained network answers, in strides: what a level's own boxes have at their centre
-lies between 2 and 8 of them."""
+"""Distance to each edge predicted by an untrained network, in strides. At the centre of a level's own boxes the true
+distances are 2 to 8 strides.
+"""
 
 
 class RawOutputs(NamedTuple):
-    """What the network says, one tensor per level P3…P7 in each list, before any sigmoid.
+    """The network's outputs before any sigmoid, one tensor per level P3…P7 in each list.
 
-    cls: class logits [B, C, h, w]. ltrb: distances [B, 4, h, w] from the point to the left, top, right and bottom
-    edge, ≥ 0, in pixels of network input. ctr: centerness logits [B, 1, h, w].
+    cls: class logits [B, C, h, w]. ltrb: distances [B, 4, h, w] from the point to the left, top, right and bottom edge,
+    ≥ 0, in pixels of network input. ctr: centerness logits [B, 1, h, w].
     """
 
     cls: list[Tensor]
@@ -31,7 +32,7 @@ class RawOutputs(NamedTuple):
         return [(level.shape[-2], level.shape[-1]) for level in self.cls]
 
     def flat(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All points side by side, in the order of `Points`: logits [B, P, C], ltrb [B, P, 4], ctr [B, P], float32."""
+        """All points in the order of `Points`: logits [B, P, C], ltrb [B, P, 4], ctr [B, P], float32."""
         cls, ltrb, ctr = (
             torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2).float()
             for levels in (self.cls, self.ltrb, self.ctr)
@@ -92,8 +93,8 @@ class Head(nn.Module):
     def _init(self) -> None:
         """Normal 0.01, bias 0; class bias so that every class starts at probability 0.01 (RetinaNet §4.1).
 
-        Distances through a ReLU start at `FIRST_DISTANCE` strides: from 0, where the papers start, half of them have no
-        gradient, and a few unlucky steps can push all of them below, from where nothing brings them back.
+        Distances through a ReLU start at `FIRST_DISTANCE` strides. If they start at 0, as in the papers, half of them
+        have no gradient, and a few bad steps can push all of them below zero, from where they cannot recover.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:

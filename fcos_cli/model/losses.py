@@ -1,4 +1,4 @@
-"""Losses: raw outputs against targets, as named terms, in float32, safe with zero boxes."""
+"""Losses of raw outputs against targets, as named terms, in float32. They work without any boxes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ def compute_losses(
     box_by_centerness: bool = False,
     quality: Literal["centerness", "iou"] = "centerness",
 ) -> dict[str, Tensor]:
-    """{"cls", "box", "centerness"}: scalars, each a sum divided by the number of positive points (at least 1).
+    """Return {"cls", "box", "centerness"}: scalars, each a sum divided by the number of positive points (at least 1).
 
-    box_by_centerness: points weigh by their centerness in `box`, and its sum is the divisor (the authors' FCOS,
-    AdelaiDet, mmdetection). quality: what the centerness branch learns, as in `Conventions`.
-
-    The count is summed over processes and divided by their number, so that averaging gradients over processes gives
-    the gradient of one large batch. Points inside ignored boxes take no part in `cls`; only positive points take
-    part in `box` and `centerness`. Sources: FCOS eq. 2–3; focal loss α 0.25, γ 2 (RetinaNet).
+    box_by_centerness: weight points by centerness in `box`, and divide by the sum of the weights (the authors' FCOS,
+    AdelaiDet, mmdetection). quality: target of the centerness branch, as in `Conventions`. The number of positives is
+    averaged over processes, so that averaging gradients over processes gives the gradient of one large batch. Points
+    inside ignored boxes are excluded from `cls`; only positive points are included in `box` and `centerness`. Sources:
+    FCOS eq. 2–3; focal loss α 0.25, γ 2 (RetinaNet).
     """
     logits, ltrb, ctr = raw.flat()
     positive = targets.classes >= 0
     count = positives_per_process(positive)
-    # no indexing by mask: zero positives then need no special case, and every parameter always gets a gradient
+    # multiply instead of indexing by a mask: no special case without positives, and every parameter gets a gradient
     weight = positive.float()
     box = box_terms(ltrb, targets.ltrb, points, kind=box_loss)
     shares = targets.centerness * weight if box_by_centerness else weight
@@ -57,7 +56,7 @@ def positives_per_process(positive: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a tensor over the processes of a distributed run, detached. All of them must call this together."""
+    """The mean of a tensor over the processes of a distributed run, detached. All of them must call it."""
     value = value.detach().clone()
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(value)
@@ -66,7 +65,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 def class_terms(logits: Tensor, classes: Tensor, *, kind: ClassLoss) -> Tensor:
-    """Loss of each point [B, P], summed over C independent yes/no questions. logits [B, P, C], classes [B, P]."""
+    """Loss of each point [B, P], summed over C independent binary classifications. logits [B, P, C], classes [B, P]."""
     truth = F.one_hot(classes + 1, logits.shape[-1] + 1)[..., 1:].to(logits.dtype)
     if kind == "focal":
         return cast(Tensor, sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2.0)).sum(-1)
@@ -77,7 +76,7 @@ def box_terms(predicted: Tensor, truth: Tensor, points: Points, *, kind: BoxLoss
     """Loss of each point's distances [B, P]; predicted and truth [B, P, 4] in pixels of network input.
 
     `giou`: 1 - GIoU. `iou`: -ln IoU (UnitBox, FCOS v1). `l1`, `l2`: mean absolute or squared difference of the four
-    distances in strides, so that all levels weigh alike. Values at background points are finite but meaningless.
+    distances in strides, so that all levels have equal weight. Values at background points are finite but meaningless.
     """
     if kind in ("l1", "l2"):
         difference = (predicted - truth) / points.stride[:, None]

@@ -1,4 +1,4 @@
-"""Metadata: the facts that every kind of model file carries, as JSON strings by key. No torch."""
+"""The facts stored in every kind of model file, as JSON strings by key. No torch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ KEYS = ("format_version", "classes", "geometry", "conventions", "thresholds", "m
 
 
 def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the facts that are the same for weights and exports, as keyword arguments; `more` and geometry and model, raw).
+    """Parse the facts shared by weights and exports. Return them as keyword arguments, and `more`, geometry and model
+    raw.
 
-    To be called within `metadata_errors`. Raises what parsing raises.
+    Call it within `metadata_errors`. Raises whatever parsing raises.
     """
     version = json.loads(metadata["format_version"])
-    if version > FORMAT_VERSION:  # first of all: a newer file may lack or mean anything else
+    if version > FORMAT_VERSION:  # checked first: anything else may differ in a newer file
         raise ModelError(
             f"the file has format version {version}, this program knows up to {FORMAT_VERSION}",
             remedy="pip install --upgrade fcos-cli",
@@ -46,7 +47,7 @@ def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any],
 
 @contextmanager
 def metadata_errors(where: Path, *, remedy: str) -> Iterator[None]:
-    """Errors of parsing as ModelErrors that name the file. remedy: for a file that lacks a fact."""
+    """Turn parsing errors into ModelErrors that name the file. remedy: for a file that lacks a fact."""
     try:
         yield
     except ModelError as error:

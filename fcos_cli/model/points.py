@@ -12,9 +12,9 @@ from fcos_cli.model.conventions import Conventions
 
 
 class Grid(NamedTuple):
-    """One level's map: height × width cells, its points `spacing` = (down, across) pixels of network input apart.
+    """The points of one level: height × width cells, `spacing` = (down, across) pixels of network input apart.
 
-    offset: where in its cell a point lies, in spacings. stride: the level's nominal stride.
+    offset: position of a point in its cell, in spacings. stride: the level's nominal stride.
     """
 
     height: int
@@ -26,7 +26,7 @@ class Grid(NamedTuple):
     def xy(self, *, device: torch.device | None = None) -> Tensor:
         """The points, float32 [height·width, 2] (x, y) = (cell + offset) · spacing, row by row.
 
-        float32 whatever the network runs in: in bf16 a coordinate above 256 px would be off by a pixel or more.
+        Always float32: in bf16 a coordinate above 256 px would be off by a pixel or more.
         """
         ys = (torch.arange(self.height, dtype=torch.float32, device=device) + self.offset) * self.spacing[0]
         xs = (torch.arange(self.width, dtype=torch.float32, device=device) + self.offset) * self.spacing[1]
@@ -54,9 +54,9 @@ def make_grids(
     conventions: Conventions,
     input_size: tuple[int, int] | None = None,
 ) -> tuple[Grid, ...]:
-    """Grids of feature maps of `sizes` (height, width); input_size: of the padded network input.
+    """Grids for feature maps of `sizes` (height, width). input_size: of the padded network input.
 
-    Raises ValueError where the spacing depends on an input size that is not given.
+    Raises ValueError if the spacing depends on the input size and it is not given.
     """
     if conventions.stride_rule == "nominal":
         spacings = [(stride, stride) for stride in strides]

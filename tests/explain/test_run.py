@@ -120,7 +120,7 @@ def test_both_at_once_write_both(fcos, tmp_path, model_file, shapes):
         (["a.png", "--explain", "--model", "m.onnx"], 2, "needs the .safetensors"),
         (["a.png", "--explain", "--backend", "onnxruntime"], 2, "leave --backend out"),
         (["a.png", "--explain", "--tile", "64"], 2, "cannot be combined with --tile"),
-        (["--explain"], 2, "no picture named"),
+        (["--explain"], 2, "no images given"),
         (["a.png", "--targets", "nowhere"], 3, "does not exist"),
     ],
 )

@@ -201,7 +201,7 @@ def test_an_export_in_winograds_form_passes_the_whole_proof_and_says_so(wide: Pa
     facts = read_header(exported.path).facts
     assert (facts.winograd, facts.verified) == (3, True)  # of P3: what the pyramid gives, and one in each tower
     if format_ == "openvino":
-        with pytest.raises(UsageError, match="loses too much in bf16") as caught:
+        with pytest.raises(UsageError, match="not accurate enough in bf16") as caught:
             open_detector(exported.path, precision="bf16")
         assert "--no-winograd" in str(caught.value.remedy)
         assert open_detector(exported.path, precision="fp32").precision == "fp32"

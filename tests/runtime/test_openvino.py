@@ -82,7 +82,7 @@ def test_a_precision_that_the_cpu_has_not_is_a_usage_error_that_names_what_it_ha
     path = write_onnx(tmp_path / "m.onnx")
     monkeypatch.setattr(openvino, "Core", OldCpu)
     for precision in ("bf16", "fp16"):
-        with pytest.raises(UsageError, match=f"cannot compute in {precision}") as caught:
+        with pytest.raises(UsageError, match=f"does not support {precision}") as caught:
             OpenVinoDetector.open(path, name="m", precision=precision)
         assert "fp32" in caught.value.remedy
 

@@ -1,4 +1,4 @@
-"""Fuse: BatchNorm that no longer learns becomes part of the convolution before it."""
+"""Fold BatchNorm into the preceding convolution, for inference."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 
 
 def fold_batch_norm(model: FCOS) -> int:
-    """Fold every BatchNorm of `model` (in eval mode) that directly follows a convolution into it; how many there were.
+    """Fold every BatchNorm of `model` (in eval mode) that directly follows a convolution. Return the number folded.
 
-    Changes the network in place: it then answers the same but for the last digits, and can no longer learn or be saved.
-    A part whose forward pass cannot be followed symbolically is left as it is.
+    Changes the network in place. Its outputs stay the same up to rounding, but it can no longer be trained or saved.
+    Parts that cannot be traced symbolically are left unchanged.
     """
     parts = (model.backbone.body, model.head.classification_head, model.head.regression_head)
     return sum(fold_inside(part) for part in parts)
 
 
 class _Follower(fx.Tracer):
-    """Follows tensors through a network down to convolutions and norms, which it does not look into."""
+    """Traces a network symbolically, with convolutions and norms as leaves."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (nn.Conv2d, *NORMS)) or super().is_leaf_module(m, module_qualified_name)
@@ -40,10 +40,10 @@ class _Follower(fx.Tracer):
 
 @torch.no_grad()
 def fold_inside(root: nn.Module) -> int:
-    """`fold_batch_norm` of any module whose parts are called by its own forward pass only."""
+    """`fold_batch_norm` for a module whose submodules are called by its own forward pass only."""
     try:
         graph = _Follower().trace(root)
-    except Exception:  # control flow that depends on values ends in many kinds of errors
+    except Exception:  # data-dependent control flow raises many types of error
         return 0
     calls = [node for node in graph.nodes if node.op == "call_module"]
     times = Counter(node.target for node in calls)
@@ -67,6 +67,6 @@ def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
 
 
 def _rest(norm: nn.Module) -> nn.Module:
-    """What a norm does besides normalising: timm's also hold the activation."""
+    """What a norm layer does after normalising: timm's include the activation."""
     activation = getattr(norm, "act", None)
     return nn.Identity() if activation is None else cast(nn.Module, activation)

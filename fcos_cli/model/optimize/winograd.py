@@ -1,11 +1,11 @@
-"""Winograd: 3×3 convolutions with a half or a quarter of the multiplications, for processors.
+"""Winograd convolution: 3×3 convolutions with a half or a quarter of the multiplications, for CPUs.
 
-The minimal filtering of Lavin & Gray 2016 (https://arxiv.org/abs/1509.09308, §4): of tiles of (m+2)×(m+2) input pixels,
-m apart, come m×m outputs each, Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A. GPU libraries choose it by themselves; oneDNN, which
-computes PyTorch's convolutions on a CPU, does not have it.
+The minimal filtering of Lavin & Gray 2016 (https://arxiv.org/abs/1509.09308, §4): tiles of (m+2)×(m+2) input pixels, m
+apart, give m×m outputs each, Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A. GPU libraries use it by themselves; oneDNN, which computes
+PyTorch's convolutions on a CPU, does not.
 
-It rounds more than a direct convolution does, and the more the larger the tile: of the size of 256 channels' outputs,
-m = 4 in float32 errs by 1e-6 to 2e-6 (directly: 2e-7 to 4e-7), m = 2 in bfloat16 by 4e-3 (directly: 2e-3).
+Rounding errors are larger than in a direct convolution and grow with the tile. Relative to the outputs of 256 channels,
+m = 4 in float32 errs by 1e-6 to 2e-6 (direct: 2e-7 to 4e-7), m = 2 in bfloat16 by 4e-3 (direct: 2e-3).
 """
 
 from __future__ import annotations
@@ -134,7 +134,10 @@ def _mix(matrix: Matrix, parts: Sequence[Tensor], targets: Sequence[Tensor]) -> 
 
 
 def use_winograd(model: nn.Module) -> int:
-    """Let the convolutions inside `model` that gain by it compute so; how many. It can no longer learn or be saved."""
+    """Replace the convolutions in `model` that gain from it and return their number.
+
+    The model can no longer be trained or saved.
+    """
     chosen = [name for name, module in model.named_modules() if is_worthwhile(module)]
     for name in chosen:
         conv = model.get_submodule(name)
@@ -144,7 +147,7 @@ def use_winograd(model: nn.Module) -> int:
 
 
 def is_worthwhile(module: nn.Module) -> bool:
-    """Is it a convolution that F(m×m, 3×3) can compute, and wide enough to gain by it on large maps?"""
+    """Whether F(m×m, 3×3) can compute this convolution, and it is wide enough to gain on large maps."""
     if type(module) is not nn.Conv2d or module.weight.dtype not in FILTERINGS:
         return False
     fewest = FILTERINGS[module.weight.dtype].channels
