@@ -1,5 +1,4 @@
-"""Training state: everything a killed run needs to go on exactly where it was. Saved atomically, read without pickle's
-powers."""
+"""Training state: everything that is needed to resume a run exactly. Written atomically, read with `weights_only`."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ STATE_VERSION = 1
 
 @dataclass
 class Progress:
-    """Where a run stands: `step` steps are done, `epoch` is running, `step_in_epoch` of its steps are done."""
+    """Position in a run: `step` steps are done in all, and `step_in_epoch` of them in the current `epoch` (from 0)."""
 
     step: int = 0
     epoch: int = 0
@@ -34,7 +33,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects whose state makes up a run."""
+    """The objects with state of a run."""
 
     model: FCOS
     average: AveragedModel | None
@@ -44,7 +43,7 @@ class Parts:
 
 
 def save_state(path: Path, parts: Parts, progress: Progress, *, data_hash: str) -> None:
-    """One file; the old one stays until the new one is whole."""
+    """Write the state to one file. The previous file is replaced only when the new one is complete."""
     content = {
         "version": STATE_VERSION,
         "data_hash": data_hash,
@@ -61,7 +60,7 @@ def save_state(path: Path, parts: Parts, progress: Progress, *, data_hash: str) 
 
 
 def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
-    """Bring `parts` to the saved state. Raises DataError where the file is unreadable or of other data."""
+    """Restore `parts` and return the progress. Raises DataError if the file is unreadable or belongs to other data."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
@@ -72,7 +71,7 @@ def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
         ) from error
     if not isinstance(content, dict) or content.get("version") != STATE_VERSION:
         raise DataError(
-            "the saved state is of another version of fcos", where=path, remedy="finish it with that version"
+            "the saved state is from another version of fcos", where=path, remedy="finish the run with that version"
         )
     if content["data_hash"] != data_hash:
         raise DataError(

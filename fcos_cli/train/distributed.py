@@ -1,4 +1,4 @@
-"""Several processes, one model: what `torchrun` sets up, in four facts. Without it: one process."""
+"""Distributed training: the process group that `torchrun` announces. Without it there is one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import distributed
 
 @dataclass(frozen=True)
 class World:
-    """rank 0…size-1 of this process; local_rank: its number on this machine."""
+    """Process group of a run. rank: of this process, 0…size-1. local_rank: its rank on this machine."""
 
     rank: int = 0
     size: int = 1
@@ -21,13 +21,13 @@ class World:
 
     @property
     def main(self) -> bool:
-        """The process that writes files and speaks to people."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
 
 @contextmanager
 def join_world(*, cuda: bool, environ: Mapping[str, str] | None = None) -> Iterator[World]:
-    """Join the group that torchrun announced in the environment, and leave it at the end."""
+    """Join the process group announced in the environment, and leave it at the end."""
     env = os.environ if environ is None else environ
     if int(env.get("WORLD_SIZE", "1")) == 1:
         yield World()
@@ -43,9 +43,9 @@ def join_world(*, cuda: bool, environ: Mapping[str, str] | None = None) -> Itera
 
 
 def any_process(flag: bool, *, device: torch.device) -> bool:  # noqa: FBT001 (the flag is the subject)
-    """Is `flag` true in any process? All must ask together."""
+    """Return True if `flag` is true in any process. All processes must call it together."""
     if not distributed.is_initialized():
         return flag
-    answer = torch.tensor(float(flag), device=device)
-    distributed.all_reduce(answer, distributed.ReduceOp.MAX)
-    return bool(answer.item())
+    flags = torch.tensor(float(flag), device=device)
+    distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+    return bool(flags.item())

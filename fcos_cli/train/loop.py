@@ -1,4 +1,4 @@
-"""The training loop, top to bottom: build the parts, run epochs, validate, keep the best; stop and go on anywhere."""
+"""The training loop: run epochs, validate, keep the best weights, and save the state so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ LOG_EVERY = 20
 def train(
     config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, resume: bool, listener: Listener
 ) -> Progress:
-    """Train on `train_set`, validate on `val_set`, write the run into `folder`; returns where it ended.
+    """Train on `train_set`, validate on `val_set` and write the run to `folder`. Return the final progress.
 
-    resume: go on from `folder`/state.pt. Raises Interrupted or Stopped after saving, FcosError for a loss that is
-    not finite, DataError for data that differs from what the run began with.
+    resume: continue from `folder`/state.pt. Raises Interrupted or Stopped after saving the state, FcosError if the loss
+    is not finite, DataError if the data differs from what the run started with.
     """
     device = pick_device(config.train.device)
     with join_world(cuda=device.type == "cuda") as world, catching_signals() as stop:
@@ -54,7 +54,7 @@ def train(
 
 
 def _epoch(run: Run, progress: Progress) -> None:
-    """The rest of the current epoch, from `progress.step_in_epoch` on."""
+    """Run the rest of the current epoch, from `progress.step_in_epoch` on."""
     keys = EpochBatches(
         len(run.train),
         batch=run.config.train.batch,
@@ -68,7 +68,7 @@ def _epoch(run: Run, progress: Progress) -> None:
     pace, meter, saved = Meter(), Meter(), time.monotonic()
     for batch in _loader(run, keys):
         for error in batch.unreadable:
-            run.listener.note(f"a picture was left out: {error}")
+            run.listener.note(f"skipped an image: {error}")
         terms = _step(run, batch)
         progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
         if terms is not None:
@@ -97,12 +97,12 @@ def _loader(run: Run, keys: EpochBatches) -> DataLoader[Any]:
         num_workers=workers,
         pin_memory=run.device.type == "cuda",
         worker_init_fn=_ignore_signals if workers else None,
-        generator=torch.Generator(),  # an iterator draws a seed: not from the run's randomness, which resumes exactly
+        generator=torch.Generator(),  # iterators draw a seed; the global generator must stay as it is for resuming
     )
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Ctrl-C, and SIGTERM to a service, reach the whole process group; the loop alone decides what they mean."""
+    """Ignore SIGINT and SIGTERM, which reach the whole process group: only the training loop handles them."""
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -110,7 +110,7 @@ def _ignore_signals(_worker: int) -> None:
 
 
 def _step(run: Run, batch: Batch) -> dict[str, float] | None:
-    """One step of the optimiser; the loss terms, or None where no picture of the batch could be read."""
+    """Run one optimizer step. Return the loss terms, or None if no image of the batch could be read."""
     if any_process(not batch.names, device=run.device):
         run.parts.schedule.step()
         return None
@@ -136,7 +136,7 @@ def _step(run: Run, batch: Batch) -> dict[str, float] | None:
         raise FcosError(
             f"the loss is not finite ({', '.join(f'{k} {v.item():.3g}' for k, v in terms.items())})",
             where=", ".join(batch.names),
-            remedy="lower --lr, or look at these pictures and their boxes; the last saved state is kept",
+            remedy="lower --lr, or check these images and their boxes; the last saved state is kept",
         )
     parts.optimizer.zero_grad(set_to_none=True)
     parts.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
@@ -168,5 +168,5 @@ def _row(run: Run, progress: Progress, meter: Meter) -> Row:
 
 
 def _seconds_left(run: Run, progress: Progress, pace: Meter) -> float:
-    """Training alone; the time of validations is not known before the first."""
+    """Estimated seconds until the end of training, without validation."""
     return (run.steps - progress.step) * pace.seconds_per_step

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl for programs, TensorBoard where installed, and a listener for people."""
+"""Metrics of a run: metrics.jsonl, TensorBoard if installed, and the listener interface."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Row = dict[str, Any]
 
 
 class Listener(Protocol):
-    """Whoever watches a run: a terminal, a log, a test."""
+    """Receives the events of a run."""
 
     def note(self, text: str) -> None:
-        """Something worth one line."""
+        """Called with a message of one line."""
 
     def step(self, row: Row) -> None:
-        """After each step; `row` as in metrics.jsonl plus `steps` in all and `seconds_left`."""
+        """Called after each step. `row` is that of metrics.jsonl plus `steps` (total) and `seconds_left`."""
 
     def validating(self, done: int, total: int) -> None:
-        """`done` of `total` validation pictures are through."""
+        """Called when `done` of `total` validation images have been processed."""
 
     def validated(self, row: Row) -> None:
-        """After a validation; `row` as in metrics.jsonl."""
+        """Called after validation with the row of metrics.jsonl."""
 
 
 class SilentListener:
-    """A listener for the processes that do not speak, and for tests."""
+    """Ignores all events. Used by the processes other than the main one, and in tests."""
 
     def note(self, text: str) -> None: ...
     def step(self, row: Row) -> None: ...
@@ -39,7 +39,10 @@ class SilentListener:
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, `kind` train or val. Rows after a resumed step are dropped first."""
+    """Writes `metrics.jsonl`: one JSON object per line, of `kind` train or val.
+
+    resume_at: step at which the run is resumed; later rows are removed.
+    """
 
     def __init__(self, path: Path, *, resume_at: int) -> None:
         kept = []
@@ -73,7 +76,7 @@ def _tensorboard(folder: Path) -> Any:
 
 
 class Meter:
-    """Means of the loss terms since the last reading, and the pace of the run."""
+    """Mean loss terms since the last reading, and the speed of the run."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
@@ -92,7 +95,7 @@ class Meter:
         return (time.monotonic() - self.started) / max(1, self.steps)
 
     def read(self) -> Row:
-        """Mean of each term and images per second (of this process)."""
+        """Return the mean of each term, and images per second in this process."""
         steps = max(1, self.steps)
-        pace = self.pictures / max(1e-9, time.monotonic() - self.started)
-        return {**{name: round(total / steps, 5) for name, total in self.sums.items()}, "images_per_s": round(pace, 2)}
+        speed = self.pictures / max(1e-9, time.monotonic() - self.started)
+        return {**{name: round(total / steps, 5) for name, total in self.sums.items()}, "images_per_s": round(speed, 2)}

@@ -1,4 +1,4 @@
-"""The recipe's parts, built from TrainConfig: optimiser, schedule, averaged weights, precision."""
+"""Optimizer, learning-rate schedule, averaged weights and precision, built from TrainConfig."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ REFERENCE_BATCH = 16
 
 
 def scaled_lr(config: TrainConfig, *, pictures: int) -> float:
-    """Learning rate for `pictures` per step (all processes), from `config.lr` meant for 16.
+    """Return the learning rate for `pictures` images per step in all processes; `config.lr` is meant for 16.
 
-    SGD: in proportion (Goyal et al. 2017). AdamW: by the square root, since its steps are normalised (Malladi 2022).
+    SGD scales linearly (Goyal et al. 2017). AdamW scales with the square root, since it normalizes its steps
+    (Malladi
+    et al. 2022).
     """
     factor = pictures / REFERENCE_BATCH
     return config.lr * (factor if config.optimizer == "sgd" else math.sqrt(factor))
 
 
 def build_optimizer(model: FCOS, config: TrainConfig, *, pictures: int) -> Optimizer:
-    """Four groups: backbone and the rest, each with and without weight decay (none for vectors: norms, biases)."""
+    """Return an optimizer with up to four groups: backbone and the rest, each with and without weight decay.
+
+    Vectors (norms and biases) have no weight decay.
+    """
     if config.backbone_lr == 0:
         model.backbone.body.requires_grad_(requires_grad=False)
     lr = scaled_lr(config, pictures=pictures)
@@ -49,7 +54,7 @@ def build_optimizer(model: FCOS, config: TrainConfig, *, pictures: int) -> Optim
 
 
 def build_schedule(optimizer: Optimizer, *, steps: int, warmup: int) -> LambdaLR:
-    """Linear warm-up, then half a cosine down to 1 % of the learning rate at the last of `steps`."""
+    """Linear warm-up, followed by half a cosine that falls to 1 % of the learning rate at the last step."""
     warmup = min(warmup, steps // 10)
 
     def factor(step: int) -> float:
@@ -62,7 +67,10 @@ def build_schedule(optimizer: Optimizer, *, steps: int, warmup: int) -> LambdaLR
 
 
 def build_average(model: FCOS, config: TrainConfig) -> AveragedModel | None:
-    """Exponential moving average of weights and buffers; the decay grows from 0 so that the start is forgotten."""
+    """Return an exponential moving average of weights and buffers, or None if `config.ema` is 0.
+
+    The decay grows from 0, so that the initial weights have little influence.
+    """
     if config.ema == 0:
         return None
     average = AveragedModel(model, multi_avg_fn=_ema(config.ema), use_buffers=True)
@@ -75,7 +83,7 @@ def _ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor |
         weight = 1 - min(decay, (1 + float(seen)) / (10 + float(seen)))
         pairs = list(zip(averaged, current, strict=True))
         floats = [(a, c) for a, c in pairs if a.is_floating_point()]
-        if floats:  # tensors come grouped by dtype: BatchNorm's counters alone, too
+        if floats:  # tensors come grouped by dtype, and BatchNorm's counters are integers
             torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
         for a, c in pairs:
             if not a.is_floating_point():
@@ -86,7 +94,7 @@ def _ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor |
 
 @dataclass(frozen=True)
 class Precision:
-    """What the network's body runs in: dtype of autocast (None = float32), and whether gradients need scaling."""
+    """Precision of the backbone and the head: autocast dtype (None: float32) and whether gradients are scaled."""
 
     dtype: torch.dtype | None
     scaled: bool
@@ -94,18 +102,20 @@ class Precision:
 
 
 def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
-    """`auto`: bf16 where the hardware multiplies in it, fp16 on older GPUs, else float32.
+    """Choose the training precision. `auto`: bf16 if the hardware supports it, fp16 on older GPUs, else float32.
 
-    A CPU without such instructions emulates bf16, twenty times slower than float32: asked for, it is done and said.
+    On a CPU without bf16 instructions bf16 is emulated, twenty times slower than float32; if requested, it is used
+    with
+    a warning.
     """
     if config.amp == "off":
         return Precision(None, scaled=False)
     native = has_native_bf16(device)
     if config.amp == "bf16" or (config.amp == "auto" and native):
-        slow = "" if native else "bf16 was asked for, but this processor emulates it: float32 (amp = off) is faster"
+        slow = "" if native else "this processor only emulates bf16: float32 (amp = off) is faster"
         return Precision(torch.bfloat16, scaled=False, note=slow)
     if device.type == "cuda":
         return Precision(torch.float16, scaled=True)
     if config.amp == "fp16":
-        return Precision(None, scaled=False, note="fp16 training needs a GPU: running in float32")
+        return Precision(None, scaled=False, note="fp16 training requires a GPU: running in float32")
     return Precision(None, scaled=False)

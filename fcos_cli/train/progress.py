@@ -1,4 +1,4 @@
-"""A run as a terminal shows it: a bar with loss terms, pace and time left; plain lines where there is no terminal."""
+"""Training progress in a terminal: a progress bar, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fcos_cli.console import progress, say
 from fcos_cli.train.metrics_log import Row
 
 PLAIN_EVERY = 50
-"""Steps between two plain lines."""
+"""Steps between two plain lines of output."""
 
 
 class TerminalReporter:
-    """The Listener behind `fcos train`."""
+    """The Listener of `fcos train`."""
 
     def __init__(self, *, interactive: bool | None = None) -> None:
         self.interactive = sys.stderr.isatty() if interactive is None else interactive
@@ -23,7 +23,7 @@ class TerminalReporter:
         self.update: Callable[..., None] | None = None
 
     def close(self) -> None:
-        """Take the bar away: the next thing written stands on a line of its own."""
+        """Remove the progress bar, so that the next line of output stands alone."""
         self.stack.close()
         self.update = None
 
@@ -55,14 +55,14 @@ class TerminalReporter:
 
 
 def format_step(row: dict[str, Any]) -> str:
-    """Loss terms, pace, time left: `loss 1.21 (cls 0.23 box 0.34 centerness 0.64) 6.9 images/s, 12 min left`."""
+    """Format a row: `loss 1.21 (cls 0.23 box 0.34 centerness 0.64) 6.9 images/s, 12 min left`."""
     terms = " ".join(f"{name} {row[name]:.3f}" for name in ("cls", "box", "centerness"))
     left = format_duration(row["seconds_left"])
     return f"loss {row['loss']:.3f} ({terms}) {row['images_per_s']:.1f} images/s, {left} left"
 
 
 def format_duration(seconds: float) -> str:
-    """45 s, 12 min, 3 h 05 min."""
+    """Format seconds as `45 s`, `12 min` or `3 h 05 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

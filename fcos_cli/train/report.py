@@ -1,8 +1,7 @@
-"""`report.html` of a run: how the training went, what the network was shown, and how good the best weights are.
+"""`report.html` of a run: training curves, the first batches, and the evaluation of the best weights.
 
-Made after the end, from the run folder and the data: the curves from metrics.jsonl, the first batches from the run's
-own data set, order and seeds, which give the same pictures again. Nothing of the run is touched, and a report that
-fails costs nothing but itself.
+It is written at the end, from the run folder and the data: the curves from metrics.jsonl, the first batches from the
+run's data, order and seeds, which reproduce the same images. A report that fails does not affect the run.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from fcos_cli.runtime.open import open_detector
 from fcos_cli.train.run import training_set, without_empty
 
 SHOWN, SIDE = 16, 240
-"""Pictures of the first batches, and their longer side in the page."""
+"""Number of images shown from the first batches, and their longer side in the page, in pixels."""
 
 STYLES = ("first", "second", "third", "fourth")
 
@@ -36,14 +35,14 @@ STYLES = ("first", "second", "third", "fourth")
 def write_run_report(
     config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, world: int = 1
 ) -> Path | None:
-    """Write `folder`/report.html about the finished run there; None where that failed, which is said.
+    """Write `folder`/report.html for the finished run. Return its path, or None (with a warning) if that failed.
 
-    world: processes that trained; the batches shown are those of the first.
+    world: number of processes that trained; the batches shown are those of the first process.
     """
     path = folder / "report.html"
     try:
         _write(path, config, train_set, val_set, folder=folder, world=world)
-    except Exception as error:  # whatever it is: the weights are there, and worth more than a page about them
+    except Exception as error:  # the weights are complete; no error in the report may hide that
         warn(f"the run is complete, but its report could not be written: {type(error).__name__}: {error}")
         return None
     say(f"report: {path}")
@@ -58,14 +57,14 @@ def _write(path: Path, config: Config, train_set: Dataset, val_set: Dataset, *, 
             detector,
             val_set,
             on_progress=update,
-            on_unreadable=lambda failure: unreadable.append(f"nothing found in a picture: {failure.error}"),
+            on_unreadable=lambda failure: unreadable.append(f"no detections in an image: {failure.error}"),
         )
     result = score(detections, val_set.samples, val_set.classes, notes=[*notes, *unreadable])
     if config.data.drop_empty:
         train_set = without_empty(train_set)
     extra = [
         Section("training", "Training", curves(read_rows(folder / "metrics.jsonl"))),
-        Section("labels", "What was learned from", histogram(train_set, val_set)),
+        Section("labels", "Training data", histogram(train_set, val_set)),
         Section("batches", "First batches", first_batches(config, train_set.samples, train_set.classes, world=world)),
     ]
     subject = EvaluatedModel.of(detector, result, detections, val_set)
@@ -74,13 +73,13 @@ def _write(path: Path, config: Config, train_set: Dataset, val_set: Dataset, *, 
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a last line that was cut off is left out."""
+    """Return the rows of metrics.jsonl, without a last line that is incomplete."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> str:
-    """Loss terms, AP on val, learning rate and length of the gradient over the steps."""
+    """Charts of the loss terms, AP on val, learning rate and gradient norm over the steps."""
     steps = nice_ticks("step", 0, max([row["step"] for row in rows], default=1), whole=True)
     train = [row for row in rows if row["kind"] == "train"]
     val = [row for row in rows if row["kind"] == "val"]
@@ -108,15 +107,17 @@ def curves(rows: Sequence[dict[str, Any]]) -> str:
 
     charts = [
         chart(
-            "Loss and its terms, each point the mean since the one before.", train, ("loss", "cls", "box", "centerness")
+            "Loss and its terms. Each point is the mean since the previous one.",
+            train,
+            ("loss", "cls", "box", "centerness"),
         ),
-        chart("COCO numbers on the val split after epochs.", val, ("AP", "AP50", "AP75"), y=unit("")),
+        chart("COCO metrics on the val split.", val, ("AP", "AP50", "AP75"), y=unit("")),
         chart("Learning rate.", train, ("lr",)),
-        chart("Length of the gradient, before it is clipped.", train, ("grad_norm",)),
+        chart("Gradient norm, before clipping.", train, ("grad_norm",)),
     ]
-    drawn = [item for item in charts if item]
+    charts = [item for item in charts if item]
     best = max(val, key=lambda row: (row["AP"], row["step"]), default=None)  # as validate keeps it
-    said = (
+    summary = (
         ""
         if best is None
         else note(
@@ -124,11 +125,11 @@ def curves(rows: Sequence[dict[str, Any]]) -> str:
             f" {best['epoch']}. The rest of this page is about these weights, `best.safetensors`."
         )
     )
-    return said + pair(*drawn)
+    return summary + pair(*charts)
 
 
 def histogram(train_set: Dataset, val_set: Dataset) -> str:
-    """Boxes and pictures of each class in both splits."""
+    """Number of boxes and images of each class in both splits."""
     sides = [_counts(dataset) for dataset in (train_set, val_set)]
     most = max([int(boxes.max()) for boxes, _ in sides if len(boxes)] + [1])
     rows = []
@@ -138,15 +139,15 @@ def histogram(train_set: Dataset, val_set: Dataset) -> str:
             [text(name), f"{boxes:,}", bar(boxes / most), f"{pictures:,}", f"{val_boxes:,}", f"{val_pictures:,}"]
         )
     empty = sum(not len(sample.boxes) for sample in train_set.samples)
-    says = (
-        f"{len(train_set):,} pictures to learn from, {empty:,} of them without a box; {len(val_set):,} to validate on."
+    summary = (
+        f"{len(train_set):,} training images, {empty:,} of them without boxes; {len(val_set):,} validation images."
     )
-    columns = ("class", "boxes", "", "pictures", "val boxes", "val pictures")
-    return note(says) + table("Labels per class, ignored ones left out", columns, rows)
+    columns = ("class", "boxes", "", "images", "val boxes", "val images")
+    return note(summary) + table("Labels per class, without ignored ones", columns, rows)
 
 
 def _counts(dataset: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Boxes and pictures per class, ignored boxes left out, [C] each."""
+    """Number of boxes and of images per class, without ignored boxes, [C] each."""
     boxes, pictures = (np.zeros(len(dataset.classes), int) for _ in range(2))
     for sample in dataset.samples:
         classes = sample.classes[~sample.ignore]
@@ -156,20 +157,20 @@ def _counts(dataset: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
 
 
 def first_batches(config: Config, samples: Sequence[Sample], classes: ClassTable, *, world: int = 1) -> str:
-    """The first pictures of the run as the network saw them: augmented, with the boxes that were left."""
-    drawn = [
+    """The first images of the run as the network saw them: augmented, with the boxes that remained."""
+    figures = [
         f"<figure>{_picture(example, classes)}</figure>" for example in first_examples(config, samples, world=world)
     ]
-    says = (
-        f"The first {len(drawn)} pictures of the run after augmentation,"
-        f" {config.data.size[0]} × {config.data.size[1]} px, {config.train.batch} to a step."
-        " Grey is padding; a dotted box is ignored."
+    summary = (
+        f"The first {len(figures)} images of the run after augmentation,"
+        f" {config.data.size[0]} × {config.data.size[1]} px, {config.train.batch} per step."
+        " Padding is grey; ignored boxes are dotted."
     )
-    return note(says) + f'<div class="seen">{"".join(drawn)}</div>'
+    return note(summary) + f'<div class="seen">{"".join(figures)}</div>'
 
 
 def first_examples(config: Config, samples: Sequence[Sample], *, world: int = 1) -> list[Example]:
-    """The first SHOWN pictures of the run's first process, the unreadable ones left out. No random state is touched."""
+    """Return the first readable images of the run's first process, SHOWN at most. No random state is changed."""
     train = config.train
     keys = EpochBatches(len(samples), batch=train.batch, seed=train.seed, epoch=0, world=world)
     source = training_set(config, samples)
@@ -182,8 +183,8 @@ def _picture(example: Example, classes: ClassTable) -> str:
     view = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
     content = f'<image href="{jpeg(image, SIDE)}" width="{view[2]:g}" height="{view[3]:g}"/>'
     rows = zip(example.boxes.tolist(), example.classes.tolist(), example.ignore.tolist(), strict=True)
-    taken: list[tuple[float, float, float, float]] = []
+    occupied: list[tuple[float, float, float, float]] = []
     for place, index, ignored in rows:
         css = "ignored" if ignored else ""
-        content += box(tuple(place), classes.names[index], view, css=css, taken=taken)
+        content += box(tuple(place), classes.names[index], view, css=css, taken=occupied)
     return svg(f"{Path(example.name).name} after augmentation", view, content)

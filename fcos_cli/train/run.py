@@ -1,4 +1,4 @@
-"""A run: what stays the same from its first step to its last, built new or brought back to where it was saved."""
+"""One training run: everything that stays the same from its first step to its last, built anew or restored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fcos_cli.train.signals import StopRequest
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same from the first step of a run to its last."""
+    """Everything that stays the same from the first step of a run to its last."""
 
     config: Config
     train: Dataset
@@ -57,12 +57,12 @@ class Run:
         return self.steps_per_epoch * self.config.train.epochs
 
     def save(self, progress: Progress) -> None:
-        """Write state.pt (the main process does)."""
+        """Write state.pt, if this is the main process."""
         if self.world.main:
             save_state(self.folder / "state.pt", self.parts, progress, data_hash=self.data_hash)
 
     def stopped(self) -> FcosError:
-        """The exception for a request to stop."""
+        """Return the exception for a request to stop."""
         return self.stop.error(remedy=f"go on with: fcos train --resume {self.folder}")
 
 
@@ -78,14 +78,14 @@ def open_run(
     *,
     resume: bool,
 ) -> Iterator[tuple[Run, Progress]]:
-    """All parts of a run, new or as they were saved."""
+    """Build all parts of a run, or restore them from `folder`/state.pt."""
     device = pick_device(config.train.device)
     model, origin = build_initial(config, train_set.classes)
     model.to(device).to(memory_format=torch.channels_last)
     if config.data.drop_empty:
         train_set = without_empty(train_set)
     if len(train_set) == 0:
-        raise DataError("no picture is left to train on", where=train_set.source)
+        raise DataError("there are no images to train on", where=train_set.source)
     batch = config.train.batch
     optimizer = build_optimizer(model, config.train, pictures=batch * world.size)
     steps = batches_per_epoch(len(train_set), batch=batch, world=world.size) * config.train.epochs
@@ -134,7 +134,7 @@ def resize_rule(config: Config) -> ResizeRule:
 
 
 def training_set(config: Config, samples: Sequence[Sample]) -> TrainingSet:
-    """The samples as the network sees them in training."""
+    """Return the samples as augmented network inputs."""
     fill = resize_rule(config).colour
     return TrainingSet(samples, Augmentation(size=config.data.size, fill=fill, **config.augment.model_dump()))
 
@@ -144,7 +144,7 @@ def without_empty(dataset: Dataset) -> Dataset:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A hash of what is learned from: file names, boxes, classes, in order. Not of the pictures' bytes."""
+    """Return a hash of the file names, boxes and classes of a data set, in order. Pixels are not included."""
     digest = hashlib.sha256()
 
     def add(sample: Sample) -> None:

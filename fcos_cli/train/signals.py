@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the loop finishes its step, saves, and leaves with the right exit code."""
+"""Handle Ctrl-C and SIGTERM as a request to stop: the loop finishes its step, saves, and exits with the right code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fcos_cli.errors import FcosError, Interrupted, Stopped
 
 
 class StopRequest:
-    """Set by the first signal; a second Ctrl-C ends the process at once."""
+    """Set by the first signal. A second Ctrl-C raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -26,7 +26,7 @@ class StopRequest:
         self.signal = number
 
     def error(self, *, remedy: str) -> FcosError:
-        """The exception that ends the run: exit code 143 after SIGTERM, 130 after Ctrl-C."""
+        """Return the exception that ends the run: exit code 143 after SIGTERM, 130 after Ctrl-C."""
         if self.signal == signal.SIGTERM:
             return Stopped("stopped by SIGTERM; the state is saved", remedy=remedy)
         return Interrupted("interrupted; the state is saved", remedy=remedy)
@@ -34,14 +34,14 @@ class StopRequest:
 
 @contextmanager
 def catching_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a StopRequest for the time of the block (in the main thread; elsewhere inert)."""
+    """Turn SIGINT and SIGTERM into a StopRequest inside the block. Has no effect outside the main thread."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    former = {number: signal.signal(number, request.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request.receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

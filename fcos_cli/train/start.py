@@ -1,4 +1,4 @@
-"""From what the user typed to a running training: settings, data, run folder; new, resumed, dry or demo."""
+"""Start a training run from the command line's arguments: read settings and data, choose the run folder, train."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ DEMO: dict[str, Any] = {
     "augment": {"crop": 0.0, "zoom_out": 0.0, "scale": [0.9, 1.1], "colour": 0.0},
     "train": {"epochs": 4, "batch": 16, "val_every": 2, "ema": 0.98},
 }
-"""Settings of `--demo`: minutes on a CPU."""
+"""Settings of `--demo`, which takes minutes on a CPU."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training that could start."""
+    """Settings and data of a training run that is ready to start."""
 
     config: Config
     origins: Origins
@@ -48,11 +48,11 @@ class Plan:
 def plan(
     data: Path | None, *, file: Path | None, assignments: list[str], flags: Mapping[str, Any], base: Mapping[str, Any]
 ) -> Plan:
-    """Settings and data of a new run. Raises UsageError without data, DataError for data that cannot be used."""
+    """Read the settings and data of a new run. Raises UsageError without data, DataError if the data cannot be used."""
     flags = {**flags, "data.path": None if data is None else str(data.resolve())}
     config, origins = resolve(file=file, assignments=assignments, flags=flags, base=base)
     inherited, absent = model_of_init(config, origins), {}
-    if "model.backbone" in origins:  # another backbone's weights want other pixels than the default's
+    if "model.backbone" in origins:  # other weights expect another normalization
         facts = {f"model.{key}": value for key, value in input_normalization(config.model.backbone).items()}
         absent = {key: value for key, value in facts.items() if key not in origins and key not in inherited}
     if inherited or absent:
@@ -70,7 +70,7 @@ def plan(
 
 
 def read_splits(config: Config) -> tuple[Dataset, Dataset]:
-    """The train and the val split with one class table."""
+    """Read the train and val splits. Raises DataError if their class tables differ."""
     path, data = Path(config.data.path), config.data
     train_set = read_dataset(path, split="train", val_fraction=data.val_fraction, seed=data.split_seed)
     val_set = read_dataset(path, split="val", val_fraction=data.val_fraction, seed=data.split_seed)
@@ -80,7 +80,7 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
 
 
 def start(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
-    """Run the plan in `folder`, which must not hold a run yet."""
+    """Run the plan in `folder`. Raises UsageError if it already holds a run."""
     if (folder / "state.pt").exists():
         raise UsageError(
             "this run folder is already in use",
@@ -92,7 +92,7 @@ def start(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
 
 
 def resume(folder: Path, *, flags: Mapping[str, Any]) -> tuple[Path, Progress]:
-    """Go on with the run in `folder`, with the settings and data it began with; only machine flags may differ."""
+    """Continue the run in `folder` with the settings and data it started with; only machine settings may differ."""
     if not (folder / "state.pt").is_file():
         raise UsageError(
             "there is no saved run to resume", where=folder, remedy="name a run folder that holds state.pt"
@@ -101,7 +101,7 @@ def resume(folder: Path, *, flags: Mapping[str, Any]) -> tuple[Path, Progress]:
     if changed:
         raise UsageError(
             f"a resumed run keeps its settings; {', '.join(changed)} cannot change",
-            remedy=f"leave them out, or start a new run with --init {folder / 'last.safetensors'}",
+            remedy=f"omit them, or start a new run with --init {folder / 'last.safetensors'}",
         )
     config, origins = resolve(file=folder / "config.toml", environ={}, flags=flags)
     train_set, val_set = read_splits(config)
@@ -109,7 +109,7 @@ def resume(folder: Path, *, flags: Mapping[str, Any]) -> tuple[Path, Progress]:
 
 
 MACHINE = {"train.device", "train.workers", "train.amp"}
-"""Settings that may differ between the parts of a resumed run."""
+"""Settings that may change when a run is resumed."""
 
 
 def _run(plan: Plan, folder: Path, *, resume: bool) -> Progress:
@@ -126,15 +126,15 @@ def _run(plan: Plan, folder: Path, *, resume: bool) -> Progress:
 
 
 def demo_data(folder: Path) -> Path:
-    """The drawn data set of `--demo`, made anew where it is not there yet."""
+    """Generate the data set of `--demo`, unless it exists."""
     if not (folder / "val.json").is_file():
-        say(f"drawing the demo pictures into {folder}")
+        say(f"generating the demo images in {folder}")
         write_shapes(folder, train=800, val=100, size=160)
     return folder
 
 
 def new_folder(name: str | None, data: Path | None) -> Path:
-    """runs/train/NAME, or the data's name with the first free number behind it."""
+    """Return runs/train/NAME, or without a name the data's name with the first free number."""
     if name is not None:
         return RUNS / name
     stem = "run" if data is None else (data.stem if data.is_file() else data.resolve().name)
@@ -145,10 +145,10 @@ def new_folder(name: str | None, data: Path | None) -> Path:
 
 
 def print_data_summary(plan: Plan) -> list[Finding]:
-    """Say what will be trained on, and what is odd about it. Returns the findings."""
+    """Print what the run will train on and the problems found in it. Return the findings."""
     for dataset in (plan.train, plan.val):
         boxes = sum(len(sample.boxes) for sample in dataset.samples)
-        say(f"{dataset.split}: {len(dataset)} pictures, {boxes} boxes ({dataset.format}; {dataset.origin})")
+        say(f"{dataset.split}: {len(dataset)} images, {boxes} boxes ({dataset.format}; {dataset.origin})")
     say(f"classes: {', '.join(plan.train.classes.names)}")
     findings = [*examine(plan.train, resize=resize_rule(plan.config)), *examine_pair(plan.train, plan.val)]
     for finding in findings:
@@ -158,11 +158,11 @@ def print_data_summary(plan: Plan) -> list[Finding]:
 
 
 def print_config(plan: Plan) -> None:
-    """Every setting with the origin of its value."""
+    """Print every setting with its value and origin."""
     rows = [
         (key, str(value), plan.origins.get(key, "default"))
         for key, value in flatten(plan.config.model_dump(mode="json")).items()
     ]
     table(("setting", "value", "from"), rows, title="settings")
     steps = max(1, math.floor(len(plan.train) / plan.config.train.batch))
-    say(f"{plan.config.train.epochs} epochs of {steps} steps of {plan.config.train.batch} pictures")
+    say(f"{plan.config.train.epochs} epochs of {steps} steps of {plan.config.train.batch} images")

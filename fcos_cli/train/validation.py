@@ -1,4 +1,4 @@
-"""Validation: COCO numbers of the averaged weights; the last and the best of them as artifacts."""
+"""Validation: COCO metrics of the averaged weights on val, and the files last.safetensors and best.safetensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from fcos_cli.train.run import Run, resize_rule
 
 
 def validate(run: Run, progress: Progress) -> None:
-    """COCO numbers of the averaged weights on val; keeps `last`, and `best` where AP is the highest so far."""
+    """Evaluate the averaged weights on val.
+
+    Write last.safetensors, and best.safetensors if the AP is the highest so far.
+    """
     if run.world.main:
         model = _averaged(run)
         facts = Facts(classes=run.train.classes, resize=resize_rule(run.config))
@@ -30,8 +33,8 @@ def validate(run: Run, progress: Progress) -> None:
         result = evaluate(
             detector,
             run.val,
-            on_progress=partial(_watch, run),
-            on_unreadable=lambda failure: run.listener.note(f"nothing found in a val picture: {failure.error}"),
+            on_progress=partial(_on_progress, run),
+            on_unreadable=lambda failure: run.listener.note(f"no detections in a val image: {failure.error}"),
         )
         row: Row = {
             "kind": "val",
@@ -41,7 +44,7 @@ def validate(run: Run, progress: Progress) -> None:
             "seconds": round(time.monotonic() - started, 1),
         }
         better = result.metrics["AP"] >= progress.best
-        artifact = _artifact(run, model, result, progress)
+        artifact = _build_artifact(run, model, result, progress)
         save(run.folder / "last.safetensors", artifact)
         if better:
             progress.best, progress.best_epoch = result.metrics["AP"], progress.epoch
@@ -53,8 +56,8 @@ def validate(run: Run, progress: Progress) -> None:
         torch.distributed.barrier()
 
 
-def _watch(run: Run, done: int, total: int) -> None:
-    """A validation can take minutes: a request to stop is heard in it too. The state was saved before it."""
+def _on_progress(run: Run, done: int, total: int) -> None:
+    """Report progress, and stop on request; the state was saved before validation."""
     run.listener.validating(done, total)
     if run.stop:
         raise run.stopped()
@@ -64,8 +67,8 @@ def _averaged(run: Run) -> FCOS:
     return run.parts.model if run.parts.average is None else cast(FCOS, run.parts.average.module)
 
 
-def _artifact(run: Run, model: FCOS, result: CocoResult, progress: Progress) -> Artifact:
-    """The weights with everything a user of them has to know."""
+def _build_artifact(run: Run, model: FCOS, result: CocoResult, progress: Progress) -> Artifact:
+    """Return the weights with classes, geometry, thresholds and provenance."""
     artifact = Artifact(
         weights=dict(model.state_dict()),
         config=run.config.model,
@@ -82,9 +85,9 @@ def _artifact(run: Run, model: FCOS, result: CocoResult, progress: Progress) -> 
             "metrics": {name: round(value, 4) for name, value in result.metrics.items()},
         },
     )
-    found = [row.best_threshold for row in result.per_class if row.best_threshold is not None]
-    if not found:
+    thresholds = [row.best_threshold for row in result.per_class if row.best_threshold is not None]
+    if not thresholds:
         return artifact
-    middle = sum(found) / len(found)
-    per_class = tuple(middle if row.best_threshold is None else row.best_threshold for row in result.per_class)
-    return artifact.with_thresholds(middle, per_class)
+    mean = sum(thresholds) / len(thresholds)
+    per_class = tuple(mean if row.best_threshold is None else row.best_threshold for row in result.per_class)
+    return artifact.with_thresholds(mean, per_class)

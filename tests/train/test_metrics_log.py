@@ -1,4 +1,4 @@
-"""What a run tells: the figures' file, means and pace, lines for people, and how it hears signals."""
+"""Metrics file, means and speed, terminal output, and signals."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROW = {"kind": "train", "step": 50, "steps": 100, "epoch": 1, "loss": 1.21, "cls
 ROW |= {"centerness": 0.64, "images_per_s": 6.9, "seconds_left": 720.0}
 
 
-def test_a_new_run_begins_a_new_file_and_a_resumed_one_keeps_what_was_before(tmp_path: Path) -> None:
+def test_metrics_file_is_new_or_keeps_rows_before_the_resumed_step(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("of an earlier run\n")
     file = MetricsFile(path, resume_at=0)
@@ -30,7 +30,7 @@ def test_a_new_run_begins_a_new_file_and_a_resumed_one_keeps_what_was_before(tmp
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [20, 40, 50]
 
 
-def test_the_curves_go_to_tensorboard_where_it_is_installed(tmp_path: Path) -> None:
+def test_metrics_go_to_tensorboard_if_installed(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
     file = MetricsFile(tmp_path / "metrics.jsonl", resume_at=0)
     file.add({"kind": "train", "step": 1, "epoch": 1, "loss": 0.5})
@@ -38,7 +38,7 @@ def test_the_curves_go_to_tensorboard_where_it_is_installed(tmp_path: Path) -> N
     assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
 
 
-def test_a_meter_gives_the_mean_of_each_term_and_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meter_returns_mean_terms_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("fcos_cli.train.metrics_log.time.monotonic", lambda: now[0])
     meter = Meter()
@@ -54,15 +54,15 @@ def test_a_meter_gives_the_mean_of_each_term_and_the_pace(monkeypatch: pytest.Mo
     ("seconds", "text"),
     [(0, "0 s"), (45, "45 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (11100, "3 h 05 min")],
 )
-def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
+def test_format_duration(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_a_step_is_one_line() -> None:
+def test_format_step_is_one_line() -> None:
     assert format_step(ROW) == "loss 1.210 (cls 0.230 box 0.340 centerness 0.640) 6.9 images/s, 12 min left"
 
 
-def test_off_a_terminal_only_some_steps_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_only_some_steps_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = TerminalReporter(interactive=False)
     for step in (1, 49, 50, 99, 100):
         terminal.step({**ROW, "step": step})
@@ -78,7 +78,7 @@ def test_off_a_terminal_only_some_steps_are_told(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Stopped), (signal.SIGINT, Interrupted)])
-def test_a_signal_is_a_request(number: int, kind: type[Exception]) -> None:
+def test_signal_sets_the_stop_request(number: int, kind: type[Exception]) -> None:
     with catching_signals() as stop:
         assert not stop
         os.kill(os.getpid(), number)
@@ -88,7 +88,7 @@ def test_a_signal_is_a_request(number: int, kind: type[Exception]) -> None:
     assert error.remedy == "go on"
 
 
-def test_a_second_ctrl_c_ends_at_once() -> None:
+def test_second_ctrl_c_raises_keyboard_interrupt() -> None:
     with catching_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop
@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_in_another_thread_signals_are_left_alone() -> None:
+def test_signals_are_not_handled_outside_the_main_thread() -> None:
     seen: list[bool] = []
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""The recipe's parts against figures worked out by hand."""
+"""Optimizer, schedule, averaging and precision against values worked out by hand."""
 
 import math
 
@@ -33,12 +33,12 @@ def model() -> FCOS:
     ("optimizer", "pictures", "factor"),
     [("sgd", 16, 1), ("sgd", 8, 0.5), ("sgd", 64, 4), ("adamw", 16, 1), ("adamw", 4, 0.5), ("adamw", 64, 2)],
 )
-def test_the_learning_rate_is_scaled_to_the_pictures_of_a_step(optimizer: str, pictures: int, factor: float) -> None:
+def test_learning_rate_is_scaled_to_the_batch_size(optimizer: str, pictures: int, factor: float) -> None:
     config = TrainConfig(optimizer=optimizer, lr=0.01)  # type: ignore[arg-type]
     assert scaled_lr(config, pictures=pictures) == pytest.approx(0.01 * factor)
 
 
-def test_every_parameter_is_in_one_group_with_the_right_rate_and_decay(model: FCOS) -> None:
+def test_parameter_groups_have_the_right_rate_and_decay(model: FCOS) -> None:
     config = TrainConfig(lr=0.01, backbone_lr=0.1, weight_decay=0.05)
     optimizer = build_optimizer(model, config, pictures=16)
     assert isinstance(optimizer, AdamW)
@@ -52,7 +52,7 @@ def test_every_parameter_is_in_one_group_with_the_right_rate_and_decay(model: FC
         assert settings[id(model.get_parameter(name))][1] == 0
 
 
-def test_a_backbone_rate_of_zero_freezes_it(model: FCOS) -> None:
+def test_backbone_rate_of_zero_freezes_the_backbone(model: FCOS) -> None:
     optimizer = build_optimizer(model, TrainConfig(backbone_lr=0), pictures=16)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {name for name, _ in model.named_parameters() if name.startswith("backbone.body.")}
@@ -67,7 +67,7 @@ def test_sgd_has_nesterov_momentum(model: FCOS) -> None:
 
 
 def rates(*, steps: int, warmup: int, lr: float = 1.0) -> list[float]:
-    """The learning rate that each of the steps is made with."""
+    """The learning rate of each step."""
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=lr)
     schedule = build_schedule(optimizer, steps=steps, warmup=warmup)
     used = []
@@ -78,7 +78,7 @@ def rates(*, steps: int, warmup: int, lr: float = 1.0) -> list[float]:
     return used
 
 
-def test_the_rate_climbs_in_equal_steps_and_falls_along_half_a_cosine() -> None:
+def test_schedule_is_linear_warmup_then_half_a_cosine() -> None:
     used = rates(steps=44, warmup=4, lr=2.0)
     assert used[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
     assert used[24] == pytest.approx(2 * (0.01 + 0.99 / 2))  # half way from 4 to 44
@@ -87,12 +87,12 @@ def test_the_rate_climbs_in_equal_steps_and_falls_along_half_a_cosine() -> None:
     assert used[4:] == sorted(used[4:], reverse=True)
 
 
-def test_warm_up_takes_at_most_a_tenth_of_the_run() -> None:
+def test_warmup_takes_at_most_a_tenth_of_the_run() -> None:
     assert rates(steps=20, warmup=1000)[:3] == pytest.approx([1 / 3, 2 / 3, 1])
     assert rates(steps=5, warmup=1000)[0] == 1
 
 
-def test_after_the_last_step_the_rate_stays_at_one_percent() -> None:
+def test_rate_stays_at_one_percent_after_the_last_step() -> None:
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = build_schedule(optimizer, steps=3, warmup=0)
     optimizer.step()
@@ -116,7 +116,7 @@ def test_averaged_weights_follow_the_formula(model: FCOS) -> None:
             assert averaged.tolist() == pytest.approx([by_hand] * 3)
 
 
-def test_the_average_is_a_copy_that_gets_no_gradient_and_is_in_eval_mode(model: FCOS) -> None:
+def test_average_is_a_copy_without_gradients_in_eval_mode(model: FCOS) -> None:
     average = build_average(model.train(), TrainConfig())
     assert average is not None
     assert not average.training
@@ -127,7 +127,7 @@ def test_the_average_is_a_copy_that_gets_no_gradient_and_is_in_eval_mode(model: 
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_counters_of_batch_norm_are_copied_not_averaged() -> None:
+def test_batch_norm_counters_are_copied_not_averaged() -> None:
     model = tiny_model(norm="batch")
     average = build_average(model, TrainConfig(ema=0.9))
     assert average is not None
@@ -140,7 +140,7 @@ def test_counters_of_batch_norm_are_copied_not_averaged() -> None:
         assert {int(average.module.state_dict()[key]) for key in counters} == {count}
 
 
-def test_a_decay_of_zero_means_no_average(model: FCOS) -> None:
+def test_decay_of_zero_disables_averaging(model: FCOS) -> None:
     assert build_average(model, TrainConfig(ema=0)) is None
 
 
@@ -157,18 +157,18 @@ def test_a_decay_of_zero_means_no_average(model: FCOS) -> None:
         ("fp16", GPU, True, Precision(torch.float16, scaled=True)),
     ],
 )
-def test_precision_is_what_the_hardware_is_fast_in(
+def test_auto_precision_is_the_fastest_of_the_hardware(
     monkeypatch: pytest.MonkeyPatch, amp: str, device: torch.device, native: bool, wanted: Precision
 ) -> None:
     monkeypatch.setattr(optim, "has_native_bf16", lambda _: native)
     assert choose_precision(TrainConfig(amp=amp), device) == wanted  # type: ignore[arg-type]
 
 
-def test_a_slow_or_impossible_wish_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_or_impossible_precision_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "has_native_bf16", lambda _: False)
     slow = choose_precision(TrainConfig(amp="bf16"), CPU)
     assert slow.dtype == torch.bfloat16
     assert "emulates" in slow.note
     impossible = choose_precision(TrainConfig(amp="fp16"), CPU)
     assert impossible.dtype is None
-    assert "needs a GPU" in impossible.note
+    assert "requires a GPU" in impossible.note

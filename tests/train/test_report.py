@@ -1,4 +1,4 @@
-"""The report of a run: true to the run, harmless to it."""
+"""The report of a run shows the run, and changes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def data(shapes: Path) -> tuple[Dataset, Dataset]:
 
 @pytest.fixture(scope="module")
 def run(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A finished run of three steps, and the batches that its network saw."""
+    """A finished run of three steps, and the batches its network saw."""
     folder, seen = tmp_path_factory.mktemp("report") / "run", []
     step = loop._step
 
@@ -43,7 +43,7 @@ def run(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory)
     return folder, seen
 
 
-def test_the_pictures_shown_are_those_the_network_saw(
+def test_first_batches_are_those_the_network_saw(
     run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset]
 ) -> None:
     state = torch.get_rng_state()
@@ -56,7 +56,7 @@ def test_the_pictures_shown_are_those_the_network_saw(
     assert all(torch.equal(example.boxes, rows) for example, rows in zip(examples, boxes, strict=True))
 
 
-def test_a_report_holds_the_run_and_the_best_weights_and_changes_no_other_file(
+def test_report_covers_the_run_and_changes_no_other_file(
     run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset], browser: Browser
 ) -> None:
     folder = run[0]
@@ -74,7 +74,7 @@ def test_a_report_holds_the_run_and_the_best_weights_and_changes_no_other_file(
     assert len(browser.find_all("#training svg.chart")) == 4
 
 
-def test_a_report_that_fails_is_said_and_costs_nothing(
+def test_failed_report_is_a_warning(
     run: tuple[Path, list[Any]],
     data: tuple[Dataset, Dataset],
     monkeypatch: pytest.MonkeyPatch,
@@ -90,7 +90,7 @@ def test_a_report_that_fails_is_said_and_costs_nothing(
     )
 
 
-def test_curves_of_a_run_without_rows_are_empty_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
+def test_incomplete_rows_are_skipped_and_no_rows_give_no_curves(tmp_path: Path) -> None:
     assert "<svg" not in curves([])
     rows = [{"kind": "val", "step": 3, "epoch": 1, "AP": 0.5, "AP50": 0.7, "AP75": 0.5}]
     (tmp_path / "m.jsonl").write_text(json.dumps(rows[0]) + '\n{"kind": "tr')
@@ -100,7 +100,7 @@ def test_curves_of_a_run_without_rows_are_empty_and_a_cut_line_is_left_out(tmp_p
     assert "best AP on val 0.500 after epoch 1" in drawn
 
 
-def test_the_histogram_counts_boxes_and_pictures(data: tuple[Dataset, Dataset]) -> None:
+def test_histogram_counts_boxes_and_images(data: tuple[Dataset, Dataset]) -> None:
     html, (learned, val) = histogram(*data), data
     for index, name in enumerate(learned.classes.names):
         counts = []
