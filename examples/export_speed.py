@@ -1,14 +1,14 @@
-"""How fast exported models are, as ratios to torchvision's own FCOS with the same weights.
+"""Measure the speed of exported models, as ratios to torchvision's own FCOS with the same weights.
 
-    python examples/export_speed.py                      # R50, 800 × 1066, batch 1, all backends found here
+    python examples/export_speed.py                      # R50, 800 × 1066, batch 1, all available backends
     python examples/export_speed.py --rounds 10 --only onnx-fp32 openvino-int8
 
-Needs fcos-cli and what it depends on, and `openvino` for its rows. The weights are random but tamed (each residual
-branch starts small, so that half precision means something, and scores spread around the threshold); speed does not
-depend on what they know. Each backend lives in a process of its own, with its own threads and memory; the processes
-take turns, one measured call each per round. Printed: median milliseconds and the median of the rounds' ratios, and
-before them what this machine reaches in one large convolution, computed directly: the network's 344 GFLOP cannot take
-less time than that allows, but for those who multiply less often.
+Needs fcos-cli and its dependencies, and `openvino` for its rows. The weights are random, with small residual branches,
+so that half precision is meaningful, and scores spread around the threshold. Speed does not depend on their values.
+Each backend runs in its own process with its own threads and memory. The processes alternate, one measured call each
+per round. The table shows median milliseconds and the median of the rounds' ratios. Before it, the throughput of one
+large convolution on this machine is printed: it limits the speed of the network's 344 GFLOP, except for algorithms
+that need fewer multiplications.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ ROWS = {
     "openvino-bf16": "r50-direct.xml",
     "openvino-int8": "r50-int8.xml",
 }
-"""Files by row. direct: without Winograd's form of wide convolutions, which is the default in float32."""
+"""Model files by row. direct: without Winograd convolutions, which are the default in float32."""
 
 CEILING = 256, 100, 136
-"""Channels, height and width of the map on which one convolution is timed: the largest of the head."""
+"""Channels, height and width of the measured convolution: the largest feature map of the head."""
 
 
-def picture(height: int, width: int) -> np.ndarray:
-    """uint8 [1, 3, H, W], something like a photo: smooth, with edges and a little noise."""
+def make_image(height: int, width: int) -> np.ndarray:
+    """Return a uint8 [1, 3, H, W] image that resembles a photo: smooth, with edges and a little noise."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (3, height // 32 + 1, width // 32 + 1))
     smooth = coarse.repeat(32, 1).repeat(32, 2)[:, :height, :width]
@@ -52,13 +52,13 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def padded(images: np.ndarray) -> np.ndarray:
-    """To multiples of 32, as torchvision's transform pads: both sides then compute the same."""
+    """Pad to multiples of 32 like torchvision's transform, so that both sides compute the same."""
     height, width = images.shape[-2:]
     return np.pad(images, ((0, 0), (0, 0), (0, -height % 32), (0, -width % 32)))
 
 
 def make_weights(path: Path) -> None:
-    """An R50 with torchvision's shapes and thresholds as one of our artifacts."""
+    """Save an R50 with torchvision's shapes and thresholds as an artifact."""
     import torch
 
     from fcos_cli.data.geometry import ResizeRule
@@ -85,7 +85,7 @@ def make_weights(path: Path) -> None:
 
 
 def make_files(folder: Path) -> None:
-    """Weights and all exports, once; later runs find them."""
+    """Create the weights and all exports unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / ROWS[REFERENCE]
     if not weights.exists():
@@ -100,7 +100,7 @@ def make_files(folder: Path) -> None:
 
 
 def make_file(weights: Path, path: Path) -> None:
-    """What `fcos export` writes, without its comparison with PyTorch, which takes a minute and a half each."""
+    """Export like `fcos export`, but without the comparison with PyTorch, which takes 90 seconds per file."""
     from fcos_cli.export.onnx import finalize, trace, write
     from fcos_cli.export.openvino import write_openvino
     from fcos_cli.export.options import make_options
@@ -117,7 +117,7 @@ def make_file(weights: Path, path: Path) -> None:
     options, artifact = make_options(format_, precision="int8"), load(weights)
     facts = options.apply(facts_of(artifact))
     proto = trace(artifact, facts, options)
-    proto = quantize(proto, [padded(picture(480, 640))], target="cpu", between=format_ == "onnx")
+    proto = quantize(proto, [padded(make_image(480, 640))], target="cpu", between=format_ == "onnx")
     if format_ == "onnx":
         write(finalize(proto, outputs=output_names("op")), path, facts)
     else:
@@ -127,11 +127,11 @@ def make_file(weights: Path, path: Path) -> None:
 
 
 def runner(row: str, path: Path, threads: int) -> Callable[[], int]:
-    """A call that answers one picture and returns how many boxes it found."""
+    """Return a function that detects objects in one image and returns the number of boxes."""
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
-    images = picture(800, 1066)
+    images = make_image(800, 1066)
     if row == REFERENCE:
         return torchvision_runner(path, images, threads)
     from fcos_cli.runtime.open import open_detector
@@ -170,8 +170,7 @@ def torchvision_runner(path: Path, images: np.ndarray, threads: int) -> Callable
 
 
 def ceilings(threads: int) -> None:
-    """Print GFLOP/s of a 3×3 convolution in PyTorch (float32 and, where the processor has it, bf16) and, in int8, in
-    ONNX Runtime."""
+    """Print the GFLOP/s of a 3×3 convolution in PyTorch (float32, and bf16 if native) and in ONNX Runtime (int8)."""
     import torch
 
     from fcos_cli.hardware import has_native_bf16
@@ -188,22 +187,22 @@ def ceilings(threads: int) -> None:
             reached[str(dtype).removeprefix("torch.")] = work / median_seconds(lambda: conv(x))  # noqa: B023
     session, feed = int8_convolution(threads)
     reached["int8"] = work / median_seconds(lambda: session.run(None, feed))
-    told = ", ".join(f"{value / 1e9:.0f} in {name}" for name, value in reached.items())
-    print(f"one convolution ({channels} channels, {height} × {width}), GFLOP/s: {told}")
+    throughput = ", ".join(f"{value / 1e9:.0f} in {name}" for name, value in reached.items())
+    print(f"one convolution ({channels} channels, {height} × {width}), GFLOP/s: {throughput}")
 
 
 def median_seconds(call: Callable[[], object]) -> float:
-    """Of 9 calls, after 3 that are not counted."""
-    spent = []
+    """Return the median time of 9 calls, after 3 warm-up calls."""
+    seconds = []
     for _ in range(12):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         call()
-        spent.append(time.perf_counter() - begun)
-    return statistics.median(spent[3:])
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[3:])
 
 
 def int8_convolution(threads: int) -> tuple[Any, dict[str, np.ndarray]]:
-    """An ONNX Runtime session of one quantised convolution, and what to feed it."""
+    """Return an ONNX Runtime session with one quantized convolution, and its input."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
@@ -231,28 +230,26 @@ def int8_convolution(threads: int) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def worker(row: str, path: Path, threads: int) -> None:
-    """Serve one backend: a line in, the milliseconds of one call out."""
+    """Serve one backend: for each line on stdin, print the milliseconds of one call."""
     try:
         call = runner(row, path, threads)
-        found = [call() for _ in range(2)][-1]
+        count = [call() for _ in range(2)][-1]
     except Exception as error:
         print(json.dumps({"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}), flush=True)
         return
-    print(json.dumps({"found": found}), flush=True)
+    print(json.dumps({"count": count}), flush=True)
     for _ in sys.stdin:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         call()
-        print(json.dumps({"ms": 1e3 * (time.perf_counter() - begun)}), flush=True)
+        print(json.dumps({"ms": 1e3 * (time.perf_counter() - start)}), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("runs/export-speed"), help="where weights and exports are kept"
-    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/export-speed"), help="folder for weights and exports")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), help="rows beside the reference")
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), help="rows to measure besides the reference")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker == "prepare":
@@ -264,42 +261,42 @@ def main() -> None:
     if options.worker:
         worker(options.worker, options.folder / ROWS[options.worker], options.threads)
         return
-    subprocess.run([*worker_command("prepare", options)], check=True)  # its own process: nothing of it stays in memory
+    subprocess.run([*worker_command("prepare", options)], check=True)  # in a process, to free its memory
     subprocess.run(worker_command("ceilings", options), check=True)
     rows = [REFERENCE, *(options.only or [row for row in ROWS if row != REFERENCE])]
     measure(rows, options)
 
 
 def worker_command(row: str, options: argparse.Namespace) -> list[str]:
-    place = ["--folder", str(options.folder), "--threads", str(options.threads)]
-    return [sys.executable, __file__, "--worker", row, *place]
+    arguments = ["--folder", str(options.folder), "--threads", str(options.threads)]
+    return [sys.executable, __file__, "--worker", row, *arguments]
 
 
 def measure(rows: list[str], options: argparse.Namespace) -> None:
-    """Start the workers, let them take turns, print the table."""
-    serving: dict[str, subprocess.Popen[str]] = {}
-    found = {}
+    """Start the workers, let them alternate and print the table."""
+    workers: dict[str, subprocess.Popen[str]] = {}
+    counts = {}
     for row in rows:
         command = worker_command(row, options)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        ready = json.loads(process.stdout.readline() or '{"error": "it died"}')
+        ready = json.loads(process.stdout.readline() or '{"error": "the process ended"}')
         if "error" in ready:
             print(f"{row}: not measured ({ready['error']})", file=sys.stderr)
             continue
-        serving[row], found[row] = process, ready["found"]
-    times: dict[str, list[float]] = {row: [] for row in serving}
+        workers[row], counts[row] = process, ready["count"]
+    times: dict[str, list[float]] = {row: [] for row in workers}
     for _ in range(options.rounds):
-        for row, process in serving.items():
+        for row, process in workers.items():
             process.stdin.write("go\n")
             process.stdin.flush()
             times[row].append(json.loads(process.stdout.readline())["ms"])
-    for process in serving.values():
+    for process in workers.values():
         process.stdin.close()
     print(f"R50, 91 classes, 800 × 1066, batch 1, {options.threads} threads, {options.rounds} alternating rounds")
     print(f"{'':20} {'median ms':>9} {'ratio':>6} {'boxes':>6}")
-    for row, spent in times.items():
-        ratios = [base / own for base, own in zip(times[REFERENCE], spent, strict=True)]
-        print(f"{row:20} {statistics.median(spent):9.0f} {statistics.median(ratios):6.2f} {found[row]:6}")
+    for row, row_times in times.items():
+        ratios = [reference / time_ for reference, time_ in zip(times[REFERENCE], row_times, strict=True)]
+        print(f"{row:20} {statistics.median(row_times):9.0f} {statistics.median(ratios):6.2f} {counts[row]:6}")
 
 
 if __name__ == "__main__":

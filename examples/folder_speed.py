@@ -1,11 +1,11 @@
-"""Does predicting a folder keep the network busy? Its throughput over that of the network alone, on ready arrays.
+"""Compare the throughput of predicting a folder with that of the network alone on prepared arrays.
 
     python examples/folder_speed.py FOLDER [--model default] [--count 200] [--rounds 5]
 
-Both in one process, on the same pictures, with the same threads, taking turns; the ratio is the median over the rounds
-of (time of the network alone) / (time of the whole pipeline: reading, decoding, resizing, network, boxes in source
-pixels). On C cores that the network keeps busy, it cannot pass (network's CPU time) / (network's + opening's), which
-is printed too.
+Both run alternately in one process, with the same images and threads. The ratio is the median over the rounds of
+(time of the network alone) / (time of the whole pipeline: reading, decoding, resizing, network, boxes in source
+pixels). If the network keeps all cores busy, the ratio cannot exceed (network's CPU time) / (network's + opening's CPU
+time), which is printed too.
 """
 
 from __future__ import annotations
@@ -36,38 +36,36 @@ def main() -> None:
     groups = [paths[n : n + options.batch] for n in range(0, len(paths), options.batch)]
     ready = [detector.facts.resize.batch([open_image(path) for path in group])[0] for group in groups]
 
-    begun = process_time()
+    start = process_time()
     for group in groups:
         detector.facts.resize.batch([open_image(path) for path in group])
-    opening = (process_time() - begun) / len(paths)
+    opening = (process_time() - start) / len(paths)
 
     rows = []
     for number in range(options.rounds + 1):
         alone, alone_cpu = timed(lambda: [detector(images) for images in ready])
         whole, whole_cpu = timed(lambda: check(list(predict(detector, paths, batch=options.batch))))
-        if number:  # the first round warms caches up
+        if number:  # the first round is a warm-up
             rows.append((alone / whole, alone, whole, alone_cpu, whole_cpu))
     ratios, alone, whole, alone_cpu, whole_cpu = (median(column) for column in zip(*rows, strict=True))
     per = 1000 / len(paths)
-    print(
-        f"{len(paths)} pictures, {detector.name} by {detector.backend}, batch {options.batch}, {options.rounds} rounds"
-    )
-    print(f"network alone  {len(paths) / alone:7.1f} pictures/s, {alone_cpu * per:6.1f} ms of CPU each")
-    print(f"whole pipeline {len(paths) / whole:7.1f} pictures/s, {whole_cpu * per:6.1f} ms of CPU each")
+    print(f"{len(paths)} images, {detector.name} on {detector.backend}, batch {options.batch}, {options.rounds} rounds")
+    print(f"network alone  {len(paths) / alone:7.1f} images/s, {alone_cpu * per:6.1f} ms of CPU each")
+    print(f"whole pipeline {len(paths) / whole:7.1f} images/s, {whole_cpu * per:6.1f} ms of CPU each")
     bound = alone_cpu * per / (alone_cpu * per + opening * 1000)
     print(f"opening and resizing take {opening * 1000:.1f} ms of CPU each, so the bound is {bound:.3f}")
     print(f"ratio {ratios:.3f} (rounds: {', '.join(f'{row[0]:.3f}' for row in rows)})")
 
 
 def timed(work) -> tuple[float, float]:
-    """Seconds by the clock and of CPU."""
-    begun, cpu = perf_counter(), process_time()
+    """Return wall-clock and CPU time in seconds."""
+    start, cpu = perf_counter(), process_time()
     work()
-    return perf_counter() - begun, process_time() - cpu
+    return perf_counter() - start, process_time() - cpu
 
 
-def check(answers: list) -> None:
-    assert not any(isinstance(answer, Failure) for answer in answers), "choose a folder of good pictures"
+def check(results: list) -> None:
+    assert not any(isinstance(result, Failure) for result in results), "an image cannot be read; choose another folder"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An exported detector without fcos: python examples/onnx_numpy.py MODEL.onnx PHOTO"""
+"""Run an exported detector without fcos: python examples/onnx_numpy.py MODEL.onnx PHOTO"""
 
 import json
 import sys
@@ -8,17 +8,17 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-facts = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-height, width = facts["geometry"]["size"]  # of a letterbox: fit into it, pad right and bottom
+metadata = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+height, width = metadata["geometry"]["size"]  # letterbox: fit the image into it, pad right and bottom
 
 photo = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
 scale = min(height / photo.height, width / photo.width)
 small = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BILINEAR)
-images = np.full((1, 3, height, width), facts["geometry"]["pad_value"], np.uint8)
+images = np.full((1, 3, height, width), metadata["geometry"]["pad_value"], np.uint8)
 images[0, :, : small.height, : small.width] = np.asarray(small).transpose(2, 0, 1)
 
 boxes, scores, classes, counts = session.run(None, {"images": images})[:4]
-shown = facts["thresholds"]["per_class"] or [facts["thresholds"]["global"]] * len(facts["classes"])
+thresholds = metadata["thresholds"]["per_class"] or [metadata["thresholds"]["global"]] * len(metadata["classes"])
 for box, score, index in zip(boxes[0], scores[0], classes[0][: counts[0]], strict=False):
-    if score >= shown[index]:
-        print(facts["classes"][index]["name"], f"{score:.2f}", (box / scale).round(1).tolist())
+    if score >= thresholds[index]:
+        print(metadata["classes"][index]["name"], f"{score:.2f}", (box / scale).round(1).tolist())

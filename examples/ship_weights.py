@@ -1,8 +1,8 @@
-"""Make a trained detector the one that ships in the package: the same artifact with its tensors in half precision.
+"""Bundle a trained detector with the package, with its tensors in half precision.
 
     python examples/ship_weights.py runs/train/x/best.safetensors
 
-Halves the file. `fcos eval default DATA` before and after tells what that costs.
+This halves the file size. To measure its effect, run `fcos eval default DATA` before and after.
 """
 
 import sys

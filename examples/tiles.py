@@ -1,10 +1,10 @@
-"""What tiles are worth: the demo photos, small, on a large canvas, looked at with and without them.
+"""Measure the effect of tiles: small copies of the demo photos on a large canvas, detected with and without tiles.
 
     python examples/tiles.py [--tile 640] [--sizes 160 240 480]
 
-On 4000 × 3000 grey pixels with some grain, up to 40 copies of each photo are pasted, their longer side as long as each
-of the sizes, where chance puts them. A copy counts as found where a detection of its class overlaps the box that the
-detector finds in the photo itself by IoU ≥ 0.5. Writes build/tiles.jpg: the last canvas with what the tiles found.
+Up to 40 copies of each photo are pasted at random places on 4000 × 3000 grey pixels with some noise. Their longer side
+is one of the sizes. A copy counts as found if a detection of its class has IoU ≥ 0.5 with the box that the detector
+finds in the photo itself. The last canvas with the detections found with tiles is saved as build/tiles.jpg.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{'size':>5} {'objects':>8} {'recall':>8} {'with tiles':>11} {'false':>6} {'with tiles':>11} {'seconds':>8}")
     for size in options.sizes:
         image, truth = scene(detector, size)
-        plain, tiled = look(detector, image, None), look(detector, image, tiling)
+        plain, tiled = detect(detector, image, None), detect(detector, image, tiling)
         (hits, false, _), (tile_hits, tile_false, seconds) = count(*plain, truth), count(*tiled, truth)
         print(
             f"{size:>5} {len(truth):>8} {hits / len(truth):>8.3f} {tile_hits / len(truth):>11.3f} {false:>6} "
@@ -51,54 +51,54 @@ def main() -> None:
 
 
 def scene(detector: Detector, size: int) -> tuple[np.ndarray, Detections]:
-    """A canvas and what stands on it."""
+    """Return a canvas and the ground truth."""
     random = np.random.default_rng(size)
     canvas = random.normal(128, 12, (CANVAS[1], CANVAS[0], 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=2)
-    boxes, classes, taken = [], [], []
+    boxes, classes, occupied = [], [], []
     for photo in PHOTOS:
         image = open_image(photo)
-        (answer,) = predict(detector, [photo], threshold=display_thresholds(detector.facts))
+        (result,) = predict(detector, [photo], threshold=display_thresholds(detector.facts))
         scale = size / max(image.shape[:2])
         width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
         small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
         for _ in range(COPIES):
-            x, y = free(random, width, height, taken)
+            x, y = free_position(random, width, height, occupied)
             if x < 0:
                 break
-            taken.append((x, y, x + width, y + height))
+            occupied.append((x, y, x + width, y + height))
             canvas[y : y + height, x : x + width] = small
-            boxes.append(answer.detections.boxes[0] * scale + np.array([x, y, x, y], np.float32))
-            classes.append(answer.detections.classes[0])
+            boxes.append(result.detections.boxes[0] * scale + np.array([x, y, x, y], np.float32))
+            classes.append(result.detections.classes[0])
     return canvas, Detections(np.array(boxes), np.ones(len(boxes), np.float32), np.array(classes))
 
 
-def free(random: np.random.Generator, width: int, height: int, taken: list) -> tuple[int, int]:
+def free_position(random: np.random.Generator, width: int, height: int, occupied: list) -> tuple[int, int]:
     for _ in range(1000):
         x, y = int(random.integers(0, CANVAS[0] - width)), int(random.integers(0, CANVAS[1] - height))
-        if all(x + width <= a or c <= x or y + height <= b or d <= y for a, b, c, d in taken):
+        if all(x + width <= a or c <= x or y + height <= b or d <= y for a, b, c, d in occupied):
             return x, y
     return -1, -1
 
 
-def look(detector: Detector, image: np.ndarray, tiling: Tiling | None) -> tuple[Detections, float]:
-    begun = perf_counter()
+def detect(detector: Detector, image: np.ndarray, tiling: Tiling | None) -> tuple[Detections, float]:
+    start = perf_counter()
     frame = Frame(Path("canvas"), image)
-    (answer,) = predict(detector, [frame], threshold=display_thresholds(detector.facts), tiling=tiling, batch=4)
-    return answer.detections, perf_counter() - begun
+    (result,) = predict(detector, [frame], threshold=display_thresholds(detector.facts), tiling=tiling, batch=4)
+    return result.detections, perf_counter() - start
 
 
 def count(found: Detections, seconds: float, truth: Detections) -> tuple[int, int, float]:
-    """Objects found, detections that are of none, seconds."""
-    left = set(range(len(truth)))
+    """Return the number of objects found, the number of false detections, and the seconds."""
+    missed = set(range(len(truth)))
     for box, index in zip(found.boxes, found.classes, strict=True):
-        both = np.clip(np.minimum(box[2:], truth.boxes[:, 2:]) - np.maximum(box[:2], truth.boxes[:, :2]), 0, None)
-        both = both.prod(axis=1)
+        shared = np.clip(np.minimum(box[2:], truth.boxes[:, 2:]) - np.maximum(box[:2], truth.boxes[:, :2]), 0, None)
+        shared = shared.prod(axis=1)
         areas = (truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-        overlap = np.where(truth.classes == index, both / (areas - both), 0)
+        overlap = np.where(truth.classes == index, shared / (areas - shared), 0)
         best = int(overlap.argmax())
         if overlap[best] >= 0.5:
-            left.discard(best)
-    hits = len(truth) - len(left)
+            missed.discard(best)
+    hits = len(truth) - len(missed)
     return hits, len(found) - hits, seconds
 
 

@@ -1,4 +1,4 @@
-"""Keep freed memory in the process (Linux with glibc). Page faults otherwise cost a third of a training step."""
+"""Keep freed memory in the process (Linux with glibc), to avoid page faults that take a third of a training step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import platform
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc not to return large freed blocks to the kernel. Call it first thing in a process.
+    """Tell glibc not to return large freed blocks to the kernel. Call it first in a process.
 
-    A training step frees and allocates the same large buffers again and again. By default each goes back to the kernel
-    and is faulted in page by page, which is slow in a virtual machine. Returns False on other systems.
+    A training step frees and allocates the same large buffers repeatedly. By default each one goes back to the kernel
+    and
+    is faulted in again page by page, which is slow in a virtual machine. Returns False on other systems.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False

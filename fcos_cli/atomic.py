@@ -24,14 +24,14 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     is full.
     """
     if path.is_dir():
-        raise UsageError("this is a folder, not a file", where=path, remedy="name a file")
+        raise UsageError("this is a folder, not a file", where=path, remedy="give a file name")
     direct = path.exists() and not path.is_file()
     temporary = path if direct else path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # file names may contain bytes that are not UTF-8; surrogateescape writes them unchanged
-        how: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
-        stream = temporary.open("wb" if binary else "w", **how)
+        options: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
+        stream = temporary.open("wb" if binary else "w", **options)
     except OSError as error:
         raise UsageError(
             f"cannot write here ({error.strerror})", where=path, remedy="choose a path you can write to"

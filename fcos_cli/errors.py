@@ -16,7 +16,7 @@ from __future__ import annotations
 class FcosError(Exception):
     """An error the user can act on.
 
-    `what` is one sentence without a full stop; `where` names the file, line or key; `remedy` says what to do.
+    `what` is one sentence without a final period; `where` names the file, line or key; `remedy` says what to do.
     """
 
     exit_code = 1
@@ -53,7 +53,7 @@ class ParityError(FcosError):
 
 
 class MissingExtra(FcosError):
-    """An optional dependency is not installed; names the extra that provides it."""
+    """An optional dependency is not installed; the remedy names the extra that provides it."""
 
     def __init__(self, what: str, *, extra: str) -> None:
         super().__init__(what, remedy=f'pip install "fcos-cli[{extra}]"')

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of the pages that we write: fixture `browser`, skipping where there is none."""
+"""A headless Chromium for testing the generated pages. The fixture `browser` skips the test if there is none."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-u
 
 
 class Browser:
-    """A driver (selenium's, as `driver`) that opens pages from disk and knows what their consoles said."""
+    """Opens pages from disk and reads their console. `driver` is selenium's."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
     def open(self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Show `page`, a file, in a viewport of `width` × `height` CSS pixels; `dark`: what the system prefers."""
+        """Show the file `page` in a viewport of `width` × `height` CSS pixels. dark: the preferred colour scheme."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         preferred = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
@@ -28,55 +28,55 @@ class Browser:
         self.driver.get(page.resolve().as_uri())
 
     def find(self, selector: str) -> Any:
-        """The first element of a CSS selector; raises where there is none."""
+        """Return the first element matching a CSS selector. Raises if there is none."""
         return self.driver.find_element("css selector", selector)
 
     def find_all(self, selector: str) -> list[Any]:
-        """Every element of a CSS selector, in the order of the page."""
+        """Return all elements matching a CSS selector, in page order."""
         return list(self.driver.find_elements("css selector", selector))
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What `return …` in a script returns; arguments[0] and so on are what is passed."""
+        """Run a script and return its `return` value. The arguments are arguments[0] and so on in the script."""
         return self.driver.execute_script(script, *arguments)
 
     def slide(self, selector: str, value: float) -> None:
-        """Move a range input to `value`, with the events that a hand would cause."""
+        """Set a range input to `value` and dispatch the events of a user's action."""
         script = """const e = document.querySelector(arguments[0]); e.value = arguments[1];
             for (const name of ["input", "change"]) e.dispatchEvent(new Event(name, {bubbles: true}))"""
         self.run(script, selector, value)
 
     def errors(self) -> list[str]:
-        """What the console was told since the last call: errors and warnings, uncaught exceptions, failed loads."""
+        """Return console messages since the last call: errors, warnings, uncaught exceptions, failed loads."""
         return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """The addresses that the page asked for beside itself: a page that needs no network has only data: ones."""
+        """Return the URLs that the page requested, without data: and blob: URLs."""
         script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
         return [name for name in self.run(script) if not name.startswith(("data:", "blob:"))]
 
     def overflow(self) -> int:
-        """By how many pixels the page is wider than the window; 0 where nothing must be scrolled sideways."""
+        """By how many pixels the page is wider than the window."""
         return int(self.run("const e = document.documentElement; return e.scrollWidth - e.clientWidth"))
 
     def screenshot(self, path: Path, *, whole: bool = True, part: str | None = None) -> None:
-        """A PNG of the window, or of the `whole` page, or of the first element of a CSS selector."""
+        """Save a PNG of the window, of the `whole` page, or of the first element matching the selector `part`."""
         import base64
 
-        how = {"format": "png", "captureBeyondViewport": whole}
+        options = {"format": "png", "captureBeyondViewport": whole}
         if part:
             script = """const r = document.querySelector(arguments[0]).getBoundingClientRect();
                 return {x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}"""
-            how["clip"] = self.run(script, part)
+            options["clip"] = self.run(script, part)
         elif whole:
             size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-            how["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        answer = self.driver.execute_cdp_cmd("Page.captureScreenshot", how)
-        path.write_bytes(base64.b64decode(answer["data"]))
+            options["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        result = self.driver.execute_cdp_cmd("Page.captureScreenshot", options)
+        path.write_bytes(base64.b64decode(result["data"]))
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """One driver for all tests; starting it takes about a second."""
+    """One driver for all tests, because starting it takes about a second."""
     selenium = pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     service = shutil.which("chromedriver")
@@ -104,8 +104,8 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def browser(chromium: Any) -> Browser:
-    """The shared Chromium on an empty page with an empty console."""
+    """Return the shared Chromium on an empty page with an empty console."""
     chromium.get("about:blank")
-    shown = Browser(chromium)
-    shown.errors()
-    return shown
+    page = Browser(chromium)
+    page.errors()  # empty the console
+    return page

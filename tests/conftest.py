@@ -1,4 +1,4 @@
-"""What several tests share: a small drawn data set and the file of an untrained detector."""
+"""Shared fixtures: a small synthetic data set and the file of an untrained detector."""
 
 import os
 from pathlib import Path
@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from tests.browser import browser, chromium  # noqa: F401 - fixtures
+from tests.cli_runner import fcos  # noqa: F401 - fixture
 
-# threads that wait for work sleep: on a machine that is busy with something else, tiny networks are then not slowed
-# down tenfold. Read when torch is first imported, which no test module has done yet.
+# Waiting threads sleep instead of spinning, which would slow tiny networks tenfold on a busy machine. The variable is
+# read when torch is first imported, which no test module has done yet.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn COCO data set: 12 pictures of 64 × 64 for training, 4 for validation. Not to be changed."""
+    """A synthetic COCO data set: 12 training and 4 validation images of 64 × 64. Tests must not modify it."""
     from fcos_cli.data.demo_shapes import write_shapes
 
     return write_shapes(tmp_path_factory.mktemp("data") / "shapes", train=12, val=4, size=64)
@@ -22,7 +23,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact whose untrained network finds many things with scores near 0.07. Not to be changed."""
+    """An artifact of an untrained network with many detections of scores near 0.07. Tests must not modify it."""
     from fcos_cli.model.artifact import save
     from tests.tiny import tiny_artifact
 

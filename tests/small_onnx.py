@@ -1,4 +1,7 @@
-"""A made graph of two convolutions with the inputs, outputs and facts of an exported detector; built in a second."""
+"""A graph of two convolutions with the inputs, outputs and metadata of an exported detector.
+
+Building it takes a second.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ PLACES = 8
 
 
 def write_onnx(path: Path, *, precision: str = "fp32", free: bool = True, batch: int = 1, **changes: Any) -> Path:
-    """free: any batch, height and width, else `batch` × 64 × 64. changes: facts that differ from FACTS."""
+    """Write the graph. free: dynamic batch size, height and width; otherwise `batch` × 64 × 64. changes: to FACTS."""
     import onnx
 
     model = detector_graph(precision=precision, free=free, batch=batch)
@@ -30,7 +33,7 @@ def write_onnx(path: Path, *, precision: str = "fp32", free: bool = True, batch:
 
 
 def detector_graph(*, precision: str = "fp32", free: bool = True, batch: int = 1) -> Any:
-    """images → cast → [quantised] convolution, relu, convolution → cast → best score and class of each cell → TopK."""
+    """images → cast → [quantized] convolution, ReLU, convolution → cast → best score and class per cell → TopK."""
     import onnx
     from onnx import helper, numpy_helper
     from onnx.helper import make_node as node
@@ -53,17 +56,17 @@ def detector_graph(*, precision: str = "fp32", free: bool = True, batch: int = 1
         "scale_w": np.float32(0.01),
         "zero": np.int8(0),
     }
-    pixels, weights, quantised = "pixels", "w1", []
+    pixels, weights, quantized = "pixels", "w1", []
     if precision == "int8":
         pixels, weights = "pixels_dq", "w1_dq"
         for name, scale in (("pixels", "scale"), ("w1", "scale_w")):
-            quantised += [
-                node("QuantizeLinear", [name, scale, "zero"], [f"{name}_q"], f"quantise_{name}"),
-                node("DequantizeLinear", [f"{name}_q", scale, "zero"], [f"{name}_dq"], f"dequantise_{name}"),
+            quantized += [
+                node("QuantizeLinear", [name, scale, "zero"], [f"{name}_q"], f"quantize_{name}"),
+                node("DequantizeLinear", [f"{name}_q", scale, "zero"], [f"{name}_dq"], f"dequantize_{name}"),
             ]
     nodes = [
         node("Cast", ["images"], ["pixels"], "cast_in", to=types.FLOAT16 if half else types.FLOAT),
-        *quantised,
+        *quantized,
         node("Conv", [pixels, weights], ["c1"], "conv1", strides=[8, 8], pads=[1, 1, 1, 1]),
         node("Relu", ["c1"], ["r1"], "relu1"),
         node("Conv", ["r1", "w2"], ["c2"], "conv2"),

@@ -1,9 +1,9 @@
-"""A small stand-in of TensorRT's Python API, to test what must be right where there is no GPU and no TensorRT.
+"""A small replacement of TensorRT's Python API for tests without a GPU or TensorRT.
 
-It holds the members that `fcos_cli` uses, with their types, and complains where they are used against the API's rules:
-a wrong shape, an address that was never set, a plan of another version. `World` says how this TensorRT behaves and
-keeps what it was asked. A plan is JSON; executing one writes through the addresses it was given, as a GPU would.
-That its members exist in the real thing is a test of its own, `tests/export/tensorrt/test_engine.py`.
+It has the members that `fcos_cli` uses, with their types, and raises if they are used against the API's rules, such as
+a wrong shape, an address that was never set, or a plan of another version. `World` configures its behaviour and records
+the calls. A plan is JSON; executing one writes to the given addresses, as a GPU would.
+`tests/export/tensorrt/test_engine.py` tests that the members exist in the real API.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Severity(enum.IntEnum):
 
 @dataclass
 class World:
-    """How this TensorRT behaves, and what it was asked.
+    """Behaviour of this TensorRT, and recorded calls.
 
-    layers: (type, type of data) of the network that the parser finds. parse_errors: (operation, node, words).
-    build_error: why the builder refuses. inspector: what the engine's inspector says, None = from `layers`.
-    outputs: of the engine, name → type. fails: an execution that says so. unconverged: pictures (by their first pixel)
-    whose NMS did not end. cache: what a timing cache must begin with to be taken.
+    layers: (layer type, data type) of the parsed network. parse_errors: (operation, node, description). build_error:
+    error of the builder. inspector: output of the engine inspector; None = from `layers`. outputs: of the engine, name
+    → type. fails: whether execution fails. unconverged: images (by their first pixel) whose NMS did not converge.
+    cache: accepted prefix of a timing cache.
     """
 
     flavour: str
@@ -82,7 +82,7 @@ class World:
     outputs: dict[str, DataType] = field(default_factory=lambda: dict(OUTPUTS))
     fails: bool = False
     unconverged: int | None = None
-    cache: bytes = b"mine"
+    cache: bytes = b"valid"
     places: int = 4
     network_flags: list[int] = field(default_factory=list)
     configs: list[Config] = field(default_factory=list)
@@ -145,7 +145,7 @@ class INetworkDefinition:
 
 
 class Memory:
-    """Of the host: gives its bytes through the buffer protocol, as IHostMemory does."""
+    """Host memory that exposes its bytes through the buffer protocol, as IHostMemory does."""
 
     def __init__(self, content: bytes) -> None:
         self._array = (ctypes.c_char * len(content)).from_buffer_copy(content)
@@ -155,7 +155,7 @@ class Memory:
 
 
 def memory(content: bytes) -> Any:
-    """A Memory; before Python 3.12 classes cannot offer a buffer, and a bytearray stands in."""
+    """Return a Memory, or a bytearray before Python 3.12, where classes cannot implement the buffer protocol."""
     return Memory(content) if sys.version_info >= (3, 12) else bytearray(content)
 
 
@@ -178,7 +178,7 @@ class IOptimizationProfile:
 
 
 class Config:
-    """IBuilderConfig. `num_compute_capabilities` and its setter exist in TensorRT-RTX only."""
+    """IBuilderConfig. Compute capabilities exist in TensorRT-RTX only."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -198,21 +198,21 @@ class Config:
         self.workspace = pool_size
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        low, best, high = profile.shapes or ([], [], [])
-        if not all(a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
+        low, opt, high = profile.shapes or ([], [], [])
+        if not all(a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
             return -1
         self.profiles.append(profile)
         return len(self.profiles) - 1
 
     def set_compute_capability(self, compute_capability: ComputeCapability, index: int) -> bool:
-        assert self._world.flavour == "trt-rtx", "TensorRT has no such method"
+        assert self._world.flavour == "trt-rtx", "TensorRT-RTX only"
         if not 0 <= index < self.num_compute_capabilities or compute_capability == ComputeCapability.NONE:
             return False
         self.capabilities[index] = compute_capability
         return True
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
-        assert self._world.flavour == "trt", "deprecated in TensorRT-RTX: warns"
+        assert self._world.flavour == "trt", "deprecated in TensorRT-RTX, with a warning"
         return ITimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
@@ -265,8 +265,8 @@ class Builder:
 
 
 class ParserError:
-    def __init__(self, operation: str, node: str, words: str) -> None:
-        self._operation, self._node, self._words = operation, node, words
+    def __init__(self, operation: str, node: str, message: str) -> None:
+        self._operation, self._node, self._message = operation, node, message
 
     def node_operator(self) -> str:
         return self._operation
@@ -275,7 +275,7 @@ class ParserError:
         return self._node
 
     def desc(self) -> str:
-        return self._words
+        return self._message
 
 
 class OnnxParser:
@@ -305,10 +305,10 @@ class EngineInspector:
         assert format == LayerInformationFormat.JSON
         if self._engine.world.inspector is not None:
             return json.dumps(self._engine.world.inspector)
-        words = {"FLOAT": "Float", "HALF": "Half", "INT8": "Int8"}
+        type_names = {"FLOAT": "Float", "HALF": "Half", "INT8": "Int8"}
         layers: list[Any] = []
         for index, (kind, dtype) in enumerate(self._engine.plan["layers"]):
-            tensor = {"Name": f"t{index}", "Format/Datatype": words.get(dtype, dtype)}
+            tensor = {"Name": f"t{index}", "Format/Datatype": type_names.get(dtype, dtype)}
             layers.append({"Name": f"layer{index}", "LayerType": kind, "Inputs": [tensor], "Outputs": [tensor]})
         return json.dumps({"Layers": layers if self._engine.plan["detailed"] else [item["Name"] for item in layers]})
 
@@ -339,7 +339,7 @@ class ICudaEngine:
 
 
 class IExecutionContext:
-    """Answers like `tests.runtime.fakes.CornerDetector`: see `_answer`."""
+    """Gives results like `tests.runtime.fakes.CornerDetector`: see `_answer`."""
 
     def __init__(self, engine: ICudaEngine) -> None:
         self._engine, self._world = engine, engine.world
@@ -356,7 +356,7 @@ class IExecutionContext:
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        assert self._shape is not None, "the shape of the input comes first"
+        assert self._shape is not None, "set the input shape first"
         return {
             "images": self._shape,
             "boxes": (self._shape[0], self._world.places, 4),
@@ -371,20 +371,20 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        assert stream_handle == StandInGpu.stream, "on a stream of its own"
-        assert set(self._addresses) == {"images", *self._world.outputs}, "every tensor has its place"
+        assert stream_handle == StandInGpu.stream, "must use the stream of its own"
+        assert set(self._addresses) == {"images", *self._world.outputs}, "every tensor needs an address"
         assert self._shape is not None
         if self._world.fails:
             return False
         self._world.executed.append(self._shape)
         images = np.frombuffer(_bytes(self._addresses["images"], int(np.prod(self._shape))), np.uint8)
-        for name, values in self._answer(images.reshape(self._shape)).items():
+        for name, values in self._detections(images.reshape(self._shape)).items():
             kind = {"FLOAT": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
             raw = np.ascontiguousarray(values, kind[self._world.outputs[name].name]).tobytes()
             ctypes.memmove(self._addresses[name], raw, len(raw))
         return True
 
-    def _answer(self, images: Any) -> dict[str, Any]:
+    def _detections(self, images: Any) -> dict[str, Any]:
         """Two boxes over the whole input: score 0.75 of class 0, and (red of the first pixel) / 256 of class 1."""
         count, places = len(images), self._world.places
         red = images[:, 0, 0, 0]
@@ -394,8 +394,8 @@ class IExecutionContext:
         scores[:, 0], scores[:, 1] = 0.75, red / 256
         classes = np.full((count, places), -1)
         classes[:, :2] = [0, 1]
-        found = {"boxes": boxes, "scores": scores, "classes": classes, "counts": np.full(count, 2)}
-        return found | ({"converged": red != self._world.unconverged} if "converged" in self._world.outputs else {})
+        results = {"boxes": boxes, "scores": scores, "classes": classes, "counts": np.full(count, 2)}
+        return results | ({"converged": red != self._world.unconverged} if "converged" in self._world.outputs else {})
 
 
 def _bytes(address: int, count: int) -> bytes:
@@ -431,10 +431,10 @@ class RtxRuntime(Runtime):
 
 
 def module_of(world: World) -> ModuleType:
-    """`tensorrt` or `tensorrt_rtx` as `world` says."""
+    """Return `tensorrt` or `tensorrt_rtx`, depending on `world`."""
     module: Any = ModuleType("tensorrt" if world.flavour == "trt" else "tensorrt_rtx")
     module.__version__ = world.version
-    # its number differs between versions, as in the real thing
+    # the value differs between versions, as in TensorRT
     typed = 1 if world.version.startswith("10.") else 0
     module.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": typed})
     shared = (DataType, LayerType, BuilderFlag, ProfilingVerbosity, MemoryPoolType, TensorIOMode, ILogger)
@@ -452,7 +452,7 @@ def module_of(world: World) -> ModuleType:
 
 
 class StandInGpu:
-    """In place of `package.Gpu`: memory of the host, which the stand-in's context can reach."""
+    """Replaces `package.Gpu`. Its memory is host memory, which the execution context can reach."""
 
     stream = 7
 
@@ -465,12 +465,12 @@ class StandInGpu:
         yield
 
 
-def install(monkeypatch: Any, flavour: str, version: str, *, gpu: StandInGpu | None, **behaviour: Any) -> World:
-    """Put a stand-in where `fcos_cli` looks for TensorRT and for the GPU."""
-    world = World(flavour, version, **behaviour)
+def install(monkeypatch: Any, flavour: str, version: str, *, gpu: StandInGpu | None, **behavior: Any) -> World:
+    """Make `fcos_cli` import this TensorRT and use this GPU."""
+    world = World(flavour, version, **behavior)
     module = module_of(world)
     for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else None)
-    for place in ("fcos_cli.runtime.tensorrt.detector", "fcos_cli.export.tensorrt.engine"):
-        monkeypatch.setattr(f"{place}.find_gpu", lambda device="auto": gpu)
+    for module_name in ("fcos_cli.runtime.tensorrt.detector", "fcos_cli.export.tensorrt.engine"):
+        monkeypatch.setattr(f"{module_name}.find_gpu", lambda device="auto": gpu)
     return world

@@ -1,4 +1,4 @@
-"""Config: who wins when defaults, file, environment and flags disagree, and what a wrong setting is told."""
+"""Config: precedence of defaults, file, environment and flags, and errors of invalid settings."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_each_layer_covers_the_one_below_and_the_origins_tell(file: Path) -> None:
+def test_precedence_of_layers_and_origins(file: Path) -> None:
     config, origins = resolve(
         base={"train": {"lr": 0.5, "warmup": 7}},
         file=file,
@@ -45,23 +45,23 @@ def test_each_layer_covers_the_one_below_and_the_origins_tell(file: Path) -> Non
         "train.batch": "--set train.batch",
         "train.seed": "flag",
     }
-    assert train.amp == "auto"  # a flag that was not given leaves the default, and no origin
+    assert train.amp == "auto"  # an omitted flag keeps the default and has no origin
 
 
-def test_without_any_layer_everything_is_default() -> None:
+def test_defaults_without_any_layer() -> None:
     assert resolve(environ={}) == (Config(), {})
 
 
-def test_the_process_environment_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCOS_DATA__SIZE", "[64, 96]")
     assert resolve()[0].data.size == (64, 96)
 
 
-def test_the_debug_switch_in_the_environment_is_no_setting() -> None:
+def test_fcos_debug_is_not_a_setting() -> None:
     assert resolve(environ={"FCOS_DEBUG": "1"}) == (Config(), {})
 
 
-def test_settings_lie_at_any_depth() -> None:
+def test_nested_settings() -> None:
     config, _ = resolve(
         environ={"FCOS_MODEL__CONVENTIONS__SCORE": "product"},
         assignments=["model.conventions.scales = true", "model.ranges=[32, 64, 128, 256]", "train.device=cuda:1"],
@@ -84,7 +84,7 @@ def test_settings_lie_at_any_depth() -> None:
         ("a b", "a b"),
     ],
 )
-def test_a_value_is_toml_where_it_can_be_and_text_where_not(text: str, value: object) -> None:
+def test_value_is_parsed_as_toml_or_kept_as_text(text: str, value: object) -> None:
     assert parse_value(text) == value
 
 
@@ -92,7 +92,7 @@ def test_a_value_is_toml_where_it_can_be_and_text_where_not(text: str, value: ob
     ("wrong", "near"),
     [("train.lrr", "train.lr"), ("trian.epochs", "train.epochs"), ("lr", "train.lr"), ("model.conv", "model.convs")],
 )
-def test_an_unknown_setting_is_told_with_the_nearest_name(wrong: str, near: str) -> None:
+def test_unknown_setting_suggests_the_nearest_name(wrong: str, near: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(environ={}, assignments=[f"{wrong}=1"])
     assert repr(wrong) in caught.value.what
@@ -100,12 +100,12 @@ def test_an_unknown_setting_is_told_with_the_nearest_name(wrong: str, near: str)
     assert caught.value.remedy == f"did you mean {near}?"
 
 
-def test_an_unknown_setting_without_a_neighbour_says_where_all_names_are() -> None:
+def test_unknown_setting_without_a_similar_name_refers_to_dry_run() -> None:
     with pytest.raises(UsageError, match="dry-run"):
         resolve(environ={}, assignments=["quux=1"])
 
 
-def test_unknown_settings_are_found_in_every_layer(tmp_path: Path) -> None:
+def test_unknown_setting_is_refused_in_every_layer(tmp_path: Path) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text("[train]\nlerning_rate = 1\n", encoding="utf-8")
     for layer, where in (
@@ -118,7 +118,7 @@ def test_unknown_settings_are_found_in_every_layer(tmp_path: Path) -> None:
         assert caught.value.where == where
 
 
-def test_a_section_given_a_value_is_an_unknown_setting() -> None:
+def test_assigning_a_value_to_a_section_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown setting 'train'"):
         resolve(environ={}, assignments=["train=3"])
 
@@ -137,7 +137,7 @@ def test_a_section_given_a_value_is_an_unknown_setting() -> None:
         ("model.candidates", "0"),
     ],
 )
-def test_a_wrong_value_names_its_key_and_its_origin(key: str, text: str) -> None:
+def test_invalid_value_names_its_key_and_origin(key: str, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(environ={}, assignments=[f"{key}={text}"])
     assert caught.value.where is not None
@@ -146,13 +146,13 @@ def test_a_wrong_value_names_its_key_and_its_origin(key: str, text: str) -> None
     assert "but got" in caught.value.what
 
 
-def test_the_highest_layer_is_blamed_for_a_wrong_value(file: Path) -> None:
+def test_invalid_value_names_the_highest_layer(file: Path) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(file=file, environ={"FCOS_TRAIN__LR": "-1"})
     assert caught.value.where == "train.lr (environment FCOS_TRAIN__LR)"
 
 
-def test_values_that_contradict_each_other_are_told_with_where_they_came_from() -> None:
+def test_contradicting_values_name_their_origins() -> None:
     with pytest.raises(UsageError, match="channels = 100 is not a multiple of groups = 32") as caught:
         resolve(environ={}, assignments=["model.channels=100"])
     assert "--set model.channels" in str(caught.value.where)
@@ -161,12 +161,12 @@ def test_values_that_contradict_each_other_are_told_with_where_they_came_from() 
 
 
 @pytest.mark.parametrize("wrong", ["train.lr", "=3", " = 3"])
-def test_an_assignment_needs_a_key_and_a_value(wrong: str) -> None:
+def test_assignment_needs_a_key_and_a_value(wrong: str) -> None:
     with pytest.raises(UsageError, match="KEY=VALUE"):
         resolve(environ={}, assignments=[wrong])
 
 
-def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
+def test_broken_or_missing_file_is_named(tmp_path: Path) -> None:
     for name, content in (
         ("broken.toml", b"[train\nlr = "),
         ("binary.toml", b"\xff\xfe\x00"),
@@ -205,7 +205,7 @@ def reread(config: Config, folder: Path) -> Config:
     ],
     ids=["default", "text", "numbers", "infinity", "conventions", "tuples"],
 )
-def test_what_is_written_is_read_back_equal(config: Config, tmp_path: Path) -> None:
+def test_config_survives_a_round_trip(config: Config, tmp_path: Path) -> None:
     assert reread(config, tmp_path) == config
 
 
@@ -221,7 +221,7 @@ probability = st.floats(0, 1)
     ranges=st.lists(st.floats(1, 1e4), min_size=4, max_size=4, unique=True).map(sorted),
     score=st.sampled_from(["sqrt", "product"]),
 )
-def test_any_config_is_read_back_equal(
+def test_any_config_survives_a_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
     path: str,
     lr: float,
@@ -241,7 +241,7 @@ def test_any_config_is_read_back_equal(
     assert reread(config, tmp_path_factory.getbasetemp()) == config
 
 
-def test_a_written_config_gives_every_setting_an_origin(tmp_path: Path) -> None:
+def test_written_config_gives_every_setting_an_origin(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(to_toml(Config()), encoding="utf-8")
     _, origins = resolve(file=path, environ={})

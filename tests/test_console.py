@@ -32,20 +32,20 @@ def _plain_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_an_error_is_three_short_parts_on_stderr(capsys):
+def test_error_is_printed_to_stderr_in_three_parts(capsys):
     console.print_error(DataError("box has no area", where="val.json:7", remedy="run fcos doctor"))
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "error: box has no area\n  where: val.json:7\n  do:    run fcos doctor\n"
 
 
-def test_parts_that_an_error_lacks_are_left_out_and_brackets_and_colons_stay(capsys):
+def test_missing_parts_are_omitted_and_markup_is_not_interpreted(capsys):
     long = "/data/[1]/:cat:/" + "x" * 300
     console.print_error(FcosError("[bold]gone[/]", where=long))
     assert capsys.readouterr().err == f"error: [bold]gone[/]\n  where: {long}\n"
 
 
-def test_json_goes_to_stdout_with_its_version_first(capsys):
+def test_json_goes_to_stdout_with_the_schema_version_first(capsys):
     console.emit_json({"model": "m", "metrics": {"AP": np.float64(0.5), "bad": float("nan")}, "ids": (np.int64(3), 1)})
     out, err = capsys.readouterr()
     assert err == ""
@@ -54,7 +54,7 @@ def test_json_goes_to_stdout_with_its_version_first(capsys):
     assert json.loads(out)["ids"] == [3, 1]
 
 
-def test_json_holds_arrays_paths_and_truth_values(capsys, tmp_path):
+def test_json_supports_arrays_paths_and_booleans(capsys, tmp_path):
     console.emit_json({"a": np.arange(2), "p": tmp_path, "t": True, "n": None})
     assert json.loads(capsys.readouterr().out) == {
         "schema_version": 1,
@@ -71,7 +71,7 @@ def test_messages_go_to_stderr(capsys):
     assert capsys.readouterr() == ("", "hello [there]\nwarning: beware\n")
 
 
-def test_a_table_shows_three_decimals_and_dashes_where_nothing_was_measured(capsys):
+def test_table_has_three_decimals_and_dashes_for_missing_values(capsys):
     console.table(["class", "AP", "AP50"], [["[cat]", 0.12345, -1.0], ["dog", None, float("nan")]], title="classes")
     out, err = capsys.readouterr()
     assert out == ""
@@ -80,12 +80,12 @@ def test_a_table_shows_three_decimals_and_dashes_where_nothing_was_measured(caps
     assert ["dog", "–", "–"] in lines
 
 
-def test_off_a_terminal_a_wide_table_is_not_cut(capsys):
+def test_wide_table_is_not_truncated_off_a_terminal(capsys):
     console.table([f"column{n}" for n in range(13)], [["a name of some length", *range(12)]])
     assert "a name of some length" in capsys.readouterr().err
 
 
-def test_off_a_terminal_progress_is_a_plain_line_per_n_steps(capsys):
+def test_progress_off_a_terminal_is_a_line_per_n_steps(capsys):
     with console.progress("reading", total=10, every=4) as update:
         for done in range(1, 11):
             update(done, note=f"loss {done}")
@@ -95,7 +95,7 @@ def test_off_a_terminal_progress_is_a_plain_line_per_n_steps(capsys):
     assert "\x1b" not in "".join(lines)
 
 
-def test_progress_tells_about_ten_times_and_takes_the_total_as_it_comes(capsys):
+def test_progress_prints_ten_lines_by_default_and_accepts_the_total_later(capsys):
     with console.progress("evaluating") as update:
         for done in range(1, 501):
             update(done, 500)
@@ -104,14 +104,14 @@ def test_progress_tells_about_ten_times_and_takes_the_total_as_it_comes(capsys):
     assert lines[-1].startswith("evaluating 500/500")
 
 
-def test_progress_in_strides_misses_no_mark(capsys):
+def test_progress_with_large_steps_prints_every_line(capsys):
     with console.progress("predicting", every=100) as update:
         for done in range(64, 641, 64):
             update(done)
     assert len(capsys.readouterr().err.splitlines()) == 6
 
 
-def test_on_a_terminal_progress_is_a_bar(terminal):
+def test_progress_on_a_terminal_is_a_bar(terminal):
     with redirect_stderr(terminal), console.progress("reading [it]", total=4) as update:
         update(4, note="[x]")
     text = terminal.getvalue()
@@ -120,14 +120,14 @@ def test_on_a_terminal_progress_is_a_bar(terminal):
     assert "4/4" in text
 
 
-def test_a_dumb_terminal_gets_lines(terminal, monkeypatch):
+def test_progress_on_a_dumb_terminal_is_lines(terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     with redirect_stderr(terminal), console.progress("reading", total=1) as update:
         update(1)
     assert terminal.getvalue().startswith("reading 1/1")
 
 
-def test_colours_show_on_a_terminal_and_no_color_is_honoured(terminal, monkeypatch):
+def test_colours_on_a_terminal_unless_no_color_is_set(terminal, monkeypatch):
     with redirect_stderr(terminal):
         console.warn("careful")
     assert "\x1b[33m" in terminal.getvalue()

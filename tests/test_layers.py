@@ -1,4 +1,4 @@
-"""The layers of the package: imports run down only and never in a circle, and the command line starts light."""
+"""Import rules of the package: only from higher to lower layers, no cycles, and a light command line."""
 
 import ast
 import graphlib
@@ -26,7 +26,7 @@ LAYERS = (
     {"console", "allocator", "atomic", "hardware", "resources"},
     {"errors"},
 )
-"""Top first. CONTRIBUTING.md says what each folder is for."""
+"""Top layer first. CONTRIBUTING.md describes the folders."""
 
 MAX_FILES = 15
 HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL", "onnx", "onnxruntime", "tensorrt", "pydantic", "openvino")
@@ -39,7 +39,7 @@ def name_of(file: Path) -> str:
 
 
 def layer_of(module: str) -> int:
-    """0 = top. The package itself holds `__version__` and names that load on first use: anything may import it."""
+    """Return the layer of a module, 0 = top. Every module may import the package itself."""
     parts = module.split(".")
     if len(parts) == 1:
         return len(LAYERS)
@@ -47,7 +47,7 @@ def layer_of(module: str) -> int:
 
 
 def imports_of(code: str, package: str) -> Iterator[tuple[str, int]]:
-    """(module, line) of every import statement in a file of `package`, wherever it stands."""
+    """Yield (module, line) of every import statement in a file of `package`, also inside functions."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -65,7 +65,7 @@ def _is_module(name: str) -> bool:
 
 
 def package_imports(file: Path) -> list[tuple[str, int]]:
-    """(module, line) of every import of this package in one of its files."""
+    """Return (module, line) of every import of this package in one of its files."""
     package = ".".join(file.relative_to(ROOT.parent).parts[:-1])
     found = imports_of(file.read_text(encoding="utf-8"), package)
     return [(module, line) for module, line in found if module.split(".")[0] == "fcos_cli"]
@@ -77,32 +77,32 @@ def test_every_module_has_a_layer() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_imports_run_down_only(file: Path) -> None:
+def test_imports_go_to_lower_layers_only(file: Path) -> None:
     if file == ROOT / "__init__.py":
-        return  # the lazy public names: its imports are for type checkers
+        return  # its imports are for type checkers; public names are loaded lazily
     here = layer_of(name_of(file))
     upward = [f"{file}:{line} imports {module}" for module, line in package_imports(file) if layer_of(module) < here]
     assert upward == []
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_import_cycles() -> None:
     graph = {name_of(file): {module for module, _ in package_imports(file)} for file in FILES if file.parent != ROOT}
-    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
 
 
-def test_a_circle_would_be_found() -> None:
+def test_import_cycle_would_be_found() -> None:
     with pytest.raises(graphlib.CycleError):
         tuple(graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order())
 
 
 @pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=lambda path: path.name)
-def test_a_folder_is_small_enough_to_read_at_a_glance(folder: Path) -> None:
+def test_folders_are_small_and_file_names_do_not_repeat_them(folder: Path) -> None:
     files = [file.name for file in folder.glob("*.py") if file.name != "__init__.py"]
     assert len(files) <= MAX_FILES
     assert not [name for name in files if name.startswith(f"{folder.name}_")], "a prefix repeats the folder's name"
 
 
-def test_imports_inside_functions_and_relative_ones_are_seen() -> None:
+def test_imports_in_functions_and_relative_imports_are_found() -> None:
     code = (
         "def f():\n    from fcos_cli.train import loop\n    from ..predict import pipeline\n    import fcos_cli.cli\n"
     )
@@ -113,7 +113,7 @@ def test_imports_inside_functions_and_relative_ones_are_seen() -> None:
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.name == "__init__.py"], ids=name_of)
-def test_a_package_imports_nothing_heavy(file: Path) -> None:
+def test_packages_import_nothing_heavy(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     executed = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in executed]
@@ -121,14 +121,14 @@ def test_a_package_imports_nothing_heavy(file: Path) -> None:
 
 
 def loaded_after(code: str, names: tuple[str, ...]) -> list[str]:
-    """Which of `names` a fresh process has in sys.modules after running `code`."""
+    """Return which of `names` are in sys.modules of a fresh process after running `code`."""
     report = f"\nimport sys\nprint(*(n for n in {names!r} if n in sys.modules), file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stderr.split()
 
 
-def ask(*lines: str) -> str:
+def run_commands(*lines: str) -> str:
     """Code that runs `fcos` with each of these command lines in one process."""
     return f"""
 import sys
@@ -143,16 +143,16 @@ for line in {lines!r}:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    assert loaded_after(ask("--version", "--help"), HEAVY) == []
+    assert loaded_after(run_commands("--version", "--help"), HEAVY) == []
 
 
-def test_the_help_of_a_command_loads_nothing_heavy() -> None:
-    code = ask(*(f"{command} --help" for command in ("train", "eval", "predict", "info", "convert")))
-    # newer versions of Typer import pydantic themselves to read a command's options
+def test_help_of_a_command_loads_nothing_heavy() -> None:
+    code = run_commands(*(f"{command} --help" for command in ("train", "eval", "predict", "info", "convert")))
+    # newer versions of Typer import pydantic
     assert loaded_after(code, tuple(name for name in HEAVY if name != "pydantic")) == []
 
 
-def test_importing_the_package_loads_nothing_heavy_and_offers_its_public_names() -> None:
+def test_importing_the_package_is_light_and_offers_the_public_names() -> None:
     assert loaded_after("import fcos_cli; assert fcos_cli.__version__", (*HEAVY, "typer", "rich")) == []
     assert {"FCOS", "Detections", "load", "__version__"} == set(fcos_cli.__all__)
     for name in fcos_cli.__all__:
@@ -161,7 +161,7 @@ def test_importing_the_package_loads_nothing_heavy_and_offers_its_public_names()
         fcos_cli.nonsense  # noqa: B018
 
 
-def test_the_prediction_path_of_an_exported_model_needs_no_torch() -> None:
+def test_prediction_with_an_exported_model_needs_no_torch() -> None:
     folders = ("config", "data", "runtime", "predict", "evaluate")
     with_torch = ("data.training_set", "data.transforms", "runtime.pytorch")
     names = [name_of(file) for file in FILES]

@@ -1,4 +1,4 @@
-"""A network of a tenth of a million weights, for tests that need a real one."""
+"""A network with about 100,000 weights, for tests that need a real model."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def tiny_config(*, conventions: Conventions | None = None, **changes: Any) -> Mo
 
 
 def tiny_model(*, classes: int = 3, seed: int = 0, conventions: Conventions | None = None, **changes: Any) -> FCOS:
-    """The network in eval mode; the same seed gives the same weights."""
+    """Return the network in eval mode; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FCOS(tiny_config(conventions=conventions, **changes), classes=classes).eval()
 
 
 def tiny_artifact(**changes: Any) -> Artifact:
-    """An untrained detector of three shapes at 64 × 64; everything it finds has a score near 0.07."""
+    """Return an untrained detector of three shapes at 64 × 64; all its scores are near 0.07."""
     model = tiny_model()
     facts: dict[str, Any] = {
         "weights": model.state_dict(),

@@ -1,4 +1,4 @@
-"""Accuracy for `fcos bench --data`: the AP of whatever is being measured, as `fcos eval` takes it."""
+"""Accuracy for `fcos bench --data`: the AP of each measured model, computed as in `fcos eval`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from fcos_cli.runtime.detector import Detector
 
 
 def accuracy_on(data: Path, *, split: str | None = None, limit: int | None = None) -> Callable[[Detector], float]:
-    """A function detector → AP (0…1) on `data`, read now. limit: first N pictures. Raises DataError, as does
-    the function where nothing can be measured."""
+    """Return a function detector → AP (0…1) on the data set, which is read now.
+
+    limit: use the first N images only. Raises DataError if the data set cannot be read; the returned function raises it
+    if
+    no AP can be computed.
+    """
     dataset = read_dataset(data, split=split)
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
     if not dataset.samples:
-        raise DataError("there is no picture to evaluate on", where=dataset.source)
-    say(f"AP on {dataset.split}: {len(dataset)} pictures ({dataset.origin})")
+        raise DataError("the data set has no images", where=dataset.source)
+    say(f"AP on {dataset.split}: {len(dataset)} images ({dataset.origin})")
 
     def accuracy(detector: Detector) -> float:
         with progress("evaluating", total=len(dataset)) as update:
-            found = evaluate(detector, dataset, on_progress=update).metrics["AP"]
-        if found < 0:
-            raise DataError("the data hold no box of a class that the model knows", where=dataset.source)
-        return found
+            ap = evaluate(detector, dataset, on_progress=update).metrics["AP"]
+        if ap < 0:
+            raise DataError("the data set has no boxes of the model's classes", where=dataset.source)
+        return ap
 
     return accuracy

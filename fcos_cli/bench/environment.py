@@ -1,4 +1,4 @@
-"""Where a benchmark ran: processor, GPUs, memory, versions. Nothing here loads what it tells the version of."""
+"""Describe where a benchmark ran: processor, GPUs, memory, versions. No measured library is imported for it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LIBRARIES = (
 )  # fmt: skip
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_fp16",
          "asimdhp", "bf16", "i8mm", "sve")  # fmt: skip
-"""Of the processor's many flags, those that decide how fast a network runs in which precision."""
+"""CPU flags that affect inference speed per precision."""
 
 
 def environment(*, threads: int | None) -> dict[str, Any]:
-    """The `environment` of the document. threads: as asked for; None stands for all that this process may use.
+    """Return the `environment` section of the document. threads: as requested; None for all available.
 
-    load: the mean number of running processes in the last minute, before anything was measured; None where unknown.
+    load: mean number of running processes in the last minute, before measuring; None if unknown.
     """
     from datetime import UTC, datetime
 
@@ -44,35 +44,35 @@ def environment(*, threads: int | None) -> dict[str, Any]:
 
 
 def allowed_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The processor's name, as the system gives it."""
+    """Processor name as reported by the system."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def processor_flags() -> set[str]:
-    """What the processor can do, in Linux's words; empty elsewhere."""
+    """CPU feature flags by their Linux names; empty on other systems."""
     facts = _cpuinfo()
     return set((facts.get("flags") or facts.get("Features") or "").split())
 
 
 def versions() -> dict[str, str]:
-    """Library → version, of those that are installed."""
-    from importlib import metadata  # not above: a process whose start is timed asks only for flags and memory
+    """Library → version, for installed libraries."""
+    from importlib import metadata  # imported here because workers, whose start is timed, do not need it
 
-    found = {}
+    installed = {}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def gpus() -> list[str]:
-    """NVIDIA's GPUs, with driver, by NVIDIA's own tool; empty where that is not there."""
+    """NVIDIA GPUs with driver version, from nvidia-smi; empty if it is not installed."""
     import shutil
     import subprocess
 
@@ -81,29 +81,29 @@ def gpus() -> list[str]:
         return []
     command = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip().replace(", ", ", driver ") for line in answer.stdout.splitlines() if line.strip()]
+    return [line.strip().replace(", ", ", driver ") for line in result.stdout.splitlines() if line.strip()]
 
 
 def peak_memory() -> int:
-    """Bytes that this process has held in memory at most.
+    """Peak memory of this process in bytes.
 
-    From /proc where that exists: getrusage's figure begins, after an exec, with that of the process that started it.
+    Read from /proc if available: after an exec, getrusage's value starts with that of the parent process.
     """
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if platform.system() == "Darwin" else 1024 * most
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else 1024 * peak
 
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """Of the first core."""
+    """/proc/cpuinfo of the first core."""
     facts: dict[str, str] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines():

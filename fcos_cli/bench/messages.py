@@ -1,4 +1,4 @@
-"""What the benchmark and the processes it measures say to each other. Light: both sides import it."""
+"""Messages between the benchmark and the processes it measures. Both sides import it, so it stays lightweight."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from fcos_cli.errors import FcosError
 from fcos_cli.runtime.facts import Facts
 
 Sample = dict[str, float]
-"""Milliseconds of one batch by stage; the keys are of STAGES, those that were not timed are left out."""
+"""Milliseconds of one batch per stage; the keys are from STAGES, without those that were not timed."""
 
 STAGES = ("open", "preprocess", "network", "decode_nms", "network_decode_nms", "total")
-"""In the order of the work: files → pixels, pixels → network input, network, decode and NMS (with the way back to the
-source's pixels), the last two as one where the backend does not show what is between them, and all of it."""
+"""Stages in execution order: files → pixels, pixels → network input, network, decode and NMS (including the conversion
+to source pixels), the last two combined if the backend does not separate them, and the total."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One row to be measured.
 
-    model: as `open_detector` takes it. pictures: paths, at least one; they are taken in turn, `batch` at a time.
-    asked: the precision that was asked for, None for the file's own. attempts: precisions to try to open the model in,
-    one after the other. size: (height, width) of the network input, letterboxed; None is the model's own rule.
+    model: as for `open_detector`. pictures: image paths, at least one; used in order, `batch` at a time. asked: the
+    requested precision, None for the file's own. attempts: precisions to try in this order when opening the model.
+    size:
+    (height, width) of the network input with letterboxing; None for the model's own resize rule.
     """
 
     model: str
@@ -38,10 +39,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model has answered for the first time.
+    """The model has been opened and has run once.
 
-    attempt: the one of `Job.attempts` that opened it. precision: what really runs. facts: with the resize rule that is
-    used. threads: of the CPU, where the backend says.
+    attempt: the entry of `Job.attempts` that worked. precision: the precision that is computed in. facts: with the
+    resize
+    rule in use. threads: CPU threads, if the backend reports them.
     """
 
     backend: str
@@ -55,7 +57,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request was not met; `exit_code` as of the error behind it."""
+    """Why a request failed; `exit_code` is that of the underlying error."""
 
     reason: str
     exit_code: int = 1
@@ -68,15 +70,15 @@ class Refusal:
 
 
 class JobSkipped(Exception):
-    """A row cannot be measured, or not any longer."""
+    """A row cannot be measured, or its process has failed."""
 
-    def __init__(self, refused: Refusal) -> None:
-        super().__init__(refused.reason)
-        self.refused = refused
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
 
 
-def unwrap(answer: Any) -> Any:
-    """`answer`, or Skipped where it is a refusal."""
-    if isinstance(answer, Refusal):
-        raise JobSkipped(answer)
-    return answer
+def unwrap(reply: Any) -> Any:
+    """Return `reply`; raise JobSkipped if it is a Refusal."""
+    if isinstance(reply, Refusal):
+        raise JobSkipped(reply)
+    return reply

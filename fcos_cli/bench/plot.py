@@ -1,4 +1,4 @@
-"""A benchmark as a picture: time by stage, and the front of accuracy and speed where AP was measured."""
+"""Plot a benchmark: time per stage, and the Pareto front of accuracy and speed if AP was measured."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ STAGES = {
     "decode_nms": ("decode + NMS", "#E69F00"),
     "network_decode_nms": ("network, decode + NMS in one graph", "#009E73"),
 }
-"""Stage → what it is called and its colour, of Okabe and Ito's palette for all kinds of colour vision."""
+"""Stage → label and color, from Okabe and Ito's palette, which is safe for color blindness."""
 
-FRONT = "#D55E00"
+FRONT_COLOR = "#D55E00"
 
 
 def check_plot_path(path: Path) -> None:
-    """Before anything is measured: MissingExtra without matplotlib, UsageError for another kind of file."""
+    """Raise MissingExtra if matplotlib is missing and UsageError for an unsupported file type."""
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"no picture can be written as {path.suffix or 'a file without a suffix'}", where=path,
+        raise UsageError(f"cannot write a plot as {path.suffix or 'a file without a suffix'}", where=path,
                          remedy=f"use {', '.join(FORMATS)}")  # fmt: skip
     if find_spec("matplotlib") is None:
-        raise MissingExtra("the picture needs matplotlib, which is not installed", extra="report")
+        raise MissingExtra("the plot needs matplotlib, which is not installed", extra="report")
 
 
 def draw_plot(rows: Sequence[BenchResult], facts: Mapping[str, Any], path: Path) -> None:
-    """Write the picture of `rows` (those that were measured; the others are named below). facts: the environment."""
+    """Write the plot of the measured rows; the others are listed below it. facts: the environment."""
     from matplotlib.figure import Figure
 
     measured = [row for row in rows if row.measured]
@@ -64,70 +64,70 @@ def _title(facts: Mapping[str, Any]) -> str:
     gpus = "".join(f", {gpu}" for gpu in facts["gpus"])
     return fill(
         f"{facts['cpu']}, {facts['threads']} threads{gpus}; medians of {facts['rounds']} alternating rounds, "
-        f"{facts['pictures']} pictures",
+        f"{facts['pictures']} images",
         120,
     )
 
 
 def _bars(axes: Axes, rows: Sequence[BenchResult], *, numbered: bool) -> None:
-    """A bar per row: medians of the stages end to end, per picture, with a whisker to the 95th percentile.
+    """Draw a bar per row: stacked medians of the stages, per image, with a line to the 95th percentile.
 
-    Outliers do not set the scale: a whisker that would leave the picture ends in an arrow.
+    Outliers do not set the scale: a line that would leave the plot ends in an arrow.
     """
-    edge = 1.6 * max((row.ms_per_image or 0.0 for row in rows), default=1.0)
-    for place, row in enumerate(rows):
+    limit = 1.6 * max((row.ms_per_image or 0.0 for row in rows), default=1.0)
+    for y, row in enumerate(rows):
         left = 0.0
-        for stage, (_, colour) in STAGES.items():
-            took = (row.stage(stage) or {}).get("p50", 0.0) / row.batch
-            axes.barh(place, took, left=left, color=colour, height=0.62)
-            left += took
-        slow = (row.stage("total") or {})["p95"] / row.batch
-        end = max(min(slow, edge), left)
-        axes.plot([left, end], [place, place], color="black", linewidth=1)
-        if slow > edge:
-            axes.plot(end, place, marker=">", color="black", markersize=4)
+        for stage, (_, color) in STAGES.items():
+            width = (row.stage(stage) or {}).get("p50", 0.0) / row.batch
+            axes.barh(y, width, left=left, color=color, height=0.62)
+            left += width
+        p95 = (row.stage("total") or {})["p95"] / row.batch
+        end = max(min(p95, limit), left)
+        axes.plot([left, end], [y, y], color="black", linewidth=1)
+        if p95 > limit:
+            axes.plot(end, y, marker=">", color="black", markersize=4)
         text = f"{number(row.ms_per_image)} ms  {number(row.images_per_s)}/s"
-        axes.annotate(text, (end, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(text, (end, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), _names(rows, numbered=numbered), fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.3 * edge)
-    axes.set_xlabel("ms per picture: medians of the stages, line to the 95th percentile", fontsize=8)
+    axes.set_xlim(0, 1.3 * limit)
+    axes.set_xlabel("ms per image: median per stage, line to the 95th percentile", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     used = [stage for stage in STAGES if any(row.stage(stage) for row in rows)]
-    marks = [axes.barh(0, 0, color=STAGES[stage][1], label=STAGES[stage][0]) for stage in used]
-    if marks:
-        axes.legend(handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(marks), frameon=False, fontsize=8)
+    handles = [axes.barh(0, 0, color=STAGES[stage][1], label=STAGES[stage][0]) for stage in used]
+    if handles:
+        axes.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), frameon=False, fontsize=8
+        )
 
 
 def _front(axes: Axes, rows: Sequence[BenchResult]) -> None:
-    """AP over milliseconds per picture, each row as its number; the line joins those that no other beats in both."""
-    best = pareto_front(rows)
-    places = [(row.ms_per_image or 0.0, row.ap or 0.0) for row in best]
-    axes.step(*zip(*places, strict=True), where="post", color=FRONT, linewidth=1.2, label="the front")
-    for which, row in enumerate(rows, 1):
+    """Plot AP over milliseconds per image, each row as its number; the line is the Pareto front."""
+    front = pareto_front(rows)
+    points = [(row.ms_per_image or 0.0, row.ap or 0.0) for row in front]
+    axes.step(*zip(*points, strict=True), where="post", color=FRONT_COLOR, linewidth=1.2, label="Pareto front")
+    for index, row in enumerate(rows, 1):
         if row.ap is None or row.ms_per_image is None:
             continue
-        place = (row.ms_per_image, row.ap)
-        axes.plot(*place, "o", color=FRONT if row in best else "#555555", markersize=13, zorder=3)
-        axes.annotate(str(which), place, ha="center", va="center", fontsize=8, color="white", weight="bold", zorder=4)
-    axes.set_xlabel("ms per picture (median)", fontsize=8)
+        point = (row.ms_per_image, row.ap)
+        axes.plot(*point, "o", color=FRONT_COLOR if row in front else "#555555", markersize=13, zorder=3)
+        axes.annotate(str(index), point, ha="center", va="center", fontsize=8, color="white", weight="bold", zorder=4)
+    axes.set_xlabel("ms per image (median)", fontsize=8)
     axes.set_ylabel("AP", fontsize=8)
     axes.margins(0.12)
     axes.set_xlim(left=max(axes.get_xlim()[0], 0))
     axes.tick_params(labelsize=8)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(
-        "AP and speed: no other row is both faster and better than those on the line", fontsize=8, loc="left"
-    )
+    axes.set_title("AP and speed; the line is the Pareto front", fontsize=8, loc="left")
 
 
 def _names(rows: Sequence[BenchResult], *, numbered: bool) -> list[str]:
-    """Two short lines each: the file, and how it ran."""
+    """Return a two-line label per row: the file, and how it ran."""
     batches = ["" if row.batch == 1 else f", batch {row.batch}" for row in rows]
     return [
-        (f"({which}) " if numbered else "")
+        (f"({index}) " if numbered else "")
         + f"{name if len(name) <= 36 else '…' + name[-35:]}\n{row.backend} {row.precision}{batch}"
-        for which, (name, row, batch) in enumerate(zip(short_names(rows), rows, batches, strict=True), 1)
+        for index, (name, row, batch) in enumerate(zip(short_names(rows), rows, batches, strict=True), 1)
     ]

@@ -1,4 +1,4 @@
-"""The precision that was asked for, the one that can be had, and the one that really computes."""
+"""The requested precision, the one a model can be opened with, and the one it actually computes in."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.open import open_detector
 
 FP16_FLAGS = {"avx512_fp16", "amx_fp16", "fphp", "asimdhp"}
-"""What Linux calls processors that compute in fp16: Intel's, then Arm's."""
+"""Linux's CPU flags for native fp16 arithmetic: Intel, then Arm."""
 
 
 class Opened(NamedTuple):
-    """detector: open. attempt: the precision it was opened with. precision: what computes. note: what a reader of the
-    row must know."""
+    """An open detector.
+
+    attempt: the precision it was opened with. precision: the precision it computes in. note: remark on the row for the
+    user.
+    """
 
     detector: Detector
     attempt: str | None
@@ -25,16 +28,19 @@ class Opened(NamedTuple):
     note: str | None
 
 
-def precisions_to_try(asked: str | None) -> tuple[str | None, ...]:
-    """Precisions to open a model in, best first; None, its own, is always the last.
+def precisions_to_try(requested: str | None) -> tuple[str | None, ...]:
+    """Return the precisions to try when opening a model, best first; None (its own) is always last.
 
-    Where there is no fp16, bf16 is the other type of half the size.
+    Without fp16, bf16 is the other type of half the size.
     """
-    return {None: (None,), "fp16": ("fp16", "bf16", None)}.get(asked, (asked, None))
+    return {None: (None,), "fp16": ("fp16", "bf16", None)}.get(requested, (requested, None))
 
 
 def open_in_precision(job: Job) -> Opened:
-    """The detector in the first of `job.attempts` that can be had. Raises what `open_detector` raises for the last."""
+    """Open the detector in the first of `job.attempts` that works.
+
+    Raises the error of `open_detector` for the last attempt.
+    """
     refusal: UsageError | None = None
     for attempt in job.attempts:
         try:
@@ -46,19 +52,19 @@ def open_in_precision(job: Job) -> Opened:
             if attempt == job.attempts[-1]:
                 raise
             continue
-        precision, why = actual_precision(detector, processor_flags())
-        return Opened(detector, attempt, precision, _note(job.asked, detector, precision, why, refusal))
-    raise AssertionError("no attempt")
+        precision, reason = actual_precision(detector, processor_flags())
+        return Opened(detector, attempt, precision, _note(job.asked, detector, precision, reason, refusal))
+    raise AssertionError("the job has no attempts")
 
 
 def actual_precision(detector: Detector, flags: set[str]) -> tuple[str, str | None]:
-    """What `detector` computes in, and why that is not what its file says.
+    """Return the precision `detector` computes in, and why it differs from the file's, if it does.
 
-    ONNX Runtime puts casts around what its CPU provider cannot compute in fp16, which on x86 is all of the body
-    (found in the optimised graph it writes), and calls the model fp16 nevertheless.
+    ONNX Runtime inserts casts around operators that its CPU provider cannot compute in fp16, which on x86 is the whole
+    backbone and head (visible in the optimized graph it writes), but still reports the model as fp16.
     """
-    fp16_by_cpu = detector.precision == "fp16" and detector.backend == "onnxruntime" and detector.device == "cpu"
-    if fp16_by_cpu and (_is_x86() or not flags & FP16_FLAGS):
+    fp16_on_cpu = detector.precision == "fp16" and detector.backend == "onnxruntime" and detector.device == "cpu"
+    if fp16_on_cpu and (_is_x86() or not flags & FP16_FLAGS):
         return "fp32", "the file is fp16, but ONNX Runtime has no fp16 kernels for this processor"
     if detector.facts.precision == "fp16" and detector.precision == "fp32":
         return "fp32", f"the file is fp16, but {detector.backend} computes it in fp32 here"
@@ -66,14 +72,14 @@ def actual_precision(detector: Detector, flags: set[str]) -> tuple[str, str | No
 
 
 def _note(
-    asked: str | None, detector: Detector, precision: str, why: str | None, refusal: UsageError | None
+    requested: str | None, detector: Detector, precision: str, reason: str | None, refusal: UsageError | None
 ) -> str | None:
-    if asked is None or asked == precision:
-        return None if why is None else f"{why}; it ran in {precision}"
-    reason = why or (refusal.what if refusal else None)
-    if asked == "fp16" and str(detector.device) == "cpu" and not processor_flags() & FP16_FLAGS:
+    if requested is None or requested == precision:
+        return None if reason is None else f"{reason}; ran in {precision}"
+    reason = reason or (refusal.what if refusal else None)
+    if requested == "fp16" and str(detector.device) == "cpu" and not processor_flags() & FP16_FLAGS:
         reason = "this processor has no fast fp16"
-    return f"{asked} was asked for{f', but {reason}' if reason else ''}; it ran in {precision}"
+    return f"{requested} was requested{f', but {reason}' if reason else ''}; ran in {precision}"
 
 
 def _is_x86() -> bool:

@@ -1,4 +1,4 @@
-"""The benchmark's side of a process in which one model is measured: start it, ask it, end it."""
+"""The benchmark's side of a worker process: start it, send requests, end it."""
 
 from __future__ import annotations
 
@@ -24,37 +24,38 @@ CODE = "import sys; sys.path.append({root!r}); from fcos_cli.bench.worker import
 
 
 class Worker:
-    """A process with one open model. `start` it; `close` it, whatever happens: nothing in it is worth keeping.
+    """A process with one open model. Start it with `start` and always `close` it; it holds no state worth keeping.
 
-    ready: what it said of the model. start_ms: from the start of the process to its first answer, imports, loading
-    and one batch of pictures included.
+    ready: the model's description. start_ms: from the start of the process to its first result, including imports,
+    loading
+    and one batch of images.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], connection: Any, noise: IO[bytes]) -> None:
-        self._process, self._connection, self._noise = process, connection, noise
+    def __init__(self, process: subprocess.Popen[bytes], connection: Any, output: IO[bytes]) -> None:
+        self._process, self._connection, self._output = process, connection, output
         self.ready: Ready
         self.start_ms = 0.0
 
     @classmethod
     def start(cls, job: Job) -> Worker:
-        """Raises Skipped where the model cannot be opened or run."""
-        ours, theirs = Pipe()
-        code = CODE.format(root=str(ROOT), descriptor=theirs.fileno())
-        noise = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        begun = perf_counter()
+        """Start a worker. Raises JobSkipped if the model cannot be opened or run."""
+        parent_end, child_end = Pipe()
+        code = CODE.format(root=str(ROOT), descriptor=child_end.fileno())
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        start = perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.DEVNULL,
-            stdout=noise,
-            stderr=noise,
-            pass_fds=(theirs.fileno(),),
-            process_group=0,  # Ctrl-C is for the benchmark, which ends its workers itself
+            stdout=output,
+            stderr=output,
+            pass_fds=(child_end.fileno(),),
+            process_group=0,  # Ctrl-C goes only to the benchmark, which ends its workers itself
         )
-        theirs.close()  # so that the worker's end is heard
-        worker = cls(process, ours, noise)
+        child_end.close()  # so that the benchmark notices if the worker dies
+        worker = cls(process, parent_end, output)
         try:
             worker.ready = worker._exchange(job)
-            worker.start_ms = 1e3 * (perf_counter() - begun)
+            worker.start_ms = 1e3 * (perf_counter() - start)
         except BaseException:
             worker.close()
             raise
@@ -64,40 +65,40 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, name: str, *arguments: Any) -> Any:
-        """The answer to a request of `worker.main`. Raises Skipped where there is none."""
+    def request(self, name: str, *arguments: Any) -> Any:
+        """Send a request as listed in `worker.main` and return the result. Raises JobSkipped if it fails."""
         return self._exchange((name, *arguments))
 
     def close(self) -> None:
-        """End the process, at once."""
+        """Kill the process."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
-        self._noise.close()
+        self._output.close()
 
     def _exchange(self, message: Any) -> Any:
         try:
             self._connection.send(message)
-            answer = self._connection.recv()
+            reply = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise JobSkipped(Refusal(self._last_words())) from error
-        return unwrap(answer)
+            raise JobSkipped(Refusal(self._exit_reason())) from error
+        return unwrap(reply)
 
-    def _last_words(self) -> str:
-        """Why the process is gone: how it ended, and the last line of what it wrote."""
+    def _exit_reason(self) -> str:
+        """Describe how the process ended, with the last line of its output."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return "its process hung up"
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        hint = " (9: often for want of memory)" if code == -9 else ""
-        self._noise.seek(0)
-        lines = self._noise.read().decode("utf-8", "replace").strip().splitlines()
-        return f"its process {how}{hint}" + (f": {lines[-1].strip()[:300]}" if lines else "")
+            return "the worker process closed the connection"
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        hint = " (often out of memory)" if code == -9 else ""
+        self._output.seek(0)
+        lines = self._output.read().decode("utf-8", "replace").strip().splitlines()
+        return f"the worker process {how}{hint}" + (f": {lines[-1].strip()[:300]}" if lines else "")
 
 
 class RemoteDetector:
-    """A worker as a `Detector`: what it answers is computed by the very model that was timed, in its own process."""
+    """A worker as a `Detector`, so that accuracy is computed with the same model and process that was timed."""
 
     def __init__(self, worker: Worker, *, name: str) -> None:
         self._worker, self.name = worker, name
@@ -106,5 +107,5 @@ class RemoteDetector:
         self.backend, self.precision, self.device = ready.backend, ready.precision, ready.device
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
-        found: RawDetections = self._worker.ask("detect", images, sizes)
-        return found
+        detections: RawDetections = self._worker.request("detect", images, sizes)
+        return detections

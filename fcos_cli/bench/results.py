@@ -1,4 +1,4 @@
-"""What was measured, as rows: percentiles, ratios, the front of accuracy and speed. Numbers only, no clock."""
+"""Benchmark results as rows: percentiles, ratios and the Pareto front. No timing code."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass
 class BenchResult:
-    """One model by one backend in one precision at one batch size.
+    """One model with one backend, precision and batch size.
 
-    asked: the precision asked for, None = the file's own; precision: what ran. Times are milliseconds per batch, from
-    files to detections in source pixels. rounds: the samples of each turn (see `Sample`), the first round first.
-    cold_start_ms: from the start of a process to its first answer, the files being in the system's cache.
-    peak_memory, model_bytes: bytes, of the process and of the model's files. ap: 0…1, None where not measured.
-    ratio: how many times as fast as the first measured row, see `add_ratios`. skipped: why there are no figures.
+    asked: the requested precision, None for the file's own; precision: the precision that ran. Times are milliseconds
+    per
+    batch, from files to detections in source pixels. rounds: the samples of each turn (see `Sample`), in order.
+    cold_start_ms: from process start to the first result, with the files in the page cache. peak_memory, model_bytes:
+    bytes, of the process and of the model's files. ap: 0…1, None if not measured. ratio: speed relative to the first
+    measured row, see `add_ratios`. skipped: why there are no results.
     """
 
     model: str
@@ -54,18 +55,18 @@ class BenchResult:
         return self.skipped is None and bool(self.rounds)
 
     def stage(self, name: str) -> dict[str, float] | None:
-        """{"p50", "p95", "p99"} of a stage in milliseconds; None where it could not be timed by itself."""
+        """{"p50", "p95", "p99"} of a stage in milliseconds; None if it was not timed separately."""
         return percentiles([sample[name] for sample in self.samples if name in sample])
 
     @property
     def images_per_s(self) -> float | None:
-        """Pictures over the time spent on them, one batch after the other."""
+        """Images per second over the total time, with batches run one after the other."""
         spent = sum(sample["total"] for sample in self.samples)
         return 1e3 * self.batch * len(self.samples) / spent if spent else None
 
     @property
     def ms_per_image(self) -> float | None:
-        """The median of a batch's time, per picture."""
+        """Median time of a batch divided by the batch size."""
         total = self.stage("total")
         return total["p50"] / self.batch if total else None
 
@@ -79,7 +80,7 @@ class BenchResult:
         return " · ".join(filter(None, (self.model, self.backend, self.precision or self.asked, f"batch {self.batch}")))
 
     def to_json(self) -> dict[str, Any]:
-        """A row of the `fcos bench --json` document; what was not measured is null."""
+        """Return a row of the `fcos bench --json` document; values that were not measured are null."""
         total = self.stage("total") or {}
         row: dict[str, Any] = {
             "model": self.model,
@@ -107,35 +108,35 @@ class BenchResult:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float] | None:
-    """{"p50", "p95", "p99"}, linear between neighbours; None of nothing."""
+    """{"p50", "p95", "p99"} with linear interpolation; None if there are no values."""
     if not values:
         return None
-    found = np.percentile(values, PERCENTILES)
-    return {f"p{percent}": round(float(value), 3) for percent, value in zip(PERCENTILES, found, strict=True)}
+    result = np.percentile(values, PERCENTILES)
+    return {f"p{percent}": round(float(value), 3) for percent, value in zip(PERCENTILES, result, strict=True)}
 
 
 def add_ratios(rows: Sequence[BenchResult]) -> None:
-    """Each measured row's `ratio` to the first: the median over the rounds of first's / own time per picture.
+    """Set each measured row's `ratio`: median over rounds of the first row's time per image / its own.
 
-    Within a round all rows ran moments apart, so that a machine that slows down for a while slows all of them.
+    Within a round all rows run within moments of each other, so a temporary slowdown affects all of them.
     """
     measured = [row for row in rows if row.measured]
     for row in measured:
         pairs = zip(measured[0].rounds, row.rounds, strict=True)
-        first, size = measured[0].batch, row.batch
-        row.ratio = float(np.median([_mean(base) / first / (_mean(own) / size) for base, own in pairs]))
+        base_batch, own_batch = measured[0].batch, row.batch
+        row.ratio = float(np.median([_mean(base) / base_batch / (_mean(own) / own_batch) for base, own in pairs]))
 
 
 def pareto_front(rows: Sequence[BenchResult]) -> list[BenchResult]:
-    """The Pareto front, fastest first: rows that no other row equals in one of speed and AP and beats in the other."""
-    known = [
-        (row.ms_per_image, -row.ap, place) for place, row in enumerate(rows) if row.ap is not None and row.measured
+    """Return the rows not dominated in speed and AP, fastest first."""
+    candidates = [
+        (row.ms_per_image, -row.ap, index) for index, row in enumerate(rows) if row.ap is not None and row.measured
     ]
-    best: list[BenchResult] = []
-    for _, _, place in sorted(entry for entry in known if entry[0] is not None):
-        if not best or (rows[place].ap or 0) > (best[-1].ap or 0):
-            best.append(rows[place])
-    return best
+    front: list[BenchResult] = []
+    for _, _, index in sorted(entry for entry in candidates if entry[0] is not None):
+        if not front or (rows[index].ap or 0) > (front[-1].ap or 0):
+            front.append(rows[index])
+    return front
 
 
 def _mean(turn: Sequence[Sample]) -> float:

@@ -1,4 +1,4 @@
-"""Models side by side: one process each, taking turns, so that what disturbs the machine disturbs all of them alike."""
+"""Measure models side by side, one process each, in alternating turns so that disturbances affect all alike."""
 
 from __future__ import annotations
 
@@ -16,68 +16,73 @@ from fcos_cli.errors import FcosError
 from fcos_cli.runtime.detector import Detector
 
 AccuracyFn = Callable[[Detector], float]
-"""The AP of a detector; raises Skipped or an FcosError where it has none."""
+"""Computes the AP of a detector; raises JobSkipped or an FcosError if that fails."""
 
 
 def run_benchmark(settings: Settings, *, accuracy: AccuracyFn | None = None) -> list[BenchResult]:
-    """Measure; one row per job, those that cannot run `skipped` with the reason. Tells people on stderr how it goes.
+    """Measure all jobs and return one row per job; rows that cannot run have `skipped` set to the reason.
 
-    accuracy: gives the AP, of each model, backend and precision once. The processes are ended whatever happens.
+    Progress is logged on stderr. accuracy: computes the AP, once per model, backend and precision. All worker processes
+    are
+    ended, also after an error.
     """
     jobs = settings.jobs()
     rows = [BenchResult.of(job) for job in jobs]
     with ExitStack() as stack:
         workers: dict[int, Worker] = {}
-        for place, (job, row) in enumerate(zip(jobs, rows, strict=True)):
+        for index, (job, row) in enumerate(zip(jobs, rows, strict=True)):
             try:
-                workers[place] = _start(job, row, stack)
+                workers[index] = _start(job, row, stack)
             except JobSkipped as reason:
                 _skip(row, reason)
-        players = {place: partial(worker.ask, "turn") for place, worker in workers.items()}
+        measure = {index: partial(worker.request, "turn") for index, worker in workers.items()}
         with progress("rounds", total=settings.rounds) as update:
-            turns, lost = take_turns(players, settings.rounds, on_round=update)
-        for place, worker in workers.items():
+            turns, failed = run_rounds(measure, settings.rounds, on_round=update)
+        for index, worker in workers.items():
             try:
-                if place in lost:
-                    raise lost[place]
-                rows[place].rounds, rows[place].peak_memory = turns[place], worker.ask("peak_memory")
+                if index in failed:
+                    raise failed[index]
+                rows[index].rounds, rows[index].peak_memory = turns[index], worker.request("peak_memory")
             except JobSkipped as reason:
-                _skip(rows[place], reason)
+                _skip(rows[index], reason)
         if accuracy is not None:
-            _add_accuracy([(rows[place], worker) for place, worker in workers.items()], accuracy)
+            _add_accuracy([(rows[index], worker) for index, worker in workers.items()], accuracy)
     add_ratios(rows)
     return rows
 
 
-def take_turns(
-    players: Mapping[int, Callable[[], list[Sample]]],
+def run_rounds(
+    measure: Mapping[int, Callable[[], list[Sample]]],
     rounds: int,
     *,
     on_round: Callable[[int], None] = lambda _done: None,
 ) -> tuple[dict[int, list[list[Sample]]], dict[int, JobSkipped]]:
-    """Each player's turns, one per round, and who could not finish (raised Skipped), which does not stop the others.
+    """Call each function once per round; return the samples per round, and the functions that raised JobSkipped.
 
-    Every round begins one player later than the one before: nobody always follows the same other.
+    A failed function is not called again; the others continue. The order rotates by one each round, so that no model
+    always
+    runs after the same one.
     """
-    turns: dict[int, list[list[Sample]]] = {place: [] for place in players}
-    lost: dict[int, JobSkipped] = {}
+    turns: dict[int, list[list[Sample]]] = {index: [] for index in measure}
+    failed: dict[int, JobSkipped] = {}
     for number in range(rounds):
-        playing = [place for place in players if place not in lost]
-        first = number % len(playing) if playing else 0
-        for place in playing[first:] + playing[:first]:
+        active = [index for index in measure if index not in failed]
+        first = number % len(active) if active else 0
+        for index in active[first:] + active[:first]:
             try:
-                turns[place].append(players[place]())
+                turns[index].append(measure[index]())
             except JobSkipped as reason:
-                lost[place] = reason
+                failed[index] = reason
         on_round(number + 1)
-    return turns, lost
+    return turns, failed
 
 
 def _start(job: Job, row: BenchResult, stack: ExitStack) -> Worker:
-    """A warm worker for `job`; what it says of itself goes into `row`. Raises Skipped.
+    """Start and warm up a worker for `job`; its description is stored in `row`. Raises JobSkipped.
 
-    It is started twice: the first process finds out which precision can be had, and brings the files into the system's
-    cache; the second one's start is timed.
+    Two processes are started: the first finds a precision that works and brings the files into the page cache; the
+    start of
+    the second is timed.
     """
     say(f"starting {row.label}")
     first = Worker.start(job)
@@ -87,36 +92,36 @@ def _start(job: Job, row: BenchResult, stack: ExitStack) -> Worker:
     ready = first.ready
     row.backend, row.device, row.precision, row.note = ready.backend, ready.device, ready.precision, ready.note
     row.threads, row.cold_start_ms = worker.ready.threads, worker.start_ms
-    row.model_bytes = worker.ask("model_bytes")
-    worker.ask("warm_up")
+    row.model_bytes = worker.request("model_bytes")
+    worker.request("warm_up")
     return worker
 
 
 def _skip(row: BenchResult, reason: JobSkipped) -> None:
-    row.rounds, row.skipped, row.exit_code = [], reason.refused.reason, reason.refused.exit_code
+    row.rounds, row.skipped, row.exit_code = [], reason.refusal.reason, reason.refusal.exit_code
 
 
 def _add_accuracy(entries: Sequence[tuple[BenchResult, Worker]], accuracy: AccuracyFn) -> None:
-    """The same figure for all batch sizes. A model that cannot be judged keeps its speed, and a note why."""
-    verdicts: dict[tuple[str, str | None, str | None], float | str] = {}
+    """Set the AP, shared by all batch sizes. If it cannot be computed, the row keeps its times and a note."""
+    results: dict[tuple[str, str | None, str | None], float | str] = {}
     for row, worker in entries:
         if not row.measured:
             continue
         key = row.model, row.backend, row.precision
-        if key not in verdicts:
+        if key not in results:
             say(f"AP of {row.model} · {row.backend} · {row.precision}")
             try:
-                verdicts[key] = accuracy(RemoteDetector(worker, name=row.model))
+                results[key] = accuracy(RemoteDetector(worker, name=row.model))
             except (JobSkipped, FcosError) as reason:
-                verdicts[key] = str(reason).splitlines()[0]
-                warn(f"{row.label}: no AP ({verdicts[key]})")
-        verdict = verdicts[key]
-        if isinstance(verdict, str):
-            row.note = "; ".join(filter(None, (row.note, f"no AP: {verdict}")))
+                results[key] = str(reason).splitlines()[0]
+                warn(f"{row.label}: no AP ({results[key]})")
+        result = results[key]
+        if isinstance(result, str):
+            row.note = "; ".join(filter(None, (row.note, f"no AP: {result}")))
         else:
-            row.ap = verdict
+            row.ap = result
 
 
 def exit_code(rows: Sequence[BenchResult]) -> int:
-    """The exit code: 0 where at least one row was measured, else that of the first row's error."""
+    """Return 0 if at least one row was measured, otherwise the exit code of the first failed row."""
     return 0 if any(row.measured for row in rows) else next((row.exit_code for row in rows if row.exit_code), 1)

@@ -1,4 +1,4 @@
-"""What a benchmark is to measure, and the check that it can begin."""
+"""Benchmark settings and their validation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from fcos_cli.predict.sources import open_sources
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.open import BACKENDS
 
-MOST_PICTURES = 16
-"""Every turn takes all pictures once: more of them would make rounds long, and drift tell."""
+MAX_PICTURES = 16
+"""Every turn runs all images once; with more of them, rounds would be long and drift would affect the results."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured: every model by every backend (None: its usual one), precision (None: its own), batch size.
+    """What to measure: every combination of model, backend, precision and batch size.
 
-    pictures: paths. rounds: turns of each row, at least. device, threads, size: as in `Job`.
+    A backend of None is the model's default, a precision of None its own. pictures: image paths. rounds: number of
+    rounds,
+    with one turn per row. device, threads, size: as in `Job`.
     """
 
     models: tuple[str, ...]
@@ -43,47 +45,47 @@ class Settings:
                 model,
                 self.pictures,
                 batch=batch,
-                asked=asked,
-                attempts=precisions_to_try(asked),
+                asked=precision,
+                attempts=precisions_to_try(precision),
                 backend=backend,
                 device=self.device,
                 threads=self.threads,
                 size=self.size,
             )
-            for model, backend, asked, batch in product(self.models, self.backends, self.precisions, self.batches)
+            for model, backend, precision, batch in product(self.models, self.backends, self.precisions, self.batches)
         ]
 
 
 def choose_pictures(sources: Sequence[str]) -> tuple[str, ...]:
-    """The pictures behind what a user names, at most MOST_PICTURES; of nothing the photos that ship in the package."""
+    """Return at most MAX_PICTURES image paths from the given sources; by default the bundled demo photos."""
     if not sources:
         return tuple(str(path) for path in demo_photos())
-    found = [str(path) for path in islice(open_sources(sources), MOST_PICTURES + 1)]
-    if len(found) > MOST_PICTURES:
-        say(f"measuring with the first {MOST_PICTURES} pictures")
-    return tuple(found[:MOST_PICTURES])
+    paths = [str(path) for path in islice(open_sources(sources), MAX_PICTURES + 1)]
+    if len(paths) > MAX_PICTURES:
+        say(f"using the first {MAX_PICTURES} images only")
+    return tuple(paths[:MAX_PICTURES])
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
-    """`1,4` → (1, 4). Raises UsageError."""
+    """Parse `1,4` to (1, 4). Raises UsageError."""
     parts = text.split(",")
     if all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         return tuple(dict.fromkeys(int(part) for part in parts))
-    raise UsageError(f"--batch {text!r} is no list of batch sizes", remedy="--batch 1,4")
+    raise UsageError(f"--batch {text!r} is not a list of batch sizes", remedy="use e.g. --batch 1,4")
 
 
 def check_settings(settings: Settings) -> None:
-    """Before anything is started: UsageError for what can never work, DataError for a picture that cannot be read."""
+    """Check settings before any process starts: UsageError if invalid, DataError for an unreadable image."""
     known = {backend for backends in BACKENDS.values() for backend in backends}
     for backend in settings.backends:
         if backend is not None and backend not in known:
             remedy = f"use one of {', '.join(sorted(known))}"
             raise UsageError(f"unknown backend {backend!r}", where="--backend", remedy=remedy)
     if settings.threads is not None and settings.threads < 1:
-        raise UsageError(f"there is no work for {settings.threads} threads", where="--threads")
+        raise UsageError(f"the number of threads must be at least 1, not {settings.threads}", where="--threads")
     if settings.rounds < 1 or min(settings.batches) < 1:
-        raise UsageError("rounds and batches are numbers of at least 1")
+        raise UsageError("rounds and batch sizes must be at least 1")
     if not settings.pictures:
-        raise DataError("there is no picture to measure with", remedy="--images PATH")
+        raise DataError("no images found", remedy="give images with --images PATH")
     for picture in settings.pictures:
         open_image(Path(picture))

@@ -1,4 +1,4 @@
-"""What a benchmark found, for people on stderr or as the `fcos bench --json` document."""
+"""Benchmark output: tables on stderr or the `fcos bench --json` document."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Column = tuple[str, Sequence[str | None]]
 
 
 def print_environment(facts: Mapping[str, Any]) -> None:
-    """One line on the machine, and a warning where something else keeps it busy."""
-    used = ", ".join(filter(None, (facts["cpu"], f"{facts['threads']} threads", *facts["gpus"])))
-    say(f"{used}; {facts['pictures']} pictures, {facts['rounds']} rounds")
+    """Print a line about the machine, and a warning if it is already busy."""
+    machine = ", ".join(filter(None, (facts["cpu"], f"{facts['threads']} threads", *facts["gpus"])))
+    say(f"{machine}; {facts['pictures']} images, {facts['rounds']} rounds")
     if facts["load"] is not None and facts["load"] > 0.5 * facts["cores"]:
-        warn(f"the machine is busy (load {facts['load']:g} on {facts['cores']} cores): times will be too long")
+        warn(f"the machine is busy (load {facts['load']:g} on {facts['cores']} cores): times will be too high")
 
 
 def print_results(rows: Sequence[BenchResult], facts: Mapping[str, Any], *, as_json: bool) -> None:
-    """Two tables, whole batches and single stages, or one JSON document; and what a reader of them must know."""
+    """Print two tables (batches and stages) or one JSON document, then notes on the rows."""
     if as_json:
         emit_json({"environment": dict(facts), "rows": [row.to_json() for row in rows]})
     else:
@@ -37,20 +37,20 @@ def _tables(rows: Sequence[BenchResult]) -> None:
     measured = [row for row in rows if row.measured]
     if measured:
         _table(measured, _batches(measured), title="ms per batch, from files to boxes")
-        _table(measured, _stages(measured), title="stages, median ms; start: a new process to its first answer")
-    best = pareto_front(rows)
-    if len(best) > 1:
-        say("the front of AP and speed, fastest first: " + ", ".join(row.label for row in best))
+        _table(measured, _stages(measured), title="median ms per stage; start: from process start to first result")
+    front = pareto_front(rows)
+    if len(front) > 1:
+        say("Pareto front of AP and speed, fastest first: " + ", ".join(row.label for row in front))
 
 
 def _table(rows: Sequence[BenchResult], columns: Sequence[Column], *, title: str) -> None:
-    """Columns in which nothing stands are left out."""
+    """Print a table without its empty columns."""
     shown = [(name, values) for name, values in columns if any(value is not None for value in values)]
-    names: list[Column] = [("model", short_names(rows)), ("runs by", [row.backend for row in rows])]
-    names += [("precision", [row.precision for row in rows]), ("batch", [str(row.batch) for row in rows])]
-    everything: list[Column] = [*names, *shown]
-    lines = [tuple(values[place] for _, values in everything) for place in range(len(rows))]
-    table(tuple(name for name, _ in everything), lines, title=title)
+    labels: list[Column] = [("model", short_names(rows)), ("backend", [row.backend for row in rows])]
+    labels += [("precision", [row.precision for row in rows]), ("batch", [str(row.batch) for row in rows])]
+    all_columns: list[Column] = [*labels, *shown]
+    lines = [tuple(values[index] for _, values in all_columns) for index in range(len(rows))]
+    table(tuple(name for name, _ in all_columns), lines, title=title)
 
 
 def _batches(rows: Sequence[BenchResult]) -> list[Column]:
@@ -82,13 +82,13 @@ def _stages(rows: Sequence[BenchResult]) -> list[Column]:
 
 
 def short_names(rows: Sequence[BenchResult]) -> list[str]:
-    """The rows' models without their folders, where that leaves them apart."""
+    """Return the models without their folders, if the names stay unique."""
     names = {row.model: Path(row.model).name for row in rows}
     return [names[row.model] if len(set(names.values())) == len(names) else row.model for row in rows]
 
 
 def number(value: float | None) -> str | None:
-    """Three digits are what a measurement of time is worth: 1234, 123, 12.3, 1.23, 0.12."""
+    """Format with about three digits, the accuracy of a time measurement: 1234, 123, 12.3, 1.23, 0.12."""
     if value is None:
         return None
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""The process in which one model is measured: a request in, a turn's samples out, until the other side hangs up."""
+"""The process in which one model is measured. It serves requests until the benchmark closes the connection."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fcos_cli.bench.messages import Job, Ready, Refusal
 
 
 def main(descriptor: int) -> None:
-    """Serve the connection behind `descriptor`: first a Job, answered by Ready, then requests by name.
+    """Serve the connection on file descriptor `descriptor`: first a Job, answered by Ready, then requests by name.
 
-    `measure_turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", images, sizes)` →
-    RawDetections. Whatever fails is answered by Refused.
+    `turn` → list[Sample]; `warm_up` → None; `peak_memory`, `model_bytes` → int; `("detect", images, sizes)` →
+    RawDetections. A failed request is answered by a Refusal.
     """
     keep_freed_memory()
     connection = Connection(descriptor)
@@ -28,7 +28,7 @@ def main(descriptor: int) -> None:
 
 def _serve(connection: Any) -> None:
     try:
-        ready, requests = _open(connection.recv())
+        ready, handlers = _open(connection.recv())
     except EOFError:
         raise
     except Exception as error:
@@ -38,14 +38,14 @@ def _serve(connection: Any) -> None:
     while True:
         name, *arguments = connection.recv()
         try:
-            answer = requests[name](*arguments)
+            reply = handlers[name](*arguments)
         except Exception as error:
-            answer = Refusal.of(error)
-        connection.send(answer)
+            reply = Refusal.of(error)
+        connection.send(reply)
 
 
 def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
-    """The model, after its first answer, and what can be asked of it."""
+    """Open the model and run one batch; return its description and the request handlers."""
     from fcos_cli.bench.precision import open_in_precision
     from fcos_cli.bench.stages import Pipeline, batches_of, measure_turn, warm_up
 
@@ -77,7 +77,7 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
 
 
 def _model_bytes(job: Job, detector: Any) -> int:
-    """Of all files that are the model."""
+    """Total size of the model's files."""
     from fcos_cli.runtime.headers import read_header
     from fcos_cli.runtime.open import find_artifact
 
@@ -93,10 +93,10 @@ def _threads(detector: Any) -> int | None:
 
 
 def _batch_note(detector: Any, batch: int) -> str | None:
-    """Files that take fewer pictures at a time are called several times, or filled up."""
+    """Note for files with a fixed or limited batch size, which are filled up or called several times."""
     limits = getattr(detector, "limits", None)
     if limits is None or (limits.min_batch <= batch and (limits.max_batch is None or batch <= limits.max_batch)):
         return None
     if batch < limits.min_batch:
-        return f"the file takes {limits.min_batch} pictures at a time: the batch is filled up"
-    return f"the file takes at most {limits.max_batch} at a time: {-(-batch // limits.max_batch)} calls per batch"
+        return f"the file has a minimum batch size of {limits.min_batch}: batches are padded"
+    return f"the file has a maximum batch size of {limits.max_batch}: {-(-batch // limits.max_batch)} calls per batch"

@@ -1,4 +1,4 @@
-"""Bodies: which ResNet a checkpoint holds, told by the shapes of its tensors; and networks that are not supported."""
+"""Identify a checkpoint's ResNet backbone from its tensor shapes, and refuse unsupported networks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from fcos_cli.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Body:
-    """name: timm's. caffe: where a dialect has the stride in a 1×1 convolution, as Caffe's weights do, this body is
-    one of those that have it there."""
+class BackboneInfo:
+    """A supported backbone.
+
+    name: timm's name. caffe: whether it has Caffe weights, whose stride is in the 1×1 convolution. It is used only if
+    the preset has the stride there.
+    """
 
     name: str
     caffe: bool
@@ -23,60 +26,62 @@ class Body:
 
 _Shape = tuple[tuple[int, ...], int, tuple[int, int]]
 
-_BODIES: dict[_Shape, Body] = {
-    ((2, 2, 2, 2), 3, (64, 64)): Body("resnet18", caffe=False),
-    ((3, 4, 6, 3), 3, (64, 64)): Body("resnet34", caffe=False),
-    ((3, 4, 6, 3), 1, (64, 64)): Body("resnet50", caffe=True),
-    ((3, 4, 23, 3), 1, (64, 64)): Body("resnet101", caffe=True),
-    ((3, 4, 23, 3), 1, (256, 8)): Body("resnext101_32x8d", caffe=False),
-    ((3, 4, 23, 3), 1, (256, 4)): Body("resnext101_64x4d", caffe=False),
+_BACKBONES: dict[_Shape, BackboneInfo] = {
+    ((2, 2, 2, 2), 3, (64, 64)): BackboneInfo("resnet18", caffe=False),
+    ((3, 4, 6, 3), 3, (64, 64)): BackboneInfo("resnet34", caffe=False),
+    ((3, 4, 6, 3), 1, (64, 64)): BackboneInfo("resnet50", caffe=True),
+    ((3, 4, 23, 3), 1, (64, 64)): BackboneInfo("resnet101", caffe=True),
+    ((3, 4, 23, 3), 1, (256, 8)): BackboneInfo("resnext101_32x8d", caffe=False),
+    ((3, 4, 23, 3), 1, (256, 4)): BackboneInfo("resnext101_64x4d", caffe=False),
 }
-"""Blocks per stage, kernel of a block's first convolution, channels out of and into each group of its second."""
+"""Blocks per stage, kernel size of a block's first convolution, (output channels, input channels per group) of its
+second one."""
 
 _UNSUPPORTED = (
     (r"(^|[._])(conv_)?offset(\.|$)|(\.conv2|_tower\.\d+)\.conv\.", "deformable convolutions (DCN) are not supported"),
-    (r"_tower\.\d+\.\d+\.", "towers with a BatchNorm of its own per level are not supported"),
-    (r"(_tower|_subnet|_convs)\..*running_(mean|var)$", "towers with BatchNorm are not supported in foreign files"),
-    (r"\bshare_tower\.", "a tower that both branches share is not supported"),
-    (r"^backbone\.(bottom_up|body)\.(base\.|base_layer|level\d)", "a DLA body is not supported"),
-    (r"^backbone\.(bottom_up|body)\..*OSA", "a VoVNet body is not supported"),
-    (r"^backbone\.(bottom_up|body)\.(features|xif)", "a MobileNet body is not supported"),
+    (r"_tower\.\d+\.\d+\.", "towers with a separate BatchNorm per level are not supported"),
+    (r"(_tower|_subnet|_convs)\..*running_(mean|var)$", "converting towers with BatchNorm is not supported"),
+    (r"\bshare_tower\.", "a tower shared by both branches is not supported"),
+    (r"^backbone\.(bottom_up|body)\.(base\.|base_layer|level\d)", "a DLA backbone is not supported"),
+    (r"^backbone\.(bottom_up|body)\..*OSA", "a VoVNet backbone is not supported"),
+    (r"^backbone\.(bottom_up|body)\.(features|xif)", "a MobileNet backbone is not supported"),
     (r"^fcos_body\.", "checkpoints of VectXmy/FCOS.Pytorch are not supported"),
 )
 
 
 def refuse_unsupported(keys: Iterable[str], *, where: Path) -> None:
-    """Raises ModelError for a network that ours cannot be, naming every tensor that says so."""
+    """Raise ModelError, listing the matching tensors, if the network has parts that fcos does not support."""
     names = list(keys)
     for pattern, what in _UNSUPPORTED:
-        found = [key for key in names if re.search(pattern, key)]
-        if found:
+        matches = [key for key in names if re.search(pattern, key)]
+        if matches:
             raise ModelError(
                 what,
-                where=f"{where}\n  told by ({len(found)}):\n    " + "\n    ".join(found),
-                remedy="use a checkpoint of a ResNet or ResNeXt body with plain towers",
+                where=f"{where}\n  matching tensors ({len(matches)}):\n    " + "\n    ".join(matches),
+                remedy="use a checkpoint with a ResNet or ResNeXt backbone and plain towers",
             )
 
 
-def find_body(weights: Mapping[str, Tensor], *, where: Path) -> Body:
-    """The body, from tensors by our names. Raises ModelError for one that is not in the table."""
+def identify_backbone(weights: Mapping[str, Tensor], *, where: Path) -> BackboneInfo:
+    """Return the backbone of `weights`, which have native names. Raises ModelError if it is not supported."""
     stages: dict[int, set[int]] = {}
     for key in weights:
-        if found := re.match(r"backbone\.body\.layer(\d+)\.(\d+)\.", key):
-            stages.setdefault(int(found[1]), set()).add(int(found[2]))
+        if match := re.match(r"backbone\.body\.layer(\d+)\.(\d+)\.", key):
+            stages.setdefault(int(match[1]), set()).add(int(match[2]))
     first, second = (weights.get(f"backbone.body.layer1.0.conv{n}.weight") for n in (1, 2))
     blocks = tuple(len(stages.get(stage, ())) for stage in range(1, 5))
-    body = None
+    backbone = None
     if first is not None and second is not None and first.ndim == second.ndim == 4:
-        body = _BODIES.get((blocks, first.shape[-1], (second.shape[0], second.shape[1])))
-    if body is not None and set(stages) == {1, 2, 3, 4}:
-        return body
+        backbone = _BACKBONES.get((blocks, first.shape[-1], (second.shape[0], second.shape[1])))
+    if backbone is not None and set(stages) == {1, 2, 3, 4}:
+        return backbone
     if not stages:
-        what = "the file has no ResNet body"
+        what = "the file has no ResNet backbone"
     else:
-        listed = ", ".join(
+        shapes = ", ".join(
             f"{name} {'is missing' if value is None else list(value.shape)}"
             for name, value in (("layer1.0.conv1", first), ("layer1.0.conv2", second))
         )
-        what = f"the body's shape is not known: blocks {list(blocks)}, {listed}"
-    raise ModelError(what, where=where, remedy=f"supported bodies: {', '.join(b.name for b in _BODIES.values())}")
+        what = f"unknown backbone: blocks per stage {list(blocks)}, {shapes}"
+    supported = ", ".join(backbone.name for backbone in _BACKBONES.values())
+    raise ModelError(what, where=where, remedy=f"use a checkpoint with one of these backbones: {supported}")

@@ -1,4 +1,4 @@
-"""Do all tensors of a foreign checkpoint fit the network they are meant for? Every one that does not is named."""
+"""Check that all tensors of a converted checkpoint fit the network, and list every one that does not."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ from fcos_cli.model.fcos import FCOS
 def check_fit(
     weights: Mapping[str, Tensor], unknown: Sequence[str], config: ModelConfig, *, rows: int, names: KeyMap, where: Path
 ) -> None:
-    """Raises ModelError listing all that is missing, unknown or of another shape, in the file's own names.
+    """Raise ModelError listing all missing, unknown and misshapen tensors by the names in the file.
 
-    weights: tensors by our names. unknown: their names of tensors that have no name of ours. rows: of the class layer.
+    weights: tensors by native name. unknown: file names of tensors that have no native name. rows: of the class layer.
     """
     with torch.device("meta"):
-        wanted = FCOS(config, classes=rows).state_dict()
-    theirs = {key: names.to_theirs(key) or key for key in (*wanted, *weights)}
+        expected = FCOS(config, classes=rows).state_dict()
+    file_names = {key: names.to_foreign(key) or key for key in (*expected, *weights)}
     problems = {
-        "missing": [f"{theirs[key]} {_shape(wanted[key])}" for key in wanted if key not in weights],
-        "unknown": [*unknown, *(f"{theirs[key]} {_shape(weights[key])}" for key in weights if key not in wanted)],
+        "missing": [f"{file_names[key]} {_shape(expected[key])}" for key in expected if key not in weights],
+        "unknown": [*unknown, *(f"{file_names[key]} {_shape(weights[key])}" for key in weights if key not in expected)],
         "misshapen": [
-            f"{theirs[key]} {_shape(weights[key])}, expected {_shape(wanted[key])}"
-            for key in wanted
-            if key in weights and weights[key].shape != wanted[key].shape
+            f"{file_names[key]} {_shape(weights[key])}, expected {_shape(expected[key])}"
+            for key in expected
+            if key in weights and weights[key].shape != expected[key].shape
         ],
     }
     if not any(problems.values()):
         return
-    listed = "".join(
+    details = "".join(
         f"\n  {kind} ({len(keys)}):" + "".join(f"\n    {key}" for key in sorted(keys))
         for kind, keys in problems.items()
         if keys
     )
-    told = ", ".join(f"{len(keys)} {kind}" for kind, keys in problems.items() if keys)
+    counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in problems.items() if keys)
     raise ModelError(
-        f"the file does not fit an FCOS with body {config.backbone}, {config.channels} channels and {config.convs} "
-        f"convolutions per tower: {told}",
-        where=f"{where}{listed}",
+        f"the file does not fit an FCOS with backbone {config.backbone}, {config.channels} channels and "
+        f"{config.convs} convolutions per tower: {counts}",
+        where=f"{where}{details}",
         remedy=_advice(problems, weights),
     )
 
 
 def _advice(problems: Mapping[str, list[str]], weights: Mapping[str, Tensor]) -> str:
     if not any(key.startswith("backbone.fpn.extra_blocks.") for key in weights):
-        return "this network has no P6 and P7, as the real-time (RT) models with three levels; they are not supported"
+        return "use a model with levels P3 to P7; real-time (RT) models with three levels are not supported"
     if not any(".bbox_ctrness." in key for key in weights):
-        return "without a centerness branch this is another detector than FCOS"
+        return "use an FCOS checkpoint; a detector without a centerness branch is not FCOS"
     p6 = weights.get("backbone.fpn.extra_blocks.p6.weight")
     if p6 is not None and p6.ndim == 4 and p6.shape[0] != p6.shape[1]:
-        return "this network makes P6 from C5; only those that make it from P5 are supported"
+        return "use a model that computes P6 from P5; computing it from C5 is not supported"
     if problems["missing"] and not problems["unknown"]:
-        return "the file may be cut off or of the backbone alone; fetch or save it again, whole"
-    return "if the network was changed, it cannot be converted; else report this with the list"
+        return "download or save the complete model again; the file may be truncated or hold only the backbone"
+    return "a modified network cannot be converted; if it was not modified, report this error with the list above"
 
 
 def _shape(value: Tensor) -> str:

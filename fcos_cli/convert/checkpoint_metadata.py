@@ -1,4 +1,4 @@
-"""CheckpointMetadata: what a foreign checkpoint says of its dialect beyond the names and shapes of its tensors."""
+"""CheckpointMetadata: what a foreign checkpoint states about itself besides its tensors' names and shapes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """preset: the dialect, where the file settles it; why: by what. conventions, model: switches and values of
-    ModelConfig that it gives. bgr: does the network see blue first? names: its classes, in the order of the rows.
-    refusal: why it cannot be converted at all. None and empty mean that the file does not say."""
+    """Facts read from a checkpoint. None or empty: not stated.
+
+    preset: the dialect, if the file determines it. evidence: what determines it, for messages. conventions, model:
+    values of Conventions and ModelConfig. bgr: whether the network takes BGR input. names: class names in the order of
+    the rows. unsupported: reason why the file cannot be converted.
+    """
 
     preset: str | None = None
-    why: str = ""
+    evidence: str = ""
     conventions: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     bgr: bool | None = None
     names: tuple[str, ...] | None = None
-    refusal: str | None = None
+    unsupported: str | None = None
 
-    def with_(self, *, conventions: dict[str, Any] | None = None, **changes: Any) -> CheckpointMetadata:
-        """The same with more told; conventions are added to those that are known."""
+    def updated(self, *, conventions: dict[str, Any] | None = None, **changes: Any) -> CheckpointMetadata:
+        """Return a copy with these changes; `conventions` are merged into the existing ones."""
         return replace(self, conventions={**self.conventions, **(conventions or {})}, **changes)

@@ -1,4 +1,4 @@
-"""Corrections: what renaming alone does not make right. Each takes tensors by our names and changes them in place."""
+"""Changes that are needed beyond renaming. Each function modifies tensors by native name in place."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ Weights = dict[str, Tensor]
 _TOWER_CONV = re.compile(r"(head\.\w+_head\.conv\.\d+)\.weight")
 
 
-def give_towers_a_bias(weights: Weights) -> bool:
-    """Zeros for the bias of the towers' convolutions, where none of them has one (mmdetection before a norm).
-    Returns whether they lacked it."""
-    convs = [found[1] for key in weights if (found := _TOWER_CONV.fullmatch(key)) and weights[key].ndim == 4]
+def add_tower_biases(weights: Weights) -> bool:
+    """Add zero biases to the tower convolutions if none has one, as in mmdetection before a norm.
+
+    Returns True if biases were added.
+    """
+    convs = [match[1] for key in weights if (match := _TOWER_CONV.fullmatch(key)) and weights[key].ndim == 4]
     if not convs or any(f"{conv}.bias" in weights for conv in convs):
         return False
     for conv in convs:
@@ -23,27 +25,30 @@ def give_towers_a_bias(weights: Weights) -> bool:
     return True
 
 
-def give_scales_a_shape(weights: Weights) -> None:
-    """Factors per level as [1], which mmdetection stores as []."""
+def reshape_scales(weights: Weights) -> None:
+    """Reshape the scales per level from [], as mmdetection stores them, to [1]."""
     for key, value in weights.items():
         if key.startswith("head.regression_head.scales.") and value.ndim == 0:
             weights[key] = value.reshape(1)
 
 
-def take_eps_from_variance(weights: Weights, eps: float) -> None:
-    """Make variance + eps, by which our frozen BatchNorm divides, the variance that the file's divides by alone."""
+def subtract_eps_from_variances(weights: Weights, eps: float) -> None:
+    """Subtract `eps` from the variances of the backbone's frozen BatchNorm.
+
+    The file's BatchNorm divides by √variance and ours by √(variance + eps), so both divide by the same number.
+    """
     for key, value in weights.items():
         if key.startswith("backbone.body.") and key.endswith(".running_var"):
             weights[key] = (value.double() - eps).float()
 
 
-def turn_channels_round(weights: Weights) -> None:
-    """Let a network that saw blue first see red first: our pixels are RGB."""
+def reverse_input_channels(weights: Weights) -> None:
+    """Convert the first convolution from BGR to RGB input."""
     key = "backbone.body.conv1.weight"
     weights[key] = weights[key].flip(1)
 
 
-def gather_classes(weights: Weights, rows: list[int]) -> None:
+def select_class_rows(weights: Weights, rows: list[int]) -> None:
     """Keep these rows of the class layer, in this order."""
     for part in ("weight", "bias"):
         key = f"head.classification_head.cls_logits.{part}"

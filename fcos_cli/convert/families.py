@@ -1,6 +1,6 @@
-"""Families: the programs whose FCOS checkpoints are read, as tables. Their tensors' names beside ours.
+"""Tables for the implementations whose FCOS checkpoints can be converted.
 
-Ours are torchvision's. Sources of the names: torchvision `models/detection/fcos.py`; tianzhi0549/FCOS
+Native names are torchvision's. Sources of the foreign names: torchvision `models/detection/fcos.py`; tianzhi0549/FCOS
 `modeling/rpn/fcos`; AdelaiDet `modeling/fcos`; detectron2 `modeling/meta_arch/fcos.py`; mmdetection `dense_heads`.
 """
 
@@ -16,13 +16,15 @@ from fcos_cli.model.presets import IMAGENET_MEAN, IMAGENET_STD
 
 @dataclass(frozen=True)
 class Family:
-    """signature: a regular expression that some name in its files begins with, and none of another family's does.
-    names: theirs ↔ ours. presets: the dialects its files may speak. dropped: names (regular expression) that say
-    nothing about the network. bgr: its networks see blue first. by_body: what the family does otherwise with a body:
-    values of ModelConfig, and bgr. norm_without_eps: its frozen BatchNorm divides by the root of the bare variance.
-    optional: the start of names of ours that its files may lack as a whole. rows_are_ids: row i of the class layer is
-    the category with id i, else they are the categories in order. without_bias: the preset of those of its files
-    whose towers' convolutions have no bias.
+    """An implementation and the properties of its checkpoints.
+
+    signature: regular expression that matches the start of some tensor name in this family's files and none in others.
+    names: mapping between the family's names and native ones. presets: possible dialects. dropped: regular expression
+    for names of tensors that are not part of the network. bgr: whether the networks take BGR input. by_backbone:
+    exceptions for single backbones: values of ModelConfig, and bgr. norm_without_eps: the frozen BatchNorm divides by
+    the root of the variance without an epsilon. optional: prefix of native names that files may lack as a whole.
+    rows_are_ids: row i of the class layer is the category with id i; otherwise the rows are the categories in order.
+    preset_without_bias: preset of the files whose tower convolutions have no bias.
     """
 
     title: str
@@ -31,15 +33,15 @@ class Family:
     presets: tuple[str, ...]
     dropped: str
     bgr: bool = True
-    by_body: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    by_backbone: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     norm_without_eps: bool = False
     optional: str | None = None
     rows_are_ids: bool = False
-    without_bias: str | None = None
+    preset_without_bias: str | None = None
 
 
 def _resnet(theirs: str) -> tuple[Row, ...]:
-    """torchvision's names of a ResNet, as timm's."""
+    """Rows for the stages of a ResNet with torchvision's names, which are also timm's."""
     tails = ("conv{n}.{tail}", "bn{n}.{tail}", "downsample.{d}.{tail}")
     return tuple((f"{theirs}layer{{k}}.{{b}}.{tail}", f"backbone.body.layer{{k}}.{{b}}.{tail}") for tail in tails)
 
@@ -59,7 +61,7 @@ _BOTTOM_UP = (
     ("backbone.fpn_output{j+3}.{tail}", "backbone.fpn.layer_blocks.{j}.0.{tail}"),
     ("backbone.top_block.p{j}.{tail}", "backbone.fpn.extra_blocks.p{j}.{tail}"),
 )
-"""detectron2's backbone, which AdelaiDet uses too."""
+"""detectron2's backbone, also used by AdelaiDet."""
 
 _CLASS, _BOX = "head.classification_head.", "head.regression_head."
 
@@ -68,7 +70,7 @@ _TORCHVISION = (
     *_resnet("backbone.body."),
     ("backbone.fpn.inner_blocks.{j}.0.{tail}", "backbone.fpn.inner_blocks.{j}.0.{tail}"),
     ("backbone.fpn.layer_blocks.{j}.0.{tail}", "backbone.fpn.layer_blocks.{j}.0.{tail}"),
-    # before FPN's version 2, the published file among them
+    # before version 2 of FeaturePyramidNetwork, as in the published file
     ("backbone.fpn.inner_blocks.{j}.{tail}", "backbone.fpn.inner_blocks.{j}.0.{tail}"),
     ("backbone.fpn.layer_blocks.{j}.{tail}", "backbone.fpn.layer_blocks.{j}.0.{tail}"),
     ("backbone.fpn.extra_blocks.p{j}.{tail}", "backbone.fpn.extra_blocks.p{j}.{tail}"),
@@ -124,20 +126,20 @@ _MMDET = (
     ("bbox_head.conv_reg.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
     ("bbox_head.conv_centerness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
     ("bbox_head.scales.{i}.scale", f"{_BOX}scales.{{i}}"),
-    # before mmdetection 2.3
+    # names before mmdetection 2.3
     ("bbox_head.fcos_cls.{tail}", f"{_CLASS}cls_logits.{{tail}}"),
     ("bbox_head.fcos_reg.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
     ("bbox_head.fcos_centerness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
 )
 
-_DIVIDED = {"resnext101_32x8d": {"std": IMAGENET_STD}}
-_RGB = {
+_IMAGENET_STD_BACKBONES = {"resnext101_32x8d": {"std": IMAGENET_STD}}
+_RGB_BACKBONES = {
     name: {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "bgr": False}
     for name in ("resnet18", "resnet34", "resnext101_32x8d", "resnext101_64x4d")
 }
 
 _COUNTERS = r".*\.num_batches_tracked"
-_ANCHORS = r"(.*\.)?(anchor_generator\.cell_anchors\.\d+|pixel_mean|pixel_std)"
+_CONSTANTS = r"(.*\.)?(anchor_generator\.cell_anchors\.\d+|pixel_mean|pixel_std)"
 
 FAMILIES: dict[str, Family] = {
     "torchvision": Family(
@@ -162,8 +164,8 @@ FAMILIES: dict[str, Family] = {
         signature=r"proposal_generator\.fcos_head\.",
         names=KeyMap(_ADELAIDET),
         presets=("adelaidet", "adelaidet-iou"),
-        dropped=f"{_COUNTERS}|{_ANCHORS}",
-        by_body=_DIVIDED,
+        dropped=f"{_COUNTERS}|{_CONSTANTS}",
+        by_backbone=_IMAGENET_STD_BACKBONES,
         optional=f"{_BOX}scales.",
     ),
     "detectron2": Family(
@@ -171,8 +173,8 @@ FAMILIES: dict[str, Family] = {
         signature=r"head\.(cls_subnet|bbox_subnet|cls_score|ctrness)\.",
         names=KeyMap(_DETECTRON2),
         presets=("detectron2",),
-        dropped=f"{_COUNTERS}|{_ANCHORS}",
-        by_body=_DIVIDED,
+        dropped=f"{_COUNTERS}|{_CONSTANTS}",
+        by_backbone=_IMAGENET_STD_BACKBONES,
     ),
     "mmdet": Family(
         title="mmdetection",
@@ -180,17 +182,17 @@ FAMILIES: dict[str, Family] = {
         names=KeyMap(_MMDET),
         presets=("mmdet-base", "mmdet-tricks"),
         dropped=_COUNTERS,
-        by_body=_RGB,
-        without_bias="mmdet-base",
+        by_backbone=_RGB_BACKBONES,
+        preset_without_bias="mmdet-base",
     ),
 }
 
-HOW_TO_KNOW = {
+PRESET_HINTS = {
     "fcos-v1": "trained with a config without `imprv` in its name (FCOS_R_50_FPN_1x; exp, centerness on class tower)",
-    "fcos-imprv": "trained with a config named `imprv` (FCOS_imprv_R_50_FPN_1x; relu, centerness on the box tower)",
+    "fcos-imprv": "trained with a config named `imprv` (FCOS_imprv_R_50_FPN_1x; relu, centerness on box tower)",
     "adelaidet": 'trained with BOX_QUALITY "ctrness", the default',
-    "adelaidet-iou": 'trained with BOX_QUALITY "iou": the centerness branch says the box\'s IoU',
+    "adelaidet-iou": 'trained with BOX_QUALITY "iou": the centerness branch predicts the box\'s IoU',
     "mmdet-base": "trained with norm_on_bbox=False, as fcos_r50-caffe_fpn_gn-head_1x (exp, centerness on class tower)",
     "mmdet-tricks": "trained with norm_on_bbox=True and centerness_on_reg=True (…-center-normbbox-centeronreg-giou)",
 }
-"""What tells the user which of a family's presets is his."""
+"""How a user can recognize the preset of a checkpoint."""

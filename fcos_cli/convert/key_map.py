@@ -1,7 +1,7 @@
-"""Names of tensors in two languages: rows of templates, read in either direction.
+"""Translation of tensor names in both directions by a table of templates.
 
-A template is a name with holes: `{i}` a whole number, `{k+1}` and `{3i}` numbers from which it is computed, `{tail}` a
-last part without dots, `{rest}` any text.
+A template is a name with placeholders: `{i}` is an integer, `{k+1}` and `{3i}` are integers computed from one, `{tail}`
+is a last component without dots, `{rest}` is any text.
 """
 
 from __future__ import annotations
@@ -11,64 +11,64 @@ from dataclasses import dataclass
 from functools import cache
 
 Row = tuple[str, str]
-"""(their template, ours) with holes of the same names."""
+"""(foreign template, native template) with the same placeholders."""
 
-_HOLE = re.compile(r"\{(\d*)([a-z]+)([+]\d+)?\}")
+_PLACEHOLDER = re.compile(r"\{(\d*)([a-z]+)([+]\d+)?\}")
 _TEXT = {"tail": r"[a-z_]+", "rest": r".+"}
 
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Their names ↔ ours. The first row that fits wins."""
+    """Mapping between foreign and native names. The first matching row is used."""
 
     rows: tuple[Row, ...]
 
-    def to_ours(self, key: str) -> str | None:
+    def to_native(self, key: str) -> str | None:
         return _translate(key, self.rows)
 
-    def to_theirs(self, key: str) -> str | None:
-        return _translate(key, tuple((ours, theirs) for theirs, ours in self.rows))
+    def to_foreign(self, key: str) -> str | None:
+        return _translate(key, tuple((native, foreign) for foreign, native in self.rows))
 
 
 def _translate(key: str, rows: tuple[Row, ...]) -> str | None:
     for source, target in rows:
-        values = _read(source, key)
+        values = _parse(source, key)
         if values is not None:
-            return _write(target, values)
+            return _fill(target, values)
     return None
 
 
-def _read(template: str, key: str) -> dict[str, str | int] | None:
-    """What stands in the template's holes, or None where `key` does not fit it."""
-    pattern, holes = _compiled(template)
-    found = pattern.fullmatch(key)
-    if found is None:
+def _parse(template: str, key: str) -> dict[str, str | int] | None:
+    """Return the values of the template's placeholders, or None if `key` does not match."""
+    pattern, placeholders = _compile(template)
+    match = pattern.fullmatch(key)
+    if match is None:
         return None
     values: dict[str, str | int] = {}
-    for (factor, name, offset), text in zip(holes, found.groups(), strict=True):
+    for (factor, name, offset), text in zip(placeholders, match.groups(), strict=True):
         if name in _TEXT:
             values[name] = text
             continue
-        number, left = divmod(int(text) - offset, factor)
-        if number < 0 or left:
+        number, remainder = divmod(int(text) - offset, factor)
+        if number < 0 or remainder:
             return None
         values[name] = number
     return values
 
 
-def _write(template: str, values: dict[str, str | int]) -> str:
-    def fill(hole: re.Match[str]) -> str:
-        value = values[hole[2]]
-        return value if isinstance(value, str) else str(int(hole[1] or 1) * value + int(hole[3] or 0))
+def _fill(template: str, values: dict[str, str | int]) -> str:
+    def fill(placeholder: re.Match[str]) -> str:
+        value = values[placeholder[2]]
+        return value if isinstance(value, str) else str(int(placeholder[1] or 1) * value + int(placeholder[3] or 0))
 
-    return _HOLE.sub(fill, template)
+    return _PLACEHOLDER.sub(fill, template)
 
 
 @cache
-def _compiled(template: str) -> tuple[re.Pattern[str], list[tuple[int, str, int]]]:
-    pattern, holes, end = "", [], 0
-    for hole in _HOLE.finditer(template):
-        pattern += re.escape(template[end : hole.start()]) + f"({_TEXT.get(hole[2], '[0-9]+')})"
-        holes.append((int(hole[1] or 1), hole[2], int(hole[3] or 0)))
-        end = hole.end()
-    return re.compile(pattern + re.escape(template[end:])), holes
+def _compile(template: str) -> tuple[re.Pattern[str], list[tuple[int, str, int]]]:
+    pattern, placeholders, end = "", [], 0
+    for placeholder in _PLACEHOLDER.finditer(template):
+        pattern += re.escape(template[end : placeholder.start()]) + f"({_TEXT.get(placeholder[2], '[0-9]+')})"
+        placeholders.append((int(placeholder[1] or 1), placeholder[2], int(placeholder[3] or 0)))
+        end = placeholder.end()
+    return re.compile(pattern + re.escape(template[end:])), placeholders

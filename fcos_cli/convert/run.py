@@ -1,7 +1,7 @@
-"""From a foreign FCOS checkpoint to an artifact of ours.
+"""Convert a foreign FCOS checkpoint to an artifact.
 
-Reads top to bottom: tensors, family, dialect, names, body, shapes, corrections, class rows. What the file cannot tell
-is asked for; what does not fit is listed; what was assumed or changed is said in the notes.
+What the file does not state is requested from the user, tensors that do not fit are listed, and changes and assumptions
+are recorded in the notes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fcos_cli import __version__
 from fcos_cli.convert import corrections
-from fcos_cli.convert.backbones import Body, find_body, refuse_unsupported
+from fcos_cli.convert.backbones import BackboneInfo, identify_backbone, refuse_unsupported
 from fcos_cli.convert.check_keys import check_fit
 from fcos_cli.convert.checkpoint_metadata import CheckpointMetadata
 from fcos_cli.convert.dialect import choose_preset, find_family, read_metadata
@@ -35,7 +35,10 @@ _CLASSES = "head.classification_head.cls_logits"
 
 @dataclass(frozen=True)
 class Converted:
-    """family, preset: whose file it was and what it speaks. notes: what was changed, dropped or assumed, for people."""
+    """Result of a conversion.
+
+    family, preset: where the file comes from. notes: what was changed, dropped or assumed, for the user.
+    """
 
     artifact: Artifact
     family: str
@@ -46,46 +49,46 @@ class Converted:
 def convert(
     path: Path, *, source: str = "auto", preset: str | None = None, names: Sequence[str] | str | None = None
 ) -> Converted:
-    """Read a foreign checkpoint. source: a family of FAMILIES, or `auto`. names: as `labels.class_rows` takes them.
+    """Convert a foreign checkpoint. source: a key of FAMILIES, or `auto`. names: as for `labels.class_rows`.
 
-    Raises UsageError for what the file cannot tell or contradicts, ModelError for a file that cannot be converted.
+    Raises UsageError if the user's choices are missing or contradict the file, ModelError if it cannot be converted.
     """
     checkpoint = read_checkpoint(path)
     refuse_unsupported(checkpoint.weights, where=path)
-    family_name = find_family(checkpoint.weights, asked=source, where=path)
+    family_name = find_family(checkpoint.weights, requested=source, where=path)
     family = FAMILIES[family_name]
     metadata = read_metadata(family, checkpoint)
-    if metadata.refusal is not None:
-        raise ModelError(metadata.refusal, where=path)
-    preset_name = choose_preset(family, metadata, asked=preset, where=path)
-    weights, unknown, silent = _rename(checkpoint.weights, family)
-    body = find_body(weights, where=path)
-    biased = not corrections.give_towers_a_bias(weights)
-    corrections.give_scales_a_shape(weights)
-    config, bgr = _config(weights, body, family, preset_name, metadata, where=path)
-    rows = _rows(weights)
+    if metadata.unsupported is not None:
+        raise ModelError(metadata.unsupported, where=path)
+    preset_name = choose_preset(family, metadata, requested=preset, where=path)
+    weights, unknown, ignored = _rename(checkpoint.weights, family)
+    backbone = identify_backbone(weights, where=path)
+    biased = not corrections.add_tower_biases(weights)
+    corrections.reshape_scales(weights)
+    config, bgr = _config(weights, backbone, family, preset_name, metadata, where=path)
+    rows = _class_rows(weights)
     check_fit(weights, unknown, config, rows=rows, names=family.names, where=path)
 
     if family.norm_without_eps:
-        corrections.take_eps_from_variance(weights, config.backbone_norm_eps)
+        corrections.subtract_eps_from_variances(weights, config.backbone_norm_eps)
     if bgr:
-        corrections.turn_channels_round(weights)
-    classes, kept = class_rows(rows, names or metadata.names, rows_are_ids=family.rows_are_ids, where=path)
-    corrections.gather_classes(weights, kept)
+        corrections.reverse_input_channels(weights)
+    classes, selected = class_rows(rows, names or metadata.names, rows_are_ids=family.rows_are_ids, where=path)
+    corrections.select_class_rows(weights, selected)
 
     notes = [
-        f"{family.title}, preset {preset_name}" + (f" ({metadata.why} says so)" if metadata.why else ""),
-        f"body {config.backbone}, {config.channels} channels, {config.convs} convolutions per tower",
+        f"{family.title}, preset {preset_name}" + (f" (from {metadata.evidence})" if metadata.evidence else ""),
+        f"backbone {config.backbone}, {config.channels} channels, {config.convs} convolutions per tower",
         f"class layer: {rows} rows, {len(classes)} classes, {classes.names[0]} to {classes.names[-1]}",
         *_changes(family, metadata, config, bgr=bgr, biased=biased),
     ]
-    if dropped := _grouped([*checkpoint.dropped, *silent]):
+    if dropped := _grouped([*checkpoint.dropped, *ignored]):
         notes.append(f"dropped: {', '.join(dropped)}")
     artifact = Artifact(
         weights=weights,
         config=config,
         classes=classes,
-        # padded with the colour that normalisation turns to zero
+        # pad with the mean colour, which normalization maps to zero
         geometry={**PRESETS[preset_name].geometry, "pad_value": list(config.mean)},
         provenance={
             "fcos_cli": __version__,
@@ -96,41 +99,44 @@ def convert(
     return Converted(artifact, family_name, preset_name, tuple(notes))
 
 
-def _rename(theirs: dict[str, Tensor], family: Family) -> tuple[dict[str, Tensor], list[str], tuple[str, ...]]:
-    """Tensors by our names, float32; and their names of those that have none of ours, and of those that say nothing."""
+def _rename(foreign: dict[str, Tensor], family: Family) -> tuple[dict[str, Tensor], list[str], tuple[str, ...]]:
+    """Return the float32 tensors by native name, the unknown tensors, and the dropped names."""
     weights: dict[str, Tensor] = {}
     unknown, dropped = [], []
-    for key, value in theirs.items():
-        ours = family.names.to_ours(key)
+    for key, value in foreign.items():
+        native = family.names.to_native(key)
         if re.fullmatch(family.dropped, key):
             dropped.append(key)
-        elif ours is None or ours in weights:
+        elif native is None or native in weights:
             unknown.append(f"{key} {list(value.shape)}")
         else:
-            weights[ours] = value.float()
+            weights[native] = value.float()
     return weights, unknown, tuple(dropped)
 
 
 def _config(
     weights: dict[str, Tensor],
-    body: Body,
+    backbone: BackboneInfo,
     family: Family,
     preset_name: str,
     metadata: CheckpointMetadata,
     *,
     where: Path,
 ) -> tuple[ModelConfig, bool]:
-    """The network's config, and whether it sees blue first: the preset's, the body's, then what the file tells."""
+    """Return the network's config, and whether it takes BGR input.
+
+    Values come from the preset, then the backbone, then the file's metadata.
+    """
     preset = PRESETS[preset_name]
     lateral = weights.get("backbone.fpn.inner_blocks.0.0.weight")
     tower = [key for key in weights if re.fullmatch(r"head\.classification_head\.conv\.\d+\.weight", key)]
     values: dict[str, Any] = {
         **preset.model,
-        "backbone": body.name,
+        "backbone": backbone.name,
         "channels": 256 if lateral is None else lateral.shape[0],
         "convs": sum(weights[key].ndim == 4 for key in tower) or preset.model["convs"],
-        "stride_in_1x1": preset.model.get("stride_in_1x1", False) and body.caffe,
-        **family.by_body.get(body.name, {}),
+        "stride_in_1x1": preset.model.get("stride_in_1x1", False) and backbone.caffe,
+        **family.by_backbone.get(backbone.name, {}),
         **metadata.model,
     }
     bgr = bool(values.pop("bgr", family.bgr)) if metadata.bgr is None else metadata.bgr
@@ -142,13 +148,13 @@ def _config(
         return ModelConfig(**values, conventions=conventions), bgr
     except ValidationError as error:
         raise ModelError(
-            f"the file's network is none that fcos builds: {error.errors()[0]['msg']}",
+            f"the network in this file is not supported: {error.errors()[0]['msg']}",
             where=where,
-            remedy="towers have GroupNorm with 32 groups, and channels that 32 divides",
+            remedy="use a network whose towers have GroupNorm with 32 groups and a multiple of 32 channels",
         ) from error
 
 
-def _rows(weights: dict[str, Tensor]) -> int:
+def _class_rows(weights: dict[str, Tensor]) -> int:
     layer = weights.get(f"{_CLASSES}.weight", weights.get(f"{_CLASSES}.bias"))
     return 1 if layer is None or layer.ndim == 0 else layer.shape[0]
 
@@ -156,27 +162,27 @@ def _rows(weights: dict[str, Tensor]) -> int:
 def _changes(
     family: Family, metadata: CheckpointMetadata, config: ModelConfig, *, bgr: bool, biased: bool
 ) -> list[str]:
-    """What was corrected and what was assumed, in words."""
+    """Describe the corrections and assumptions."""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (config.mean, config.std))
-    pixels = f"RGB mean {mean}, deviation {std}, trained {'blue' if bgr else 'red'} first"
-    said = metadata.bgr is not None and "mean" in metadata.model
+    pixels = f"RGB mean {mean}, standard deviation {std}, trained on {'BGR' if bgr else 'RGB'} input"
+    in_file = metadata.bgr is not None and "mean" in metadata.model
     stride = "stride in the 1x1 convolutions" if config.stride_in_1x1 else "stride in the 3x3 convolutions"
-    notes = [f"pixels: {pixels} ({'the file says so' if said else 'of the preset; the file does not say'})"]
-    notes += [f"{stride} ({'the file says so' if 'stride_in_1x1' in metadata.model else 'of the preset'})"]
-    notes += ["first convolution: input channels turned round, red first"] if bgr else []
-    notes += ["frozen BatchNorm: epsilon taken from the variances"] if family.norm_without_eps else []
-    notes += [] if biased else ["towers: zeros for the bias that their convolutions lack"]
-    notes += ["boxes are inclusive: answers get 1 px more"] if config.conventions.box_ends == "inclusive" else []
+    notes = [f"pixels: {pixels} ({'from the file' if in_file else 'from the preset; not stated in the file'})"]
+    notes += [f"{stride} (from the {'file' if 'stride_in_1x1' in metadata.model else 'preset'})"]
+    notes += ["first convolution: input channels reversed from BGR to RGB"] if bgr else []
+    notes += ["frozen BatchNorm: epsilon subtracted from the variances"] if family.norm_without_eps else []
+    notes += [] if biased else ["towers: zero biases added to the convolutions"]
+    notes += ["boxes are inclusive: 1 px is added to the results"] if config.conventions.box_ends == "inclusive" else []
     return notes
 
 
 def _grouped(names: list[str]) -> list[str]:
-    """Names, those with a common last part counted instead of listed."""
+    """Return the names; those with the same last component are replaced by a count."""
     counts: dict[str, int] = {}
     for name in names:
-        last = name.rpartition(".")[2]
-        counts[last] = counts.get(last, 0) + 1
-    return [last if count == 1 else f"{count} {last}" for last, count in counts.items()]
+        suffix = name.rpartition(".")[2]
+        counts[suffix] = counts.get(suffix, 0) + 1
+    return [suffix if count == 1 else f"{count} {suffix}" for suffix, count in counts.items()]
 
 
 def _hash(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Published weights by name, fetched once and on the user's word: `coco`, torchvision's FCOS, converted and cached."""
+"""Published weights by name: `coco` is torchvision's FCOS, downloaded on request, converted and cached."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fcos_cli.model.artifact import save
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept: fcos/VERSION/ in XDG_CACHE_HOME or ~/.cache.
+    """Return the folder for converted weights: fcos/VERSION/ in XDG_CACHE_HOME or ~/.cache.
 
-    A newer version converts anew: it may know a convention that this one does not.
+    Each version converts anew, because a newer one may support more conventions.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcos" / __version__
 
 
 def coco_weights() -> Path:
-    """The artifact of torchvision's `FCOS_ResNet50_FPN_Weights.COCO_V1` (80 classes, box AP 39.2 as published).
+    """Return the artifact of torchvision's `FCOS_ResNet50_FPN_Weights.COCO_V1` (80 classes, published box AP 39.2).
 
-    Fetched by torchvision into torch hub's folder where it is not there yet. Raises ModelError without a network, or
-    for a file whose hash is wrong.
+    torchvision downloads the file to torch hub's folder if it is not there yet. Raises ModelError if there is no
+    network or the hash of the file is wrong.
     """
     from torchvision.models.detection import FCOS_ResNet50_FPN_Weights as Published
 
@@ -36,47 +36,47 @@ def coco_weights() -> Path:
     name = Path(Published.COCO_V1.url).name
     converted = cache_folder() / f"{Path(name).stem}.safetensors"
     if not converted.is_file():
-        fetched = fetch(Published.COCO_V1)
-        save(converted, convert(fetched, source="torchvision").artifact)
+        downloaded = fetch(Published.COCO_V1)
+        save(converted, convert(downloaded, source="torchvision").artifact)
         say(f"converted: {converted}")
     return converted
 
 
 def fetch(weights: object) -> Path:
-    """The file of torchvision's `weights`, from torch hub's folder, or fetched into it by torchvision itself.
+    """Return the file of torchvision's `weights` in torch hub's folder, downloading it with torchvision if missing.
 
-    Its name holds the first digits of its SHA-256, which is checked either way.
+    The file name holds the first digits of its SHA-256, which is checked in both cases.
     """
     import torch
 
-    url = str(getattr(weights, "url"))  # noqa: B009 - an enum of torchvision's, which it does not type
+    url = str(getattr(weights, "url"))  # noqa: B009 - torchvision's enum has no type hints
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not path.is_file():
-        say(f"fetching {url}")
+        say(f"downloading {url}")
         try:
-            with redirect_stdout(sys.stderr):  # torch tells people on stdout, which is for data
+            with redirect_stdout(sys.stderr):  # torch prints messages to stdout, which is for data
                 weights.get_state_dict(  # type: ignore[attr-defined]
                     check_hash=True, progress=sys.stderr.isatty(), map_location="cpu", weights_only=True
                 )
         except (URLError, OSError, RuntimeError) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise ModelError(
-                f"the weights `coco` could not be fetched ({reason})",
+                f"the weights `coco` could not be downloaded ({reason})",
                 where=url,
-                remedy=f"fetch that file on a machine with a network and put it there: {path}; "
-                "or convert it where it lies: fcos convert FILE, and name the result",
+                remedy=f"download that file on a machine with a network and copy it to {path}, "
+                "or convert it with fcos convert FILE and use the result",
             ) from error
     _check(path)
     return path
 
 
 def _check(path: Path) -> None:
-    wanted = path.stem.rpartition("-")[2]
+    expected = path.stem.rpartition("-")[2]
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(wanted):
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(expected):
         raise ModelError(
-            f"this is not the published file: its SHA-256 begins {found[: len(wanted)]}, not {wanted}",
+            f"not the published file: its SHA-256 starts with {digest[: len(expected)]}, not {expected}",
             where=path,
-            remedy="delete it and fetch it again",
+            remedy="delete the file and download it again",
         )

@@ -1,7 +1,7 @@
-"""COCO detection JSON: finds the files and the pictures' folder, reads categories, pictures and boxes.
+"""COCO detection JSON: find the files and the image folder, read categories, images and boxes.
 
-Layouts: `annotations/instances_*.json` beside folders of pictures; `train.json`, `val.json` and `images/`; Roboflow's
-`train/_annotations.coco.json` with the pictures beside it. Category ids and their order are the file's own.
+Layouts: `annotations/instances_*.json` next to image folders; `train.json`, `val.json` and `images/`; Roboflow's
+`train/_annotations.coco.json` with the images next to it. Category ids and their order are kept from the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fcos_cli.data.images import image_size
-from fcos_cli.data.records import FileIndex, Notes, Picture, Rows, check_sizes, samples
+from fcos_cli.data.records import FileIndex, ImageRecord, Notes, Rows, check_sizes, samples
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
@@ -37,15 +37,15 @@ class CocoSource:
     format: Literal["coco"] = "coco"
 
     def classes(self, splits: Sequence[str]) -> ClassTable:
-        """The union of the files' categories by id: the first file's order, then what the others add."""
+        """Return the union of the files' categories by id: the order of the first file, then new ones."""
         ids: dict[int, str] = {}
         names: dict[str, int] = {}
         for file in (self.splits[split] for split in splits):
             for category_id, name in _categories(file):
                 if ids.setdefault(category_id, name) != name or names.setdefault(name, category_id) != category_id:
-                    was = f"{ids[category_id]!r} with id {names.get(ids[category_id], category_id)}"
+                    earlier = f"{ids[category_id]!r} with id {names.get(ids[category_id], category_id)}"
                     raise DataError(
-                        f"categories contradict each other: {name!r} with id {category_id}, but before {was}",
+                        f"categories contradict each other: {name!r} with id {category_id}, but earlier {earlier}",
                         where=file,
                         remedy="give every class one id and one name in all files of the data set",
                     )
@@ -54,14 +54,14 @@ class CocoSource:
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:
         file = self.splits[split]
         content = _load(file)
-        pictures, position = _pictures(content, file, notes)
+        images, position = _images(content, file, notes)
         rows = _rows(content["annotations"], position, classes, file, notes)
-        check_sizes(pictures, notes)
-        return samples(pictures, rows, notes)
+        check_sizes(images, notes)
+        return samples(images, rows, notes)
 
 
 def find(path: Path) -> CocoSource | None:
-    """The COCO data set of a folder, or the one of a `.json` file; None where there is none."""
+    """Return the COCO data set of a folder or of a `.json` file; None if there is none."""
     if path.is_file():
         return (
             CocoSource(path.parent, {_split_name(path, path.parent): path}) if path.suffix.lower() == ".json" else None
@@ -69,19 +69,19 @@ def find(path: Path) -> CocoSource | None:
     files = sorted({*path.glob("[!.]*.json"), *path.glob("[!.]*/[!.]*.json")})
     files = [file for file in files if not file.name.startswith(_OTHER_TASKS) and _looks_like_coco(file)]
     files = [file for file in files if file.name.startswith("instances_")] or files
-    named = defaultdict(list)
+    by_split = defaultdict(list)
     for file in files:
-        named[_split_name(file, path)].append(file)
-    splits = {name: group[0] for name, group in named.items() if len(group) == 1}
-    for group in named.values():  # train2014 and train2017: neither may be taken for `train`
+        by_split[_split_name(file, path)].append(file)
+    splits = {name: group[0] for name, group in by_split.items() if len(group) == 1}
+    for group in by_split.values():  # with both train2014 and train2017, `train` would be ambiguous
         splits |= {f"{file.parent.name}/{file.stem}": file for file in group if len(group) > 1}
     return CocoSource(path, splits) if splits else None
 
 
 def _split_name(file: Path, root: Path) -> str:
-    """`instances_train2017.json` → train; `valid/_annotations.coco.json` → valid; else the name without suffix."""
+    """`instances_train2017.json` → train; `valid/_annotations.coco.json` → valid; otherwise the file stem."""
     word = _SPLIT_WORD.search(file.stem.lower().replace("_", " "))
-    if word is None and file.parent != root:  # the data set's own folder may be called anything
+    if word is None and file.parent != root:  # the name of the data set's root folder says nothing
         word = _SPLIT_WORD.fullmatch(file.parent.name.lower())
     return word[1] if word else file.stem
 
@@ -92,7 +92,7 @@ def _looks_like_coco(file: Path) -> bool:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    """The file's content with `images` and `annotations` as lists of dicts."""
+    """Return the file's content, with `images` and `annotations` checked to be lists of dicts."""
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
@@ -111,23 +111,21 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _categories(file: Path) -> list[tuple[int, str]]:
-    """(id, name) in file order. Parses only the `categories` list where it can be found without the rest."""
-    listed = _categories_alone(file) or _load(file)["categories"]
-    if not listed:
+    """Return (id, name) in file order. If possible, only the `categories` list is parsed."""
+    entries = _categories_alone(file) or _load(file)["categories"]
+    if not entries:
         raise DataError("the file declares no classes", where=f"{file}: categories", remedy="list the categories")
     pairs = []
-    for row in _without_root(listed):
+    for row in _without_root(entries):
         if type(row.get("id")) is not int or not isinstance(row.get("name"), str):
             raise DataError(
-                f"a category needs a whole number `id` and a text `name`, found {json.dumps(row)[:80]}",
+                f"a category needs an integer `id` and a string `name`, found {json.dumps(row)[:80]}",
                 where=f"{file}: categories",
                 remedy="correct this category",
             )
         pairs.append((row["id"], row["name"]))
     if len({pair[0] for pair in pairs}) < len(pairs):
-        raise DataError(
-            "a category id is given twice", where=f"{file}: categories", remedy="give every class its own id"
-        )
+        raise DataError("duplicate category id", where=f"{file}: categories", remedy="give every class its own id")
     return pairs
 
 
@@ -148,7 +146,7 @@ def _categories_alone(file: Path) -> list[dict[str, Any]] | None:
 
 
 def _without_root(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without Roboflow's extra category 0, the project's name, where a true class has that name too."""
+    """Drop Roboflow's extra category 0, the project's name, if a real class has the same name."""
     roots = {row.get("supercategory") for row in rows} - {"none", None}
     names = [row.get("name") for row in rows]
     return [
@@ -158,42 +156,42 @@ def _without_root(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _pictures(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list[Picture], dict[Any, int]]:
-    """The pictures that exist, and the position of each by its id in the file (-1 where its file is missing)."""
-    images = content["images"]
-    if not images:
-        raise DataError("the file lists no pictures", where=f"{file}: images", remedy="add pictures to it")
+def _images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list[ImageRecord], dict[Any, int]]:
+    """Return the images that exist, and the index of each by its id in the file (-1 if the image is missing)."""
+    entries = content["images"]
+    if not entries:
+        raise DataError("the file lists no images", where=f"{file}: images", remedy="add images to it")
     names = []
-    for number, row in enumerate(images):
+    for number, row in enumerate(entries):
         if "id" not in row or not isinstance(row.get("file_name"), str) or not row["file_name"]:
             raise DataError(
-                "a picture needs an `id` and a `file_name`", where=f"{file}: images[{number}]", remedy="correct the row"
+                "an image needs an `id` and a `file_name`", where=f"{file}: images[{number}]", remedy="correct the row"
             )
         names.append(PurePosixPath(row["file_name"].replace("\\", "/")))
     index = FileIndex()
     folder, names = _locate(file, names, index)
-    whole = all(type(row["id"]) is int for row in images)
-    if not whole:
-        notes.add("ids-renumbered", file.name, count=len(images))
-    pictures: list[Picture] = []
+    integer_ids = all(type(row["id"]) is int for row in entries)
+    if not integer_ids:
+        notes.add("ids-renumbered", file.name, count=len(entries))
+    images: list[ImageRecord] = []
     position: dict[Any, int] = {}
-    for number, (row, name) in enumerate(zip(images, names, strict=True), start=1):
+    for number, (row, name) in enumerate(zip(entries, names, strict=True), start=1):
         path = folder / name
         if row["id"] in position:
             raise DataError(
-                f"two pictures have the id {row['id']!r}", where=f"{file}: images", remedy="give each its own id"
+                f"two images have the id {row['id']!r}", where=f"{file}: images", remedy="give each its own id"
             )
         position[row["id"]] = -1
         if path not in index:
             notes.add("missing-image", str(name))
         elif size := _size(row, path, notes):
-            position[row["id"]] = len(pictures)
-            pictures.append(Picture(path, row["id"] if whole else number, *size))
-    return pictures, position
+            position[row["id"]] = len(images)
+            images.append(ImageRecord(path, row["id"] if integer_ids else number, *size))
+    return images, position
 
 
 def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | None:
-    """(width, height) by the annotations, which are not doubted here; from the picture where they say nothing."""
+    """(width, height) from the annotations (checked later by `check_sizes`), or from the image if absent."""
     width, height = row.get("width"), row.get("height")
     if isinstance(width, (int, float)) and isinstance(height, (int, float)) and width >= 1 and height >= 1:
         return int(width), int(height)
@@ -205,67 +203,68 @@ def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | No
 
 
 def _locate(file: Path, names: list[PurePosixPath], index: FileIndex) -> tuple[Path, list[PurePosixPath]]:
-    """The folder that holds the pictures, and their names in it.
+    """Return the folder that contains the images, and their names in it.
 
-    Candidates are tried with up to 20 names spread over the file; names with folders of another machine in front
-    (`C:/job/images/1.jpg`) are tried once more without any folder.
+    Candidate folders are tried with up to 20 file names spread over the list. Names that contain folders of another
+    machine (`C:/job/images/1.jpg`) are then tried without any folder.
     """
     probes = names[:: max(1, len(names) // 20)][:20]
-    tried = _picture_folders(file)
+    candidates = _image_folders(file)
     for shorten in (False, True):
         hits = {
-            folder: sum((folder / (name.name if shorten else name)) in index for name in probes) for folder in tried
+            folder: sum((folder / (name.name if shorten else name)) in index for name in probes)
+            for folder in candidates
         }
-        best = max(tried, key=lambda folder: hits[folder])  # the first of equals: nearest to the file
+        best = max(candidates, key=lambda folder: hits[folder])  # ties: the first, which is closest to the file
         if hits[best]:
             return best, [PurePosixPath(name.name) for name in names] if shorten else names
     raise DataError(
-        f"none of the pictures is on disk, for example {probes[0]}",
-        where=f"{file}; looked in {', '.join(str(folder) for folder in tried[:8])}",
-        remedy="put the pictures beside the annotations, into `images/` or into a folder named like the split",
+        f"none of the images is on disk, for example {probes[0]}",
+        where=f"{file}; looked in {', '.join(str(folder) for folder in candidates[:8])}",
+        remedy="put the images next to the annotations, into `images/` or into a folder named like the split",
     )
 
 
-def _picture_folders(file: Path) -> list[Path]:
-    """Existing folders where pictures of this file may be, likeliest first."""
-    here = file.parent
+def _image_folders(file: Path) -> list[Path]:
+    """Return existing folders that may contain the images of this file, most likely first."""
+    parent = file.parent
     name = file.stem.removeprefix("instances_")
-    bases = [here, here.parent] if here.name.lower() in ("annotations", "labels", "ann") else [here]
-    split = _split_name(file, here)
+    bases = [parent, parent.parent] if parent.name.lower() in ("annotations", "labels", "ann") else [parent]
+    split = _split_name(file, parent)
     tails = (name, f"images/{name}", split, f"images/{split}", "images", ".", "JPEGImages")
-    found = [base / tail for tail in tails for base in bases if (base / tail).is_dir()]
-    found += [folder for base in bases for folder in sorted(base.iterdir()) if folder.is_dir()]
-    return list(dict.fromkeys(found))
+    folders = [base / tail for tail in tails for base in bases if (base / tail).is_dir()]
+    folders += [folder for base in bases for folder in sorted(base.iterdir()) if folder.is_dir()]
+    return list(dict.fromkeys(folders))
 
 
 def _rows(
     annotations: list[dict[str, Any]], position: dict[Any, int], classes: ClassTable, file: Path, notes: Notes
 ) -> Rows:
-    pictures, indices, boxes, ignores, areas = [], [], [], [], []
+    images, indices, boxes, ignores, areas = [], [], [], [], []
     index_of_id = classes.index_of_id
     for number, row in enumerate(annotations):
         try:
-            picture, index = position.get(row["image_id"]), index_of_id.get(row["category_id"])
+            image, index = position.get(row["image_id"]), index_of_id.get(row["category_id"])
             left, top, width, height = (float(value) for value in row["bbox"])
         except (KeyError, TypeError, ValueError):
             notes.add("malformed-row", f"{file.name}: annotations[{number}] bbox {row.get('bbox')!r:.60}")
             continue
-        if picture is None:
+        if image is None:
             notes.add("unknown-image", f"{file.name}: annotations[{number}] image_id {row['image_id']!r}")
             continue
         if index is None:
             notes.add("unknown-category", f"{file.name}: annotations[{number}] category_id {row['category_id']!r}")
             continue
-        if picture < 0:  # its picture is missing, which was noted
+        if image < 0:  # the image is missing, which was already noted
             continue
         area = row.get("area")
-        pictures.append(picture)
+        images.append(image)
         indices.append(index)
         boxes.append((left, top, left + width, top + height))
         ignores.append(bool(row.get("iscrowd")))
         areas.append(float(area) if isinstance(area, (int, float)) else np.nan)
     return Rows(
-        np.array(pictures, np.int64),
+        np.array(images, np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(indices, np.int64),
         np.array(ignores, np.bool_),

@@ -1,4 +1,4 @@
-"""What is odd about a data set before a training is spent on it: findings with an id, a severity and a remedy."""
+"""Check a data set for problems before training on it: findings with an id, a severity and a remedy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Finding
 
-FEW_BOXES = 20  # per class; below that a class is hardly learned
-IMBALANCE = 50  # times as many boxes in the largest class as in the smallest
+FEW_BOXES = 20  # per class; with fewer boxes a class is hardly learned
+IMBALANCE = 50  # ratio of boxes in the largest and the smallest class
 TINY = 8.0  # pixels of network input: one cell of the finest level
 TINY_SHARE = 0.1
 EXTREME_ASPECT = 10.0
@@ -21,43 +21,42 @@ EXAMPLES = 3
 
 
 def examine(dataset: Dataset, *, resize: ResizeRule | None = None) -> list[Finding]:
-    """The reader's findings, then those about classes and sizes of boxes, the gravest first.
+    """Return the reader's findings and those about classes and box sizes, most severe first.
 
-    resize: the network's rule, for judging how large boxes will be; without it they are judged at their own size.
-    Ignored boxes (crowd, difficult) are not counted. No picture is opened.
+    resize: the network's resize rule, to check box sizes at the input size; without it, source pixels are used. Ignored
+    boxes (crowd, difficult) are not counted. No image is opened.
     """
-    found = [*dataset.findings, *_classes(dataset), *_boxes(dataset, resize), *_empty(dataset)]
-    return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.severity))
+    findings = [*dataset.findings, *_classes(dataset), *_boxes(dataset, resize), *_empty(dataset)]
+    return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
-    learned = [sample.classes[~sample.ignore] for sample in dataset.samples]
-    counts = np.bincount(np.concatenate([*learned, np.zeros(0, np.int64)]), minlength=len(dataset.classes))
+    classes = [sample.classes[~sample.ignore] for sample in dataset.samples]
+    counts = np.bincount(np.concatenate([*classes, np.zeros(0, np.int64)]), minlength=len(dataset.classes))
     if not counts.any():
-        message = f"the {dataset.split} split has no box at all"
+        message = f"the {dataset.split} split has no boxes"
         yield Finding("no-boxes", "error", str(dataset.source), message, "check that the labels were found")
         return
-    named = list(zip(dataset.classes.names, counts.tolist(), strict=True))
-    without = [name for name, count in named if count == 0]
-    if without:
-        message = f"classes without a box in the {dataset.split} split: {len(without)}"
-        yield Finding("class-without-boxes", "warning", _some(without), message, "label some, or remove the classes")
-    few = [f"{name} ({count})" for name, count in named if 0 < count < FEW_BOXES]
+    by_class = list(zip(dataset.classes.names, counts.tolist(), strict=True))
+    empty = [name for name, count in by_class if count == 0]
+    if empty:
+        message = f"classes without boxes in the {dataset.split} split: {len(empty)}"
+        yield Finding("class-without-boxes", "warning", _some(empty), message, "label some, or remove the classes")
+    few = [f"{name} ({count})" for name, count in by_class if 0 < count < FEW_BOXES]
     if few:
         message = f"classes with fewer than {FEW_BOXES} boxes in the {dataset.split} split: {len(few)}"
-        yield Finding(
-            "few-boxes", "warning", _some(few), message, "figures for these classes will be noise; label more"
-        )
-    (most, large), (least, small) = max(named, key=lambda n: n[1]), min((n for n in named if n[1]), key=lambda n: n[1])
+        yield Finding("few-boxes", "warning", _some(few), message, "metrics of these classes will be noisy; label more")
+    most, large = max(by_class, key=lambda item: item[1])
+    least, small = min((item for item in by_class if item[1]), key=lambda item: item[1])
     if large >= IMBALANCE * small:
         message = f"{most} has {large} boxes, {least} only {small}"
-        yield Finding("imbalance", "warning", f"{most}, {least}", message, "look at each class's AP, not at the mean")
+        yield Finding("imbalance", "warning", f"{most}, {least}", message, "check the AP per class, not only the mean")
 
 
 def _boxes(dataset: Dataset, resize: ResizeRule | None) -> Iterator[Finding]:
-    """Boxes too small for the finest level, and boxes like threads."""
+    """Find boxes too small for the finest level and boxes of extreme aspect ratio."""
     total = tiny = 0
-    threads: list[str] = []
+    elongated: list[str] = []
     for sample in dataset.samples:
         boxes = sample.boxes[~sample.ignore]
         if resize is not None:
@@ -66,44 +65,46 @@ def _boxes(dataset: Dataset, resize: ResizeRule | None) -> Iterator[Finding]:
         total += len(sides)
         tiny += int((sides.min(axis=1, initial=np.inf) < TINY).sum())
         extreme = int((sides.max(axis=1, initial=0) > EXTREME_ASPECT * sides.min(axis=1, initial=np.inf)).sum())
-        threads += [sample.image.name] * extreme
+        elongated += [sample.image.name] * extreme
     if total and tiny / total > TINY_SHARE:
-        at = f"at network size {resize.size[0]} x {resize.size[1]} ({resize.mode})" if resize else "in source pixels"
+        at = f"at input size {resize.size[0]} x {resize.size[1]} ({resize.mode})" if resize else "in source pixels"
         message = f"{tiny / total:.0%} of {total} boxes are less than {TINY:g} px wide or high {at}"
-        yield Finding("tiny-boxes", "warning", dataset.split, message, "use a larger network size, or cut into tiles")
-    if threads:
-        message = f"boxes more than {EXTREME_ASPECT:g} times as long as wide: {len(threads)}"
-        places = list(dict.fromkeys(threads))
-        yield Finding("extreme-aspect", "info", _some(places), message, "check that they are meant so")
+        yield Finding("tiny-boxes", "warning", dataset.split, message, "use a larger input size or tile the images")
+    if elongated:
+        message = f"boxes with an aspect ratio above {EXTREME_ASPECT:g}: {len(elongated)}"
+        places = list(dict.fromkeys(elongated))
+        yield Finding("extreme-aspect", "info", _some(places), message, "check that they are intended")
 
 
 def _empty(dataset: Dataset) -> Iterator[Finding]:
     names = [sample.image.name for sample in dataset.samples if not len(sample.boxes)]
     if names:
-        message = f"pictures without objects, which teach what is background: {len(names)} of {len(dataset)}"
+        message = f"images without objects, used as background examples: {len(names)} of {len(dataset)}"
         yield Finding("pictures-without-objects", "info", _some(names), message)
 
 
 def examine_pair(train: Dataset, val: Dataset) -> list[Finding]:
-    """What is wrong between two splits: differing class tables, and pictures that are in both (by their bytes).
+    """Find problems between two splits: different class tables, and images in both (by file content).
 
-    Only files of equal length are read. Files that cannot be read are passed over: the reader tells of those.
+    Only files of equal length are read. Unreadable files are skipped, since the reader reports them.
     """
-    found = []
+    findings = []
     if train.classes != val.classes:
         place = f"{train.source}, {val.source}"
-        message = "train and val do not have the same class table"
-        found.append(Finding("class-tables-differ", "error", place, message, "read both from one data set"))
+        message = "train and val have different class tables"
+        findings.append(Finding("class-tables-differ", "error", place, message, "read both from one data set"))
     lengths = _by_length(sample.image for sample in val.samples)
     shared = []
     for length, files in _by_length(sample.image for sample in train.samples).items():
-        held = {digest: file for file in lengths.get(length, []) if (digest := _digest(file))}
-        if held:
-            shared += [f"{file.name} = {held[digest].name}" for file in files if (digest := _digest(file)) in held]
+        val_files = {digest: file for file in lengths.get(length, []) if (digest := _digest(file))}
+        if val_files:
+            shared += [
+                f"{file.name} = {val_files[digest].name}" for file in files if (digest := _digest(file)) in val_files
+            ]
     if shared:
-        message = f"pictures of train that are in val too, so that val's figures flatter: {len(shared)}"
-        found.append(Finding("leakage", "error", _some(shared), message, "take them out of one of the splits"))
-    return found
+        message = f"images in both train and val, which makes val metrics too high: {len(shared)}"
+        findings.append(Finding("leakage", "error", _some(shared), message, "remove them from one of the splits"))
+    return findings
 
 
 def _by_length(files: Iterable[Path]) -> dict[int, list[Path]]:
@@ -115,7 +116,7 @@ def _by_length(files: Iterable[Path]) -> dict[int, list[Path]]:
 
 
 def _digest(file: Path) -> bytes:
-    """Empty where the file cannot be read."""
+    """Hash of the file's content; empty if it cannot be read."""
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "blake2b").digest()

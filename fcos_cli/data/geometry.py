@@ -1,11 +1,11 @@
-"""Resize and padding rules, forward and back. Numpy and Pillow only: prediction needs no torch.
+"""Resize and padding rules, forward and inverse. Numpy and Pillow only: prediction needs no torch.
 
 Notable choices:
-- Pictures are resized by Pillow's bilinear filter on uint8, which averages over the source when it shrinks; two other
-  filters are for weights that were trained with them.
-- Sizes are rounded to whole pixels, so the scale is kept per axis: a box goes forward and back exactly even for a
-  picture of 1 × 5000.
-- Padding sits on the right and at the bottom, hence `pad` is (0, 0); it stays in `Geometry` for rules that centre.
+- Images are resized with Pillow's bilinear filter on uint8, which antialiases when it shrinks; two other filters exist
+for weights that were trained with them.
+- Sizes are rounded to whole pixels, so the scale is kept per axis: boxes map forward and back exactly even for a
+1 × 5000 image.
+- Padding is on the right and at the bottom, so `pad` is (0, 0); `Geometry` keeps it for rules that center the image.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from PIL import Image
 from fcos_cli.errors import ModelError
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
-"""Network input, 0…255: float32 where its resize rule does not round to whole grey values."""
+"""Network input, 0…255: float32 if its resize rule does not round to whole values."""
 Rounding = Literal["half-up", "twice", "floor", "short-first"]
 Filter = Literal["pillow", "point", "float"]
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How one picture was placed into the network input; invertible.
+    """How one image was placed into the network input; invertible.
 
-    source: (width, height) of the picture; resized: (width, height) after resizing, before padding; pad: (left, top)
-    offset of the resized picture in the input.  Scale per axis = resized / source.
+    source: (width, height) of the image; resized: (width, height) after resizing, before padding; pad: (left, top)
+    offset of the resized image in the input. Scale per axis = resized / source.
     """
 
     source: tuple[int, int]
@@ -38,19 +38,19 @@ class Geometry:
     pad: tuple[int, int]
 
     def _axes(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Scale and offset as [x, y, x, y], float64 so that going there and back loses nothing to rounding."""
+        """Scale and offset as [x, y, x, y], in float64 to avoid rounding errors when mapping back."""
         scale = np.divide(self.resized, self.source)
         return np.tile(scale, 2), np.tile(np.asarray(self.pad, np.float64), 2)
 
     def forward(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes xyxy [N, 4] in source pixels → network-input pixels, float32."""
+        """Map boxes xyxy [N, 4] from source pixels to network-input pixels, float32."""
         scale, pad = self._axes()
         return (np.asarray(boxes, np.float64).reshape(-1, 4) * scale + pad).astype(np.float32)
 
     def inverse(self, boxes: npt.NDArray[np.float32], *, inclusive: bool = False) -> npt.NDArray[np.float32]:
-        """Boxes xyxy [N, 4] in network-input pixels → source pixels, clipped to the picture, float32.
+        """Map boxes xyxy [N, 4] from network-input pixels to source pixels, clipped to the image, float32.
 
-        inclusive: the boxes name their last pixel; the answer ends one source pixel behind it.
+        inclusive: the ends of the boxes are inclusive; one source pixel is added to make them exclusive.
         """
         scale, pad = self._axes()
         source = (np.asarray(boxes, np.float64).reshape(-1, 4) - pad) / scale
@@ -61,19 +61,21 @@ class Geometry:
 
 @dataclass(frozen=True)
 class ResizeRule:
-    """The rule by which pictures become network input; part of every artifact.
+    """The rule by which images become network input; part of every artifact.
 
-    mode `letterbox`: fit into `size` = (height, width) keeping the aspect ratio (enlarging where needed), pad right
-    and bottom to exactly `size`. mode `shortest`: shorter side to size[0] unless the longer would pass size[1] (the
-    papers' 800/1333), pad right and bottom to the next multiple of `divisor` and to the largest picture of the batch.
-    `pad_value`: 0…255, the grey of the padding, or its RGB colour.
+    mode `letterbox`: fit into `size` = (height, width) keeping the aspect ratio (enlarging if needed), then pad right
+    and
+    bottom to exactly `size`. mode `shortest`: resize the shorter side to size[0] unless the longer would exceed size[1]
+    (the papers' 800/1333), then pad right and bottom to the next multiple of `divisor` and to the largest image of the
+    batch. pad_value: gray value or RGB color of the padding, 0…255.
 
-    rounding, of sides in mode `shortest`: `half-up` (mmdetection); `twice`: scaled for the shorter side, then for the
-    longer, then half-up (Detectron2); `floor` (torchvision); `short-first`: the shorter side first, rounded, the longer
-    in proportion to it, rounded down (maskrcnn-benchmark, the authors' FCOS). filter: bilinear by `pillow`; `point`
-    without averaging when it shrinks, in whole grey values (OpenCV's, within one of them); `float` without averaging
-    and without rounding (torchvision). Wrong values raise ValueError
-    naming the field.
+    rounding of sides in mode `shortest`: `half-up` (mmdetection); `twice`: scale for the shorter side, then for the
+    longer,
+    then round half up (Detectron2); `floor` (torchvision); `short-first`: round the shorter side, then scale the longer
+    in
+    proportion and round down (maskrcnn-benchmark, the authors' FCOS). filter: bilinear by `pillow`; `point` without
+    antialiasing, rounded to whole values (as OpenCV, within 1); `float` without antialiasing and without rounding
+    (torchvision). Invalid values raise ValueError naming the field.
     """
 
     mode: Literal["letterbox", "shortest"] = "letterbox"
@@ -100,26 +102,26 @@ class ResizeRule:
 
     @property
     def colour(self) -> tuple[float, float, float]:
-        """RGB of the padding, 0…255."""
+        """RGB color of the padding, 0…255."""
         return self.pad_value if isinstance(self.pad_value, tuple) else (self.pad_value,) * 3
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.float32]:
-        """Of the network input: float32 where whole grey values cannot hold what the rule makes."""
+        """Dtype of the network input: float32 if the rule produces fractional values."""
         whole = self.filter != "float" and all(float(value).is_integer() for value in self.colour)
         return np.uint8 if whole else np.float32
 
     def geometry(self, width: int, height: int) -> Geometry:
-        """Where a picture of `width` × `height` pixels would be placed. No pixel is touched."""
+        """Return where an image of `width` × `height` pixels would be placed, without touching pixels."""
         if width < 1 or height < 1:
-            raise ValueError(f"a picture has at least 1 × 1 pixels, not {width} × {height}")
+            raise ValueError(f"an image must have at least 1 × 1 pixels, not {width} × {height}")
         resized = self._letterbox(width, height) if self.mode == "letterbox" else self._shortest(width, height)
         return Geometry((width, height), resized, (0, 0))
 
     def _letterbox(self, width: int, height: int) -> tuple[int, int]:
         high, wide = self.size
         scale = min(high / height, wide / width)
-        # The min() guards the last bit of a float: round(width * (wide / width)) must never exceed the canvas.
+        # min() guards against floating-point error: round(width * (wide / width)) must not exceed the canvas
         return min(max(round(width * scale), 1), wide), min(max(round(height * scale), 1), high)
 
     def _shortest(self, width: int, height: int) -> tuple[int, int]:
@@ -139,36 +141,36 @@ class ResizeRule:
         return max(int(width * scale + rest), 1), max(int(height * scale + rest), 1)
 
     def resize(self, image: npt.NDArray[np.uint8]) -> tuple[Pixels, Geometry]:
-        """uint8 HWC RGB → resized HWC of `dtype` (not padded yet) and its geometry."""
+        """Resize uint8 HWC RGB; return HWC of `dtype` (not padded yet) and its geometry."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"a picture is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+            raise ValueError(f"an image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
         geometry = self.geometry(image.shape[1], image.shape[0])
         if geometry.resized == geometry.source:
             return image, geometry
         if self.filter == "pillow":
-            picture = Image.fromarray(np.ascontiguousarray(image))
-            return np.asarray(picture.resize(geometry.resized, Image.Resampling.BILINEAR)), geometry
-        resized: Pixels = _between_points(image, geometry.resized)
+            source = Image.fromarray(np.ascontiguousarray(image))
+            return np.asarray(source.resize(geometry.resized, Image.Resampling.BILINEAR)), geometry
+        resized: Pixels = _interpolate(image, geometry.resized)
         return np.rint(resized).astype(np.uint8) if self.filter == "point" else resized, geometry
 
     def batch(self, images: list[npt.NDArray[np.uint8]]) -> tuple[Pixels, list[Geometry]]:
-        """Pictures uint8 HWC RGB of any sizes → network input [B, 3, H, W] of `dtype` and one geometry each.
+        """Convert uint8 HWC RGB images of any size to network input [B, 3, H, W] of `dtype` and one geometry each.
 
         The array is contiguous and newly allocated. An empty list raises ValueError.
         """
         if not images:
-            raise ValueError("a batch has at least one picture")
-        placed = [self.resize(image) for image in images]
-        geometries = [geometry for _, geometry in placed]
+            raise ValueError("a batch needs at least one image")
+        resized = [self.resize(image) for image in images]
+        geometries = [geometry for _, geometry in resized]
         height, width = self.canvas(geometries)
         out: Pixels = np.empty((len(images), 3, height, width), self.dtype)
         out[:] = np.array(self.colour, self.dtype).reshape(3, 1, 1)  # cast three numbers, not every pixel
-        for target, (picture, _) in zip(out, placed, strict=True):
-            target[:, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
+        for target, (image, _) in zip(out, resized, strict=True):
+            target[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
         return out, geometries
 
     def canvas(self, geometries: list[Geometry]) -> tuple[int, int]:
-        """(height, width) of the network input that holds these pictures."""
+        """(height, width) of the network input that holds these images."""
         if self.mode == "letterbox":
             return self.size
         width = max(geometry.resized[0] for geometry in geometries)
@@ -176,14 +178,14 @@ class ResizeRule:
         return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of JSON values; `from_json` reads it back."""
+        """Return a dict of JSON values that `from_json` reads back."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> ResizeRule:
-        """The rule an artifact carries. Raises ModelError naming the key that is missing, unknown or wrong.
+        """Read the rule from an artifact. Raises ModelError naming a missing, unknown or invalid key.
 
-        Files written before `rounding` and `filter` existed mean their defaults.
+        Files written before `rounding` and `filter` existed get their defaults.
         """
         known = [field.name for field in fields(cls)]
         for key in (*known[:4], *facts):
@@ -205,21 +207,24 @@ class ResizeRule:
             raise _wrong_rule(str(error), str(error).split()[0]) from error
 
 
-def _between_points(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """[H, W, 3] resized to `size` = (width, height), bilinearly between the four nearest pixels however much it
-    shrinks; float32. Places are worked out in float32, as torch's `interpolate` does."""
-    (x0, x1, right), (y0, y1, down) = (_places(image.shape[1], size[0]), _places(image.shape[0], size[1]))
-    down, right = down[:, None, None], right[:, None]
-    rows = image[y0] * (1 - down) + image[y1] * down
-    return (rows[:, x0] * (1 - right) + rows[:, x1] * right).astype(np.float32, copy=False)
+def _interpolate(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Resize [H, W, 3] to `size` = (width, height) bilinearly without antialiasing; float32.
+
+    Coordinates are computed in float32, as torch's `interpolate` does.
+    """
+    x0, x1, wx = _neighbors(image.shape[1], size[0])
+    y0, y1, wy = _neighbors(image.shape[0], size[1])
+    wy, wx = wy[:, None, None], wx[:, None]
+    rows = image[y0] * (1 - wy) + image[y1] * wy
+    return (rows[:, x0] * (1 - wx) + rows[:, x1] * wx).astype(np.float32, copy=False)
 
 
-def _places(before: int, after: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """For each of `after` pixels: the two of `before` that it lies between, and how near it is to the second, 0…1."""
+def _neighbors(before: int, after: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the two nearest input pixels per output pixel, and the weight of the second, 0…1."""
     centres = np.arange(after, dtype=np.float32) + np.float32(0.5)
-    place = np.maximum(centres * np.float32(before / after) - np.float32(0.5), 0)
-    first = place.astype(np.int64)
-    return first, np.minimum(first + 1, before - 1), place - first.astype(np.float32)
+    position = np.maximum(centres * np.float32(before / after) - np.float32(0.5), 0)
+    first = position.astype(np.int64)
+    return first, np.minimum(first + 1, before - 1), position - first.astype(np.float32)
 
 
 def _wrong_rule(what: str, key: str) -> ModelError:

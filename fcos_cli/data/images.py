@@ -1,11 +1,11 @@
-"""The only place that opens a picture: any file Pillow knows → uint8 RGB, or a DataError that says what is wrong.
+"""The only place that opens an image: any file Pillow can read → uint8 RGB, or a DataError saying what is wrong.
 
 Notable choices:
-- What a person sees is what the network sees: EXIF orientation is applied, transparency is laid on white.
-- Nothing is half read: a truncated file is an error, never a picture with a grey lower part.
-- Decoders are called through Pillow's plugin table rather than `Image.open`. That keeps the size limit ours (checked
-  before any pixel is decoded, told with width and height) without touching Pillow's process-wide limit or Python's
-  warning filters, so pictures can be opened from many threads.
+- The network sees what a person sees: EXIF orientation is applied and transparency is composited onto white.
+- Nothing is decoded partially: a truncated file is an error, never an image with a gray lower part.
+- Decoders are called through Pillow's plugin table instead of `Image.open`. This makes the size limit our own (checked
+before any pixel is decoded and reported with width and height) without changing Pillow's process-wide limit or
+Python's warning filters, so images can be opened from many threads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from PIL import Image, ImageFile
 
 from fcos_cli.errors import DataError
 
-MAX_PIXELS = 178_956_970  # what Pillow itself refuses: 512 MiB as RGB
+MAX_PIXELS = 178_956_970  # Pillow's own limit: 512 MiB as RGB
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2"}
@@ -43,10 +43,10 @@ _DECODERS = {
     "JPEG2000": "Jpeg2KImagePlugin",
     "AVIF": "AvifImagePlugin",  # Pillow 11.3 and later
 }
-"""Format → the module of Pillow that enters its decoder into Image.OPEN; imported when a file may need it."""
+"""Format → the Pillow module that registers its decoder in Image.OPEN; imported when needed."""
 
 _ORIENTATION = 0x0112
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -58,45 +58,46 @@ _TURNS = {
 
 
 def open_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """The picture as uint8 [H, W, 3], RGB, upright (EXIF orientation applied); of an animation, the first frame.
+    """Return the image as uint8 [H, W, 3], RGB, upright (EXIF orientation applied).
 
-    Grey becomes equal channels; transparency is composited onto white; CMYK is converted as Pillow does; 16-bit grey
-    is scaled to 8 bits (65535 → 255); 32-bit greys by `_scale_grey`. The array is writable and contiguous.
-    Raises DataError for a file that is missing, a folder, empty, not a picture, truncated or damaged, and for one of
-    more than `max_pixels` pixels (before decoding it).
+    Only the first frame of an animation is returned. Gray becomes three equal channels; transparency is composited onto
+    white; CMYK is converted as Pillow does; 16-bit gray is scaled to 8 bits (65535 → 255); for 32-bit gray see
+    `_scale_gray`. The array is writable and contiguous. Raises DataError if the file is missing, a folder, empty, not
+    an
+    image, truncated or damaged, or if it has more than `max_pixels` pixels (checked before decoding).
     """
-    place = str(source) if isinstance(source, Path) else "picture in memory"
+    place = str(source) if isinstance(source, Path) else "image in memory"
     with _stream(source, place) as stream:
-        picture = _identify(stream, place)
-        width, height = picture.size
+        image = _identify(stream, place)
+        width, height = image.size
         if width * height > max_pixels:
             raise DataError(
-                f"the picture has {width} x {height} pixels, more than the limit of {max_pixels:,} in all",
+                f"the image has {width} x {height} pixels, more than the limit of {max_pixels:,} in total",
                 where=place,
-                remedy="make it smaller or cut it into tiles; a tiny file that claims a huge size may be an attack",
+                remedy="shrink it or cut it into tiles; a small file that declares a huge size may be an attack",
             )
-        turn = _TURNS.get(_orientation(picture))
+        transpose = _TRANSPOSES.get(_orientation(image))
         try:
-            picture.load()
-            rgb = _to_rgb(picture)
-            return np.array(rgb if turn is None else rgb.transpose(turn))
-        except Exception as error:  # decoders raise whatever their damaged input leads them to
+            image.load()
+            rgb = _to_rgb(image)
+            return np.array(rgb if transpose is None else rgb.transpose(transpose))
+        except Exception as error:  # decoders raise arbitrary exceptions on damaged input
             raise DataError(
-                f"the picture is truncated or damaged ({_one_line(error)})",
+                f"the image is truncated or damaged ({_one_line(error)})",
                 where=place,
-                remedy="copy or download the file again, or take it out of the data set",
+                remedy="copy or download the file again, or remove it from the data set",
             ) from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of the picture as `open_image` would return it, from the file's header only.
+    """Return (width, height) of the image as `open_image` would return it, reading only the file header.
 
-    Raises DataError where the header cannot be read.
+    Raises DataError if the header cannot be read.
     """
     with _stream(path, str(path)) as stream:
-        picture = _identify(stream, str(path))
-        width, height = picture.size
-        return (height, width) if _orientation(picture) >= 5 else (width, height)
+        image = _identify(stream, str(path))
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def _stream(source: Path | bytes | BinaryIO, place: str) -> BinaryIO:
@@ -107,21 +108,21 @@ def _stream(source: Path | bytes | BinaryIO, place: str) -> BinaryIO:
     try:
         return source.open("rb")
     except IsADirectoryError as error:
-        raise DataError("this is a folder, not a picture", where=place, remedy="name a picture file") from error
+        raise DataError("this is a folder, not an image", where=place, remedy="give an image file") from error
     except FileNotFoundError as error:
-        raise DataError("the picture does not exist", where=place, remedy="check the path") from error
+        raise DataError("the image does not exist", where=place, remedy="check the path") from error
     except OSError as error:
         raise DataError(
-            f"the picture cannot be read ({_one_line(error)})", where=place, remedy="check the file's permissions"
+            f"the image cannot be read ({_one_line(error)})", where=place, remedy="check the file's permissions"
         ) from error
 
 
 def _identify(stream: BinaryIO, place: str) -> ImageFile.ImageFile:
-    """The header, read by the first decoder that knows it; pixels are not decoded yet."""
+    """Return the image opened by the first decoder that recognizes it; pixels are not decoded yet."""
     prefix = stream.read(16)
     if not prefix:
-        raise DataError("the picture file is empty (0 bytes)", where=place, remedy="copy or download it again")
-    reason = "no known picture format begins like this"
+        raise DataError("the image file is empty (0 bytes)", where=place, remedy="copy or download it again")
+    reason = "the format is unknown"
     for name, module in _DECODERS.items():
         with suppress(ImportError):
             import_module(f"PIL.{module}")
@@ -130,18 +131,18 @@ def _identify(stream: BinaryIO, place: str) -> ImageFile.ImageFile:
             continue
         try:
             accepted = accept(prefix)
-            if isinstance(accepted, str):  # known, but Pillow was built without its library
+            if isinstance(accepted, str):  # recognized, but Pillow was built without the codec
                 reason = accepted
             elif accepted:
                 return _open_with(factory, stream)
-        except struct.error:  # the DIB test reads 4 bytes of a shorter file
+        except struct.error:  # the DIB check reads 4 bytes even if the file is shorter
             continue
-        except Exception as error:  # decoders raise whatever their damaged input leads them to
+        except Exception as error:  # decoders raise arbitrary exceptions on damaged input
             reason = f"{name}: {_one_line(error)}"
     raise DataError(
-        f"this is not a picture that can be read ({reason})",
+        f"the file is not a readable image ({reason})",
         where=place,
-        remedy="use JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000 or AVIF; if it is one, the file is damaged",
+        remedy="use JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000 or AVIF; if it already is, the file is damaged",
     )
 
 
@@ -151,48 +152,50 @@ def _open_with(
     stream.seek(0)
     try:
         return factory(stream, "")
-    except Warning:  # a process that makes warnings errors must not lose a picture to an odd EXIF block
+    except Warning:  # with -W error, a malformed EXIF block must not make the image unreadable
         stream.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return factory(stream, "")
 
 
-def _orientation(picture: ImageFile.ImageFile) -> int:
-    """The turn that is left to do, as EXIF orientation 1…8; 1 where it is absent, unreadable or nonsense."""
-    if picture.format == "TIFF":  # Pillow turns these while decoding, and tells the turned size before
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """Return the EXIF orientation still to be applied, 1…8; 1 if absent, unreadable or invalid."""
+    if image.format == "TIFF":  # Pillow rotates these while decoding and already reports the rotated size
         return 1
-    # A PNG may carry EXIF behind its pixels; asking for it would decode the picture, so only what precedes counts.
-    if picture.format == "PNG" and not {"exif", "Raw profile type exif"} & picture.info.keys():
+    # A PNG may store EXIF after its pixels. Reading it would decode the image, so only EXIF before them is used.
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1
     try:
-        value = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block must not cost the picture
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block must not make the image unreadable
         return 1
-    return value if value in _TURNS else 1
+    return value if value in _TRANSPOSES else 1
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    mode = picture.mode
-    if mode == "RGB" and "transparency" not in picture.info:
-        return picture
+def _to_rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode == "RGB" and "transparency" not in image.info:
+        return image
     if mode.startswith("I") or mode == "F":
-        return Image.fromarray(_scale_grey(np.asarray(picture), full_range=picture.format == "PPM")).convert("RGB")
+        return Image.fromarray(_scale_gray(np.asarray(image), full_range=image.format == "PPM")).convert("RGB")
     if mode == "La":
-        picture = picture.convert("LA")
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        opaque = picture.convert("RGBA")
+        image = image.convert("LA")
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        opaque = image.convert("RGBA")
         white = Image.new("RGBA", opaque.size, "white")
         return Image.alpha_composite(white, opaque).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
-def _scale_grey(pixels: npt.NDArray[np.generic], *, full_range: bool) -> npt.NDArray[np.uint8]:
-    """Grey of 16 or 32 bits, [H, W] → uint8 [H, W].
+def _scale_gray(pixels: npt.NDArray[np.generic], *, full_range: bool) -> npt.NDArray[np.uint8]:
+    """Convert 16- or 32-bit gray [H, W] to uint8 [H, W].
 
-    16-bit: 0…65535 → 0…255, rounded. 32-bit files do not say which range they use, so the values decide: all in 0…1
-    (floats) or 0…255 or 0…65535 is taken as that range; anything else is stretched from its least to its greatest
-    value. NaN is black, infinity the end of the range. `full_range`: the decoder is known to scale to 0…65535.
+    16-bit: 0…65535 → 0…255, rounded. 32-bit files do not say which range they use, so it is inferred from the values:
+    if
+    all are within 0…1 (floats), 0…255 or 0…65535, that range is used; otherwise the values are stretched from minimum
+    to
+    maximum. NaN becomes black, infinity the end of the range. full_range: the decoder is known to scale to 0…65535.
     """
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
         return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The records every reader produces and everything downstream consumes: Sample, Dataset, Finding. No torch."""
+"""The records that every reader returns and all later code uses: Sample, Dataset, Finding. No torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fcos_cli.model.classes import ClassTable
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and what is known about it.
+    """One image and its annotations.
 
-    image: path of the picture file.
-    image_id: the data set's own id (COCO `images[].id`), else 1, 2, 3, … in file order.
-    width, height: pixels of the picture as shown (after EXIF orientation).
-    boxes: float32 [N, 4], xyxy in source pixels, exclusive ends, inside the picture, width and height > 0.
+    image: path of the image file.
+    image_id: the data set's own id (COCO `images[].id`), otherwise 1, 2, 3, … in file order.
+    width, height: size in pixels as displayed (after EXIF orientation).
+    boxes: float32 [N, 4], xyxy in source pixels, exclusive ends, inside the image, width and height > 0.
     classes: int64 [N], class indices 0…C-1.
-    ignore: bool [N]; crowd or difficult boxes: neither learned nor counted as misses.
-    areas: float64 [N], the area COCO's size buckets use, in source pixels² (`area` of the file, else w·h).
+    ignore: bool [N]; crowd or difficult boxes, which are neither trained on nor counted as misses.
+    areas: float64 [N], the area used for COCO's size buckets, in source pixels² (`area` in the file, otherwise w·h).
     """
 
     image: Path
@@ -40,7 +40,7 @@ Severity = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something noticed in a data set: a stable id (`degenerate-box`), how bad, where, what to do."""
+    """A problem noticed in a data set: a stable id (`degenerate-box`), its severity, where it is and what to do."""
 
     id: str
     severity: Severity
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One split of a data set, read. `origin` says in one line where the split came from (told to the user)."""
+    """One split of a data set. `origin` is one line for the user about where the split came from."""
 
     samples: list[Sample]
     classes: ClassTable

@@ -1,4 +1,4 @@
-"""Dataset, sampler and collate: Samples on disk → training batches, in an order that depends on seed and epoch only."""
+"""Dataset, sampler and collate function: Samples on disk → training batches, ordered by seed and epoch only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fcos_cli.model.targets import Truth
 
 
 class Example(NamedTuple):
-    """One training picture: image uint8 [3, H, W]; boxes float32 [N, 4] xyxy px of it; classes [N]; ignore [N]."""
+    """One training image: image uint8 [3, H, W]; boxes float32 [N, 4] xyxy in pixels; classes [N]; ignore [N]."""
 
     image: Tensor
     boxes: Tensor
@@ -29,13 +29,13 @@ class Example(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A picture that could not be opened, and why."""
+    """An image that could not be opened, and why."""
 
     error: str
 
 
 class Batch(NamedTuple):
-    """images uint8 [B, 3, H, W]; truth padded to the fullest picture; names of the files; pictures left out."""
+    """images uint8 [B, 3, H, W]; truth padded to the largest number of boxes; file names; errors of skipped images."""
 
     images: Tensor
     truth: Truth
@@ -44,14 +44,14 @@ class Batch(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What the sampler asks for: which sample, and the seed of its augmentation."""
+    """What the sampler yields: the index of a sample and the seed of its augmentation."""
 
     number: int
     seed: int
 
 
 class TrainingSet(Dataset[Example | Unreadable]):
-    """Samples with augmentation. The same key gives the same example, in whichever process it is made."""
+    """Samples with augmentation. The same key gives the same example in any process."""
 
     def __init__(self, samples: Sequence[Sample], augmentation: Augmentation) -> None:
         self.samples = samples
@@ -65,7 +65,7 @@ class TrainingSet(Dataset[Example | Unreadable]):
         try:
             pixels = open_image(sample.image)
         except DataError as error:
-            return Unreadable(str(error))  # one bad file does not end a run; it is reported
+            return Unreadable(str(error))  # one bad file must not stop the run; it is reported
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.seed)
@@ -76,10 +76,10 @@ class TrainingSet(Dataset[Example | Unreadable]):
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """Batches of one epoch: a permutation that depends on (seed, epoch), cut for `rank` of `world` processes.
+    """Batches of one epoch: a permutation that depends on (seed, epoch), split across `world` processes.
 
-    `skip` leaves out the first batches, so that a resumed run continues where it stopped. The last batch is dropped
-    when it is not full (unless it is the only one): a step's size, and so its shape and learning rate, stay constant.
+    `skip` leaves out the first batches so that a resumed run continues where it stopped. An incomplete last batch is
+    dropped (unless it is the only one), so that the shape and the learning rate of a step stay constant.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 def batches_per_epoch(count: int, *, batch: int, world: int = 1) -> int:
-    """Steps of an epoch over `count` pictures, the same in every process; at least 1."""
+    """Number of steps per epoch over `count` images, the same in every process; at least 1."""
     return max(1, count // world // batch)
 
 
 def collate(examples: list[Example | Unreadable]) -> Batch:
-    """Examples of equal picture size → a Batch. Truth is padded with class -1."""
+    """Combine examples of equal image size into a Batch. Truth is padded with class -1."""
     good = [example for example in examples if isinstance(example, Example)]
     bad = [example.error for example in examples if isinstance(example, Unreadable)]
     if not good:

@@ -1,4 +1,4 @@
-"""Training augmentation: torchvision.transforms.v2 on tv_tensors, boxes and pictures together."""
+"""Training augmentation: torchvision.transforms.v2 on tv_tensors, images and boxes together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torchvision.transforms import v2
 
 
 class Augmentation:
-    """A picture with its boxes → a training example of exactly `size` = (height, width).
+    """Turn an image and its boxes into a training example of exactly `size` = (height, width).
 
-    Multi-scale happens inside a fixed canvas (large-scale jitter): the picture is resized to `scale` times the canvas,
-    then cropped or padded to it at a random place. One shape for the whole run is what a CPU is fastest with.
-    Randomness comes from torch's global generator.
+    Multi-scale training happens inside a fixed canvas (large-scale jitter): the image is resized to `scale` times the
+    canvas, then cropped or padded to it at a random position. A constant shape for the whole run is fastest on a CPU.
+    Random numbers come from torch's global generator.
     """
 
     def __init__(
@@ -53,8 +53,12 @@ class Augmentation:
     def __call__(
         self, image: Tensor, boxes: Tensor, classes: Tensor, ignore: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """image uint8 [3, h, w], boxes float32 [N, 4] xyxy px of it, classes int64 [N], ignore bool [N] → the same,
-        image uint8 [3, H, W], boxes in its pixels, boxes that left the picture dropped."""
+        """Augment one example.
+
+        image: uint8 [3, h, w]; boxes: float32 [N, 4] xyxy in its pixels; classes: int64 [N]; ignore: bool [N]. Returns
+        the
+        same, with image uint8 [3, H, W] and boxes in its pixels; boxes that are no longer in the image are dropped.
+        """
         example = {
             "image": tv_tensors.Image(image),
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=tuple(image.shape[-2:])),
@@ -67,9 +71,9 @@ class Augmentation:
 
 
 class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
-    """Halve the work on large photographs: nothing downstream needs more than `longest` pixels a side.
+    """Shrink large photos, since no later step needs more than `longest` pixels per side.
 
-    Sides of 1 or 2 pixels become 3: the IoU crop cannot halve them.
+    Sides of 1 or 2 pixels become 3, because the IoU crop cannot halve them.
     """
 
     def __init__(self, longest: int) -> None:
@@ -84,7 +88,7 @@ class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
 
 
 class _QuarterTurn(v2.Transform):  # type: ignore[misc]
-    """Turn by 90, 180 or 270 degrees, each as likely. No pixel is resampled and boxes stay tight."""
+    """Rotate by 90, 180 or 270 degrees with equal probability. No pixel is resampled and boxes stay tight."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002 (torchvision's signature)
         return {"turns": int(torch.randint(1, 4, ()))}
@@ -97,7 +101,7 @@ class _QuarterTurn(v2.Transform):  # type: ignore[misc]
             return inpt
         height, width = inpt.canvas_size
         boxes = inpt.as_subclass(torch.Tensor)
-        for _ in range(turns):  # against the clock: what was at x now lies `width - x` from the top
+        for _ in range(turns):  # counterclockwise: a point at x ends up `width - x` from the top
             x1, y1, x2, y2 = boxes.unbind(-1)
             boxes = torch.stack((y1, width - x2, y2, width - x1), dim=-1)
             height, width = width, height
@@ -105,9 +109,9 @@ class _QuarterTurn(v2.Transform):  # type: ignore[misc]
 
 
 class _ScaleJitter(v2.Transform):  # type: ignore[misc]
-    """Fit the picture into `size` = (height, width), times a random factor of `scale`; no side becomes 0 pixels.
+    """Fit the image into `size` = (height, width) times a random factor from `scale`; no side becomes 0 pixels.
 
-    torchvision's own takes `size` for (width, height), and comes to 0 pixels for a panorama of 2000 × 3.
+    torchvision's own transform reads `size` as (width, height) and returns 0 pixels for a 2000 × 3 panorama.
     """
 
     def __init__(self, size: tuple[int, int], scale: tuple[float, float]) -> None:
@@ -117,7 +121,7 @@ class _ScaleJitter(v2.Transform):  # type: ignore[misc]
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         sides = v2.functional.get_size(flat_inputs[0])
         low, high = self.scale
-        factor = min(wanted / side for wanted, side in zip(self.size, sides, strict=True))
+        factor = min(target / side for target, side in zip(self.size, sides, strict=True))
         factor *= low + float(torch.rand(1)) * (high - low)
         return {"size": [max(1, int(side * factor)) for side in sides]}
 

@@ -1,10 +1,10 @@
-"""Pascal VOC: one XML per picture; `Annotations`, `JPEGImages` and `ImageSets/Main`, or XML beside the pictures.
+"""Pascal VOC: one XML per image; `Annotations`, `JPEGImages` and `ImageSets/Main`, or XML next to the images.
 
 Notable choices:
-- The class table is alphabetical over every XML of the data set, ids 1…C: VOC itself has no numbers.
-- Pixels count from 1 and ends are inclusive, so xyxy becomes x1-1, y1-1, x2, y2. Tools that count from 0 write a
-  box at most one pixel too far left or up by this, which is clipped without a word.
-- `difficult` boxes are ignored: neither learned nor counted as misses.
+- The class table is alphabetical over all XML files of the data set, with ids 1…C, because VOC has no class ids.
+- Pixels count from 1 and ends are inclusive, so xyxy becomes x1-1, y1-1, x2, y2. For tools that count from 0 this moves
+a box at most one pixel to the left or up, and clipping it is not reported.
+- `difficult` boxes are ignored: neither trained on nor counted as misses.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
-from fcos_cli.data.records import FileIndex, Notes, Picture, Rows, check_sizes, samples
+from fcos_cli.data.records import FileIndex, ImageRecord, Notes, Rows, check_sizes, samples
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 
-_XML = "[!.]*.xml"  # not the `._` twins that archives made on a Mac carry
+_XML = "[!.]*.xml"  # excludes the `._` files that macOS puts into archives
 _LISTS = ("train", "val", "trainval", "test")
 
 
-class Thing(NamedTuple):
-    """One `<object>`: box xyxy as written, None where it cannot be read."""
+class VocObject(NamedTuple):
+    """One `<object>`: box xyxy as written, None if it cannot be parsed."""
 
     name: str
     box: tuple[float, float, float, float] | None
@@ -34,19 +34,19 @@ class Thing(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """One XML file; width and height are 0 where it does not say."""
+    """One XML file; width and height are 0 if absent."""
 
     filename: str
     width: int
     height: int
-    things: list[Thing]
+    objects: list[VocObject]
 
 
 @dataclass(frozen=True)
 class VocSource:
     """See `records.Source`. splits: name → a list in ImageSets/Main, or a folder of XML files.
 
-    annotations: the folder of XML files that the lists mean; None where splits are folders themselves.
+    annotations: the folder of XML files that the lists refer to; None if the splits are folders themselves.
     """
 
     root: Path
@@ -55,10 +55,10 @@ class VocSource:
     format: Literal["voc"] = "voc"
     _read: dict[Path, Annotation] = field(default_factory=dict, repr=False)
 
-    def classes(self, splits: Sequence[str]) -> ClassTable:  # noqa: ARG002 (every reader takes it)
+    def classes(self, splits: Sequence[str]) -> ClassTable:  # noqa: ARG002 (part of the Source interface)
         folders = [self.annotations] if self.annotations else list(self.splits.values())
         files = [file for folder in folders for file in sorted(folder.glob(_XML))]
-        names = sorted({thing.name for file in files for thing in self._annotation(file).things})
+        names = sorted({item.name for file in files for item in self._annotation(file).objects})
         if not names:
             raise DataError("no XML file has an object, so there are no classes", where=self.root, remedy="label some")
         return ClassTable.from_names(names, first_id=1)
@@ -66,41 +66,41 @@ class VocSource:
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:
         index = FileIndex()
         files = self._members(split)
-        pictures: list[Picture] = []
+        images: list[ImageRecord] = []
         rows: list[tuple[int, Sequence[float], int, bool]] = []
         labels = 0
         for number, file in enumerate(files, start=1):
-            there = file in index
-            annotation = self._annotation(file) if there else Annotation("", 0, 0, [])
-            picture = self._picture(file, annotation, number, index, notes)
-            if picture is None:
+            annotated = file in index
+            annotation = self._annotation(file) if annotated else Annotation("", 0, 0, [])
+            image = self._image(file, annotation, number, index, notes)
+            if image is None:
                 continue
-            labels += there
-            if not there:
-                notes.add("no-label-file", picture.path.name)
-            for thing in annotation.things:
-                if thing.box is None:
-                    notes.add("malformed-row", f"{file.name} ({thing.name})")
+            labels += annotated
+            if not annotated:
+                notes.add("no-label-file", image.path.name)
+            for item in annotation.objects:
+                if item.box is None:
+                    notes.add("malformed-row", f"{file.name} ({item.name})")
                     continue
-                x1, y1, x2, y2 = thing.box
-                place = (x1 - 1, y1 - 1, x2, y2)
-                rows.append((len(pictures), place, classes.index_of_name[thing.name], thing.difficult))
-            pictures.append(picture)
-        self._check(split, files, pictures, labels)
-        check_sizes(pictures, notes)
-        return samples(pictures, Rows.of(rows), notes)
+                x1, y1, x2, y2 = item.box
+                box = (x1 - 1, y1 - 1, x2, y2)
+                rows.append((len(images), box, classes.index_of_name[item.name], item.difficult))
+            images.append(image)
+        self._check(split, files, images, labels)
+        check_sizes(images, notes)
+        return samples(images, Rows.of(rows), notes)
 
-    def _check(self, split: str, files: list[Path], pictures: list[Picture], labels: int) -> None:
+    def _check(self, split: str, files: list[Path], images: list[ImageRecord], labels: int) -> None:
         if files and not labels:
-            lacking = "an annotation file" if pictures else "its picture on disk"
+            missing = "an annotation file" if images else "its image on disk"
             raise DataError(
-                f"none of the {len(files)} entries of the {split} split has {lacking}",
+                f"none of the {len(files)} entries of the {split} split has {missing}",
                 where=f"{self.splits[split]}, for example {files[0].stem}",
-                remedy="pictures lie in JPEGImages, images or beside the XML; annotations in Annotations",
+                remedy="put images into JPEGImages, images or next to the XML, and annotations into Annotations",
             )
 
     def _members(self, split: str) -> list[Path]:
-        """The XML files of a split, sorted; a list may name some that do not exist."""
+        """Return the XML files of a split, sorted; a list may name some that do not exist."""
         place = self.splits[split]
         if place.is_dir():
             return sorted(place.glob(_XML))
@@ -120,29 +120,33 @@ class VocSource:
             self._read[file] = _parse(file)
         return self._read[file]
 
-    def _picture(
+    def _image(
         self, file: Path, annotation: Annotation, number: int, index: FileIndex, notes: Notes
-    ) -> Picture | None:
-        # The XML's own name comes first: `filename` is often left over from before the files were renamed.
+    ) -> ImageRecord | None:
+        # The XML file's own name is tried first: `filename` is often outdated after files were renamed.
         bases = dict.fromkeys((self.root, file.parent.parent))
         folders = [base / name for base in bases for name in ("JPEGImages", "images", "Images", "img")]
         folders += [file.parent, self.root]
-        found = [folder / name for folder in folders if (name := index.pictures(folder).get(file.stem))]
-        said = PurePosixPath(annotation.filename.replace("\\", "/")).name
-        found += [folder / said for folder in folders if said and folder / said in index]
-        if not found:
-            notes.add("missing-image", said or file.stem)
+        candidates = [folder / name for folder in folders if (name := index.images(folder).get(file.stem))]
+        declared = PurePosixPath(annotation.filename.replace("\\", "/")).name
+        candidates += [folder / declared for folder in folders if declared and folder / declared in index]
+        if not candidates:
+            notes.add("missing-image", declared or file.stem)
             return None
+        path = candidates[0]
         try:
-            size = (annotation.width, annotation.height) if annotation.width > 0 else image_size(found[0])
+            size = (annotation.width, annotation.height) if annotation.width > 0 else image_size(path)
         except DataError:
-            notes.add("unreadable-image", found[0].name)
+            notes.add("unreadable-image", path.name)
             return None
-        return Picture(found[0], number, *size)
+        return ImageRecord(path, number, *size)
 
 
 def find(path: Path) -> VocSource | None:
-    """The VOC data set of a folder (also one or two levels down, as in VOCdevkit/VOC2012); None where there is none."""
+    """Return the VOC data set of a folder, or None.
+
+    The data set may be one or two levels down, as in VOCdevkit/VOC2012.
+    """
     if not path.is_dir():
         return None
     for pattern in (".", "*", "*/*"):
@@ -152,11 +156,11 @@ def find(path: Path) -> VocSource | None:
             raise DataError(
                 f"there are {len(bases)} VOC data sets here, {', '.join(base.name for base in bases)}",
                 where=path,
-                remedy="name the folder of one of them",
+                remedy="give the folder of one of them",
             )
         if bases:
             return _with_lists(bases[0])
-    return _beside_pictures(path)
+    return _from_folders(path)
 
 
 def _annotations_of(base: Path) -> Path | None:
@@ -169,16 +173,16 @@ def _annotations_of(base: Path) -> Path | None:
 def _with_lists(base: Path) -> VocSource:
     annotations = _annotations_of(base)
     lists = {name: base / "ImageSets" / "Main" / f"{name}.txt" for name in _LISTS}
-    found = {name: file for name, file in lists.items() if file.is_file()}
-    return VocSource(base, found or {"annotations": annotations or base}, annotations)
+    splits = {name: file for name, file in lists.items() if file.is_file()}
+    return VocSource(base, splits or {"annotations": annotations or base}, annotations)
 
 
-def _beside_pictures(path: Path) -> VocSource | None:
-    """XML in the folder itself, or in its sub-folders, whose names are then the splits."""
+def _from_folders(path: Path) -> VocSource | None:
+    """Read XML files in the folder itself, or in its subfolders, whose names are then the splits."""
     for folders in ([path], sorted(folder for folder in path.iterdir() if folder.is_dir())):
-        found = {folder.name: folder for folder in folders if _has_annotation(folder)}
-        if found:
-            return VocSource(path, found, None)
+        splits = {folder.name: folder for folder in folders if _has_annotation(folder)}
+        if splits:
+            return VocSource(path, splits, None)
     return None
 
 
@@ -195,20 +199,20 @@ def _parse(file: Path) -> Annotation:
         raise DataError(
             f"the annotation file is not valid XML ({error})", where=f"{file}:{line}", remedy="correct or remove it"
         ) from error
-    things = [
-        Thing(_text(node, "name"), _box(node.find("bndbox")), _text(node, "difficult") not in ("", "0", "false"))
+    objects = [
+        VocObject(_text(node, "name"), _box(node.find("bndbox")), _text(node, "difficult") not in ("", "0", "false"))
         for node in root.iter("object")
         if _text(node, "name")
     ]
-    width, height = _whole(_text(root, "size/width")), _whole(_text(root, "size/height"))
-    return Annotation(_text(root, "filename"), width if height else 0, height if width else 0, things)
+    width, height = _to_int(_text(root, "size/width")), _to_int(_text(root, "size/height"))
+    return Annotation(_text(root, "filename"), width if height else 0, height if width else 0, objects)
 
 
 def _text(node: ElementTree.Element, path: str) -> str:
     return (node.findtext(path) or "").strip()
 
 
-def _whole(text: str) -> int:
+def _to_int(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 

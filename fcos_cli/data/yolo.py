@@ -1,8 +1,8 @@
-"""YOLO data sets: data.yaml, one .txt per picture with `class cx cy w h` as shares of the picture, or a polygon.
+"""YOLO data sets: data.yaml and one .txt per image with relative `class cx cy w h`, or a polygon.
 
-Class ids are the indices of data.yaml's `names`. Paths are looked for where the file says, then beside the file:
-exports that say `../train/images` (off by one level) or carry the path of another machine are found all the same.
-A folder with a `classes.txt` instead of a data.yaml is read too.
+Class ids are the indices of data.yaml's `names`. Paths are tried as written, then relative to the file: exports that
+say `../train/images` (one level off) or contain the path of another machine are found anyway. A folder with a
+`classes.txt` instead of a data.yaml is also read.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any, Literal
 import yaml
 
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
-from fcos_cli.data.records import FileIndex, Notes, Picture, Rows, samples
+from fcos_cli.data.records import FileIndex, ImageRecord, Notes, Rows, samples
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
-_NOTHING = (None, "", "~", "null")
+_UNSET = (None, "", "~", "null")
 
 
 @dataclass(frozen=True)
 class YoloSource:
-    """What a data.yaml declares; see `records.Source`. entries: per split, the folders or lists it names.
+    """The contents of a data.yaml; see `records.Source`. entries: the folders or lists of each split.
 
-    keypoints: rows carry key points behind the box, which are not read.
+    keypoints: rows have keypoints after the box, which are ignored.
     """
 
     root: Path
@@ -39,13 +39,13 @@ class YoloSource:
     keypoints: bool = False
     format: Literal["yolo"] = "yolo"
 
-    def classes(self, splits: Sequence[str]) -> ClassTable:  # noqa: ARG002 (every reader takes it)
+    def classes(self, splits: Sequence[str]) -> ClassTable:  # noqa: ARG002 (part of the Source interface)
         return ClassTable(tuple(self.names.values()), tuple(self.names))
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:
         index = FileIndex()
         files = sorted(dict.fromkeys(file for entry in self.entries[split] for file in self._files(entry, split)))
-        pictures: list[Picture] = []
+        images: list[ImageRecord] = []
         rows: list[tuple[int, Sequence[float], int, bool]] = []
         labels = 0
         for number, file in enumerate(files, start=1):
@@ -62,27 +62,25 @@ class YoloSource:
                 notes.add("no-label-file", file.name)
             else:
                 labels += 1
-                found = _boxes(label, classes, notes, keypoints=self.keypoints)
+                boxes = _boxes(label, classes, notes, keypoints=self.keypoints)
                 scale = (width, height, width, height)
-                rows += [
-                    (len(pictures), [v * s for v, s in zip(box, scale, strict=True)], c, False) for c, box in found
-                ]
-            pictures.append(Picture(file, number, width, height))
-        if pictures and not labels:
+                rows += [(len(images), [v * s for v, s in zip(box, scale, strict=True)], c, False) for c, box in boxes]
+            images.append(ImageRecord(file, number, width, height))
+        if images and not labels:
             raise DataError(
-                f"none of the {len(pictures)} pictures of the {split} split has a label file",
-                where=f"{pictures[0].path}: looked for {_label_places(pictures[0].path)[0]}",
-                remedy="labels lie in a folder `labels` that mirrors `images`, or beside the pictures",
+                f"none of the {len(images)} images of the {split} split has a label file",
+                where=f"{images[0].path}: looked for {_label_candidates(images[0].path)[0]}",
+                remedy="put the labels into a folder `labels` that mirrors `images`, or next to the images",
             )
-        return samples(pictures, Rows.of(rows), notes)
+        return samples(images, Rows.of(rows), notes)
 
     def _files(self, entry: str, split: str) -> Iterator[Path]:
-        """The pictures of a folder, with its sub-folders, or those that a .txt list names."""
+        """Yield the images of a folder and its subfolders, or those listed in a .txt file."""
         place = _resolve(entry, self.base, self.root)
         if place is None:
             raise DataError(
-                f"the {split} pictures are not where the data set says, {entry}",
-                where=f"{self.splits[split]}; looked below {self.base} and {self.root}",
+                f"the {split} images are not at the path given by the data set, {entry}",
+                where=f"{self.splits[split]}; looked in {self.base} and {self.root}",
                 remedy=f"correct the path of `{split}` in the data.yaml",
             )
         if place.is_dir():
@@ -94,7 +92,7 @@ class YoloSource:
 
 
 def find(path: Path) -> YoloSource | None:
-    """The YOLO data set of a folder, or the one of a data.yaml; None where there is none."""
+    """Return the YOLO data set of a folder or of a data.yaml; None if there is none."""
     if path.is_file():
         return _from_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else None
     files = sorted({*path.glob("*.yaml"), *path.glob("*.yml")}, key=lambda file: (file.stem != "data", file.name))
@@ -107,7 +105,7 @@ def find(path: Path) -> YoloSource | None:
 
 def _from_yaml(file: Path) -> YoloSource:
     try:
-        # BaseLoader keeps every scalar a text: a class called `no` or `1e3` stays what was written.
+        # BaseLoader keeps every scalar as a string, so classes named `no` or `1e3` stay as written
         content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -120,32 +118,32 @@ def _from_yaml(file: Path) -> YoloSource:
         raise DataError("the file is not a YOLO data set", where=file, remedy="it needs `names`, `train` and `val`")
     entries = {}
     for split in _SPLITS:
-        listed = content.get(split)
-        if listed not in _NOTHING:
-            entries[split] = [str(entry) for entry in (listed if isinstance(listed, list) else [listed])]
+        value = content.get(split)
+        if value not in _UNSET:
+            entries[split] = [str(entry) for entry in (value if isinstance(value, list) else [value])]
     if not entries:
-        raise DataError("the file names no pictures", where=file, remedy="add `train:` and `val:` with their folders")
-    said = content.get("path")
-    base = file.parent if said in _NOTHING else (_resolve(str(said), file.parent, file.parent) or file.parent)
+        raise DataError("the file lists no images", where=file, remedy="add `train:` and `val:` with their folders")
+    declared = content.get("path")
+    base = file.parent if declared in _UNSET else (_resolve(str(declared), file.parent, file.parent) or file.parent)
     splits = dict.fromkeys(entries, file)
     return YoloSource(file.parent, splits, entries, base, _names(content, file), keypoints="kpt_shape" in content)
 
 
 def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
-    """Index → name, from a list or from a mapping."""
-    listed = content.get("names")
-    pairs = enumerate(listed) if isinstance(listed, list) else listed.items() if isinstance(listed, dict) else ()
+    """Return index → name from a list or a mapping."""
+    value = content.get("names")
+    pairs = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
     try:
         names = {int(index): str(name) for index, name in pairs}
     except ValueError as error:
-        raise DataError("`names` has a key that is no number", where=file, remedy="write `0: name`") from error
+        raise DataError("`names` has a key that is not a number", where=file, remedy="write `0: name`") from error
     count = content.get("nc")
     problem = (
         "the file declares no classes"
         if not names
         else f"`nc` says {count} classes, but `names` lists {len(names)}"
-        if count not in _NOTHING and str(count) != str(len(names))
-        else "`names` has one name twice"
+        if count not in _UNSET and str(count) != str(len(names))
+        else "`names` has a duplicate name"
         if len(set(names.values())) < len(names)
         else None
     )
@@ -155,54 +153,54 @@ def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
 
 
 def _from_folders(path: Path) -> YoloSource | None:
-    """`images/` and `labels/` (or both per split) with the class names in a classes.txt."""
+    """Read `images/` and `labels/` (or both per split) with the class names in a classes.txt."""
     if not any(folder.is_dir() for pattern in ("labels", "*/labels") for folder in path.glob(pattern)):
         return None
     files = [path / "classes.txt", path / "labels" / "classes.txt", path / "obj.names"]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise DataError(
-            "there are YOLO labels, but nothing says what the classes are called",
+            "there are YOLO labels but no class names",
             where=path,
             remedy="write a data.yaml with `names`, `train` and `val`, or a classes.txt with one name per line",
         )
     lines = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
     names = _names({"names": [line for line in lines if line]}, file)
     layouts = ("images/{}", "{}/images")
-    places = {split: path / layout.format(split) for layout in layouts for split in _SPLITS}
-    places = {split: place for split, place in places.items() if place.is_dir()} or {"images": path / "images"}
-    return YoloSource(path, places, {split: [str(place)] for split, place in places.items()}, path, names)
+    folders = {split: path / layout.format(split) for layout in layouts for split in _SPLITS}
+    folders = {split: folder for split, folder in folders.items() if folder.is_dir()} or {"images": path / "images"}
+    return YoloSource(path, folders, {split: [str(folder)] for split, folder in folders.items()}, path, names)
 
 
 def _resolve(entry: str, base: Path, root: Path) -> Path | None:
-    """The existing file or folder that `entry` means: as it stands, then ever shorter ends of it below `root`."""
-    said = Path(entry.replace("\\", "/"))
-    ends = [part for part in said.parts if part not in ("..", said.anchor)]
-    candidates = [base / said, root / said]
-    if said.is_absolute() or ".." in said.parts or ends[:1] == [said.drive or None]:
-        candidates += [root.joinpath(*ends[start:]) for start in range(len(ends))]
-    return next((Path(place) for place in candidates if place.exists()), None)
+    """Find the existing file or folder for `entry`: as written, then with leading parts dropped, below `root`."""
+    written = Path(entry.replace("\\", "/"))
+    parts = [part for part in written.parts if part not in ("..", written.anchor)]
+    candidates = [base / written, root / written]
+    if written.is_absolute() or ".." in written.parts or parts[:1] == [written.drive or None]:
+        candidates += [root.joinpath(*parts[start:]) for start in range(len(parts))]
+    return next((Path(candidate) for candidate in candidates if candidate.exists()), None)
 
 
-def _label_places(picture: Path) -> list[Path]:
-    """Where the label file of a picture may be: the last folder `images` read as `labels`, or beside the picture."""
-    parts = list(picture.with_suffix(".txt").parts)
-    places = [Path(*parts)]
+def _label_candidates(image: Path) -> list[Path]:
+    """Paths where the label file may be: `labels` replacing the last folder `images`, then next to the image."""
+    parts = list(image.with_suffix(".txt").parts)
+    candidates = [Path(*parts)]
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-        places.insert(0, Path(*parts))
-    return places
+        candidates.insert(0, Path(*parts))
+    return candidates
 
 
-def _label_of(picture: Path, index: FileIndex) -> Path | None:
-    return next((place for place in _label_places(picture) if place in index), None)
+def _label_of(image: Path, index: FileIndex) -> Path | None:
+    return next((path for path in _label_candidates(image) if path in index), None)
 
 
 def _boxes(
     label: Path, classes: ClassTable, notes: Notes, *, keypoints: bool
 ) -> list[tuple[int, tuple[float, float, float, float]]]:
-    """(class index, xyxy as shares of the picture) per usable row."""
-    found = []
+    """Return (class index, relative xyxy) per valid row."""
+    boxes = []
     for number, line in enumerate(label.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
@@ -216,12 +214,12 @@ def _boxes(
         if index is None:
             notes.add("unknown-category", f"{label.name}:{number} class {category_id:g}")
             continue
-        found.append((index, box))
-    return found
+        boxes.append((index, box))
+    return boxes
 
 
 def _box(values: list[float], *, keypoints: bool) -> tuple[float, float, float, float]:
-    """`cx cy w h`, or a polygon `x y x y x y …` → xyxy. Raises ValueError for any other number of columns."""
+    """Convert `cx cy w h` or a polygon `x y x y x y …` to xyxy. Raises ValueError for any other number of columns."""
     if len(values) == 4 or (keypoints and len(values) > 4):
         x, y, w, h = values[:4]
         return x - w / 2, y - h / 2, x + w / 2, y + h / 2

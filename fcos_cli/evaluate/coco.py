@@ -1,10 +1,10 @@
-"""Detector × data set → COCO's twelve numbers, per-class figures, and the score at which each class works best.
+"""COCO metrics of a detector on a data set, with per-class AP and the best score threshold of each class.
 
-Two evaluators, one code path: hotcoco (fast) and pycocotools (the reference; the tests hold hotcoco to it). Both get
-the same numbers in memory, no files. Notable choices:
+Two evaluators share one code path: hotcoco (fast) and pycocotools (the reference, against which the tests check
+hotcoco). Both receive the same arrays in memory, without temporary files.
 
-- COCO counts the 100 best detections per picture *and class*; more may be passed, the evaluator drops them.
-- The best threshold comes from the evaluator's own matching at IoU 0.5, not from a second matcher.
+- COCO counts the 100 highest-scoring detections per image *and class*. The evaluators drop any others.
+- The best thresholds are computed from the evaluator's own matching at IoU 0.5.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.evaluate.coco_format import found_rows, truth_document
+from fcos_cli.evaluate.coco_format import coco_detections, coco_ground_truth
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.pipeline import Failure, predict
 from fcos_cli.runtime.detector import Detector
@@ -28,16 +28,17 @@ from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
 
 Evaluator = Literal["hotcoco", "pycocotools"]
-NOT_MEASURED = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+NO_DETECTIONS = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class. `truths` counts the boxes that are not ignored; AP and AP50 are -1 where there are none.
+    """Metrics of one class. `truths` counts the ground-truth boxes that are not ignored.
 
-    best_threshold: the score from which on F1 at IoU 0.5 is highest (of equals the highest score), None where no
-    detection hits a truth. best_f1: that F1, 0…1; 0 where nothing hits, None where there is no truth.
+    AP and AP50 are -1 if there are none. best_threshold: the score threshold with the highest F1 at IoU 0.5 (the
+    highest such threshold in a tie), or None if no detection matches a ground-truth box. best_f1: that F1, 0…1; 0 if
+    nothing matches, None without ground truth.
     """
 
     name: str
@@ -51,9 +52,11 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class CocoResult:
-    """`metrics`: the keys of METRICS in that order, each 0…1, or -1 where nothing could be measured (no such truth).
+    """COCO metrics on one split.
 
-    per_class: in the order of the class table. images: pictures counted. notes: what a reader must know to judge it.
+    metrics: keyed by METRICS, in that order; each 0…1, or -1 if it could not be measured (no such ground truth).
+    per_class: in the order of the class table. images: number of images. notes: remarks needed to interpret the
+    metrics.
     """
 
     metrics: dict[str, float]
@@ -62,7 +65,7 @@ class CocoResult:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The `images`, `metrics`, `per_class` and `notes` of the `fcos eval --json` document."""
+        """Return the `images`, `metrics`, `per_class` and `notes` of the `fcos eval --json` document."""
         return {
             "images": self.images,
             "metrics": dict(self.metrics),
@@ -79,20 +82,23 @@ def score(
     evaluator: Evaluator = "hotcoco",
     notes: Iterable[str] = (),
 ) -> CocoResult:
-    """COCO figures of `detections[i]`, found in `samples[i]`; both index `classes`. Raises UsageError, DataError."""
+    """Compute COCO metrics of `detections[i]` in `samples[i]`; both use the indices of `classes`.
+
+    Raises UsageError for an unknown evaluator, and DataError if the two lists differ in length.
+    """
     if len(detections) != len(samples):
-        raise DataError(f"{len(detections)} answers for {len(samples)} pictures")
+        raise DataError(f"got {len(detections)} detection results for {len(samples)} images")
     if evaluator not in ("hotcoco", "pycocotools"):
-        raise UsageError(f"no evaluator {evaluator!r}", remedy="choose hotcoco or pycocotools")
+        raise UsageError(f"unknown evaluator {evaluator!r}", remedy="use hotcoco or pycocotools")
     if not samples or not len(classes):
-        known = zip(classes.names, classes.ids, strict=True)
-        rows = [ClassResult(name, category_id, -1.0, -1.0, None, None, 0) for name, category_id in known]
+        names_and_ids = zip(classes.names, classes.ids, strict=True)
+        rows = [ClassResult(name, category_id, -1.0, -1.0, None, None, 0) for name, category_id in names_and_ids]
         return CocoResult(dict.fromkeys(METRICS, -1.0), rows, len(samples), tuple(notes))
 
-    truth, found = truth_document(samples, classes), found_rows(detections, samples)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks on stdout, which carries data
-        run = _hotcoco if evaluator == "hotcoco" else _pycocotools
-        stats, precision, matches = run(truth, found)
+    ground_truth, rows_found = coco_ground_truth(samples, classes), coco_detections(detections, samples)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints to stdout, which is reserved for data
+        run = _run_hotcoco if evaluator == "hotcoco" else _run_pycocotools
+        stats, precision, matches = run(ground_truth, rows_found)
     metrics = {name: float(value) for name, value in zip(METRICS, stats, strict=True)}
     best = _best_thresholds(matches, len(classes))
     per_class = []
@@ -112,11 +118,12 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
     on_unreadable: Callable[[Failure], None] | None = None,
 ) -> CocoResult:
-    """Run `detector` over the pictures of `dataset` and score it, in the data set's class table.
+    """Run `detector` on the images of `dataset` and score the detections in the classes of the data set.
 
-    The model's classes are matched to the data's by name; those that the data lacks are dropped and noted. on_progress:
-    called with (pictures done, pictures in all) after each. on_unreadable: told of a picture that cannot be read, in
-    which then nothing was found; without it that is a DataError, and so is a data set with no class of the model's.
+    The model's classes are matched to the data set's by name; detections of other classes are dropped, which is noted.
+    on_progress: called with (images done, total) after each image. on_unreadable: called for each image that cannot be
+    read, which then counts as having no detections; without it, DataError is raised. Also raises DataError if the model
+    and the data set have no class in common.
     """
     detections, notes = collect_detections(
         detector, dataset, batch=batch, workers=workers, on_progress=on_progress, on_unreadable=on_unreadable
@@ -133,22 +140,25 @@ def collect_detections(
     on_progress: Callable[[int, int], None] | None = None,
     on_unreadable: Callable[[Failure], None] | None = None,
 ) -> tuple[list[Detections], list[str]]:
-    """What `evaluate` scores: the detections of each picture in the data set's class indices, and the notes."""
-    lookup, notes = _match(detector.facts.classes, dataset.classes)
+    """Return the detections `evaluate` scores, per image and in the data set's class indices, and the notes."""
+    class_map, notes = _match(detector.facts.classes, dataset.classes)
     detections = detect_all(
         detector, dataset.samples, batch=batch, workers=workers, on_progress=on_progress, on_unreadable=on_unreadable
     )
-    return [_relabel(found, lookup) for found in detections], notes
+    return [_map_classes(found, class_map) for found in detections], notes
 
 
 def thresholds_for(facts: Facts, classes: ClassTable) -> npt.NDArray[np.float32]:
-    """The scores from which on `fcos predict` shows detections of this model, for each class of the data [C].
+    """Return the score threshold `fcos predict` applies to each class of the data set: float32 [C], 0…1.
 
-    0…1; the model's global threshold for classes that it does not know.
+    Classes unknown to the model get its global threshold.
     """
-    own = facts.class_thresholds
-    limits = [facts.threshold if index is None or own is None else own[index] for index in classes.match(facts.classes)]
-    return np.array(limits, np.float32)
+    per_class = facts.class_thresholds
+    thresholds = [
+        facts.threshold if index is None or per_class is None else per_class[index]
+        for index in classes.match(facts.classes)
+    ]
+    return np.array(thresholds, np.float32)
 
 
 def detect_all(
@@ -160,54 +170,55 @@ def detect_all(
     on_progress: Callable[[int, int], None] | None = None,
     on_unreadable: Callable[[Failure], None] | None = None,
 ) -> list[Detections]:
-    """The detections of each sample, in the model's class indices. Pictures are dropped as soon as they are seen.
+    """Return the detections of each sample, in the model's class indices. Images are not kept in memory.
 
-    Where the rule lets shapes differ, pictures of like shape share a batch, so that padding is small.
+    If the resize rule allows different shapes, images of similar shape share a batch to keep the padding small.
     """
     rule = detector.facts.resize
     order = list(range(len(samples)))
     if rule.mode == "shortest":
         order.sort(key=lambda i: rule.geometry(samples[i].width, samples[i].height).resized)
-    answers: list[Detections | None] = [None] * len(samples)
+    detections: list[Detections | None] = [None] * len(samples)
     paths = (samples[i].image for i in order)
-    for done, (index, answer) in enumerate(
+    for done, (index, prediction) in enumerate(
         zip(order, predict(detector, paths, batch=batch, workers=workers), strict=True), start=1
     ):
-        if isinstance(answer, Failure):
+        if isinstance(prediction, Failure):
             if on_unreadable is None:
-                raise answer.error  # a figure over the readable pictures alone would not be the figure asked for
-            on_unreadable(answer)
-        answers[index] = NOT_MEASURED if isinstance(answer, Failure) else answer.detections
+                raise prediction.error  # metrics of the readable images alone would be misleading
+            on_unreadable(prediction)
+        detections[index] = NO_DETECTIONS if isinstance(prediction, Failure) else prediction.detections
         if on_progress is not None:
             on_progress(done, len(samples))
-    return [answer for answer in answers if answer is not None]
+    return [item for item in detections if item is not None]
 
 
 def _match(model: ClassTable, data: ClassTable) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """For each class of the model its index in the data or -1 [C], and what to tell about the rest."""
-    lookup = np.array([-1 if index is None else index for index in model.match(data)], np.int64)
-    if not (lookup >= 0).any():
+    """Return the data set's index of each model class, -1 if there is none [C], and notes about unmatched classes."""
+    class_map = np.array([-1 if index is None else index for index in model.match(data)], np.int64)
+    if not (class_map >= 0).any():
         raise DataError(
-            f"the model and the data have no class in common: {_some(model.names)} against {_some(data.names)}",
-            remedy="evaluate on data with the model's classes, or rename the classes of the data",
+            "the model and the data set have no class in common"
+            f" (model: {_format_names(model.names)}; data set: {_format_names(data.names)})",
+            remedy="use a data set with the model's classes, or rename the classes of the data set",
         )
     notes = []
-    if dropped := [name for name, index in zip(model.names, lookup, strict=True) if index < 0]:
-        notes.append(f"detections of classes that the data lacks were dropped: {_some(dropped)}")
+    if dropped := [name for name, index in zip(model.names, class_map, strict=True) if index < 0]:
+        notes.append(f"dropped detections of classes that are not in the data set: {_format_names(dropped)}")
     if unknown := [name for name, index in zip(data.names, data.match(model), strict=True) if index is None]:
-        notes.append(f"classes that the model does not know count as missed: {_some(unknown)}")
-    return lookup, notes
+        notes.append(f"classes unknown to the model count as missed: {_format_names(unknown)}")
+    return class_map, notes
 
 
-def _some(names: Sequence[str], limit: int = 8) -> str:
+def _format_names(names: Sequence[str], limit: int = 8) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def _relabel(found: Detections, lookup: npt.NDArray[np.int64]) -> Detections:
-    classes = lookup[found.classes]
+def _map_classes(detections: Detections, class_map: npt.NDArray[np.int64]) -> Detections:
+    classes = class_map[detections.classes]
     keep = classes >= 0
-    return Detections(found.boxes[keep], found.scores[keep], classes[keep])
+    return Detections(detections.boxes[keep], detections.scores[keep], classes[keep])
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:
@@ -215,46 +226,47 @@ def _mean(precision: npt.NDArray[np.float64]) -> float:
     return float(valid.mean()) if valid.size else -1.0
 
 
-Answer = tuple[Sequence[float], npt.NDArray[np.float64], list[dict[str, Any]]]
-"""The 12 numbers; precision [IoU, recall, class, area, maxDets]; matches per picture and class at IoU 0.5."""
+EvaluatorOutput = tuple[Sequence[float], npt.NDArray[np.float64], list[dict[str, Any]]]
+"""The 12 metrics; precision [IoU, recall, class, area, maxDets]; matches per image and class at IoU 0.5."""
 
 
-def _hotcoco(truth: dict[str, Any], found: npt.NDArray[np.float64]) -> Answer:
+def _run_hotcoco(ground_truth: dict[str, Any], detections: npt.NDArray[np.float64]) -> EvaluatorOutput:
     from hotcoco import COCO, COCOeval
 
-    known = COCO(truth)
-    return _run(COCOeval, known, known.load_res(found))
+    coco_gt = COCO(ground_truth)
+    return _run_evaluator(COCOeval, coco_gt, coco_gt.load_res(detections))
 
 
-def _pycocotools(truth: dict[str, Any], found: npt.NDArray[np.float64]) -> Answer:
+def _run_pycocotools(ground_truth: dict[str, Any], detections: npt.NDArray[np.float64]) -> EvaluatorOutput:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    known, answers = COCO(), COCO()
-    known.dataset = truth
-    known.createIndex()
-    if len(found):
-        answers = known.loadRes(found)
-    else:  # loadRes looks at the first row
-        answers.dataset = {**truth, "annotations": []}
-        answers.createIndex()
-    return _run(COCOeval, known, answers)
+    coco_gt, coco_dt = COCO(), COCO()
+    coco_gt.dataset = ground_truth
+    coco_gt.createIndex()
+    if len(detections):
+        coco_dt = coco_gt.loadRes(detections)
+    else:  # loadRes reads the first row
+        coco_dt.dataset = {**ground_truth, "annotations": []}
+        coco_dt.createIndex()
+    return _run_evaluator(COCOeval, coco_gt, coco_dt)
 
 
-def _run(judge: Any, known: Any, answers: Any) -> Answer:
-    full = judge(known, answers, "bbox")
+def _run_evaluator(evaluator_class: Any, coco_gt: Any, coco_dt: Any) -> EvaluatorOutput:
+    full = evaluator_class(coco_gt, coco_dt, "bbox")
     full.evaluate()
     full.accumulate()
     full.summarize()
-    plain = judge(known, answers, "bbox")  # once more, for the matches alone: a fortieth of the full run's
-    plain.params.iouThrs, plain.params.maxDets = np.array([0.5]), [100]
-    plain.params.areaRng, plain.params.areaRngLbl = [[0, 1e10]], ["all"]
-    plain.evaluate()
-    return full.stats, np.asarray(full.eval["precision"]), [row for row in plain.evalImgs if row is not None]
+    # A second run for the matches at IoU 0.5 alone: one fortieth of the matches of the full run.
+    at_iou_50 = evaluator_class(coco_gt, coco_dt, "bbox")
+    at_iou_50.params.iouThrs, at_iou_50.params.maxDets = np.array([0.5]), [100]
+    at_iou_50.params.areaRng, at_iou_50.params.areaRngLbl = [[0, 1e10]], ["all"]
+    at_iou_50.evaluate()
+    return full.stats, np.asarray(full.eval["precision"]), [row for row in at_iou_50.evalImgs if row is not None]
 
 
 def _best_thresholds(matches: list[dict[str, Any]], count: int) -> list[tuple[float | None, float | None, int]]:
-    """Per class (best_threshold, best_f1, truths); see ClassResult."""
+    """Return (best_threshold, best_f1, truths) of each class; see ClassResult."""
     by_class: dict[int, list[dict[str, Any]]] = {index: [] for index in range(count)}
     for row in matches:
         by_class[int(row["category_id"])].append(row)
@@ -273,7 +285,7 @@ def _best_threshold(rows: list[dict[str, Any]]) -> tuple[float | None, float | N
     if not hits.any():
         return None, 0.0, truths
     f1 = 2 * np.cumsum(hits) / (np.arange(1, len(hits) + 1) + truths)
-    # A threshold takes all of equal scores or none: only the last of them is a place to cut.
-    last = np.append(scores[1:] != scores[:-1], [True])
-    best = int(np.argmax(np.where(last, f1, -1.0)))
+    # A threshold keeps all detections of equal score or none, so only the last of a tie is a valid cut.
+    last_of_tie = np.append(scores[1:] != scores[:-1], [True])
+    best = int(np.argmax(np.where(last_of_tie, f1, -1.0)))
     return float(scores[best]), float(f1[best]), truths

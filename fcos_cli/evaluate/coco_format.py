@@ -1,8 +1,8 @@
-"""Truth and detections as the evaluators want them: a COCO document and rows of numbers, in memory.
+"""Ground truth and detections in the form COCO evaluators expect: a COCO document and an array, in memory.
 
-Pictures are numbered by the rank of their `image_id` and classes by their index. Only the order of ids can matter to
-an evaluator (it breaks ties between equal scores), so the figures are those of the original ids, whatever these are.
-Annotations and detections are numbered 1, 2, 3, … in the order of the samples, boxes of a sample in their own order.
+Images are numbered by the rank of their `image_id`, and classes by their index. Only the order of the ids can affect
+an evaluator, which uses it to break ties between equal scores, so the metrics equal those of the original ids.
+Annotations and detections are numbered 1, 2, 3, … in the order of the samples and of the boxes within each sample.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
 
 
-def picture_numbers(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
-    """1, 2, 3, … in the order of the image ids [len(samples)]."""
+def image_numbers(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+    """Return each sample's image number, 1, 2, 3, … in the order of the image ids [len(samples)]."""
     order = sorted(range(len(samples)), key=lambda i: samples[i].image_id)
     numbers = np.empty(len(samples), np.int64)
     numbers[order] = np.arange(1, len(samples) + 1)
     return numbers
 
 
-def truth_document(samples: Sequence[Sample], classes: ClassTable) -> dict[str, Any]:
-    """The samples as a COCO document."""
-    pictures: list[dict[str, Any]] = []
+def coco_ground_truth(samples: Sequence[Sample], classes: ClassTable) -> dict[str, Any]:
+    """Return the samples as a COCO document."""
+    images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, sample in zip(picture_numbers(samples).tolist(), samples, strict=True):
-        pictures.append({"id": number, "width": sample.width, "height": sample.height, "file_name": sample.image.name})
+    for number, sample in zip(image_numbers(samples).tolist(), samples, strict=True):
+        images.append({"id": number, "width": sample.width, "height": sample.height, "file_name": sample.image.name})
         rows = zip(
             _xywh(sample.boxes).tolist(),
             sample.classes.tolist(),
@@ -42,7 +42,7 @@ def truth_document(samples: Sequence[Sample], classes: ClassTable) -> dict[str, 
         for box, index, ignore, area in rows:
             annotations.append(
                 {
-                    "id": len(annotations) + 1,  # not 0: pycocotools takes a match with id 0 for no match
+                    "id": len(annotations) + 1,  # not 0, which pycocotools treats as unmatched
                     "image_id": number,
                     "category_id": index,
                     "bbox": box,
@@ -51,19 +51,19 @@ def truth_document(samples: Sequence[Sample], classes: ClassTable) -> dict[str, 
                 }
             )
     categories = [{"id": index, "name": name} for index, name in enumerate(classes.names)]
-    return {"images": pictures, "annotations": annotations, "categories": categories}
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def found_rows(detections: Sequence[Detections], samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
-    """Rows of (picture number, x, y, w, h, score, class index): float64 [N, 7]."""
+def coco_detections(detections: Sequence[Detections], samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
+    """Return rows of (image number, x, y, w, h, score, class index): float64 [N, 7]."""
     rows = [
         np.column_stack([np.full(len(found), number), _xywh(found.boxes), found.scores, found.classes])
-        for number, found in zip(picture_numbers(samples), detections, strict=True)
+        for number, found in zip(image_numbers(samples), detections, strict=True)
     ]
     return np.concatenate(rows).astype(np.float64, copy=False)
 
 
 def _xywh(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    wide = boxes.astype(np.float64).reshape(-1, 4)
-    wide[:, 2:] -= wide[:, :2]
-    return wide
+    xywh = boxes.astype(np.float64).reshape(-1, 4)
+    xywh[:, 2:] -= xywh[:, :2]
+    return xywh

@@ -1,9 +1,9 @@
-"""Two models on the same pictures: is the difference more than luck?
+"""Comparison of two models on the same images, with confidence intervals.
 
-A paired bootstrap over pictures, hotcoco's: the split is drawn anew with replacement many times, both models are scored
-on each draw, and the interval holds the middle 95 % of the differences. It says what another sample of such pictures
-would do to the figures; it knows nothing of another training's luck. hotcoco gives intervals for the whole; those of a
-class come from evaluators that see this class alone.
+The intervals come from hotcoco's paired bootstrap over images: the split is resampled with replacement many times, both
+models are scored on each resample, and the interval contains the middle 95 % of the differences. It reflects the choice
+of images, not the variation between training runs. hotcoco only gives intervals over all classes; those of one class
+come from evaluators restricted to this class.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from fcos_cli.data.samples import Sample
 from fcos_cli.evaluate.coco import CocoResult
-from fcos_cli.evaluate.matches import ALL_SIZES, evaluator
+from fcos_cli.evaluate.matches import ALL_AREAS, run_evaluator
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
 
@@ -23,9 +23,9 @@ ROUNDS, CONFIDENCE, SEED = 1000, 0.95, 0
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of both models (0…1, -1 where nothing could be measured), and b - a with its interval low…high.
+    """A metric of both models (0…1, or -1 if not measured), and b - a with its interval low…high.
 
-    better: the share of draws in which b beats a. difference, low, high and better are None where a or b is -1.
+    better: share of the resamples in which b is better. difference, low, high and better are None if a or b is -1.
     """
 
     a: float
@@ -36,14 +36,14 @@ class Difference:
     better: float | None
 
     @property
-    def sure(self) -> bool:
-        """Does the interval leave out zero?"""
+    def significant(self) -> bool:
+        """Whether the interval excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
 class ClassDifference:
-    """One class of the data."""
+    """Differences in one class of the data set."""
 
     name: str
     category_id: int
@@ -53,7 +53,7 @@ class ClassDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Model a against model b: the twelve numbers in their order, and each class in that of the class table."""
+    """Comparison of model a with model b: the twelve metrics and each class, in the order of the class table."""
 
     metrics: dict[str, Difference]
     per_class: list[ClassDifference]
@@ -62,7 +62,7 @@ class Comparison:
     seed: int = SEED
 
     def to_json(self) -> dict[str, Any]:
-        """The `comparison` of the `fcos eval A B --json` document."""
+        """Return the `comparison` of the `fcos eval A B --json` document."""
         return {"method": "paired bootstrap over pictures", **asdict(self)}
 
 
@@ -75,21 +75,22 @@ def compare(
     rounds: int = ROUNDS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Both models' detections in the same samples, and their COCO figures, to which the intervals are added.
+    """Add confidence intervals to the difference of two models' COCO results on the same samples.
 
-    on_progress: called with (parts done, parts in all), a part being the whole or one class.
+    on_progress: called with (steps done, total); the steps are the overall metrics and each class.
     """
     report_progress = on_progress or (lambda _done, _total: None)
-    whole = _intervals(detections, samples, classes, rounds=rounds)
+    overall = _intervals(detections, samples, classes, rounds=rounds)
     report_progress(1, len(classes) + 1)
     a, b = results
-    metrics = {name: _difference(a.metrics[name], b.metrics[name], whole.get(name)) for name in a.metrics}
+    metrics = {name: _difference(a.metrics[name], b.metrics[name], overall.get(name)) for name in a.metrics}
     per_class = []
     for index, (one, other) in enumerate(zip(a.per_class, b.per_class, strict=True)):
-        known = {}
+        intervals = {}
         if one.truths:
-            known = _intervals(detections, samples, classes, rounds=rounds, **{**ALL_SIZES, "catIds": [index]})
-        ap, ap50 = _difference(one.AP, other.AP, known.get("AP")), _difference(one.AP50, other.AP50, known.get("AP50"))
+            intervals = _intervals(detections, samples, classes, rounds=rounds, **{**ALL_AREAS, "catIds": [index]})
+        ap = _difference(one.AP, other.AP, intervals.get("AP"))
+        ap50 = _difference(one.AP50, other.AP50, intervals.get("AP50"))
         per_class.append(ClassDifference(one.name, one.category_id, ap, ap50))
         report_progress(index + 2, len(classes) + 1)
     return Comparison(metrics, per_class, rounds=rounds)
@@ -103,15 +104,16 @@ def _intervals(
     rounds: int,
     **params: Any,
 ) -> dict[str, dict[str, float]]:
-    """hotcoco's interval of each metric: lower, upper, prob_positive."""
+    """Return hotcoco's interval of each metric: lower, upper, prob_positive."""
     import hotcoco
 
-    one, other = (evaluator(found, samples, classes, **params) for found in detections)
-    answer = hotcoco.compare(one, other, n_bootstrap=rounds, seed=SEED, confidence=CONFIDENCE)
-    return dict(answer["ci"])
+    one, other = (run_evaluator(found, samples, classes, **params) for found in detections)
+    result = hotcoco.compare(one, other, n_bootstrap=rounds, seed=SEED, confidence=CONFIDENCE)
+    return dict(result["ci"])
 
 
-def _difference(a: float, b: float, known: dict[str, float] | None) -> Difference:
-    if known is None or a == -1 or b == -1:
+def _difference(a: float, b: float, interval: dict[str, float] | None) -> Difference:
+    if interval is None or a == -1 or b == -1:
         return Difference(a, b, None, None, None, None)
-    return Difference(a, b, b - a, float(known["lower"]), float(known["upper"]), float(known["prob_positive"]))
+    low, high, better = (float(interval[key]) for key in ("lower", "upper", "prob_positive"))
+    return Difference(a, b, b - a, low, high, better)

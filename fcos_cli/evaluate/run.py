@@ -1,4 +1,4 @@
-"""`fcos eval`: run one or two detectors over a split; tables, the JSON document, the report."""
+"""`fcos eval`: evaluate one or two detectors on a split and print tables, or write the JSON document and report."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fcos_cli.runtime.results import Detections
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one detector found in a split, and how good that is."""
+class ModelResult:
+    """The detections of one detector on a split, and their COCO metrics."""
 
     detector: Detector
     result: CocoResult
@@ -34,36 +34,37 @@ def run_eval(
     as_json: bool,
     report: Path | None = None,
 ) -> None:
-    """Evaluate one detector, or two and compare them; print tables for people on stderr, or the document on stdout.
+    """Evaluate one detector, or compare two; print tables to stderr, or the JSON document to stdout.
 
-    limit: first N pictures. report: HTML file to write as well.
+    limit: evaluate the first N images only. report: HTML file to write as well.
     """
-    if report is not None and report.is_dir():  # not after minutes of evaluation
-        raise UsageError("this is a folder, not a file to write", where=report, remedy="--report report.html")
+    if report is not None and report.is_dir():  # fail before the evaluation, which takes minutes
+        raise UsageError("report path is a folder", where=report, remedy="use --report report.html")
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
     if not dataset.samples:
-        raise DataError("there is no picture to evaluate on", where=dataset.source)
-    say(f"{dataset.split}: {len(dataset)} pictures ({dataset.origin})")
+        raise DataError("no images to evaluate", where=dataset.source)
+    say(f"{dataset.split}: {len(dataset)} images ({dataset.origin})")
     for finding in dataset.findings:
         warn(f"{finding.id}: {finding.message} ({finding.place})")
-    answers = [
-        _ask(detector, dataset, evaluator=evaluator, batch=batch, named=len(detectors) > 1) for detector in detectors
+    results = [
+        _evaluate(detector, dataset, evaluator=evaluator, batch=batch, show_name=len(detectors) > 1)
+        for detector in detectors
     ]
-    about = {"data": str(dataset.source), "split": dataset.split}
-    documents: list[dict[str, Any]] = [{"model": a.detector.name, **a.result.to_json()} for a in answers]
-    if len(answers) == 1:
-        _finish(answers, dataset, report, [])
+    source = {"data": str(dataset.source), "split": dataset.split}
+    documents: list[dict[str, Any]] = [{"model": r.detector.name, **r.result.to_json()} for r in results]
+    if len(results) == 1:
+        _write_report(results, dataset, report, [])
         if as_json:
-            emit_json({**documents[0], **about})
+            emit_json({**documents[0], **source})
         else:
-            _print_result(answers[0], dataset)
+            _print_result(results[0], dataset)
         return
     from fcos_cli.evaluate.compare import compare
     from fcos_cli.evaluate.report.comparison import comparison_section, summarize
     from fcos_cli.evaluate.report.write import short_names
 
-    a, b = answers
+    a, b = results
     with progress("comparing", total=len(dataset.classes) + 1) as update:
         comparison = compare(
             (a.result, b.result),
@@ -72,14 +73,14 @@ def run_eval(
             dataset.classes,
             on_progress=update,
         )
-    short = short_names([a.detector.name, b.detector.name])
-    names = short[0], short[1]
-    _finish(answers, dataset, report, [comparison_section(comparison, names)])
+    name_a, name_b = short_names([a.detector.name, b.detector.name])
+    names = name_a, name_b
+    _write_report(results, dataset, report, [comparison_section(comparison, names)])
     if as_json:
-        emit_json({"models": documents, **about, "comparison": comparison.to_json()})
+        emit_json({"models": documents, **source, "comparison": comparison.to_json()})
         return
-    columns = ("A", "B", "B - A", "from", "to")
-    title = f"A: {names[0]}, B: {names[1]} on {dataset.source}; {comparison.confidence:.0%} intervals"
+    columns = ("A", "B", "B - A", "low", "high")
+    title = f"A: {name_a}, B: {name_b} on {dataset.source}; {comparison.confidence:.0%} intervals"
     rows = [(name, d.a, d.b, d.difference, d.low, d.high) for name, d in comparison.metrics.items()]
     table(("", *columns), rows, title=title)
     rows = [
@@ -90,30 +91,32 @@ def run_eval(
     say(summarize(comparison, names))
 
 
-def _ask(detector: Detector, dataset: Dataset, *, evaluator: Evaluator, batch: int, named: bool) -> Answer:
-    with progress(f"evaluating {detector.name}" if named else "evaluating", total=len(dataset)) as update:
+def _evaluate(
+    detector: Detector, dataset: Dataset, *, evaluator: Evaluator, batch: int, show_name: bool
+) -> ModelResult:
+    with progress(f"evaluating {detector.name}" if show_name else "evaluating", total=len(dataset)) as update:
         detections, notes = collect_detections(detector, dataset, batch=batch, on_progress=update)
-    notes = [f"{detector.name}: {said}" if named else said for said in notes]
+    notes = [f"{detector.name}: {text}" if show_name else text for text in notes]
     result = score(detections, dataset.samples, dataset.classes, evaluator=evaluator, notes=notes)
-    for said in result.notes:
-        warn(said)
-    return Answer(detector, result, detections)
+    for text in result.notes:
+        warn(text)
+    return ModelResult(detector, result, detections)
 
 
-def _finish(answers: Sequence[Answer], dataset: Dataset, report: Path | None, extra: list[Any]) -> None:
-    """Write the report, where one is asked for."""
+def _write_report(results: Sequence[ModelResult], dataset: Dataset, report: Path | None, extra: list[Any]) -> None:
+    """Write the report if one was requested."""
     if report is None:
         return
     from fcos_cli.evaluate.report.write import EvaluatedModel, write_report
 
-    subjects = [EvaluatedModel.of(a.detector, a.result, a.detections, dataset) for a in answers]
-    write_report(report, dataset, subjects, extra=extra)
+    models = [EvaluatedModel.of(r.detector, r.result, r.detections, dataset) for r in results]
+    write_report(report, dataset, models, extra=extra)
     say(f"report: {report}")
 
 
-def _print_result(answer: Answer, dataset: Dataset) -> None:
-    result = answer.result
-    title = f"{answer.detector.name} on {dataset.source}"
+def _print_result(model: ModelResult, dataset: Dataset) -> None:
+    result = model.result
+    title = f"{model.detector.name} on {dataset.source}"
     table(tuple(result.metrics), [tuple(result.metrics.values())], title=title)
     rows = [(r.name, r.category_id, r.AP, r.AP50, r.best_threshold, r.truths) for r in result.per_class]
-    table(("class", "id", "AP", "AP50", "best threshold", "truths"), rows)
+    table(("class", "id", "AP", "AP50", "best threshold", "ground truth"), rows)

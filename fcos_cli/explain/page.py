@@ -1,6 +1,7 @@
-"""The HTML page of an explanation: one file that needs nothing else, neither a server nor a network.
+"""The HTML page of an explanation: one self-contained file that needs no server or network.
 
-Its parts lie in `assets/explain`; this module fills in the facts. Maps travel as small PNGs with one pixel per point.
+Its template, style and scripts are in `assets/explain`; this module fills in the data. Maps are embedded as small PNGs
+with one pixel per point.
 """
 
 from __future__ import annotations
@@ -19,24 +20,25 @@ from fcos_cli.predict.draw import colour, text_colour
 from fcos_cli.resources import ASSETS
 
 _PARTS = ASSETS / "explain"
-_LONGEST = 1280  # px of the picture in the page
+_LONGEST = 1280  # longer side of the image in the page, px
 
 
-def found_page(explained: Explanation, *, title: str, model: str, score: float | None = None) -> str:
-    """The page of a prediction. score: where the threshold slider begins; None = the model's own per class."""
+def detections_page(explained: Explanation, *, title: str, model: str, score: float | None = None) -> str:
+    """The page of one image's detections. score: initial threshold; None = the model's own, per class."""
     facts = explained.facts
     width, height = explained.geometry.resized
-    own = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
+    thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     document = {
         **common(explained.image, explained.geometry.resized),
-        "subtitle": f"{model} sees {width} × {height} px, finds {len(explained.detections)} boxes with scores from "
-        f"{facts.score_threshold:g}, and lets the best stay where two of a class overlap by IoU > {facts.nms_iou:g}.",
+        "subtitle": f"{model}, image at {width} × {height} px of network input: {len(explained.detections)} detections "
+        f"with scores of at least {facts.score_threshold:g}, after NMS per class at IoU > {facts.nms_iou:g}.",
         "threshold": score,
         "lowest": facts.score_threshold,
         "rule": facts.conventions.score,
         "iou": facts.nms_iou,
         "classes": [
-            {**paint(index), "name": name, "threshold": own[index]} for index, name in enumerate(facts.classes.names)
+            {**paint(index), "name": name, "threshold": thresholds[index]}
+            for index, name in enumerate(facts.classes.names)
         ],
         "levels": [
             level_facts(
@@ -48,14 +50,14 @@ def found_page(explained: Explanation, *, title: str, model: str, score: float |
         ],
         "detections": _detections(explained),
     }
-    return assemble("found", title=title, alt=f"the picture {title}", document=document)
+    return assemble("found", title=title, alt=f"image {title}", document=document)
 
 
 def common(image: Bytes, size: tuple[int, int]) -> dict[str, Any]:
-    """What both kinds of page know: the picture, its size, its `size` in the network input, the colours of values."""
-    picture = resized(image, longest=_LONGEST) if max(image.shape) > _LONGEST else image
+    """Data that both kinds of page share. size: (width, height) of the image in the network input."""
+    embedded = resized(image, longest=_LONGEST) if max(image.shape) > _LONGEST else image
     return {
-        "picture": data_uri(picture, "JPEG"),
+        "picture": data_uri(embedded, "JPEG"),
         "source": [image.shape[1], image.shape[0]],
         "size": list(size),
         "ramp": RAMP,
@@ -63,7 +65,7 @@ def common(image: Bytes, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def level_facts(number: int, grid: Grid, maps: dict[str, Floats]) -> dict[str, Any]:
-    """A level for the page; maps: by name, values 0…1 [N, h, w]."""
+    """Data of a level. maps: by name, values 0…1 [N, h, w]."""
     return {
         "name": f"P{number + 3}",
         "stride": STRIDES[number],
@@ -76,19 +78,19 @@ def level_facts(number: int, grid: Grid, maps: dict[str, Floats]) -> dict[str, A
 
 
 def paint(index: int) -> dict[str, str]:
-    """The colour of a class or box and that of letters on it, for CSS."""
+    """CSS colours of a class or box and of text on it."""
     fill = colour(index)
     return {"colour": "#{:02x}{:02x}{:02x}".format(*fill), "ink": "#{:02x}{:02x}{:02x}".format(*text_colour(fill))}
 
 
 def rounded(values: Floats, digits: int) -> Any:
-    """As lists of numbers of so many digits behind the point."""
+    """Values rounded to `digits` decimals, as nested lists."""
     return np.round(values.astype(np.float64), digits).tolist()
 
 
 def assemble(kind: Literal["found", "truth"], *, title: str, alt: str, document: dict[str, Any]) -> str:
-    """The page with its style, script and facts in place."""
-    # a file's name may hold lone surrogates, which UTF-8 cannot; `<` must not end the script element early
+    """Insert style, script and data into the page template."""
+    # file names may contain lone surrogates, which UTF-8 cannot encode; `<` must not end the script element early
     facts = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
         "title": html.escape(_printable(title)),
@@ -97,14 +99,13 @@ def assemble(kind: Literal["found", "truth"], *, title: str, alt: str, document:
         "script": _part("stage.js") + _part(f"{kind}.js"),
         "data": facts,
     }
-    page = _part("page.html")
-    pieces = page.split("{{")
+    pieces = _part("page.html").split("{{")
     return pieces[0] + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces[1:]))
 
 
 def _detections(explained: Explanation) -> list[dict[str, Any]]:
-    found, rows = explained.detections, []
-    for number in range(len(found)):
+    detections, rows = explained.detections, []
+    for number in range(len(detections)):
         votes = explained.votes.of(number)
         columns = {
             "level": votes.level.tolist(),
@@ -117,10 +118,10 @@ def _detections(explained: Explanation) -> list[dict[str, Any]]:
         }
         rows.append(
             {
-                "box": rounded(found.boxes[number], 1),
-                "score": float(found.scores[number]),
-                "class": int(found.classes[number]),
-                "level": int(found.levels[number]),
+                "box": rounded(detections.boxes[number], 1),
+                "score": float(detections.scores[number]),
+                "class": int(detections.classes[number]),
+                "level": int(detections.levels[number]),
                 "votes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
             }
         )

@@ -1,7 +1,8 @@
-"""The truth made visible: which points learn which box, where boxes compete for a point, and which box gets none.
+"""Explanation of training targets: which points learn which box, where boxes compete, and which get no point.
 
-The rule is `model.targets.assign` and nobody else: a box is a candidate for a point when, alone in the picture, it is
-given the point. Where several are, they compete, and whom `assign_targets` gives it with all boxes present has won.
+All assignments come from `model.targets.assign_targets`. A box is a candidate for a point if the point is assigned to
+it when it is alone in the image. Several candidates compete for the point; the winner is the one that `assign_targets`
+selects with all boxes present.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from fcos_cli.model.targets import Truth, assign_targets, to_box_ends
 
 Floats = npt.NDArray[np.float32]
 
-_AT_ONCE = 1 << 22  # point × box pairs compared at a time, which bounds the memory
+_CHUNK = 1 << 22  # point × box pairs compared at a time, to bound the memory
 
 
 @dataclass(frozen=True)
 class TruthBox:
-    """One box of the truth.
+    """A ground-truth box.
 
-    box: xyxy in px of network input. index: of its class. ignore: crowd or difficult, nothing is learned from it.
-    area: px² of network input. won, lost: points of each level (lost: it was a candidate, another box took them).
+    box: xyxy in px of network input. index: class index. ignore: crowd or difficult, not learned. area: px² of network
+    input. won, lost: number of points per level (lost: points assigned to another box although this one was a
+    candidate).
     """
 
     box: tuple[float, float, float, float]
@@ -43,21 +45,23 @@ class TruthBox:
 
     @property
     def orphan(self) -> bool:
-        """It should be learned, and no point learns it."""
+        """Whether the box should be learned but has no point."""
         return not self.ignore and not sum(self.won)
 
     @property
     def reason(self) -> str:
         """Why an orphan has no point."""
         if sum(self.lost):
-            return f"other boxes win all {sum(self.lost)} of its points"
-        return "no point of its level lies in it"
+            return f"other boxes take all {sum(self.lost)} of its points"
+        return "it contains no point of its level"
 
 
 @dataclass(frozen=True)
 class PositivePoint:
-    """A point that learns something. xy: px of network input. ltrb: its distances to the edges of `box`, px.
-    box: index of the winner; rivals: indices of the boxes that it won against, the smallest first."""
+    """A point with a target. xy: px of network input. ltrb: distances to the edges of `box`, px.
+
+    box: index of the box it learns. rivals: indices of the boxes that lost it, smallest first.
+    """
 
     level: int
     xy: tuple[float, float]
@@ -69,9 +73,11 @@ class PositivePoint:
 
 @dataclass(frozen=True)
 class TruthExplanation:
-    """The targets of one picture. image: uint8 [H, W, 3] RGB. grids: where the points of each level lie.
-    centerness: per level float32 [h, w], 0 at background.
-    ignored: number of background points inside ignored boxes, where no class is learned."""
+    """The targets of one image. image: uint8 [H, W, 3] RGB. grids: positions of the points per level.
+
+    centerness: per level float32 [h, w], 0 for background. ignored: number of background points inside ignored boxes,
+    which have no class loss.
+    """
 
     image: npt.NDArray[np.uint8]
     geometry: Geometry
@@ -102,7 +108,7 @@ def explain_targets(
     ranges: Sequence[float],
     conventions: Conventions,
 ) -> TruthExplanation:
-    """What the points of `image` (uint8 [H, W, 3] RGB, the picture of `sample`) should learn at the model's input."""
+    """Compute the targets of `image` (uint8 [H, W, 3] RGB, the image of `sample`) at the model's input size."""
     geometry = rule.geometry(image.shape[1], image.shape[0])
     height, width = rule.canvas([geometry])
     sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
@@ -114,23 +120,23 @@ def explain_targets(
     truth = to_box_ends(Truth(boxes[None], indices[None], ignore[None]), conventions)
     boxes = truth.boxes[0]
     targets = assign_targets(points, truth, ranges=ranges, conventions=conventions)
-    alone = _alone(points, boxes, ignore, ranges=ranges, conventions=conventions)
+    candidates = _candidates(points, boxes, ignore, ranges=ranges, conventions=conventions)
     won = targets.box[0] == torch.arange(len(boxes))[:, None]
-    rivals = alone & ~won & (targets.box[0] >= 0)
+    rivals = candidates & ~won & (targets.box[0] >= 0)
 
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1).tolist()
-    found = []
-    for place in (targets.box[0] >= 0).nonzero()[:, 0].tolist():
-        x, y = points.xy[place].tolist()
-        left, top, right, bottom = targets.ltrb[0, place].tolist()
-        found.append(
+    positives = []
+    for index in (targets.box[0] >= 0).nonzero()[:, 0].tolist():
+        x, y = points.xy[index].tolist()
+        left, top, right, bottom = targets.ltrb[0, index].tolist()
+        positives.append(
             PositivePoint(
-                level=int(points.level[place]),
+                level=int(points.level[index]),
                 xy=(x, y),
                 ltrb=(left, top, right, bottom),
-                centerness=float(targets.centerness[0, place]),
-                box=int(targets.box[0, place]),
-                rivals=tuple(sorted(rivals[:, place].nonzero()[:, 0].tolist(), key=lambda rival: areas[rival])),
+                centerness=float(targets.centerness[0, index]),
+                box=int(targets.box[0, index]),
+                rivals=tuple(sorted(rivals[:, index].nonzero()[:, 0].tolist(), key=lambda rival: areas[rival])),
             )
         )
     maps = np.split(targets.centerness[0].numpy(), np.cumsum([h * w for h, w in sizes])[:-1])
@@ -139,7 +145,7 @@ def explain_targets(
         geometry=geometry,
         classes=classes,
         boxes=_boxes(boxes, indices, ignore, won, rivals, points),
-        points=found,
+        points=positives,
         grids=grids,
         centerness=[part.reshape(size) for part, size in zip(maps, sizes, strict=True)],
         ignored=int(targets.ignored.sum()),
@@ -148,15 +154,15 @@ def explain_targets(
     )
 
 
-def _alone(
+def _candidates(
     points: Points, boxes: torch.Tensor, ignore: torch.Tensor, *, ranges: Sequence[float], conventions: Conventions
 ) -> torch.Tensor:
-    """bool [M, P]: would the box get the point if it were the only one in the picture?"""
-    step = max(1, _AT_ONCE // len(points.xy))
+    """Whether each box would get each point if it were the only box in the image: bool [M, P]."""
+    step = max(1, _CHUNK // len(points.xy))
     parts = [torch.zeros((0, len(points.xy)), dtype=torch.bool)]
     for first in range(0, len(boxes), step):
-        some = boxes[first : first + step, None]  # a batch of pictures with one box each
-        single = Truth(some, torch.zeros(len(some), 1, dtype=torch.int64), ignore[first : first + step, None])
+        chunk = boxes[first : first + step, None]  # a batch of images with one box each
+        single = Truth(chunk, torch.zeros(len(chunk), 1, dtype=torch.int64), ignore[first : first + step, None])
         parts.append(assign_targets(points, single, ranges=ranges, conventions=conventions).box >= 0)
     return torch.cat(parts)
 
@@ -169,12 +175,12 @@ def _boxes(
     lost: torch.Tensor,
     points: Points,
 ) -> list[TruthBox]:
-    listed = []
+    result = []
     for number, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
         counts = [
             tuple(torch.bincount(points.level[mask[number]], minlength=len(STRIDES)).tolist()) for mask in (won, lost)
         ]
-        listed.append(
+        result.append(
             TruthBox(
                 box=(x1, y1, x2, y2),
                 index=int(indices[number]),
@@ -184,4 +190,4 @@ def _boxes(
                 lost=counts[1],
             )
         )
-    return listed
+    return result

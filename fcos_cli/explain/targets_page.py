@@ -1,4 +1,4 @@
-"""The HTML page of a truth: boxes, the points that learn them, and the boxes that no point learns."""
+"""The HTML page of one image's targets: boxes, the points that learn them, and the boxes without a point."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from fcos_cli.explain.page import assemble, common, level_facts, paint
 from fcos_cli.explain.targets import TruthBox, TruthExplanation
 
 
-def truth_page(explained: TruthExplanation, *, title: str, model: str) -> str:
-    """The page of one picture's truth as `model` would learn it."""
+def targets_page(explained: TruthExplanation, *, title: str, model: str) -> str:
+    """The page of one image's training targets under the rules of `model`."""
     width, height = explained.geometry.resized
     rules = explained.conventions
     ends = ", ".join(f"{end:g}" for end in explained.ranges)
-    near = f" within {rules.radius:g} strides of its centre" if rules.radius > 0 else ""
+    near = f", within {rules.radius:g} strides of its centre," if rules.radius > 0 else ""
     document = {
         **common(explained.image, explained.geometry.resized),
-        "subtitle": f"{model} sees {width} × {height} px. A point learns a box that it lies in{near}, whose longest "
-        f"distance belongs to its level (P3 to P7 meet at {ends} px); of several the smallest.",
+        "subtitle": f"{model}, image at {width} × {height} px of network input. A point learns a box that contains "
+        f"it{near} if the largest distance to an edge is in the range of its level (limits between P3 and P7: {ends} "
+        "px). If several boxes qualify, it learns the smallest.",
         "levels": [
             level_facts(number, grid, {"centerness": values[None]})
             for number, (grid, values) in enumerate(zip(explained.grids, explained.centerness, strict=True))
@@ -35,12 +36,12 @@ def truth_page(explained: TruthExplanation, *, title: str, model: str) -> str:
             for point in explained.points
         ],
     }
-    return assemble("truth", title=title, alt=f"the picture {title}", document=document)
+    return assemble("truth", title=title, alt=f"image {title}", document=document)
 
 
 def _box(explained: TruthExplanation, number: int, box: TruthBox) -> dict[str, Any]:
     return {
-        # by its number: neighbours of one class must be told apart
+        # coloured by number, so that neighbouring boxes of one class differ
         **paint(number),
         "name": explained.classes.names[box.index],
         "box": [round(value, 1) for value in box.box],

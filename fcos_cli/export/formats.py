@@ -1,7 +1,7 @@
-"""The export formats: the suffix of each, and what writes it. No torch.
+"""The export formats: their suffixes and writers. No torch.
 
-To add a format, write a function `(onnx_file, out, facts)` in a module of its own and add a row here. Every format is
-made from the same ONNX file.
+To add a format, write a function `(onnx_file, out, facts)` in its own module and add a row here. Every format is
+converted from the same ONNX file.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Writer = Callable[[Path, Path, Facts], None]
 class ExportFormat(NamedTuple):
     """One value of `--format`.
 
-    suffix: of the file to write. writer: `module:function` that makes it from the ONNX file; None for the ONNX file
-    itself and for engines. engine: a TensorRT engine, which `export.tensorrt` builds.
+    suffix: suffix of the output file. writer: `module:function` that converts the ONNX file; None for ONNX itself and
+    for engines. engine: whether this is a TensorRT engine, which `export.tensorrt` builds.
     """
 
     suffix: str
@@ -28,7 +28,7 @@ class ExportFormat(NamedTuple):
     engine: bool = False
 
     def load_writer(self) -> Writer | None:
-        """Import and return the writer, or None."""
+        """Import and return the writer, or None if the format has none."""
         if self.writer is None:
             return None
         module, _, function = self.writer.partition(":")

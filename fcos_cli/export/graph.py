@@ -1,4 +1,4 @@
-"""The exported graph as one module: pixels in, detections out. Traces the same decode and NMS that PyTorch runs."""
+"""The exported graph as one module: pixels in, detections out. It traces the same decode and NMS that PyTorch runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import keep_mask, select, suppress_by_sweeps
 
-SWEEPS, COMPARED = 16, 2048
-"""Of the tensor form of NMS: how often it looks again, and how many candidates of a picture it compares."""
+SWEEPS, MAX_CANDIDATES = 16, 2048
+"""For NMS as tensor operations: number of sweeps, and number of candidates compared per image."""
 
 
 class Graph(nn.Module):
     """images [B, 3, H, W] → boxes, scores, classes, counts (`BatchDetections`), [converged,] raw outputs (`RAW`).
 
-    With `takes_sizes`, a second input, sizes int64 [B, 2]. `converged` bool [B] exists for the tensor form of NMS only.
-    The raw outputs are float32; they are returned so that their names stay in the file, where the proof of parity cuts
-    it; a finished file does not show them.
+    If `takes_sizes`, there is a second input: sizes, int64 [B, 2]. `converged`, bool [B], exists only with
+    nms="tensor". The raw outputs are float32. They are graph outputs so that their names survive and the parity check
+    can split the graph there; `finalize` hides them.
     """
 
     def __init__(self, model: FCOS, *, nms: Literal["op", "tensor"]) -> None:
@@ -33,36 +33,38 @@ class Graph(nn.Module):
         raw = RawOutputs([level.float() for level in cls], ltrb, [level.float() for level in ctr])
         config = self.model.config
         candidates = decode(raw, height=images.shape[-2], width=images.shape[-1], config=config, sizes=sizes)
-        most = config.max_detections
+        limit = config.max_detections
         if self.nms == "op":
             rules, count = config.conventions, cls[0].shape[1]
-            keep = keep_mask(candidates, iou=config.nms_iou, conventions=rules, class_count=count, max_per_class=most)
-            return (*select(candidates, keep, max_detections=most), *raw.cls, *raw.ltrb, *raw.ctr)
-        found, converged = suppress_by_sweeps(
+            keep = keep_mask(candidates, iou=config.nms_iou, conventions=rules, class_count=count, max_per_class=limit)
+            return (*select(candidates, keep, max_detections=limit), *raw.cls, *raw.ltrb, *raw.ctr)
+        detections, converged = suppress_by_sweeps(
             candidates,
             iou=config.nms_iou,
-            max_detections=most,
+            max_detections=limit,
             sweeps=SWEEPS,
-            best=COMPARED,
+            best=MAX_CANDIDATES,
             conventions=config.conventions,
         )
-        return (*found, converged, *raw.cls, *raw.ltrb, *raw.ctr)
+        return (*detections, converged, *raw.cls, *raw.ltrb, *raw.ctr)
 
 
-def half_body(model: FCOS) -> FCOS:
-    """The network's body in half precision, in place; normalisation, distances, decode and NMS stay in float32."""
+def convert_to_half(model: FCOS) -> FCOS:
+    """Convert backbone and head to half precision in place; GroupNorm, distances, decode and NMS stay in float32."""
     model.backbone.half()
     model.head.half()
     return model
 
 
 def takes_sizes(model: FCOS) -> bool:
-    """Has the exported graph a second input `sizes`, (height, width) of each picture inside its padded input?"""
+    """Whether the exported graph has a second input `sizes`: (height, width) of each image inside its padding."""
     return model.config.conventions.clip == "picture"
 
 
-def example(*, batch: int | None, size: tuple[int, int] | None, dtype: torch.dtype, sizes: bool) -> tuple[Tensor, ...]:
-    """Inputs to trace with: two pictures where the batch is dynamic (a batch of one would be taken for a constant)."""
+def example_inputs(
+    *, batch: int | None, size: tuple[int, int] | None, dtype: torch.dtype, sizes: bool
+) -> tuple[Tensor, ...]:
+    """Inputs for tracing. A dynamic batch is traced with two images, since a size of one would be specialized."""
     height, width = size or (256, 320)
     images = torch.zeros((batch or 2, 3, height, width), dtype=dtype)
     return (images, torch.tensor([[height, width]] * len(images))) if sizes else (images,)

@@ -1,4 +1,4 @@
-"""ONNX → OpenVINO: an .xml and a .bin that carry the same facts. Extra `openvino`."""
+"""ONNX → OpenVINO: an .xml and a .bin file with the same facts. Needs the extra `openvino`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fcos_cli.errors import MissingExtra
 from fcos_cli.runtime.facts import Facts
 
 KEY = "fcos"
-"""Section of the model's `rt_info` that holds `Facts.to_metadata()`."""
+"""Section of the model's `rt_info` that contains `Facts.to_metadata()`."""
 
 
 def write_openvino(onnx: Path, xml: Path, facts: Facts) -> None:
-    """Read an ONNX file and write `xml` and the weights beside it (`.bin`), each appearing only when it is whole.
+    """Convert an ONNX file to `xml` and its weights (`.bin`) beside it, each written atomically.
 
-    Of precision fp16 the weights are stored in half; what the network computes in is chosen where it runs. The model is
-    read by OpenVINO's own runtime: its separate converter reports home.
+    With precision fp16 the weights are stored in half; the precision of the computation is chosen at run time. The
+    model is read with OpenVINO's runtime, because its separate converter sends telemetry.
     """
     try:
         import openvino

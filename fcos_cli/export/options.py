@@ -1,4 +1,4 @@
-"""What the user wants of an export. No torch."""
+"""The options of an export. No torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Target = Literal["cpu", "tensorrt"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is exported, and how.
+    """What to export, and how.
 
-    size: (height, width) of a fixed input in pixels, None = any size. batch: pictures of a fixed batch, None = any
-    number. score, iou, max_detections: of post-processing, None = the model's own. nms: one NonMaxSuppression
-    operation, or plain tensor operations. target: whose int8 is made. winograd: wide 3×3 convolutions in Winograd's
-    form, for CPUs.
+    size: fixed input size (height, width) in pixels; None = dynamic. batch: fixed batch size; None = dynamic. score,
+    iou, max_detections: post-processing limits; None = the model's own. nms: one NonMaxSuppression operation, or plain
+    tensor operations. target: the runtime that int8 is made for. winograd: use Winograd's algorithm for wide 3×3
+    convolutions, for CPUs.
     """
 
     format: str = "onnx"
@@ -42,12 +42,12 @@ class ExportOptions:
             ("--target", self.target, get_args(Target)),
         ):
             if value not in allowed:
-                raise UsageError(f"{flag} {value!r} is not known", remedy=f"use one of {', '.join(allowed)}")
+                raise UsageError(f"unknown {flag} {value!r}", remedy=f"use one of {', '.join(allowed)}")
         if self.winograd and (self.precision != "fp32" or FORMATS[self.format].engine):
             raise UsageError(
-                f"Winograd's form is for float32 on CPUs, not for {self.precision} in {self.format}",
+                f"Winograd convolution is for float32 on CPUs, not for {self.precision} in {self.format}",
                 where="--winograd",
-                remedy="leave it out",
+                remedy="omit --winograd",
             )
         if self.size is not None and min(self.size) < SMALLEST:
             raise UsageError(
@@ -56,15 +56,15 @@ class ExportOptions:
             )
 
     def apply(self, facts: Facts) -> Facts:
-        """The facts of the exported model: the given ones with what these options change. `verified` is still False.
+        """Return the facts of the exported model: `facts` with these options applied and `verified` False.
 
-        Raises UsageError for a score where the conventions' threshold is not on scores.
+        Raises UsageError if a score is given and the conventions' threshold is not on scores.
         """
         if self.score is not None and facts.conventions.threshold_on == "class":
             raise UsageError(
-                "this model's candidates pass by class probability, so the file cannot hold a lowest score",
+                "this model filters candidates by class probability, so the file cannot store a score threshold",
                 where="--score",
-                remedy="leave it out, and give --score to predict, eval or bench",
+                remedy="omit --score here and pass it to predict, eval or bench",
             )
         size = self.size
         resize = facts.resize
@@ -93,13 +93,13 @@ def make_options(
     target: str | None = None,
     winograd: bool | None = None,
 ) -> ExportOptions:
-    """Options as the command line gives them: `batch` is `dynamic` or a number, what the format implies is filled in.
+    """Build the options from the command line: `batch` is `dynamic` or a number; defaults depend on the format.
 
     Raises UsageError naming the flag.
     """
     if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
-        raise UsageError(f"--batch {batch!r} is not a number of pictures", remedy="--batch 1, or --batch dynamic")
-    on_tensorrt = format_ in FORMATS and FORMATS[format_].engine
+        raise UsageError(f"--batch {batch!r} is not a batch size", remedy="use --batch 1 or --batch dynamic")
+    is_engine = format_ in FORMATS and FORMATS[format_].engine
     return ExportOptions(
         format=format_,
         precision=cast("Precision", precision),
@@ -109,6 +109,6 @@ def make_options(
         iou=iou,
         max_detections=max_detections,
         nms="tensor" if format_ == "trt-rtx" else "op",  # TensorRT-RTX has no kernel for NonMaxSuppression
-        target=cast("Target", target or ("tensorrt" if on_tensorrt else "cpu")),
-        winograd=precision == "fp32" and not on_tensorrt and target in (None, "cpu") if winograd is None else winograd,
+        target=cast("Target", target or ("tensorrt" if is_engine else "cpu")),
+        winograd=precision == "fp32" and not is_engine and target in (None, "cpu") if winograd is None else winograd,
     )

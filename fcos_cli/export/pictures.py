@@ -1,4 +1,4 @@
-"""Which pictures an export is measured and calibrated with."""
+"""The images that an export is compared and calibrated with."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.resources import demo_photos
 
-PROOF, CALIBRATION = 6, 128
-"""Pictures of the user's that parity is measured on, and that int8 ranges are taken from."""
+PARITY_IMAGES, CALIBRATION_IMAGES = 6, 128
+"""Number of the user's images for the parity check and for int8 calibration."""
 
 
 def parity_pictures(data: Path | None) -> list[Path]:
-    """Pictures of the val split of `data`, spread over it; the shipped ones without it."""
+    """Evenly spaced images of the val split of `data`, or the bundled ones if `data` is None."""
     if data is None:
         return demo_photos()
     paths = [sample.image for sample in read_dataset(data).samples]
     if not paths:
-        raise DataError("the val split has no pictures to compare on", where=data)
-    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, PROOF).astype(int))]
+        raise DataError("the val split has no images for the parity check", where=data)
+    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, PARITY_IMAGES).astype(int))]
 
 
 def calibration_pictures(data: Path | None, *, weights: Path) -> list[Path]:
-    """A seeded sample of the train split of `data`, or of the data set that the run folder of `weights` names."""
-    data = data or _of_run(weights.parent)
+    """A seeded sample of the train split of `data`, or of the data set named in the run folder of `weights`."""
+    data = data or _training_data(weights.parent)
     if data is None:
         raise UsageError(
-            "int8 takes the ranges of its numbers from pictures, and none were named",
+            "int8 export needs images for calibration",
             where="--data",
-            remedy="--data FOLDER with the data set that the model was trained on",
+            remedy="use --data FOLDER with the data set that the model was trained on",
         )
     samples = read_dataset(data, split="train").samples
     order = np.random.default_rng(0).permutation(len(samples))
-    return [samples[i].image for i in sorted(order[:CALIBRATION])]
+    return [samples[i].image for i in sorted(order[:CALIBRATION_IMAGES])]
 
 
-def _of_run(folder: Path) -> Path | None:
+def _training_data(folder: Path) -> Path | None:
     config = folder / "config.toml"
     if not config.is_file():
         return None
@@ -51,5 +51,5 @@ def _of_run(folder: Path) -> Path | None:
 
 
 def network_inputs(paths: Sequence[Path], rule: ResizeRule) -> list[Pixels]:
-    """Each picture as network input of its own, [1, 3, H, W]."""
+    """Each image as a network input of batch size one, [1, 3, H, W]."""
     return [rule.batch([open_image(path)])[0] for path in paths]

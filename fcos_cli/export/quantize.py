@@ -1,7 +1,7 @@
-"""fp32 ONNX → int8 ONNX: static quantisation with QuantizeLinear/DequantizeLinear pairs, ranges from real pictures.
+"""fp32 ONNX → int8 ONNX: static quantization with QuantizeLinear/DequantizeLinear pairs, calibrated on real images.
 
-Only the network's body is quantised; what follows the raw outputs (decode, NMS) keeps its float32. Two recipes:
-CPUs (ONNX Runtime, OpenVINO) want unsigned activations, TensorRT wants symmetric signed ones and floating-point biases.
+Only the backbone and head are quantized; what follows the raw outputs (decode, NMS) stays in float32. There are two
+recipes: CPUs (ONNX Runtime, OpenVINO) use unsigned activations, TensorRT needs symmetric signed ones and float biases.
 """
 
 from __future__ import annotations
@@ -22,57 +22,55 @@ from fcos_cli.runtime.graph_io import INPUT, RAW, SIZES
 if TYPE_CHECKING:
     import onnx
 
-QUANTISED = ("Conv", "Clip", "Relu", "Add", "MaxPool", "Resize")
-"""Operations that run in int8; between them no float is needed."""
+QUANTIZED_OPS = ("Conv", "Clip", "Relu", "Add", "MaxPool", "Resize")
+"""Operations that run in int8, so that values need not return to float between them."""
 
 PROBES = 8
-"""Pictures on which the error of a quantised network is measured."""
+"""Number of images on which the error of a quantized network is measured."""
 
-WORTH = 0.8
-"""A layer stays in float where that brings the error below this share of what it was."""
-
-Batch = Pixels
+FLOAT_ERROR_RATIO = 0.8
+"""A group of layers stays in float if that reduces the error to less than this fraction."""
 
 
 def quantize(
     proto: onnx.ModelProto,
-    pictures: Sequence[Batch],
+    pictures: Sequence[Pixels],
     *,
     target: Target,
     between: bool = True,
     say: Callable[[str], object] = lambda _line: None,
 ) -> onnx.ModelProto:
-    """`proto` (raw outputs among its outputs) with an int8 body.
+    """Return `proto`, which has the raw outputs among its outputs, with backbone and head in int8.
 
-    pictures: network inputs uint8 [B, 3, H, W] to calibrate with, a hundred or so. The layers at both ends are tried
-    in float: those that take a large part of the error with them stay so. between: quantise also what a convolution
-    hands to a norm, without which ONNX Runtime computes that convolution in float; OpenVINO does without, and is spared
-    the way there and back. say: told what was measured.
+    pictures: network inputs uint8 [B, 3, H, W] for calibration, about a hundred. The first and last layers are also
+    tried in float, and stay in float if that reduces the error enough. between: also quantize the outputs of
+    convolutions that go to a normalization layer. ONNX Runtime needs this to run the convolution in int8; OpenVINO does
+    not, and saves the conversion. say: called with the measured errors.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folded = fold(proto, folder)
         probes = pictures[:PROBES]
-        wanted = _raw(folded, probes)
+        reference = _raw_outputs(folded, probes)
 
         def attempt(keep: Sequence[str]) -> tuple[onnx.ModelProto, float]:
-            made = _quantize(folded, pictures, target=target, between=between, keep=keep, folder=folder)
-            return made, difference(_raw(made, probes), wanted)
+            quantized = _quantize(folded, pictures, target=target, between=between, keep=keep, folder=folder)
+            return quantized, relative_error(_raw_outputs(quantized, probes), reference)
 
         best, error = attempt([])
         say(f"int8: relative error of the raw outputs {error:.3f}")
         keep: list[str] = []
         for group, nodes in float_candidates(folded).items():
-            tried, less = attempt([*keep, *nodes])
-            stays = less < WORTH * error
-            say(f"  with {group} in float {less:.3f}{': they stay so' if stays else ''}")
-            if stays:
-                best, error, keep = tried, less, [*keep, *nodes]
+            candidate, new_error = attempt([*keep, *nodes])
+            better = new_error < FLOAT_ERROR_RATIO * error
+            say(f"  with {group} in float: {new_error:.3f}{', kept in float' if better else ''}")
+            if better:
+                best, error, keep = candidate, new_error, [*keep, *nodes]
         return best
 
 
 def fold(proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """Frozen BatchNorm (multiply and add) folded into the convolutions, by ONNX Runtime's standard rewriting."""
+    """Fold frozen BatchNorm (multiply and add) into the convolutions with ONNX Runtime's basic graph optimizations."""
     import onnx
     import onnxruntime
 
@@ -82,34 +80,34 @@ def fold(proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     options.log_severity_level = 3
     onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     folded = onnx.load(options.optimized_model_filepath)
-    used = {node.domain for node in folded.graph.node}
-    kept = [entry for entry in folded.opset_import if entry.domain in used]
+    domains = {node.domain for node in folded.graph.node}
+    imports = [entry for entry in folded.opset_import if entry.domain in domains]
     del folded.opset_import[:]
-    folded.opset_import.extend(kept)
+    folded.opset_import.extend(imports)
     return folded
 
 
 def backbone_and_head_nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes that the raw outputs are computed by, in the graph's order."""
-    maker = {name: node for node in proto.graph.node for name in node.output}
-    open_, seen = [name for name in RAW if name in maker], set()
-    while open_:
-        node = maker[open_.pop()]
+    """The nodes that the raw outputs depend on, in the graph's order."""
+    producer = {name: node for node in proto.graph.node for name in node.output}
+    queue, seen = [name for name in RAW if name in producer], set()
+    while queue:
+        node = producer[queue.pop()]
         if node.name not in seen:
             seen.add(node.name)
-            open_.extend(name for name in node.input if name in maker)
+            queue.extend(name for name in node.input if name in producer)
     return [node for node in proto.graph.node if node.name in seen]
 
 
 def float_candidates(proto: onnx.ModelProto) -> dict[str, list[str]]:
-    """The convolutions at both ends of the network, which see pixels and make numbers: names by what they are."""
-    maker = {name: node for node in proto.graph.node for name in node.output}
+    """Names of the first and last convolutions of the network, by group. They are the most sensitive to int8."""
+    producer = {name: node for node in proto.graph.node for name in node.output}
     nodes = backbone_and_head_nodes(proto)
     last: dict[str, str] = {}
-    for raw in RAW:  # walk back to the convolution behind a ReLU, a scale, a stride
-        node = maker[raw]
+    for raw in RAW:  # walk back through ReLU, scale and stride to the convolution
+        node = producer[raw]
         while node.op_type != "Conv":
-            node = next(maker[name] for name in node.input if name in maker)
+            node = next(producer[name] for name in node.input if name in producer)
         last[raw] = node.name
     return {
         "the first convolution": [next(node.name for node in nodes if node.op_type == "Conv")],
@@ -118,8 +116,8 @@ def float_candidates(proto: onnx.ModelProto) -> dict[str, list[str]]:
     }
 
 
-def _raw(proto: onnx.ModelProto, pictures: Sequence[Batch]) -> list[list[npt.NDArray[np.float32]]]:
-    """The raw outputs of each input, in the order of `RAW`."""
+def _raw_outputs(proto: onnx.ModelProto, pictures: Sequence[Pixels]) -> list[list[npt.NDArray[np.float32]]]:
+    """The raw outputs for each input, in the order of `RAW`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -128,25 +126,30 @@ def _raw(proto: onnx.ModelProto, pictures: Sequence[Batch]) -> list[list[npt.NDA
     return [session.run(list(RAW), _feed(proto, batch)) for batch in pictures]
 
 
-def difference(ours: list[list[npt.NDArray[np.float32]]], wanted: list[list[npt.NDArray[np.float32]]]) -> float:
-    """Relative L2 error, the mean over branches and levels, of all pictures together."""
+def relative_error(
+    outputs: list[list[npt.NDArray[np.float32]]], reference: list[list[npt.NDArray[np.float32]]]
+) -> float:
+    """Relative L2 error over all images together, averaged over branches and levels."""
     errors = []
-    for mine, theirs in zip(zip(*ours, strict=True), zip(*wanted, strict=True), strict=True):
-        off = sum(float(np.square(a - b).sum()) for a, b in zip(mine, theirs, strict=True))
-        errors.append((off / max(sum(float(np.square(b).sum()) for b in theirs), 1e-12)) ** 0.5)
+    for values, expected in zip(zip(*outputs, strict=True), zip(*reference, strict=True), strict=True):
+        squares = sum(float(np.square(a - b).sum()) for a, b in zip(values, expected, strict=True))
+        errors.append((squares / max(sum(float(np.square(b).sum()) for b in expected), 1e-12)) ** 0.5)
     return float(np.mean(errors))
 
 
-def _feed(proto: onnx.ModelProto, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-    """What the graph takes; ranges of numbers do not depend on where a picture ends in its input."""
-    every = {INPUT: batch, SIZES: np.tile(np.array(batch.shape[2:], np.int64), (len(batch), 1))}
-    return {value.name: every[value.name] for value in proto.graph.input}
+def _feed(proto: onnx.ModelProto, batch: Pixels) -> dict[str, npt.NDArray[Any]]:
+    """The inputs of the graph.
+
+    `sizes` is the whole input: activation ranges do not depend on where the padding begins.
+    """
+    feeds = {INPUT: batch, SIZES: np.tile(np.array(batch.shape[2:], np.int64), (len(batch), 1))}
+    return {value.name: feeds[value.name] for value in proto.graph.input}
 
 
 class _Reader:
-    """onnxruntime's CalibrationDataReader: one feed after another, then None."""
+    """ONNX Runtime's CalibrationDataReader: returns one feed per call, then None."""
 
-    def __init__(self, proto: onnx.ModelProto, pictures: Iterable[Batch]) -> None:
+    def __init__(self, proto: onnx.ModelProto, pictures: Iterable[Pixels]) -> None:
         self.feeds = (_feed(proto, batch) for batch in pictures)
 
     def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
@@ -155,7 +158,7 @@ class _Reader:
 
 def _quantize(
     proto: onnx.ModelProto,
-    pictures: Sequence[Batch],
+    pictures: Sequence[Pixels],
     *,
     target: Target,
     between: bool,
@@ -176,9 +179,9 @@ def _quantize(
             folder / "out.onnx",
             _Reader(proto, pictures),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED),
+            op_types_to_quantize=list(QUANTIZED_OPS),
             nodes_to_quantize=[
-                n.name for n in backbone_and_head_nodes(proto) if n.op_type in QUANTISED and n.name not in keep
+                n.name for n in backbone_and_head_nodes(proto) if n.op_type in QUANTIZED_OPS and n.name not in keep
             ],
             per_channel=True,
             activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,

@@ -1,7 +1,7 @@
-"""`fcos export`: weights → one file for another runtime, compared with PyTorch before success is reported.
+"""`fcos export`: convert weights to one file for another runtime and compare it with PyTorch before reporting success.
 
-The ONNX file comes first, whatever the format; OpenVINO and TensorRT are made from it. A machine that cannot make the
-asked format keeps the ONNX and is told the command that finishes the job elsewhere.
+The ONNX file is always written first; OpenVINO and TensorRT files are made from it. If this machine cannot build the
+requested format, the ONNX file stays and the command that finishes the job elsewhere is printed.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 class ExportJob:
     """One export.
 
-    out: the file to write. data: the user's data set, for int8 ranges, pictures and AP; limit: of its val split only
-    the first N for AP. verify: measure parity. engine: how a TensorRT engine is built. command: the whole command line,
-    which finishes the job on another machine.
+    out: output file. data: the user's data set, for int8 calibration, the images of the parity check, and AP. limit:
+    number of images of its val split for AP; None = all. verify: whether to check parity. engine: keyword arguments of
+    `build_engine`. command: the full command line, which finishes the job on another machine.
     """
 
     options: ExportOptions
@@ -57,7 +57,10 @@ class ExportJob:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What came out. parity: None where it was not measured. unfinished: why only the ONNX could be made here."""
+    """The result of an export.
+
+    parity: None if not measured. unfinished: why only the ONNX file could be written here.
+    """
 
     path: Path
     facts: Facts
@@ -66,59 +69,69 @@ class ExportResult:
 
 
 def find_weights(model: str) -> Path:
-    """The PyTorch weights behind what a user calls a model. Raises ModelError."""
+    """The PyTorch weights file of a model as named by the user. Raises ModelError if there is none."""
     path = default_weights() if model == "default" else find_artifact(model)
     if path.suffix != ".safetensors":
         raise ModelError(
-            "only PyTorch weights can be exported: they are the reference that the result is compared with",
+            "only PyTorch weights can be exported: they are the reference for the parity check",
             where=path,
-            remedy="name the .safetensors file or the run folder",
+            remedy="pass the .safetensors file or the run folder",
         )
     return path
 
 
 def default_out(weights: Path, options: ExportOptions) -> Path:
-    """Beside the weights, or in the current folder for those with a name: `best.onnx`, `best-fp16.onnx`,
-    `best-openvino.xml`. Each format has a stem of its own: the ONNX it is made from and its report lie beside it."""
+    """Default output file: beside the weights, or in the current folder for pretrained weights.
+
+    For example `best.onnx`, `best-fp16.onnx`, `best-openvino.xml`. Each format has its own stem, because the
+    intermediate ONNX file and the parity report have the same one.
+    """
     folder = Path() if weights.parent in (default_weights().parent, cache_folder()) else weights.parent
     precision = "" if options.precision == "fp32" else f"-{options.precision}"
-    made = "" if options.format == "onnx" else f"-{options.format}"
-    return folder / f"{weights.stem}{made}{precision}{FORMATS[options.format].suffix}"
+    suffix = "" if options.format == "onnx" else f"-{options.format}"
+    return folder / f"{weights.stem}{suffix}{precision}{FORMATS[options.format].suffix}"
 
 
 def export(weights: Path, job: ExportJob) -> ExportResult:
-    """Export, prove, and say so in the file. Raises ParityError after everything was written where they differ."""
+    """Export, check parity, and record the result in the file.
+
+    Raises ParityError, after all files were written, if the outputs differ from PyTorch.
+    """
     target = FORMATS[job.options.format]
     if job.out.suffix != target.suffix:
-        raise ModelError(f"{job.options.format} files end in {target.suffix}", where=job.out, remedy="change --out")
+        raise ModelError(
+            f"{job.options.format} files end in {target.suffix}",
+            where=job.out,
+            remedy=f"use --out with a {target.suffix} file",
+        )
     artifact = load(weights)
     facts = job.options.apply(facts_of(artifact))
-    facts = replace(facts, provenance={**facts.provenance, "export": _origin(weights)})
+    facts = replace(facts, provenance={**facts.provenance, "export": _provenance(weights)})
     say(f"exporting {weights} to {job.options.format} {job.options.precision}")
     proto, facts = build_graph(artifact, facts, job, weights=weights)
     onnx_file = job.out if job.options.format == "onnx" else job.out.with_suffix(".onnx")
     if target.engine:
-        return _engine(artifact, job, facts, proto, onnx_file)
+        return _export_engine(artifact, job, facts, proto, onnx_file)
     writer = target.load_writer()
     if writer is None:
-        return _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
+        return _save_and_verify(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
     write(proto, onnx_file, facts)
-    return _proved(artifact, job, facts, job.out, partial(writer, onnx_file, job.out))
+    return _save_and_verify(artifact, job, facts, job.out, partial(writer, onnx_file, job.out))
 
 
 def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Path) -> tuple[onnx.ModelProto, Facts]:
-    """The traced graph, quantised or in Winograd's form where that was asked, and the facts to write with it."""
+    """Trace the graph and, as requested, quantize it or apply Winograd; return it with the facts to write."""
     proto = trace(artifact, facts, job.options)
     if job.options.winograd:
-        usual = facts.resize.canvas([facts.resize.geometry(4, 3)])
-        facts = replace(facts, winograd=use_winograd(proto, size=usual))
+        typical = facts.resize.canvas([facts.resize.geometry(4, 3)])
+        facts = replace(facts, winograd=use_winograd(proto, size=typical))
         if facts.winograd:
-            say(f"{facts.winograd} convolutions in Winograd's form")
+            say(f"using Winograd's algorithm for {facts.winograd} convolutions")
     if job.options.precision == "int8":
         from fcos_cli.export.quantize import quantize
 
         pictures = network_inputs(calibration_pictures(job.data, weights=weights), facts.resize)
-        say(f"measuring ranges on {len(pictures)} pictures")
+        say(f"calibrating int8 on {len(pictures)} images")
         between = job.options.format != "openvino"
         proto = quantize(proto, pictures, target=job.options.target, between=between, say=say)
     if job.options.format == "onnx" and job.options.precision == "fp32":
@@ -126,7 +139,7 @@ def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Pa
     return finalize(proto, outputs=output_names(job.options.nms)), facts
 
 
-def _origin(weights: Path) -> dict[str, Any]:
+def _provenance(weights: Path) -> dict[str, Any]:
     import torch
 
     return {
@@ -139,88 +152,92 @@ def _origin(weights: Path) -> dict[str, Any]:
     }
 
 
-def _proved(
+def _save_and_verify(
     artifact: Artifact, job: ExportJob, facts: Facts, path: Path, save: Callable[[Facts], None]
 ) -> ExportResult:
-    """Write the file, compare it, and write into it whether it passed."""
+    """Write the file, check its parity, and write the facts again if it passed."""
     save(facts)
-    say(f"wrote {path} ({_size(path) / 1e6:.1f} MB)")
+    say(f"wrote {path} ({_file_size(path) / 1e6:.1f} MB)")
     if not job.verify:
-        say("not compared with PyTorch (--no-verify): the file says that it is unverified")
+        say("not compared with PyTorch (--no-verify); the file is marked as unverified")
         return ExportResult(path, facts, None)
     parity = check_parity(artifact, job, facts, path)
     if not parity.passed:
         raise ParityError(
-            f"the exported model answers differently from PyTorch: {parity.failures[0]}",
+            f"the exported model's outputs differ from PyTorch: {parity.failures[0]}",
             where=path.with_suffix(".parity.json"),
-            remedy="the file stays, marked as unverified; try --precision fp32, or report this with the .parity.json",
+            remedy="the file is kept, marked as unverified; try --precision fp32, or report this with the .parity.json",
         )
     facts = replace(facts, verified=True)
     save(facts)
     return ExportResult(path, facts, parity)
 
 
-def _size(path: Path) -> int:
-    """Bytes of a model file; of OpenVINO's two files both."""
-    beside = path.with_suffix(".bin")
-    return path.stat().st_size + (beside.stat().st_size if path.suffix == ".xml" and beside.exists() else 0)
+def _file_size(path: Path) -> int:
+    """Size of a model file in bytes, including the .bin file of an OpenVINO model."""
+    weights = path.with_suffix(".bin")
+    return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" and weights.exists() else 0)
 
 
 def check_parity(artifact: Artifact, job: ExportJob, facts: Facts, path: Path) -> Parity:
-    """Parity of the file at `path` with PyTorch, told, drawn and written beside it as `.parity.json`."""
+    """Check the parity of the file at `path` with PyTorch, print it, and write plots and `.parity.json` beside it."""
     from fcos_cli.parity import report, subgraphs
     from fcos_cli.parity.prove import ap_parity, prove
     from fcos_cli.runtime.open import open_detector
 
     if path.suffix == ".onnx":
-        opened: subgraphs.ExportedModel = subgraphs.OnnxModel(path)
+        exported: subgraphs.ExportedModel = subgraphs.OnnxModel(path)
     elif path.suffix == ".xml":
-        opened = subgraphs.OpenVinoModel(path)
+        exported = subgraphs.OpenVinoModel(path)
     else:
-        opened = subgraphs.OpaqueModel(open_detector(path))
+        exported = subgraphs.OpaqueModel(open_detector(path))
     ap = None
     if job.data is not None:
         dataset = read_dataset(job.data)
         if job.limit is not None:
             dataset = replace(dataset, samples=dataset.samples[: job.limit])
-        reference = PyTorchDetector.from_artifact(_limited(artifact, facts), name="PyTorch", device="cpu")
-        with progress("AP of both", total=2 * len(dataset)) as update:
+        reference = PyTorchDetector.from_artifact(_with_limits(artifact, facts), name="PyTorch", device="cpu")
+        with progress("evaluating both models", total=2 * len(dataset)) as update:
             ap = ap_parity(reference, open_detector(path), dataset, on_progress=update)
-    with progress("comparing") as update:
-        parity = prove(artifact, opened, facts, pictures=parity_pictures(job.data), ap=ap, on_progress=update)
+    with progress("checking parity") as update:
+        parity = prove(artifact, exported, facts, pictures=parity_pictures(job.data), ap=ap, on_progress=update)
     report.print_parity(parity)
     report.write_report(parity, path)
     return parity
 
 
-def _limited(artifact: Artifact, facts: Facts) -> Artifact:
-    """The reference with the limits and the input size of the exported file."""
+def _with_limits(artifact: Artifact, facts: Facts) -> Artifact:
+    """The reference model with the limits and the input size of the exported file."""
     limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
     config = artifact.config.model_copy(update={**limits, "max_detections": facts.max_detections})
     return replace(artifact, config=config, geometry=facts.resize.to_json())
 
 
-def _engine(artifact: Artifact, job: ExportJob, facts: Facts, proto: onnx.ModelProto, onnx_file: Path) -> ExportResult:
-    """The ONNX, proved by itself, then the engine, proved where a GPU can run it. Where it cannot be built here, the
-    ONNX stays and we say why."""
+def _export_engine(
+    artifact: Artifact, job: ExportJob, facts: Facts, proto: onnx.ModelProto, onnx_file: Path
+) -> ExportResult:
+    """Write and verify the ONNX file, then build the engine and verify it if a GPU can run it.
+
+    If the engine cannot be built here, keep the ONNX file and print the reason.
+    """
     from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, write_sidecar
     from fcos_cli.runtime.tensorrt.package import find_gpu
 
-    made = _proved(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
+    exported = _save_and_verify(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
     flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"
     try:
         record = build_engine(onnx_file, job.out, flavour=flavour, command=job.command, say=say, **job.engine)
     except BuildUnavailable as error:
-        say(f"{error.what}. The ONNX is ready; {error.remedy}")
-        return replace(made, unfinished=error.what)
+        say(f"{error.what}. The ONNX file is ready; {error.remedy}")
+        return replace(exported, unfinished=error.what)
     if find_gpu() is None:
-        say("the engine itself was not compared: no GPU here can run it")
+        say("the engine was not compared with PyTorch: there is no GPU here to run it")
         return ExportResult(job.out, facts, None)
-    return _proved(artifact, job, facts, job.out, lambda told: write_sidecar(job.out, told, record))
+    return _save_and_verify(artifact, job, facts, job.out, lambda facts: write_sidecar(job.out, facts, record))
 
 
 def print_result(exported: ExportResult, *, as_json: bool) -> None:
-    """The last word: one line for people, or the `export` document."""
+    """Print the result: one line, or the `export` document as JSON."""
     parity, verified = exported.parity, exported.facts.verified
     if as_json:
         emit_json(
@@ -233,7 +250,7 @@ def print_result(exported: ExportResult, *, as_json: bool) -> None:
                 "unfinished": exported.unfinished,
             }
         )
-    say(f"{exported.path}: {'answers as PyTorch does' if verified else 'unverified'}")
+    say(f"{exported.path}: {'verified against PyTorch' if verified else 'unverified'}")
 
 
 def report_of(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The switches in which FCOS implementations differ. They travel with the weights. No torch."""
+"""The switches in which FCOS implementations differ. They are stored with the weights. No torch."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from typing import Any, Literal, get_args, get_type_hints
 
 @dataclass(frozen=True)
 class Conventions:
-    """What a network's numbers mean; a wrong setting gives a wrong box or score without any error.
+    """How a network's outputs are interpreted. A wrong value gives wrong boxes or scores without an error.
 
-    The only place where dialects are told apart; `presets` has the published ones by name. The resize rule
-    (`ResizeRule`) and mean, deviation and thresholds (`ModelConfig`) travel beside it.
+    This is the only place where dialects are distinguished; `presets` has the published ones by name. The resize rule
+    (`ResizeRule`) and the mean, standard deviation and thresholds (`ModelConfig`) are stored beside it.
 
     Points and targets:
-    point_offset: where in its cell a point lies, as a fraction of the stride (0.5 = cell centre).
-    stride_rule: points are `nominal` strides apart (8…128), or as many whole pixels as the `padded` input has per cell,
-        per axis (torchvision: 61 instead of 64 where 800 px give 13 cells). Ranges and distances stay nominal.
-    range_ends: does a longest distance exactly on the border between two levels belong to the lower level
-        (`half-open`: each distance has exactly one level), to both (`closed`) or to none (`open`)?
-    area: by what the smaller of two boxes is found: `exact`; `plus-one` adds 1 px to both sides; `float32` is
-        1e8 - area in float32, in which areas that differ by less than 4 px² can tie (the first box wins).
-    radius: center sampling: a point is positive only within `radius` strides of the box centre; 0 = anywhere in
+    point_offset: position of a point in its cell, as a fraction of the stride (0.5 = cell center).
+    stride_rule: points are `nominal` strides apart (8…128), or, per axis, as many whole pixels as a cell of the
+        `padded` input has (torchvision: 61 instead of 64 if 800 px give 13 cells). Ranges and distances stay nominal.
+    range_ends: whether a longest distance exactly on the border between two levels belongs to the lower level
+        (`half-open`: each distance has exactly one level), to both (`closed`) or to neither (`open`).
+    area: how the smaller of two boxes is found: `exact`; `plus-one` adds 1 px to both sides; `float32` compares
+        1e8 - area in float32, so that areas that differ by less than 4 px² can tie (the first box wins).
+    radius: center sampling: a point is positive only within `radius` strides of the box center; 0 = anywhere in
         the box (the first paper, v1).
 
-    The head:
+    Head:
     activation: how the head makes distances positive: `relu` or `exp`.
-    stride_normalised: the head predicts distances / stride (FCOS with improvements) or plain pixels (v1).
-    scales: one learned factor per level in front of the activation (FCOS §3.2).
-    centerness_on: the tower the centerness branch sits on: `box` (improvements) or `class` (v1).
-    quality: what that branch was trained to say: `centerness`, or the `iou` of the predicted box.
+    stride_normalised: whether the head predicts distances / stride (FCOS with improvements) or pixels (v1).
+    scales: whether each level has a learned factor in front of the activation (FCOS §3.2).
+    centerness_on: the tower of the centerness branch: `box` (improvements) or `class` (v1).
+    quality: target of that branch: `centerness`, or the `iou` of the predicted box.
 
     Detections:
     score: final score from class probability p and centerness c: `sqrt` of p·c, or the `product` itself.
-    threshold_on: candidates pass by their final `score`, or by the probability of their `class` alone.
-    threshold_ends: does one exactly at the threshold pass (`closed`) or not (`open`)?
-    best_by: the best candidates of a level are chosen by final `score` or by `class` probability.
-    clip: boxes are cut off at the network `input` before NMS, at the `picture` inside it before NMS, or only
-        `after` NMS at the source picture.
-    nms: overlaps in `exact` arithmetic class by class, or as torchvision's `batched` operator, which moves classes
-        apart in float32 and so rounds edges by up to 1/128 px.
-    box_ends: is a box's right and bottom edge one past its last pixel (`exclusive`) or that pixel (`inclusive`)?
-        Inclusive boxes are clipped to width - 1, have 1 px more in the overlaps of NMS, and get it in the answer.
-    empty_boxes: boxes without area are dropped `before-nms`, `after-nms` (they count as found until then), or `keep`.
+    threshold_on: whether the threshold applies to a candidate's final `score` or to its `class` probability.
+    threshold_ends: whether a value exactly at the threshold passes (`closed`) or not (`open`).
+    best_by: whether the best candidates of a level are chosen by final `score` or by `class` probability.
+    clip: boxes are clipped to the network `input` before NMS, to the `picture` inside it before NMS, or to the source
+        image only `after` NMS.
+    nms: IoU computed `exact`ly and per class, or as in torchvision's `batched` operator, which offsets the boxes of
+        each class in float32 and thereby rounds edges by up to 1/128 px.
+    box_ends: whether a box's right and bottom edge is one past its last pixel (`exclusive`) or that pixel
+        (`inclusive`). Inclusive boxes are clipped to width - 1, and 1 px is added to their sides in NMS
+        and in the results.
+    empty_boxes: boxes without area are dropped `before-nms` or `after-nms` (and count as detections until then),
+        or `keep`.
     """
 
     point_offset: float = 0.5
@@ -66,9 +68,9 @@ class Conventions:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Conventions:
-        """Read from a file's facts. Raises ValueError naming a switch or a setting that is unknown.
+        """Read from a file's metadata. Raises ValueError naming an unknown switch or value.
 
-        Files written before a switch existed mean its default: what the program did then.
+        A file written before a switch existed gets its default, which is what the program did then.
         """
         hints = get_type_hints(cls)
         for name, value in values.items():

@@ -1,10 +1,10 @@
-"""Presets: the published FCOS dialects by name. No torch.
+"""The published FCOS dialects by name. No torch.
 
-Each says what the implementation does at test time and how it assigns targets, as read in its source:
+Each preset describes an implementation's inference and target assignment, as read in its source:
 `torchvision` (pytorch/vision, models/detection/fcos.py), `fcos-v1` and `fcos-imprv` (the authors' FCOS, configs
 without and with "imprv"), `adelaidet` and `adelaidet-iou` (AdelaiDet, BOX_QUALITY "ctrness" and "iou"), `detectron2`
 (modeling/meta_arch/fcos.py), `mmdet-base` and `mmdet-tricks` (mmdetection 3, configs fcos_r50-caffe_fpn_gn-head_1x
-and …-head-center-normbbox-centeronreg-giou). `default` is what new networks are trained with.
+and …-head-center-normbbox-centeronreg-giou). `default` is used for training new networks.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from fcos_cli.model.conventions import Conventions
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 CAFFE_MEAN, UNIT = (122.7717, 115.9465, 102.9801), (1.0, 1.0, 1.0)
-"""RGB, of pixels 0…255; weights that want BGR have their first convolution turned round when they are converted."""
+"""RGB, for pixels 0…255. Conversion reverses the input channels of weights trained on BGR."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """conventions; model: the ModelConfig values that belong to the dialect; geometry: its resize rule, as JSON."""
+    """A dialect: its conventions, its values of ModelConfig, and its resize rule as JSON."""
 
     conventions: Conventions
     model: dict[str, Any] = field(default_factory=dict)
     geometry: dict[str, Any] = field(default_factory=dict)
 
 
-def _papers(mean: tuple[float, float, float], *, rounding: str, filter_: str) -> dict[str, Any]:
+def _paper_resize(mean: tuple[float, float, float], *, rounding: str, filter_: str) -> dict[str, Any]:
     """Shorter side 800, longer at most 1333, padded with the mean colour to multiples of 32."""
     return {
         "mode": "shortest",
@@ -58,7 +58,7 @@ _TORCHVISION = Preset(
         empty_boxes="keep",
     ),
     _model(IMAGENET_MEAN, IMAGENET_STD, score_threshold=0.2),
-    _papers(IMAGENET_MEAN, rounding="floor", filter_="float"),
+    _paper_resize(IMAGENET_MEAN, rounding="floor", filter_="float"),
 )
 
 _FCOS_IMPRV = Preset(
@@ -73,7 +73,7 @@ _FCOS_IMPRV = Preset(
         empty_boxes="keep",
     ),
     _model(CAFFE_MEAN, UNIT, stride_in_1x1=True),
-    _papers(CAFFE_MEAN, rounding="short-first", filter_="pillow"),
+    _paper_resize(CAFFE_MEAN, rounding="short-first", filter_="pillow"),
 )
 
 _ADELAIDET = Preset(
@@ -86,7 +86,7 @@ _ADELAIDET = Preset(
         nms="batched",
     ),
     _model(IMAGENET_MEAN, UNIT, stride_in_1x1=True),
-    _papers(IMAGENET_MEAN, rounding="twice", filter_="pillow"),
+    _paper_resize(IMAGENET_MEAN, rounding="twice", filter_="pillow"),
 )
 
 _MMDET_TRICKS = Preset(
@@ -102,11 +102,11 @@ _MMDET_TRICKS = Preset(
         empty_boxes="before-nms",
     ),
     _model(IMAGENET_MEAN, UNIT, stride_in_1x1=True),
-    _papers(IMAGENET_MEAN, rounding="half-up", filter_="point"),
+    _paper_resize(IMAGENET_MEAN, rounding="half-up", filter_="point"),
 )
 
 _V1 = {"radius": 0.0, "activation": "exp", "stride_normalised": False, "centerness_on": "class"}
-"""In what the first paper's code differs from the authors' improvements."""
+"""Differences of the first paper's code from the authors' improvements."""
 
 
 def _v1(preset: Preset, **model: Any) -> Preset:
@@ -124,16 +124,16 @@ PRESETS: dict[str, Preset] = {
     "detectron2": Preset(
         Conventions(range_ends="open", area="float32", threshold_ends="open", clip="after", nms="batched"),
         _model(IMAGENET_MEAN, UNIT, score_threshold=0.2, stride_in_1x1=True),
-        _papers(IMAGENET_MEAN, rounding="twice", filter_="pillow"),
+        _paper_resize(IMAGENET_MEAN, rounding="twice", filter_="pillow"),
     ),
     "mmdet-base": replace(
         _v1(_MMDET_TRICKS, mean=CAFFE_MEAN, nms_iou=0.5),
-        geometry=_papers(CAFFE_MEAN, rounding="half-up", filter_="point"),
+        geometry=_paper_resize(CAFFE_MEAN, rounding="half-up", filter_="point"),
     ),
     "mmdet-tricks": _MMDET_TRICKS,
 }
 
 
 def preset_name(conventions: Conventions) -> str:
-    """The preset that has just these conventions, or `custom`."""
+    """Return the name of the preset with exactly these conventions, or `custom`."""
     return next((name for name, preset in PRESETS.items() if preset.conventions == conventions), "custom")

@@ -1,4 +1,4 @@
-"""The three layers of the proof, measured: each compares one part of an exported file with the reference's."""
+"""Measure the three layers of the parity check: each compares one part of an exported file with the reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from fcos_cli.model.config import STRIDES
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.parity.inputs import Size
-from fcos_cli.parity.matching import Answer, Limits, answer_of, match
+from fcos_cli.parity.matching import ImageDetections, Limits, image_detections, match
 from fcos_cli.parity.reference import Reference, ReferenceOutput
 from fcos_cli.parity.subgraphs import ExportedModel, ModelOutput, NoSubgraph, Raw
 from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
@@ -22,12 +22,13 @@ from fcos_cli.parity.verdict import Layer, MatchRow, RawRow, Row
 from fcos_cli.runtime.graph_io import RAW
 
 MIN_MEAN_SQUARE = 1e-2
-"""Raw outputs whose mean square lies below this (logits; distances in strides) are compared with it instead: where a
-ReLU left next to nothing, a relative error would say nothing."""
+"""Lower bound of the mean square (logits; distances in strides) in the denominator of a relative error.
+
+If a ReLU leaves values near zero, an error relative to them is meaningless."""
 
 
 class LayerResults(Generic[Row]):
-    """The rows of one layer as they are measured. What the exported model cannot do is a failure, not a crash."""
+    """Rows of one layer, collected as they are measured. Errors of the exported model become failures."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -39,28 +40,28 @@ class LayerResults(Generic[Row]):
     def measuring(self, size: Size, batch: int) -> Iterator[None]:
         try:
             yield
-        except NoSubgraph as reason:
-            self.skipped = reason.what
-        except Exception as error:  # runtimes raise what they like; whatever it is, the file failed here
+        except NoSubgraph as error:
+            self.skipped = error.what
+        except Exception as error:  # runtimes raise all kinds of exceptions
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             self.failures.append(f"{self.name}: at {size[0]}×{size[1]}, batch {batch}: {type(error).__name__}: {first}")
 
     def layer(self, failures: Sequence[str]) -> Layer[Row]:
-        told = tuple(dict.fromkeys([*self.failures, *failures]))
-        return Layer(self.name, tuple(self.rows), told, None if self.rows or told else self.skipped)
+        failed = tuple(dict.fromkeys([*self.failures, *failures]))
+        return Layer(self.name, tuple(self.rows), failed, None if self.rows or failed else self.skipped)
 
 
-def raw_rows(seen: ReferenceOutput, exported: Raw) -> list[RawRow]:
-    """One row per raw output."""
+def raw_rows(expected: ReferenceOutput, exported: Raw) -> list[RawRow]:
+    """Compare the raw outputs of one batch, one row each."""
     rows = []
-    for name, values in named(seen.raw).items():
+    for name, values in by_name(expected.raw).items():
         relative, largest = _difference(values, exported[name], unit=_unit(name))
-        rows.append(RawRow(seen.input.size, len(values), name, relative, largest))
+        rows.append(RawRow(expected.input.size, len(values), name, relative, largest))
     return rows
 
 
-def named(raw: RawOutputs) -> Raw:
-    """Raw outputs under the names they have in a file."""
+def by_name(raw: RawOutputs) -> Raw:
+    """Raw outputs under their tensor names in a file."""
     return dict(zip(RAW, (level.numpy() for levels in raw for level in levels), strict=True))
 
 
@@ -74,119 +75,126 @@ def _difference(
 ) -> tuple[float, float]:
     if reference.shape != exported.shape or not np.isfinite(exported).all():
         return float("inf"), float("inf")
-    true, gap = reference.astype(np.float64), np.abs(exported.astype(np.float64) - reference)
-    floor = MIN_MEAN_SQUARE * unit * np.sqrt(true.size)
-    return float(np.linalg.norm(gap) / max(float(np.linalg.norm(true)), floor)), float(gap.max(initial=0.0))
+    expected, error = reference.astype(np.float64), np.abs(exported.astype(np.float64) - reference)
+    floor = MIN_MEAN_SQUARE * unit * np.sqrt(expected.size)
+    return float(np.linalg.norm(error) / max(float(np.linalg.norm(expected)), floor)), float(error.max(initial=0.0))
 
 
 def end_rows(
-    seen: ReferenceOutput, exported: ModelOutput, reference: Reference, tolerance: Tolerance
+    expected: ReferenceOutput, exported: ModelOutput, reference: Reference, tolerance: Tolerance
 ) -> list[MatchRow]:
-    """One row per picture of the batch. Raises ValueError for an answer that is not even well-formed."""
-    batch, limits = len(seen.input.images), reference.limits(seen.raw, seen.input.size, tolerance, seen.input.inside)
+    """Match the detections of one batch, one row per image. Raises ValueError for malformed outputs."""
+    given = expected.input
+    batch, limits = len(given.images), reference.limits(expected.raw, given.size, tolerance, given.inside)
     check_form(exported, batch, limits[0], classes=len(reference.names))
     return [
         _row(
             name,
-            answer_of(seen.found, place),
+            image_detections(expected.detections, index),
             exported,
-            limits[place],
-            size=seen.input.size,
-            place=place,
-            image=seen.input.shown[place],
+            limits[index],
+            size=given.size,
+            index=index,
+            image=given.shown[index],
         )
-        for place, name in enumerate(seen.input.names)
+        for index, name in enumerate(given.names)
     ]
 
 
-class PreparedCases(NamedTuple):
-    """A case with the reference's answer."""
+class PreparedCase(NamedTuple):
+    """A case with the reference's detections and matching limits."""
 
     case: Case
-    answer: Answer
+    expected: ImageDetections
     limits: Limits
 
 
-def prepare_cases(reference: Reference, seen: ReferenceOutput) -> list[PreparedCases]:
-    """The cases for the sizes of `seen`: its pictures' raw outputs, the first one's altered, and the made ones."""
-    size, sizes = seen.input.size, seen.raw.sizes()
-    pictures = [
-        RawOutputs(*([level[i : i + 1] for level in part] for part in seen.raw)) for i in range(len(seen.found.counts))
+def prepare_cases(reference: Reference, output: ReferenceOutput) -> list[PreparedCase]:
+    """The post-processing cases at one input size.
+
+    They are the raw outputs of every image in `output`, perturbed ones of the first image, and synthetic ones.
+    """
+    size, sizes = output.input.size, output.raw.sizes()
+    images = [
+        RawOutputs(*([level[i : i + 1] for level in part] for part in output.raw))
+        for i in range(len(output.detections.counts))
     ]
-    cases = list(perturbed_cases(pictures[0], config=reference.config))
-    cases += [Case("real", raw, exact=False) for raw in pictures[1:]]
+    cases = list(perturbed_cases(images[0], config=reference.config))
+    cases += [Case("real", raw, exact=False) for raw in images[1:]]
     cases += synthetic_cases(sizes, classes=len(reference.names), config=reference.config)
     return [
-        PreparedCases(case, answer_of(reference.post(case.raw, size), 0), reference.limits(case.raw, size, POST)[0])
+        PreparedCase(
+            case, image_detections(reference.post(case.raw, size), 0), reference.limits(case.raw, size, POST)[0]
+        )
         for case in cases
     ]
 
 
 def post_rows(
-    posed: Sequence[PreparedCases], cuts: ExportedModel, reference: Reference, *, size: Size, batch: int
+    cases: Sequence[PreparedCase], model: ExportedModel, reference: Reference, *, size: Size, batch: int
 ) -> list[MatchRow]:
-    """The file's post-processing of all cases, `batch` of them at a time; the last batch begins anew."""
+    """Run the file's post-processing on all cases, `batch` at a time; the last batch is filled with the first ones."""
     rows = []
     images = np.zeros((batch, 3, *size), reference.dtype)
-    for start in range(0, len(posed), batch):
-        group = [posed[(start + i) % len(posed)] for i in range(batch)]
-        together = RawOutputs(*(_stacked([one.case.raw[part] for one in group]) for part in range(3)))
-        exported = cuts.post(named(together), images)
+    for start in range(0, len(cases), batch):
+        group = [cases[(start + i) % len(cases)] for i in range(batch)]
+        raw = RawOutputs(*(_stack([item.case.raw[part] for item in group]) for part in range(3)))
+        exported = model.post(by_name(raw), images)
         check_form(exported, batch, group[0].limits, classes=len(reference.names))
         rows += [
-            _row(one.case.name, one.answer, exported, one.limits, size=size, place=place, exact=one.case.exact)
-            for place, one in enumerate(group)
+            _row(item.case.name, item.expected, exported, item.limits, size=size, index=index, exact=item.case.exact)
+            for index, item in enumerate(group)
         ]
     return rows
 
 
-def _stacked(pictures: Sequence[list[torch.Tensor]]) -> list[torch.Tensor]:
-    return [torch.cat(levels) for levels in zip(*pictures, strict=True)]
+def _stack(images: Sequence[list[torch.Tensor]]) -> list[torch.Tensor]:
+    return [torch.cat(levels) for levels in zip(*images, strict=True)]
 
 
 def _row(
     case: str,
-    reference: Answer,
+    reference: ImageDetections,
     exported: ModelOutput,
     limits: Limits,
     *,
     size: Size,
-    place: int,
+    index: int,
     exact: bool = False,
     image: npt.NDArray[np.uint8] | None = None,
 ) -> MatchRow:
-    answer = answer_of(exported.detections, place)
+    detections = image_detections(exported.detections, index)
     return MatchRow(
         case=case,
         size=size,
         batch=len(exported.detections.counts),
-        place=place,
-        match=match(reference, answer, limits=limits),
+        index=index,
+        match=match(reference, detections, limits=limits),
         reference=reference,
-        exported=answer,
+        exported=detections,
         exact=exact,
-        settled=exported.converged is None or bool(exported.converged[place]),
+        converged=exported.converged is None or bool(exported.converged[index]),
         image=image,
     )
 
 
-def check_form(found: ModelOutput, batch: int, limits: Limits, *, classes: int) -> None:
-    """Raises ValueError for an answer that breaks the promises of `RawDetections`."""
-    boxes, scores, index, counts = found.detections
-    places = scores.shape[1] if scores.ndim == 2 else -1
-    expected = ((batch, places, 4), (batch, places), (batch, places), (batch,))
-    if tuple(part.shape for part in found.detections) != expected:
-        raise ValueError(f"outputs have shapes {[part.shape for part in found.detections]}, expected {expected}")
-    if counts.min() < 0 or counts.max() > min(places, limits.max_detections):
-        raise ValueError(f"counts {counts.tolist()} do not lie in 0…{min(places, limits.max_detections)}")
-    full = np.arange(places)[None] < counts[:, None]
-    for broken, what in (
-        (~np.isfinite(boxes).all(-1) | ~np.isfinite(scores), "numbers that are not finite"),
-        (full & ((index < 0) | (index >= classes)), f"classes outside 0…{classes - 1}"),
-        (~full & ((index != -1) | (scores != 0)), "something in places that should be empty"),
-        (full & (scores <= 0), "detections without a score"),
+def check_form(output: ModelOutput, batch: int, limits: Limits, *, classes: int) -> None:
+    """Raise ValueError if an output violates the contract of `RawDetections`."""
+    boxes, scores, labels, counts = output.detections
+    slots = scores.shape[1] if scores.ndim == 2 else -1
+    expected = ((batch, slots, 4), (batch, slots), (batch, slots), (batch,))
+    if tuple(part.shape for part in output.detections) != expected:
+        raise ValueError(f"outputs have shapes {[part.shape for part in output.detections]}, expected {expected}")
+    if counts.min() < 0 or counts.max() > min(slots, limits.max_detections):
+        raise ValueError(f"counts {counts.tolist()} are not in 0…{min(slots, limits.max_detections)}")
+    valid = np.arange(slots)[None] < counts[:, None]
+    for wrong, what in (
+        (~np.isfinite(boxes).all(-1) | ~np.isfinite(scores), "values that are not finite"),
+        (valid & ((labels < 0) | (labels >= classes)), f"classes outside 0…{classes - 1}"),
+        (~valid & ((labels != -1) | (scores != 0)), "values in padding slots that should be empty"),
+        (valid & (scores <= 0), "detections with a score of 0 or less"),
     ):
-        if broken.any():
-            raise ValueError(f"the answer holds {what}")
-    if ((np.diff(scores, axis=1) > 0) & full[:, 1:]).any():
-        raise ValueError("scores do not descend")
+        if wrong.any():
+            raise ValueError(f"the outputs contain {what}")
+    if ((np.diff(scores, axis=1) > 0) & valid[:, 1:]).any():
+        raise ValueError("scores are not in descending order")

@@ -1,10 +1,10 @@
-"""Do two detectors say the same of one picture? Boxes are matched one to one; what is left over needs an excuse.
+"""Match the detections of two detectors in one image, one to one. Unmatched detections need an excuse.
 
-Numbers that differ in the last digits may tip a decision: whether a score passes the threshold, which of two tied
-boxes suppresses the other, which detection is the last that fits. A box that only one side has is excused where the
-other side's reason for not having it lies within `eps` of such a decision, or follows from one that does. Everything
-else is unexplained. Greedy NMS makes this sound: a detection can be absent for no other reason than these. And what
-only the exported model finds must have been a candidate of the reference: a box in a wrong place has no excuse.
+Differences in the last digits may tip a decision: whether a score passes the threshold, which of two tied boxes
+suppresses the other, which detection is the last that fits. A detection of one side only is excused if the decision by
+which the other side lacks it is within `eps` of tipping, or follows from such a decision. Everything else is
+unexplained. This is sound because with greedy NMS a detection can be missing for no other reason. In addition, a
+detection of the exported model only must have been a candidate of the reference: a box in a wrong place has no excuse.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ Float = npt.NDArray[np.float64]
 AT_TOPK_CUT = "at the cut of a level's candidates"
 
 
-class Answer(NamedTuple):
-    """The detections of one picture: boxes float32 [N, 4] xyxy, scores float32 [N], classes int64 [N]."""
+class ImageDetections(NamedTuple):
+    """The detections in one image: boxes float32 [N, 4] xyxy, scores float32 [N], classes int64 [N]."""
 
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
 
-    def take(self, indices: npt.NDArray[np.int64]) -> Answer:
-        return Answer(self.boxes[indices], self.scores[indices], self.classes[indices])
+    def take(self, indices: npt.NDArray[np.int64]) -> ImageDetections:
+        return ImageDetections(self.boxes[indices], self.scores[indices], self.classes[indices])
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What counts as the same, and the decisions near which two answers may part.
+    """When two detections count as the same, and the thresholds near which two results may differ.
 
-    same_iou, same_px: boxes of one class are the same where they overlap by so much, or where no edge differs by so
-    many pixels. score_eps, iou_eps: how near a decision is a toss-up. score_threshold, nms_iou, max_detections: of
-    the post-processing. cuts: scores of the last candidates that were kept, of each level that was full. candidates:
-    the reference's, before NMS; None = not known, any box may have been one.
+    same_iou, same_px: boxes of one class are the same if their IoU is at least `same_iou`, or if every edge differs by
+    less than `same_px` pixels. score_eps, iou_eps: distance from a threshold within which a decision may go either way.
+    score_threshold, nms_iou, max_detections: of the post-processing. topk_scores: lowest kept score of each level that
+    reached its top-k limit. candidates: of the reference before NMS; None = unknown, so any box may have been one.
     """
 
     score_threshold: float
@@ -51,13 +51,13 @@ class Limits:
     same_px: float = 1.0
     score_eps: float = 1e-4
     iou_eps: float = 1e-3
-    cuts: tuple[float, ...] = ()
-    candidates: Answer | None = field(default=None, repr=False, compare=False)
+    topk_scores: tuple[float, ...] = ()
+    candidates: ImageDetections | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Unmatched:
-    """A detection that one side has and the other has not. reason: its excuse; None = unexplained."""
+    """A detection of one side only. reason: its excuse; None = unexplained."""
 
     side: Side
     index: int
@@ -67,12 +67,12 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class Match:
-    """How two answers for one picture compare.
+    """Comparison of two sides' detections in one image.
 
-    reference, exported: detections of each. pairs: (index in reference, index in exported) of the same ones, in the
-    reference's order; px: float64 [pairs], the largest difference of an edge of each, in pixels of network input;
-    max_score: the largest difference of a score. same_order: the pairs stand in one order on both sides;
-    order_excused: where they do not, only ties (within eps, or what the differences of scores explain) changed places.
+    reference, exported: number of detections of each. pairs: (index in reference, index in exported) of matched
+    detections, in the reference's order. px: float64 [pairs], largest difference of an edge, in pixels of network
+    input. max_score: largest difference of a score. same_order: whether the pairs are in the same order on both sides.
+    order_excused: whether only ties (within eps, or within the measured score differences) are in a different order.
     """
 
     reference: int
@@ -82,7 +82,7 @@ class Match:
     max_score: float
     same_order: bool
     order_excused: bool
-    alone: tuple[Unmatched, ...] = ()
+    unmatched: tuple[Unmatched, ...] = ()
 
     @property
     def matched(self) -> int:
@@ -90,11 +90,11 @@ class Match:
 
     @property
     def excused(self) -> int:
-        return sum(one.reason is not None for one in self.alone)
+        return sum(item.reason is not None for item in self.unmatched)
 
     @property
     def unexplained(self) -> tuple[Unmatched, ...]:
-        return tuple(one for one in self.alone if one.reason is None)
+        return tuple(item for item in self.unmatched if item.reason is None)
 
     @property
     def max_px(self) -> float:
@@ -106,23 +106,23 @@ class Match:
 
     @property
     def worst(self) -> tuple[int, int] | None:
-        """The pair whose boxes differ most."""
+        """The pair whose boxes differ most; None if nothing matched."""
         return self.pairs[int(self.px.argmax())] if self.pairs else None
 
 
-def answer_of(raw: RawDetections, picture: int) -> Answer:
-    """The detections of one picture of a batch, padding removed."""
-    count = int(raw.counts[picture])
-    return Answer(raw.boxes[picture, :count], raw.scores[picture, :count], raw.classes[picture, :count])
+def image_detections(raw: RawDetections, index: int) -> ImageDetections:
+    """The detections of image `index` of a batch, without padding."""
+    count = int(raw.counts[index])
+    return ImageDetections(raw.boxes[index, :count], raw.scores[index, :count], raw.classes[index, :count])
 
 
-def match(reference: Answer, exported: Answer, *, limits: Limits) -> Match:
-    """Compare two answers for one picture, in pixels of the same network input."""
+def match(reference: ImageDetections, exported: ImageDetections, *, limits: Limits) -> Match:
+    """Compare the detections of both sides in one image, in pixels of the same network input."""
     pairs, px = _pair(reference, exported, limits)
-    mine, theirs = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
-    scores = reference.scores[mine].astype(np.float64)
-    gaps = np.abs(scores - exported.scores[theirs])
-    swapped = np.triu(theirs[:, None] > theirs[None, :], 1)
+    left, right = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
+    scores = reference.scores[left].astype(np.float64)
+    gaps = np.abs(scores - exported.scores[right])
+    swapped = np.triu(right[:, None] > right[None, :], 1)
     largest = float(gaps.max()) if len(gaps) else 0.0
     near = np.abs(scores[:, None] - scores[None, :]) <= max(limits.score_eps, 2 * largest)
     return Match(
@@ -133,109 +133,126 @@ def match(reference: Answer, exported: Answer, *, limits: Limits) -> Match:
         max_score=largest,
         same_order=not swapped.any(),
         order_excused=not (swapped & ~near).any(),
-        alone=_excuse(reference, exported, mine, theirs, limits),
+        unmatched=_excuse(reference, exported, left, right, limits),
     )
 
 
-def _pair(reference: Answer, exported: Answer, limits: Limits) -> tuple[tuple[tuple[int, int], ...], Float]:
-    """The same detections, best scores first, each with the nearest that is still free; and their px [pairs]."""
-    apart = np.abs(reference.boxes.astype(np.float64)[:, None] - exported.boxes[None]).max(-1, initial=0.0)
-    same = (box_iou(reference.boxes, exported.boxes) >= limits.same_iou) | (apart < limits.same_px)
+def _pair(
+    reference: ImageDetections, exported: ImageDetections, limits: Limits
+) -> tuple[tuple[tuple[int, int], ...], Float]:
+    """Match greedily by descending score, each to the nearest free detection.
+
+    Returns the pairs and their px [pairs].
+    """
+    distance = np.abs(reference.boxes.astype(np.float64)[:, None] - exported.boxes[None]).max(-1, initial=0.0)
+    same = (box_iou(reference.boxes, exported.boxes) >= limits.same_iou) | (distance < limits.same_px)
     same &= reference.classes[:, None] == exported.classes[None]
-    # of boxes that lie equally well, the one whose score fits better
-    cost = np.where(same, apart + np.abs(reference.scores[:, None] - exported.scores[None]) * 1e-3, np.inf)
+    # if boxes are equally near, prefer the closer score
+    cost = np.where(same, distance + np.abs(reference.scores[:, None] - exported.scores[None]) * 1e-3, np.inf)
     pairs = []
     for index in np.flatnonzero(same.any(1)).tolist():
         nearest = int(cost[index].argmin())
         if np.isfinite(cost[index, nearest]):
             pairs.append((index, nearest))
             cost[:, nearest] = np.inf
-    return tuple(pairs), np.array([apart[pair] for pair in pairs], np.float64)
+    return tuple(pairs), np.array([distance[pair] for pair in pairs], np.float64)
 
 
-class _Rest(NamedTuple):
-    """One side's detections that found no partner, with the whole answer of the side that lacks them."""
+class _Leftover(NamedTuple):
+    """The unmatched detections of one side, with all detections of the other side."""
 
     side: Side
     indices: npt.NDArray[np.int64]
-    own: Answer
-    other: Answer
+    own: ImageDetections
+    other: ImageDetections
 
 
 def _excuse(
-    reference: Answer, exported: Answer, mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64], limits: Limits
+    reference: ImageDetections,
+    exported: ImageDetections,
+    matched_reference: npt.NDArray[np.int64],
+    matched_exported: npt.NDArray[np.int64],
+    limits: Limits,
 ) -> tuple[Unmatched, ...]:
-    left = np.setdiff1d(np.arange(len(reference.scores)), mine)
-    right = np.setdiff1d(np.arange(len(exported.scores)), theirs)
-    rests = (_rest("reference", left, reference, exported), _rest("exported", right, exported, reference))
+    left = np.setdiff1d(np.arange(len(reference.scores)), matched_reference)
+    right = np.setdiff1d(np.arange(len(exported.scores)), matched_exported)
+    leftovers = (_leftover("reference", left, reference, exported), _leftover("exported", right, exported, reference))
     if not len(left) and not len(right):
         return ()
-    reasons = [_own_reasons(rest, limits) for rest in rests]
-    here, there = (rest.own for rest in rests)
-    real = _candidates(there, limits) | np.array([reason == AT_TOPK_CUT for reason in reasons[1]], bool)
-    reasons[1] = [reason if known else None for reason, known in zip(reasons[1], real.tolist(), strict=True)]
+    reasons = [_threshold_reasons(leftover, limits) for leftover in leftovers]
+    only_reference, only_exported = (leftover.own for leftover in leftovers)
+    candidate = _were_candidates(only_exported, limits) | np.array([r == AT_TOPK_CUT for r in reasons[1]], bool)
+    reasons[1] = [reason if known else None for reason, known in zip(reasons[1], candidate.tolist(), strict=True)]
 
-    hits = (box_iou(here.boxes, there.boxes) > limits.nms_iou - limits.iou_eps) & real[None]
-    hits &= here.classes[:, None] == there.classes[None]
-    gap = here.scores.astype(np.float64)[:, None] - there.scores[None]
-    tied = hits & (np.abs(gap) <= limits.score_eps)
-    for side, rivals in ((0, tied), (1, tied.T)):
-        for place in np.flatnonzero(rivals.any(1)).tolist():
-            reasons[side][place] = reasons[side][place] or "tied with the box that suppresses it"
-    _follow(reasons, hits & (gap <= limits.score_eps), (hits & (gap >= -limits.score_eps)).T)
+    overlap = (box_iou(only_reference.boxes, only_exported.boxes) > limits.nms_iou - limits.iou_eps) & candidate[None]
+    overlap &= only_reference.classes[:, None] == only_exported.classes[None]
+    gap = only_reference.scores.astype(np.float64)[:, None] - only_exported.scores[None]
+    tied = overlap & (np.abs(gap) <= limits.score_eps)
+    for side, ties in ((0, tied), (1, tied.T)):
+        for row in np.flatnonzero(ties.any(1)).tolist():
+            reasons[side][row] = reasons[side][row] or "tied with the box that suppresses it"
+    _propagate(reasons, overlap & (gap <= limits.score_eps), (overlap & (gap >= -limits.score_eps)).T)
     return tuple(
-        Unmatched(rest.side, index, float(rest.own.scores[place]), reasons[side][place])
-        for side, rest in enumerate(rests)
-        for place, index in enumerate(rest.indices.tolist())
+        Unmatched(leftover.side, index, float(leftover.own.scores[row]), reasons[side][row])
+        for side, leftover in enumerate(leftovers)
+        for row, index in enumerate(leftover.indices.tolist())
     )
 
 
-def _candidates(alone: Answer, limits: Limits) -> npt.NDArray[np.bool_]:
-    """bool [N]: was this one a candidate of the reference? One at the cut of a level may be beyond what is known."""
+def _were_candidates(detections: ImageDetections, limits: Limits) -> npt.NDArray[np.bool_]:
+    """Whether each detection was a candidate of the reference: bool [N].
+
+    Candidates beyond the top-k limit of a level are unknown, so a detection at that limit may have been one.
+    """
     known = limits.candidates
     if known is None:
-        return np.ones(len(alone.scores), bool)
-    same = np.abs(alone.boxes.astype(np.float64)[:, None] - known.boxes[None]).max(-1, initial=0.0) < limits.same_px
-    same |= box_iou(alone.boxes, known.boxes) >= limits.same_iou
-    same &= np.abs(alone.scores[:, None] - known.scores[None]) <= 4 * limits.score_eps
-    found: npt.NDArray[np.bool_] = (same & (alone.classes[:, None] == known.classes[None])).any(1)
-    return found
+        return np.ones(len(detections.scores), bool)
+    same = (
+        np.abs(detections.boxes.astype(np.float64)[:, None] - known.boxes[None]).max(-1, initial=0.0) < limits.same_px
+    )
+    same |= box_iou(detections.boxes, known.boxes) >= limits.same_iou
+    same &= np.abs(detections.scores[:, None] - known.scores[None]) <= 4 * limits.score_eps
+    result: npt.NDArray[np.bool_] = (same & (detections.classes[:, None] == known.classes[None])).any(1)
+    return result
 
 
-def _rest(side: Side, indices: npt.NDArray[np.int64], whole: Answer, other: Answer) -> _Rest:
-    return _Rest(side, indices, whole.take(indices), other)
+def _leftover(
+    side: Side, indices: npt.NDArray[np.int64], detections: ImageDetections, other: ImageDetections
+) -> _Leftover:
+    return _Leftover(side, indices, detections.take(indices), other)
 
 
-def _own_reasons(rest: _Rest, limits: Limits) -> list[str | None]:
-    """For each detection left over, a decision of the other side that was a toss-up, or None."""
-    scores = rest.own.scores.astype(np.float64)
-    full = len(rest.other.scores) >= limits.max_detections
-    last = float(rest.other.scores.min()) if full and len(rest.other.scores) else -np.inf
-    overlap = box_iou(rest.own.boxes, rest.other.boxes)
-    same = rest.own.classes[:, None] == rest.other.classes[None]
-    cuts = np.array(limits.cuts, np.float64)
-    found = {
-        AT_TOPK_CUT: (np.abs(scores[:, None] - cuts[None]) <= limits.score_eps).any(
-            1
-        ),  # first: it also excuses what is no candidate
+def _threshold_reasons(leftover: _Leftover, limits: Limits) -> list[str | None]:
+    """For each unmatched detection, the threshold of the other side that it is within eps of, or None."""
+    own, other = leftover.own, leftover.other
+    scores = own.scores.astype(np.float64)
+    full = len(other.scores) >= limits.max_detections
+    last = float(other.scores.min()) if full and len(other.scores) else -np.inf
+    overlap = box_iou(own.boxes, other.boxes)
+    same = own.classes[:, None] == other.classes[None]
+    cuts = np.array(limits.topk_scores, np.float64)
+    reasons = {
+        # first, because it also excuses detections that are not known candidates
+        AT_TOPK_CUT: (np.abs(scores[:, None] - cuts[None]) <= limits.score_eps).any(1),
         "at the score threshold": np.abs(scores - limits.score_threshold) <= limits.score_eps,
         "the other side is full": scores <= last + limits.score_eps,
         "at the NMS threshold": (same & (np.abs(overlap - limits.nms_iou) <= limits.iou_eps)).any(1),
     }
-    return [next((reason for reason, true in found.items() if true[i]), None) for i in range(len(scores))]
+    return [next((reason for reason, applies in reasons.items() if applies[i]), None) for i in range(len(scores))]
 
 
-def _follow(reasons: list[list[str | None]], left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> None:
-    """Excuse what an excused box of the other side would suppress, and what follows from that, in place.
+def _propagate(reasons: list[list[str | None]], left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> None:
+    """Excuse detections that an excused box of the other side would suppress, repeatedly, in place.
 
-    left [here, there], right [there, here]: is this one suppressed by that one?
+    left: bool [reference, exported], whether the row's detection is suppressed by the column's. right: bool [exported,
+    reference], likewise.
     """
     changed = True
     while changed:
         changed = False
         for side, suppressed in ((0, left), (1, right)):
             excused = np.array([reason is not None for reason in reasons[1 - side]], bool)
-            for place in np.flatnonzero((suppressed & excused[None]).any(1)).tolist():
-                if reasons[side][place] is None:
-                    reasons[side][place] = "follows from another"
+            for row in np.flatnonzero((suppressed & excused[None]).any(1)).tolist():
+                if reasons[side][row] is None:
+                    reasons[side][row] = "follows from another"
                     changed = True

@@ -1,8 +1,8 @@
-"""The proof that an exported model answers as PyTorch does, in three layers, so that a fault is found where it is.
+"""Parity check: measure how closely an exported model agrees with PyTorch, in three layers that localize a fault.
 
-a. raw outputs: the network's body, per level and branch, on real pictures;
-b. post-processing alone, fed with the reference's raw outputs and with synthetic ones (synthetic.py): decode and NMS;
-c. end to end: the pictures in, the detections out.
+a. raw outputs: the network on real images, per level and branch;
+b. post-processing alone (decode and NMS), on the reference's raw outputs and on synthetic ones (synthetic.py);
+c. end to end: from images to detections.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RAW_OUTPUTS, POST_PROCESSING, END_TO_END = "raw outputs", "post-processing", "en
 
 def prove(
     artifact: Artifact,
-    cuts: ExportedModel,
+    model: ExportedModel,
     facts: Facts,
     *,
     pictures: Sequence[Path],
@@ -41,62 +41,63 @@ def prove(
     ap: ApParity | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Parity:
-    """Measure how the exported model behind `cuts` agrees with `artifact`; the answer's `passed` is the verdict.
+    """Measure how closely the exported `model` agrees with `artifact`; `passed` of the result is the verdict.
 
-    facts: of the exported file. pictures: at least one; all of them are used end to end, the first few at every size.
-    precision: of the exported body, None = what the facts say. sizes, batches: to prove at, the usual ones first;
-    None = chosen by what the file takes. tolerance: instead of the precision's own. ap: AP of both, measured before;
-    where it is given, int8 is judged by it rather than by matching. on_progress: called with (steps done, in all).
-    Raises DataError and UsageError for pictures that cannot be used, never for what the exported model does.
+    facts: of the exported file. pictures: at least one; all are used end to end, the first few at every size.
+    precision: of the exported network; None = as in the facts. sizes, batches: to check, the most common first; None =
+    chosen by what the file accepts. tolerance: replaces the one of the precision. ap: AP of both sides, measured
+    before; if given, int8 is judged by it instead of by matching. on_progress: called with (steps done, total).
+    Raises DataError and UsageError for unusable images, never for failures of the exported model.
     """
-    begun, precision = time.monotonic(), precision or facts.precision
-    allowed = tolerance or tolerance_of(precision)
+    start, precision = time.monotonic(), precision or facts.precision
+    tolerance = tolerance or tolerance_of(precision)
     photos, rule = load_photos(pictures), facts.resize
-    sizes = sizes or choose_sizes(cuts.shape, rule, span=cuts.span)
-    batches = batches or choose_batches(cuts.shape)
+    sizes = sizes or choose_sizes(model.shape, rule, span=model.span)
+    batches = batches or choose_batches(model.shape)
     reference = Reference(artifact, facts)
     raw, post = LayerResults[RawRow](RAW_OUTPUTS), LayerResults[MatchRow](POST_PROCESSING)
     end = LayerResults[MatchRow](END_TO_END)
 
     plan = [(sizes[0], batch) for batch in batches] + [(size, batches[0]) for size in sizes[1:]]
-    used = batches_by_rule(photos, max(batches), rule)
-    steps = _counted(len(plan) + len(sizes) + len(used), on_progress)
+    inputs = batches_by_rule(photos, max(batches), rule)
+    steps = _report_steps(len(plan) + len(sizes) + len(inputs), on_progress)
     last: dict[Size, ReferenceOutput] = {}
     for size, batch in plan:
-        last[size] = seen = reference.see(batch_at_size(photos, size, batch, rule))
+        last[size] = expected = reference.run(batch_at_size(photos, size, batch, rule))
+        images, inside = expected.input.images, expected.input.inside
         with raw.measuring(size, batch):
-            raw.rows += raw_rows(seen, cuts.raw(seen.input.images))
+            raw.rows += raw_rows(expected, model.raw(images))
         with end.measuring(size, batch):
-            end.rows += end_rows(seen, cuts.detect(seen.input.images, seen.input.inside), reference, allowed)
+            end.rows += end_rows(expected, model.detect(images, inside), reference, tolerance)
         next(steps)
-    for size, seen in last.items():
-        posed = prepare_cases(reference, seen)
+    for size, expected in last.items():
+        cases = prepare_cases(reference, expected)
         for batch in batches if size == sizes[0] else [max(batches)]:
             with post.measuring(size, batch):
-                post.rows += post_rows(posed, cuts, reference, size=size, batch=batch)
+                post.rows += post_rows(cases, model, reference, size=size, batch=batch)
         next(steps)
-    for given in used:
-        with end.measuring(given.size, len(given.names)):
-            end.rows += end_rows(reference.see(given), cuts.detect(given.images, given.inside), reference, allowed)
+    for item in inputs:
+        with end.measuring(item.size, len(item.names)):
+            end.rows += end_rows(reference.run(item), model.detect(item.images, item.inside), reference, tolerance)
         next(steps)
 
     names, by_ap = reference.names, ap is not None and precision == "int8"
     return Parity(
         precision=precision,
-        backend=cuts.backend,
-        tolerance=allowed,
-        raw=raw.layer(judge_raw(raw.rows, allowed)),
+        backend=model.backend,
+        tolerance=tolerance,
+        raw=raw.layer(judge_raw(raw.rows, tolerance)),
         post=post.layer(judge_matches(post.rows, POST, layer=POST_PROCESSING, names=names)),
-        end=end.layer([] if by_ap else judge_matches(end.rows, allowed, layer=END_TO_END, names=names)),
+        end=end.layer([] if by_ap else judge_matches(end.rows, tolerance, layer=END_TO_END, names=names)),
         worst=worst_of(end.rows, names),
         ap=ap,
         facts=tuple(_wrong_facts(artifact, facts)),
         notes=tuple(_notes(post.rows, end.rows, by_ap=by_ap)),
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - start,
     )
 
 
-def _counted(total: int, on_progress: Callable[[int, int], None] | None) -> Iterator[None]:
+def _report_steps(total: int, on_progress: Callable[[int, int], None] | None) -> Iterator[None]:
     for done in range(1, total + 1):
         if on_progress:
             on_progress(done, total)
@@ -104,28 +105,28 @@ def _counted(total: int, on_progress: Callable[[int, int], None] | None) -> Iter
 
 
 def _wrong_facts(artifact: Artifact, facts: Facts) -> Iterator[str]:
-    for what, said, true in (
+    for what, actual, expected in (
         ("classes", facts.classes, artifact.classes),
         ("conventions", facts.conventions, artifact.config.conventions),
     ):
-        if said != true:
-            yield f"facts: the {what} that the file names are not those of the model it was made from"
+        if actual != expected:
+            yield f"facts: the {what} in the file differ from those of the model it was exported from"
 
 
 def _notes(post: Sequence[MatchRow], end: Sequence[MatchRow], *, by_ap: bool) -> Iterator[str]:
     if not any(row.match.reference for row in end):
-        yield "the reference found nothing in any picture, so end to end proves little: name pictures of its kind"
-    unsettled = sorted({row.case for row in post if not row.settled})
-    if unsettled:
-        yield f"NMS stopped early and said so (converged = false): {', '.join(unsettled)}; these are not judged"
+        yield "the reference found nothing in any image; use images like those the model is for"
+    unconverged = sorted({row.case for row in post if not row.converged})
+    if unconverged:
+        yield f"NMS reported that it stopped early (converged = false), not judged: {', '.join(unconverged)}"
     if by_ap:
-        yield "int8 is judged by AP; matching is reported"
+        yield "int8 is judged by AP; matching is only reported"
 
 
 def ap_parity(
     reference: Detector, exported: Detector, dataset: Dataset, *, on_progress: Callable[[int, int], None] | None = None
 ) -> ApParity:
-    """COCO metrics of both detectors on every picture of `dataset`. Raises DataError as `evaluate` does."""
+    """Evaluate the COCO metrics of both detectors on every image of `dataset`. Raises DataError like `evaluate`."""
     total = 2 * len(dataset)
 
     def second(done: int, _: int) -> None:
@@ -136,6 +137,6 @@ def ap_parity(
         if on_progress:
             on_progress(done, total)
 
-    true = evaluate(reference, dataset, on_progress=first)
-    theirs = evaluate(exported, dataset, on_progress=second)
-    return ApParity(dataset.source.name, true.images, true.metrics, theirs.metrics)
+    expected = evaluate(reference, dataset, on_progress=first)
+    actual = evaluate(exported, dataset, on_progress=second)
+    return ApParity(dataset.source.name, expected.images, expected.metrics, actual.metrics)

@@ -1,4 +1,4 @@
-"""The reference of the proof: the artifact in eager PyTorch, float32, on the CPU, with the exported file's limits."""
+"""Reference of the parity check: the artifact in eager float32 PyTorch on the CPU, with the exported file's limits."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.decode import decode
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.parity.inputs import Input, Size
-from fcos_cli.parity.matching import Answer, Limits
+from fcos_cli.parity.matching import ImageDetections, Limits
 from fcos_cli.parity.tolerance import Tolerance
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
 
 
 class ReferenceOutput(NamedTuple):
-    """A batch, what the reference's network says of it, and what it finds."""
+    """A batch with the reference's raw outputs and detections."""
 
     input: Input
     raw: RawOutputs
-    found: RawDetections
+    detections: RawDetections
 
 
 class Reference:
-    """`artifact` with the thresholds of `facts`."""
+    """The model of `artifact` with the thresholds of `facts`."""
 
     def __init__(self, artifact: Artifact, facts: Facts) -> None:
         self.model = artifact.build()
@@ -36,27 +36,30 @@ class Reference:
         self.model.config = self.config
         self.names, self.dtype = artifact.classes.names, facts.resize.dtype
 
-    def see(self, given: Input) -> ReferenceOutput:
+    def run(self, batch: Input) -> ReferenceOutput:
         with torch.inference_mode():
-            raw = self.model(torch.from_numpy(given.images))
-        return ReferenceOutput(given, raw, self.post(raw, given.size, given.inside))
+            raw = self.model(torch.from_numpy(batch.images))
+        return ReferenceOutput(batch, raw, self.post(raw, batch.size, batch.inside))
 
     def post(self, raw: RawOutputs, size: Size, inside: npt.NDArray[np.int64] | None = None) -> RawDetections:
-        """inside: int64 [B, 2], height and width of each picture in its input; None = all of it."""
+        """Post-process raw outputs.
+
+        inside: int64 [B, 2], (height, width) of each image in its input; None = all of it.
+        """
         with torch.inference_mode():
-            found = self.model.post_process(raw, height=size[0], width=size[1], sizes=_tensor(inside))
-        return RawDetections(*(tensor.numpy() for tensor in found))
+            output = self.model.post_process(raw, height=size[0], width=size[1], sizes=_tensor(inside))
+        return RawDetections(*(tensor.numpy() for tensor in output))
 
     def limits(
         self, raw: RawOutputs, size: Size, tolerance: Tolerance, inside: npt.NDArray[np.int64] | None = None
     ) -> list[Limits]:
-        """What counts as the same, for each picture of `raw`, given its candidates before NMS."""
+        """Matching limits for each image of `raw`, with its candidates before NMS."""
         low = max(self.config.score_threshold - 2 * tolerance.score_eps, 0.0)
         loose = self.config.model_copy(update={"score_threshold": low})
         with torch.inference_mode():
-            found = decode(raw, height=size[0], width=size[1], config=loose, sizes=_tensor(inside))
-        boxes, scores, classes = (part.numpy() for part in found)
-        last = scores.reshape(len(scores), -1, self.config.candidates)[:, :, -1]  # of each level
+            candidates = decode(raw, height=size[0], width=size[1], config=loose, sizes=_tensor(inside))
+        boxes, scores, classes = (part.numpy() for part in candidates)
+        last = scores.reshape(len(scores), -1, self.config.candidates)[:, :, -1]  # per level
         return [
             Limits(
                 score_threshold=self.config.score_threshold,
@@ -66,10 +69,10 @@ class Reference:
                 same_px=tolerance.same_px,
                 score_eps=tolerance.score_eps,
                 iou_eps=tolerance.iou_eps,
-                cuts=tuple(last[place][last[place] >= self.config.score_threshold].tolist()),
-                candidates=Answer(boxes[place][alive], scores[place][alive], classes[place][alive]),
+                topk_scores=tuple(last[index][last[index] >= self.config.score_threshold].tolist()),
+                candidates=ImageDetections(boxes[index][valid], scores[index][valid], classes[index][valid]),
             )
-            for place, alive in enumerate(scores > 0)
+            for index, valid in enumerate(scores > 0)
         ]
 
 

@@ -1,4 +1,4 @@
-"""The proof's outcome for people and programs: a table on stderr, MODEL.parity.json, and the worst box drawn."""
+"""Report the outcome of the parity check: a table on stderr, MODEL.parity.json, and a drawing of the worst box."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ from fcos_cli.parity.verdict import Layer, MatchRow, Parity, RawRow, Worst
 from fcos_cli.predict.draw import draw, save_image
 from fcos_cli.runtime.results import Detections
 
-TOLD, DRAWN = 8, 1000
-"""Failures that people are told (the file holds all), and the longer side of the drawn picture in pixels."""
+MAX_FAILURES = 8
+"""Failures printed on stderr; the file has all of them."""
+
+DRAWING_SIDE = 1000
+"""Longer side of the drawing in pixels."""
 
 BRANCHES = {"cls": "class logits", "ltrb": "distances", "ctr": "centerness logits"}
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "numpy")
 
 
-# --- for programs ----------------------------------------------------------------------------------------------------
+# --- JSON ------------------------------------------------------------------------------------------------------------
 
 
 def write_report(parity: Parity, artifact: Path) -> Path:
-    """Write `MODEL.parity.json` beside the exported file, and `MODEL.parity.png` where there is something to draw.
+    """Write `MODEL.parity.json` beside the exported file, and `MODEL.parity.png` if there is a box to draw.
 
-    Returns the path of the first. Raises UsageError where it cannot be written.
+    Returns the path of the JSON file. Raises UsageError if it cannot be written.
     """
     path = artifact.with_suffix(".parity.json")
-    drawn = draw_worst_match(parity.worst, artifact.with_suffix(".parity.png")) if parity.worst else None
-    document = to_json(parity, artifact=artifact.name, drawn=drawn)
+    drawing = draw_worst_match(parity.worst, artifact.with_suffix(".parity.png")) if parity.worst else None
+    document = to_json(parity, artifact=artifact.name, drawn=drawing)
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_write(path) as file:
         file.write(re.sub(r"\[[^\[\]{}\"]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n")
@@ -50,7 +53,7 @@ def write_report(parity: Parity, artifact: Path) -> Path:
 
 
 def to_json(parity: Parity, *, artifact: str, drawn: Path | None = None) -> dict[str, Any]:
-    """The document of `MODEL.parity.json`; keys may be added. Figures that are not finite become null."""
+    """The document of `MODEL.parity.json`; keys may be added. Values that are not finite become null."""
     worst = None
     if parity.worst is not None:
         facts = {key: value for key, value in vars(parity.worst).items() if key != "image"}
@@ -72,37 +75,37 @@ def to_json(parity: Parity, *, artifact: str, drawn: Path | None = None) -> dict
         "environment": environment(),
         "seconds": round(parity.seconds, 1),
     }
-    plain: dict[str, Any] = _finite(document)
-    return plain
+    result: dict[str, Any] = _finite(document)
+    return result
 
 
 def _measured(layer: Layer[RawRow] | Layer[MatchRow]) -> dict[str, Any]:
-    """Whether the layer was measured, and at which heights, widths and batches."""
-    at = sorted({(*row.size, row.batch) for row in layer.rows})
-    return {"passed": not layer.failures, "not_measured": layer.skipped, "height_width_batch": at}
+    """Whether the layer passed, why it was not measured, and at which heights, widths and batch sizes it was."""
+    shapes = sorted({(*row.size, row.batch) for row in layer.rows})
+    return {"passed": not layer.failures, "not_measured": layer.skipped, "height_width_batch": shapes}
 
 
 def _raw_summary(rows: Sequence[RawRow]) -> list[dict[str, Any]]:
-    """Each raw output with its worst errors over all sizes and batches."""
+    """Each raw output with its worst errors over all input and batch sizes."""
     return [
         {
             "output": name,
-            "relative": _digits(max(row.relative for row in group)),
-            "largest": _digits(max(row.largest for row in group)),
+            "relative": _round(max(row.relative for row in group)),
+            "largest": _round(max(row.largest for row in group)),
         }
-        for name, group in _by(rows, lambda row: row.output)
+        for name, group in _group_by(rows, lambda row: row.output)
     ]
 
 
 def _cases(rows: Sequence[MatchRow]) -> list[dict[str, Any]]:
-    """Each case or picture, summed over all sizes, batches and places."""
-    return [{"case": name, **_sums(group)} for name, group in _by(rows, lambda row: row.case)]
+    """Each case or image, summed over all input sizes, batch sizes and positions in the batch."""
+    return [{"case": name, **_sums(group)} for name, group in _group_by(rows, lambda row: row.case)]
 
 
 def _sums(rows: Sequence[MatchRow]) -> dict[str, Any]:
     matches = [row.match for row in rows]
     px = np.concatenate([match.px for match in matches])
-    reasons = [one.reason for match in matches for one in match.alone if one.reason is not None]
+    reasons = [item.reason for match in matches for item in match.unmatched if item.reason is not None]
     return {
         "times": len(rows),
         "reference": sum(match.reference for match in matches),
@@ -111,22 +114,22 @@ def _sums(rows: Sequence[MatchRow]) -> dict[str, Any]:
         "excused": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
         "unexplained": sum(len(match.unexplained) for match in matches),
         "same_order": all(match.same_order for match in matches),
-        "not_converged": sum(not row.settled for row in rows),
-        "max_px": _digits(float(px.max(initial=0.0))),
-        "median_px": _digits(float(np.median(px)) if px.size else 0.0),
-        "max_score": _digits(max(match.max_score for match in matches)),
+        "not_converged": sum(not row.converged for row in rows),
+        "max_px": _round(float(px.max(initial=0.0))),
+        "median_px": _round(float(np.median(px)) if px.size else 0.0),
+        "max_score": _round(max(match.max_score for match in matches)),
     }
 
 
-def _by(rows: Iterable[Any], key: Any) -> list[tuple[str, list[Any]]]:
-    """Rows in groups of one key, in the order in which the keys first appear."""
-    order = {name: place for place, name in enumerate(dict.fromkeys(key(row) for row in rows))}
-    ranked = sorted(rows, key=lambda row: order[key(row)])
-    return [(name, list(group)) for name, group in groupby(ranked, key=key)]
+def _group_by(rows: Iterable[Any], key: Any) -> list[tuple[str, list[Any]]]:
+    """Rows grouped by a key, in order of first appearance."""
+    order = {name: position for position, name in enumerate(dict.fromkeys(key(row) for row in rows))}
+    ordered = sorted(rows, key=lambda row: order[key(row)])
+    return [(name, list(group)) for name, group in groupby(ordered, key=key)]
 
 
 def environment() -> dict[str, Any]:
-    """What the figures were measured with: versions of what is installed, processor, cores."""
+    """The environment of the measurement: package versions, processor, number of cores."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -144,13 +147,13 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor())
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
-def _digits(value: float) -> float:
+def _round(value: float) -> float:
     return float(f"{value:.3g}")
 
 
@@ -162,25 +165,25 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-# --- for people ------------------------------------------------------------------------------------------------------
+# --- stderr and the drawing ------------------------------------------------------------------------------------------
 
 
 def print_parity(parity: Parity) -> None:
-    """A table of what was measured and allowed, what failed, and where the two sides differ most, on stderr."""
+    """Print a table of measured and allowed differences, the failures and the largest difference on stderr."""
     rows = [*_raw_lines(parity), *_match_lines(parity.post, POST), *_match_lines(parity.end, parity.tolerance)]
     if parity.ap is not None:
         difference = f"{parity.ap.difference:+.4f}"
-        rows.append(("AP", f"{parity.ap.images} pictures", "difference", difference, f"± {parity.tolerance.ap:g}"))
+        rows.append(("AP", f"{parity.ap.images} images", "difference", difference, f"± {parity.tolerance.ap:g}"))
     title = f"parity with PyTorch, {parity.precision} on {parity.backend}, {parity.seconds:.0f} s"
-    table(("layer", "of", "what", "measured", "allowed"), rows, title=title)
+    table(("layer", "inputs", "quantity", "measured", "allowed"), rows, title=title)
     for note in parity.notes:
         say(f"note: {note}")
     if parity.worst is not None:
         say(_worst_line(parity.worst))
-    for failure in parity.failures[:TOLD]:
-        say(f"not passed: {failure}", style="red")
-    if len(parity.failures) > TOLD:
-        say(f"not passed: and {len(parity.failures) - TOLD} more, see the .parity.json")
+    for failure in parity.failures[:MAX_FAILURES]:
+        say(f"failed: {failure}", style="red")
+    if len(parity.failures) > MAX_FAILURES:
+        say(f"failed: and {len(parity.failures) - MAX_FAILURES} more, see the .parity.json")
 
 
 Line = tuple[str, str, str, str, str]
@@ -208,11 +211,17 @@ def _match_lines(layer: Layer[MatchRow], tolerance: Tolerance) -> list[Line]:
         return [(layer.name, "–", "not measured", layer.skipped, "")]
     if not layer.rows:
         return []
-    sums, of = _sums(layer.rows), f"{len(layer.rows)} pictures"
+    sums, inputs = _sums(layer.rows), f"{len(layer.rows)} images"
     excused = sum(sums["excused"].values())
     matched = f"{sums['matched']} of {max(sums['reference'], sums['exported'])}"
     lines = [
-        (layer.name, of, "matched", matched + (f", {excused} excused" if excused else ""), f"{tolerance.matched:.0%}")
+        (
+            layer.name,
+            inputs,
+            "matched",
+            matched + (f", {excused} excused" if excused else ""),
+            f"{tolerance.matched:.0%}",
+        )
     ]
     for key, what, unit, allowed in (
         ("max_px", "largest box difference", " px", tolerance.max_px),
@@ -220,7 +229,7 @@ def _match_lines(layer: Layer[MatchRow], tolerance: Tolerance) -> list[Line]:
         ("max_score", "largest score difference", "", tolerance.max_score),
     ):
         if allowed is not None:
-            lines.append((layer.name, of, what, f"{sums[key]:.1e}{unit}", f"{allowed:g}{unit}"))
+            lines.append((layer.name, inputs, what, f"{sums[key]:.1e}{unit}", f"{allowed:g}{unit}"))
     return lines
 
 
@@ -241,21 +250,21 @@ def _edges(box: tuple[float, ...] | None) -> str:
 
 
 def draw_worst_match(worst: Worst, path: Path) -> Path | None:
-    """The worst detection over the picture as both sides saw it, enlarged; None where it belongs to no picture.
+    """Draw the worst detection over the network input, enlarged. Returns None if it has no image.
 
-    Two colours: the reference's box and the exported model's.
+    The boxes of the reference and of the exported model have two different colours.
     """
     if worst.image is None:
         return None
     canvas = Image.fromarray(worst.image)
-    scale = max(1.0, DRAWN / max(canvas.size))
+    scale = max(1.0, DRAWING_SIDE / max(canvas.size))
     canvas = canvas.resize((round(canvas.width * scale), round(canvas.height * scale)), Image.Resampling.BICUBIC)
     sides = ((0, worst.reference_box, worst.reference_score), (1, worst.exported_box, worst.exported_score))
-    found = [(side, box, score) for side, box, score in sides if box is not None and score is not None]
+    present = [(side, box, score) for side, box, score in sides if box is not None and score is not None]
     detections = Detections(
-        np.array([box for _, box, _ in found], np.float32) * np.float32(scale),
-        np.array([score for _, _, score in found], np.float32),
-        np.array([side for side, _, _ in found], np.int64),
+        np.array([box for _, box, _ in present], np.float32) * np.float32(scale),
+        np.array([score for _, _, score in present], np.float32),
+        np.array([side for side, _, _ in present], np.int64),
     )
     labels = ClassTable.from_names((f"PyTorch: {worst.label}", f"exported: {worst.label}"))
     save_image(path, draw(np.asarray(canvas), detections, labels))

@@ -1,8 +1,8 @@
-"""Made raw outputs: what a picture would have to be like to make post-processing go wrong.
+"""Synthetic raw outputs that exercise the edge cases of post-processing.
 
-Real pictures show what is common; these show what is rare, on any model, trained or not, so that the proof does not
-depend on luck: overlaps a hundredth from the NMS threshold, scores at the score threshold, more boxes than fit, more
-candidates than a level keeps, chains of suppressions, equal scores, boxes beyond the edge, two classes in one place.
+Real images show what is common. These cases cover what is rare, for any model, trained or not: overlaps 0.005 from the
+NMS threshold, scores at the score threshold, more boxes than fit, more candidates than a level keeps, chains of
+suppressions, equal scores, boxes beyond the edge, several classes in one place.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.head import RawOutputs
 
 BACKGROUND_LOGIT = -30.0
-"""A class logit whose probability is far below every threshold."""
+"""Class logit with a probability far below any threshold."""
 
 CERTAIN_LOGIT = 8.0
-"""A centerness logit that hardly lowers a score."""
+"""Centerness logit that barely lowers a score."""
 
 Sizes = Sequence[tuple[int, int]]
 
 
 class Case(NamedTuple):
-    """Raw outputs of one picture [1, ·, h, w] per level. exact: both sides must find equally many; where equal scores
-    overlap or are cut off, any of them may be the one that stays, and the numbers may differ.
+    """Raw outputs of one image, [1, ·, h, w] per level.
+
+    exact: whether both sides must find the same number of detections. With equal scores that overlap or are cut off,
+    either box may stay, so the number may differ.
     """
 
     name: str
@@ -37,31 +39,31 @@ class Case(NamedTuple):
 
 
 def synthetic_cases(sizes: Sizes, *, classes: int, config: ModelConfig) -> list[Case]:
-    """Every case that fits maps of these (height, width), P3 first."""
+    """All cases that fit maps of these (height, width), P3 first."""
     return [*_thresholds(sizes, classes, config), *_crowds(sizes, classes, config), *_ties(sizes, classes, config)]
 
 
 def perturbed_cases(raw: RawOutputs, *, config: ModelConfig) -> Iterator[Case]:
-    """What the network said of one picture [1, …], as it is, and with its class logits moved.
+    """Raw outputs of one image [1, …], as they are and with modified class logits.
 
-    Raised until the surest pairs of point and class are all but certain; lowered until nothing is left; rounded to
-    quarters, which makes many scores equal.
+    Logits are raised until the best (point, class) pairs are almost certain, lowered until nothing is left, and rounded
+    to quarters, which makes many scores equal.
     """
     best = torch.cat([level.flatten() for level in raw.cls])
-    enough = min(len(best), 4 * config.max_detections)
+    count = min(len(best), 4 * config.max_detections)
     yield Case("real", raw, exact=False)
-    yield Case("real, raised", _shifted(raw, 2.0 - float(best.topk(enough).values[-1])), exact=False)
-    yield Case("real, lowered to none", _shifted(raw, BACKGROUND_LOGIT - float(best.max())))
+    yield Case("real, raised", _shift(raw, 2.0 - float(best.topk(count).values[-1])), exact=False)
+    yield Case("real, lowered to none", _shift(raw, BACKGROUND_LOGIT - float(best.max())))
     rounded = [[(level * 4).round() / 4 for level in levels] for levels in (raw.cls, raw.ctr)]
     yield Case("real, rounded", RawOutputs(rounded[0], list(raw.ltrb), rounded[1]), exact=False)
 
 
-def _shifted(raw: RawOutputs, by: float) -> RawOutputs:
+def _shift(raw: RawOutputs, by: float) -> RawOutputs:
     return RawOutputs([level + by for level in raw.cls], list(raw.ltrb), list(raw.ctr))
 
 
-class _Page:
-    """Raw outputs of a network that sees nothing, to write on."""
+class _Builder:
+    """Builds raw outputs, starting from a network that detects nothing."""
 
     def __init__(self, sizes: Sizes, classes: int, config: ModelConfig) -> None:
         self.config, self.classes, self.sizes = config, classes, sizes
@@ -75,25 +77,25 @@ class _Page:
         offset, stride = self.config.conventions.point_offset, STRIDES[level]
         return (column + offset) * stride, (row + offset) * stride
 
-    def write(self, level: int, row: int, column: int, *, ltrb: Sequence[float], scores: dict[int, float]) -> None:
-        """One point: distances in pixels, and final scores by class."""
+    def set_point(self, level: int, row: int, column: int, *, ltrb: Sequence[float], scores: dict[int, float]) -> None:
+        """Set one point: distances in pixels, and final scores by class."""
         self.raw.ltrb[level][0, :, row, column] = torch.tensor(ltrb)
         for index, score in scores.items():
             self.raw.cls[level][0, index, row, column] = self.logits(torch.tensor(score))
 
     def logits(self, scores: Tensor) -> Tensor:
-        """Class logits that give these final scores."""
+        """Class logits that result in these final scores."""
         product = scores.double() ** 2 if self.config.conventions.score == "sqrt" else scores.double()
         return (product / torch.tensor(CERTAIN_LOGIT).double().sigmoid()).clamp(1e-12, 1 - 1e-6).logit().float()
 
     def scores(self, count: int) -> Tensor:
-        """So many different scores well above the threshold, highest first."""
+        """`count` distinct scores well above the threshold, highest first."""
         low = self.config.score_threshold
         return torch.linspace(low + 0.9 * (1 - low), low + 0.2 * (1 - low), count)
 
 
 def _thresholds(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
-    yield Case("none", _Page(sizes, classes, config).raw)
+    yield Case("none", _Builder(sizes, classes, config).raw)
     yield Case("one", _one(sizes, classes, config))
     yield Case("one per level, beyond the edge", _levels(sizes, classes, config))
     yield Case("all classes in one place", _classes(sizes, classes, config))
@@ -105,79 +107,79 @@ def _thresholds(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Cas
 
 
 def _one(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
-    page = _Page(sizes, classes, config)
-    (height, width), score = sizes[0], float(page.scores(1)[0])
-    page.write(0, height // 2, width // 2, ltrb=(9.3, 7.7, 12.1, 5.9), scores={classes - 1: score})
-    return page.raw
+    builder = _Builder(sizes, classes, config)
+    (height, width), score = sizes[0], float(builder.scores(1)[0])
+    builder.set_point(0, height // 2, width // 2, ltrb=(9.3, 7.7, 12.1, 5.9), scores={classes - 1: score})
+    return builder.raw
 
 
 def _levels(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
-    """The last point of every level: a box that leaves the picture right and below, and starts at a broken pixel."""
-    page = _Page(sizes, classes, config)
-    for level, score in enumerate(page.scores(len(sizes)).tolist()):
+    """A box at the last point of each level that extends beyond the right and bottom edges, at fractional pixels."""
+    builder = _Builder(sizes, classes, config)
+    for level, score in enumerate(builder.scores(len(sizes)).tolist()):
         (height, width), stride = sizes[level], STRIDES[level]
         ltrb = (0.71 * stride, 0.83 * stride, 3.0 * stride, 2.0 * stride)
-        page.write(level, height - 1, width - 1, ltrb=ltrb, scores={level % classes: score})
-    return page.raw
+        builder.set_point(level, height - 1, width - 1, ltrb=ltrb, scores={level % classes: score})
+    return builder.raw
 
 
 def _classes(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
-    page = _Page(sizes, classes, config)
-    shown = min(classes, config.candidates, 20)
-    page.write(0, 1, 1, ltrb=(5.5, 4.5, 6.5, 7.5), scores=dict(enumerate(page.scores(shown).tolist())))
-    return page.raw
+    builder = _Builder(sizes, classes, config)
+    used = min(classes, config.candidates, 20)
+    builder.set_point(0, 1, 1, ltrb=(5.5, 4.5, 6.5, 7.5), scores=dict(enumerate(builder.scores(used).tolist())))
+    return builder.raw
 
 
 def _overlaps(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
-    """Pairs of nested boxes of one class on P3, the smaller of which fills a given share of the larger: its IoU.
+    """Pairs of nested boxes of one class on P3; the smaller fills a given share of the larger, which is their IoU.
 
-    The shares lie 0.005, 0.015, 0.025 … on both sides of the NMS threshold, the nearest first, as many as there is
-    room for; a threshold that is off by a hundredth changes what stays.
+    The shares are 0.005, 0.015, 0.025 … above and below the NMS threshold, the nearest first, as many as fit. An NMS
+    threshold that is off by 0.01 changes the result.
     """
-    page = _Page(sizes, classes, config)
+    builder = _Builder(sizes, classes, config)
     steps = [sign * (0.005 + 0.01 * step) for step in range(20) for sign in (1, -1)]
     shares = [config.nms_iou + step for step in steps if 0.1 < config.nms_iou + step < 0.999]
     height, width = sizes[0]
     places = [(row, column) for row in range(1, height - 2, 3) for column in range(1, width - 3, 4)]
-    room = min(len(places), len(shares), config.candidates // 2)
-    scores = page.scores(2 * room).tolist()
-    for number, ((row, column), share) in enumerate(zip(places[:room], shares[:room], strict=True)):
+    pairs = min(len(places), len(shares), config.candidates // 2)
+    scores = builder.scores(2 * pairs).tolist()
+    for number, ((row, column), share) in enumerate(zip(places[:pairs], shares[:pairs], strict=True)):
         # 24 × 12 px around two neighbouring points
         large, small = (10.0, 3.0, 14.0, 9.0), (2.0, 3.0, 24.0 * share - 2.0, 9.0)
-        page.write(0, row, column + 1, ltrb=large, scores={number % classes: scores[2 * number]})
-        page.write(0, row, column, ltrb=small, scores={number % classes: scores[2 * number + 1]})
-    return page.raw
+        builder.set_point(0, row, column + 1, ltrb=large, scores={number % classes: scores[2 * number]})
+        builder.set_point(0, row, column, ltrb=small, scores={number % classes: scores[2 * number + 1]})
+    return builder.raw
 
 
 def _scores(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
-    """Boxes side by side on P3 whose scores lie a thousandth, two, four … on both sides of the score threshold."""
-    page = _Page(sizes, classes, config)
+    """Separate boxes on P3 with scores 0.001, 0.002, 0.004 … above and below the score threshold."""
+    builder = _Builder(sizes, classes, config)
     steps = [sign * 0.001 * 2**step for step in range(6) for sign in (1, -1)]
     scores = [config.score_threshold + step for step in steps if 1e-4 < config.score_threshold + step < 0.999]
     height, width = sizes[0]
     places = [(row, column) for row in range(height) for column in range(width)]
     for number, (score, (row, column)) in enumerate(zip(scores, places, strict=False)):
-        page.write(0, row, column, ltrb=(3.0, 2.0, 3.0, 2.0), scores={number % classes: score})
-    return page.raw
+        builder.set_point(0, row, column, ltrb=(3.0, 2.0, 3.0, 2.0), scores={number % classes: score})
+    return builder.raw
 
 
 def _chain(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs | None:
-    """Boxes in a row, each suppressed by the one before if that one stays: every second one does.
+    """Boxes in a row, each suppressed by the previous one if that one stays, so that every second one stays.
 
-    None where the row is too short for three of them.
+    None if the row is too short for three of them.
     """
-    page = _Page(sizes, classes, config)
+    builder = _Builder(sizes, classes, config)
     height, width = sizes[0]
-    # shifted by d, boxes of width w have IoU (w - d) / (w + d): above the threshold for a step, below it for two
+    # boxes of width w shifted by d have IoU (w - d) / (w + d): above the threshold for one step, below it for two
     step = 0.75 * (1 - config.nms_iou) / (1 + config.nms_iou)
     side = STRIDES[0] / step / 2 if step else math.inf
     margin = math.ceil(side / STRIDES[0])
     columns = range(margin, width - margin)
     if len(columns) < 3:
         return None
-    for column, score in zip(columns, page.scores(min(len(columns), config.candidates)).tolist(), strict=False):
-        page.write(0, height // 2, column, ltrb=(side, 4.0, side, 4.0), scores={0: score})
-    return page.raw
+    for column, score in zip(columns, builder.scores(min(len(columns), config.candidates)).tolist(), strict=False):
+        builder.set_point(0, height // 2, column, ltrb=(side, 4.0, side, 4.0), scores={0: score})
+    return builder.raw
 
 
 def _crowds(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
@@ -189,60 +191,60 @@ def _crowds(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
 
 
 def _crowd(sizes: Sizes, classes: int, config: ModelConfig, *, spread: tuple[float, float]) -> RawOutputs:
-    """Every point of every level has a box of its own, one class, and a score that no other has.
+    """A box at every point of every level, of one class each, all with distinct scores.
 
-    spread: least and greatest distance to an edge, in strides. Always the same numbers for the same sizes.
+    spread: smallest and largest distance to an edge, in strides. The result is the same for the same sizes.
     """
-    page, generator = _Page(sizes, classes, config), torch.Generator().manual_seed(7)
+    builder, generator = _Builder(sizes, classes, config), torch.Generator().manual_seed(7)
     points = [height * width for height, width in sizes]
     order = torch.randperm(sum(points), generator=generator)
-    scores = torch.split(page.scores(sum(points))[order], points)
+    scores = torch.split(builder.scores(sum(points))[order], points)
     for level, (stride, count) in enumerate(zip(STRIDES, points, strict=True)):
         low, high = spread
-        ltrb = page.raw.ltrb[level]
+        ltrb = builder.raw.ltrb[level]
         ltrb.copy_((low + (high - low) * torch.rand(ltrb.shape, generator=generator)) * stride)
         index = torch.randint(min(classes, 5), (1, count), generator=generator)
-        page.raw.cls[level][0].flatten(1).scatter_(0, index, page.logits(scores[level])[None])
-    return page.raw
+        builder.raw.cls[level][0].flatten(1).scatter_(0, index, builder.logits(scores[level])[None])
+    return builder.raw
 
 
 def _cut(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs | None:
-    """More candidates on P3 than are kept, one box for nearly all of them, and boxes of their own around the cut.
+    """More candidates on P3 than are kept: almost all share one box, those around the top-k cut have separate boxes.
 
-    NMS leaves the one box and those of its own just inside the cut: keeping one candidate more or less shows. None
-    where P3 has fewer places than candidates are kept.
+    NMS keeps the shared box and the separate boxes just inside the cut, so keeping one candidate more or less changes
+    the result. None if P3 has fewer (point, class) pairs than candidates are kept.
     """
     height, width = sizes[0]
-    page, used, keep = _Page(sizes, classes, config), min(classes, 3), config.candidates
+    builder, used, keep = _Builder(sizes, classes, config), min(classes, 3), config.candidates
     if height * width * used < keep + 3 * used:
         return None
-    shown = math.ceil(keep / used) + 3
+    count = math.ceil(keep / used) + 3
     scores = torch.full((used, height * width), -1.0)
-    scores[:, :shown] = page.scores(shown * used).view(shown, used).T
-    cls = page.raw.cls[0][0].flatten(1)  # a view: [C, points]
-    cls[:used] = torch.where(scores > 0, page.logits(scores.clamp(min=0.01)), cls[:used])
+    scores[:, :count] = builder.scores(count * used).view(count, used).T
+    cls = builder.raw.cls[0][0].flatten(1)  # a view: [C, points]
+    cls[:used] = torch.where(scores > 0, builder.logits(scores.clamp(min=0.01)), cls[:used])
     first = keep // used - 3
-    for point in range(shown):
+    for point in range(count):
         row, column = divmod(point, width)
-        x, y = page.centre(0, row, column)
-        whole = (x, y, 8.0 * width - x, 8.0 * height - y)
-        page.raw.ltrb[0][0, :, row, column] = torch.tensor(whole if point < first else (3.0, 3.0, 3.0, 3.0))
-    return page.raw
+        x, y = builder.centre(0, row, column)
+        shared = (x, y, 8.0 * width - x, 8.0 * height - y)
+        builder.raw.ltrb[0][0, :, row, column] = torch.tensor(shared if point < first else (3.0, 3.0, 3.0, 3.0))
+    return builder.raw
 
 
 def _ties(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
-    page = _Page(sizes, classes, config)
+    builder = _Builder(sizes, classes, config)
     height, width = sizes[0]
-    few = max(2, min(config.candidates, config.max_detections, height * width) // 2)
-    score = float(page.scores(1)[0])
-    for point in range(few):
-        row, column = divmod(point * (height * width // few), width)
-        page.write(0, row, column, ltrb=(3.5, 3.5, 3.5, 3.5), scores={point % classes: score})
-    yield Case("all scores equal, all fit", page.raw)
+    count = max(2, min(config.candidates, config.max_detections, height * width) // 2)
+    score = float(builder.scores(1)[0])
+    for point in range(count):
+        row, column = divmod(point * (height * width // count), width)
+        builder.set_point(0, row, column, ltrb=(3.5, 3.5, 3.5, 3.5), scores={point % classes: score})
+    yield Case("all scores equal, all fit", builder.raw)
 
     small = _crowd(sizes, classes, config, spread=(0.3, 0.45))
-    everywhere = [torch.full_like(level, 1.0) for level in small.cls]
-    yield Case("all scores equal, too many", RawOutputs(everywhere, small.ltrb, small.ctr))
+    uniform = [torch.full_like(level, 1.0) for level in small.cls]
+    yield Case("all scores equal, too many", RawOutputs(uniform, small.ltrb, small.ctr))
 
     large = _crowd(sizes, classes, config, spread=(0.5, 3.0))
     rounded = [level.round() for level in large.cls]

@@ -1,4 +1,4 @@
-"""How far an exported model's answers may lie from the reference's, per precision, and why."""
+"""Tolerances of the parity check per precision: how far an exported model may deviate from the reference, and why."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fcos_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Bounds of one layer of the proof; None = measured and reported, not judged.
+    """Bounds of one layer of the parity check; None = reported, not judged.
 
-    raw: relative L2 of a raw output. matched: least share of the detections that the two sides have in common, what
-    is excused not counted. max_px, median_px: difference of matched boxes, pixels of network input. max_score:
-    difference of their scores. same_iou, same_px: boxes of a class are the same where they overlap by so much, or no
-    edge differs by so many pixels. sure: detections scored lower are reported, not judged.
-    score_eps, iou_eps: how near to a threshold, a cut or a tie a decision may fall either way. ap: AP (0…1) that the
-    exported model may lose or win on a data set. why: for people.
+    raw: relative L2 error of a raw output. matched: smallest share of detections that must match; excused ones are not
+    counted. max_px, median_px: difference of matched boxes, in pixels of network input. max_score: difference of their
+    scores. same_iou, same_px: boxes of one class are the same if their IoU is at least `same_iou`, or if every edge
+    differs by less than `same_px` pixels. sure: detections with lower scores are reported, not judged. score_eps,
+    iou_eps: distance from a threshold, a cut or a tie within which a decision may go either way. ap: allowed difference
+    of AP (0…1) on a data set. why: the reason, for people.
     """
 
     raw: float | None = None
@@ -34,12 +34,14 @@ class Tolerance:
     why: str = ""
 
     def missing(self, detections: int) -> int:
-        """How many of so many detections may be unexplained: the share rounded up, so that one of few is no verdict."""
+        """Number of unexplained detections allowed, rounded up so that one miss among few does not fail the check."""
         return math.ceil((1 - self.matched) * detections - 1e-9)
 
 
 NEVER = 2.0
-"""An overlap that no boxes have: of tied candidates another one may stay, which is to be told from one that moved."""
+"""An IoU that no boxes reach, so that boxes match only within `same_px`.
+
+Of tied candidates, another one may stay. It must not be mistaken for the same box at another position."""
 
 POST = Tolerance(
     max_px=1e-3,
@@ -48,9 +50,9 @@ POST = Tolerance(
     same_px=0.05,
     score_eps=1e-5,
     iou_eps=1e-5,
-    why="decode and NMS run in float32 on the same numbers, whatever the body runs in: only the last digits may differ",
+    why="decode and NMS run in float32 on the same inputs at every precision: only the last digits may differ",
 )
-"""Of post-processing alone, at every precision."""
+"""For post-processing alone, at every precision."""
 
 TOLERANCES = {
     "fp32": Tolerance(
@@ -60,7 +62,7 @@ TOLERANCES = {
         same_iou=NEVER,
         same_px=0.2,
         ap=0.001,
-        why="float32 sums in another order",
+        why="float32 sums are computed in another order",
     ),
     "fp16": Tolerance(
         raw=2e-2,
@@ -70,7 +72,7 @@ TOLERANCES = {
         score_eps=5e-3,
         iou_eps=2e-2,
         ap=0.005,
-        why="a body with 11 bits of mantissa",
+        why="the network runs with 11 bits of mantissa",
     ),
     "bf16": Tolerance(
         raw=0.1,
@@ -80,7 +82,7 @@ TOLERANCES = {
         score_eps=2e-2,
         iou_eps=5e-2,
         ap=0.01,
-        why="a body with 8 bits of mantissa, steps eight times those of fp16",
+        why="the network runs with 8 bits of mantissa, steps eight times those of fp16",
     ),
     "int8": Tolerance(
         matched=0.80,
@@ -89,15 +91,15 @@ TOLERANCES = {
         score_eps=2e-2,
         iou_eps=5e-2,
         ap=0.01,
-        why="256 steps for each tensor: judged by AP on real data; without data only gross errors are noticed "
-        "(the default detector matches 96 % of what it finds with a score of 0.2 and more)",
+        why="256 steps per tensor: judged by AP on real data; without data, only gross errors are detected "
+        "(the default detector matches 96 % of its detections with scores of 0.2 and higher)",
     ),
 }
-"""End to end and raw outputs, by the precision of the network's body."""
+"""For raw outputs and end to end, by the precision of the network."""
 
 
 def tolerance_of(precision: str) -> Tolerance:
-    """Raises UsageError for a precision that has none."""
+    """Return the tolerance of a precision. Raises UsageError if it is unknown."""
     if precision not in TOLERANCES:
-        raise UsageError(f"there is no tolerance for precision {precision!r}", remedy=f"one of {', '.join(TOLERANCES)}")
+        raise UsageError(f"unknown precision {precision!r}", remedy=f"use one of {', '.join(TOLERANCES)}")
     return TOLERANCES[precision]

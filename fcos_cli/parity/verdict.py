@@ -1,4 +1,4 @@
-"""What the proof of parity found, and whether that is good enough: results per layer, failures in words, the worst."""
+"""Results of the parity check and the verdict: measurements per layer, failures in words, the worst detection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.parity.matching import Answer, Match
+from fcos_cli.parity.matching import ImageDetections, Match
 from fcos_cli.parity.tolerance import Tolerance
 
 Row = TypeVar("Row")
@@ -17,8 +17,10 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class RawRow:
-    """One raw output (`ltrb_p4`) of one batch. relative: L2 of the difference / L2 of the reference; inf where one
-    side is not finite or has another shape. largest: the largest single difference, in the output's own unit.
+    """One raw output (`ltrb_p4`) of one batch.
+
+    relative: L2 norm of the difference / L2 norm of the reference; inf if the exported one is not finite or the shapes
+    differ. largest: largest absolute difference, in the output's own unit.
     """
 
     size: tuple[int, int]
@@ -30,33 +32,36 @@ class RawRow:
 
 @dataclass(frozen=True)
 class MatchRow:
-    """One picture's detections on both sides.
+    """The detections of both sides in one image.
 
-    case: the picture's name, or that of the made raw outputs. size: (height, width) of the input in pixels. batch:
-    pictures in the same call; place: of this one among them. reference, exported: in pixels of network input.
-    exact: equally many must be found. settled: False where NMS said itself that it could not finish. image: what
-    both sides saw, uint8 [H, W, 3], where it was a real picture.
+    case: name of the image or of the synthetic case. size: (height, width) of the input in pixels. batch: images in the
+    same call. index: of this image in the batch. reference, exported: in pixels of network input. exact: whether both
+    must find the same number. converged: False if NMS reported that it stopped early. image: what both sides saw, uint8
+    [H, W, 3]; None for synthetic cases.
     """
 
     case: str
     size: tuple[int, int]
     batch: int
-    place: int
+    index: int
     match: Match
-    reference: Answer = field(repr=False)
-    exported: Answer = field(repr=False)
+    reference: ImageDetections = field(repr=False)
+    exported: ImageDetections = field(repr=False)
     exact: bool = False
-    settled: bool = True
+    converged: bool = True
     image: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     @property
     def at(self) -> str:
-        return f"{self.case} at {self.size[0]}×{self.size[1]}, {self.place + 1} of a batch of {self.batch}"
+        return f"{self.case} at {self.size[0]}×{self.size[1]}, {self.index + 1} of a batch of {self.batch}"
 
 
 @dataclass(frozen=True)
 class Layer(Generic[Row]):
-    """One layer of the proof. skipped: why it was not measured, None = it was. failures: what is out of tolerance."""
+    """One layer of the parity check.
+
+    skipped: why it was not measured; None if it was. failures: what is out of tolerance.
+    """
 
     name: str
     rows: tuple[Row, ...] = ()
@@ -66,7 +71,7 @@ class Layer(Generic[Row]):
 
 @dataclass(frozen=True)
 class ApParity:
-    """COCO metrics (0…1, -1 where there is nothing to measure) of both sides on the same pictures of `data`."""
+    """COCO metrics (0…1, or -1 if undefined) of both sides on the same images of `data`."""
 
     data: str
     images: int
@@ -80,10 +85,10 @@ class ApParity:
 
 @dataclass(frozen=True)
 class Worst:
-    """The detection on which the two sides differ most, end to end; one that only one side has counts as more.
+    """The detection that differs most between the two sides end to end; unmatched detections rank first.
 
-    picture: the file. label: the class. Boxes are float [4] xyxy in pixels of network input, None on the side that
-    lacks it; px: largest difference of an edge. image: what both sides saw, uint8 [H, W, 3].
+    picture: file name. label: class name. Boxes are float [4] xyxy in pixels of network input, None on the side that
+    lacks it. px: largest difference of an edge. image: what both sides saw, uint8 [H, W, 3].
     """
 
     picture: str
@@ -99,10 +104,10 @@ class Worst:
 
 @dataclass(frozen=True)
 class Parity:
-    """The proof's outcome: `passed`, or the `failures` in words, layer by layer.
+    """Outcome of the parity check: `passed`, and the `failures` in words, layer by layer.
 
-    raw, post, end: the three layers. tolerance: of raw outputs and end to end; post-processing has its own (`POST`).
-    facts: what the file says of itself and is not so. notes: what a reader must know to judge the result.
+    raw, post, end: the three layers. tolerance: of raw outputs and end to end (post-processing has its own, `POST`).
+    facts: failures of the facts in the file's header. notes: remarks needed to interpret the result.
     """
 
     precision: str
@@ -129,7 +134,7 @@ class Parity:
         if self.ap is None or abs(self.ap.difference) <= self.tolerance.ap:
             return []
         return [
-            f"AP: {self.ap.exported['AP']:.4f} on {self.ap.data}, the reference has {self.ap.reference['AP']:.4f}; "
+            f"AP: {self.ap.exported['AP']:.4f} on {self.ap.data}, reference {self.ap.reference['AP']:.4f}; "
             f"allowed difference {self.tolerance.ap:g}"
         ]
 
@@ -150,13 +155,13 @@ def _raw_failure(row: RawRow, allowed: float | None) -> str:
 
 
 def judge_matches(rows: Sequence[MatchRow], tolerance: Tolerance, *, layer: str, names: Sequence[str]) -> list[str]:
-    """Failures of a layer: of all its pictures together by share and median, of each by its worst."""
-    rows = [row for row in rows if row.settled or layer == "end to end"]
+    """Failures of a layer: share and median over all its images, worst values per image."""
+    rows = [row for row in rows if row.converged or layer == "end to end"]
     failures: list[str] = []
-    lost = sum(_lost(row.match, tolerance.sure) for row in rows)
-    total = lost + sum(int((row.reference.scores[_mine(row.match)] >= tolerance.sure).sum()) for row in rows)
-    if lost > tolerance.missing(total):
-        failures += [f"{layer}: {lost} of {total} detections do not match, allowed {tolerance.missing(total)}"]
+    missing = sum(_count_missing(row.match, tolerance.sure) for row in rows)
+    total = missing + sum(int((row.reference.scores[_matched(row.match)] >= tolerance.sure).sum()) for row in rows)
+    if missing > tolerance.missing(total):
+        failures += [f"{layer}: {missing} of {total} detections do not match, allowed {tolerance.missing(total)}"]
         failures += [f"{layer}: {row.at}: {_unexplained(row, names)}" for row in rows if row.match.unexplained]
     if tolerance.median_px is not None and total:
         median = float(np.median(np.concatenate([row.match.px for row in rows])))
@@ -167,47 +172,46 @@ def judge_matches(rows: Sequence[MatchRow], tolerance: Tolerance, *, layer: str,
     return failures
 
 
-def _mine(match: Match) -> list[int]:
-    return [mine for mine, _ in match.pairs]
+def _matched(match: Match) -> list[int]:
+    return [index for index, _ in match.pairs]
 
 
-def _lost(match: Match, sure: float) -> int:
-    """Detections without partner or excuse; one that moved too far is missing on both sides, and is counted once."""
-    sides = [one.side for one in match.unexplained if one.score >= sure]
+def _count_missing(match: Match, sure: float) -> int:
+    """Number of unexplained detections; one that moved too far is missing on both sides but counted once."""
+    sides = [item.side for item in match.unexplained if item.score >= sure]
     return max(sides.count("reference"), sides.count("exported"))
 
 
 def _problems(row: MatchRow, tolerance: Tolerance, names: Sequence[str]) -> list[str]:
-    match, found = row.match, []
+    match, problems = row.match, []
     if row.exact and match.reference != match.exported:
-        found.append(f"{match.exported} detections, the reference has {match.reference}")
+        problems.append(f"{match.exported} detections instead of {match.reference}")
     if tolerance.max_px is not None and match.max_px > tolerance.max_px and match.worst is not None:
-        mine, theirs = match.worst
-        found.append(
-            f"{_named(row.exported, theirs, names)} lies {match.max_px:.3g} px from the reference's "
-            f"{_box(row.reference.boxes[mine])}, allowed {tolerance.max_px:g}"
+        expected, actual = match.worst
+        problems.append(
+            f"{_describe(row.exported, actual, names)} is {match.max_px:.3g} px off the reference "
+            f"{_box(row.reference.boxes[expected])}, allowed {tolerance.max_px:g}"
         )
     if tolerance.max_score is not None and match.max_score > tolerance.max_score:
-        found.append(f"a score differs by {match.max_score:.2g}, allowed {tolerance.max_score:g}")
+        problems.append(f"a score differs by {match.max_score:.2g}, allowed {tolerance.max_score:g}")
     if not match.order_excused:
-        found.append("the order differs by more than ties")
-    return found
+        problems.append("the order differs beyond ties")
+    return problems
 
 
 def _unexplained(row: MatchRow, names: Sequence[str]) -> str:
-    told = []
-    for one in row.match.unexplained[:2]:
-        answer = row.reference if one.side == "reference" else row.exported
-        owner = "the reference" if one.side == "reference" else "the exported model"
-        told.append(f"only {owner} finds {_named(answer, one.index, names)}")
-    more = len(row.match.unexplained) - len(told)
-    return "; ".join(told) + (f"; and {more} more" if more else "")
+    texts = []
+    for item in row.match.unexplained[:2]:
+        detections = row.reference if item.side == "reference" else row.exported
+        owner = "the reference" if item.side == "reference" else "the exported model"
+        texts.append(f"only {owner} finds {_describe(detections, item.index, names)}")
+    more = len(row.match.unexplained) - len(texts)
+    return "; ".join(texts) + (f"; and {more} more" if more else "")
 
 
-def _named(answer: Answer, index: int, names: Sequence[str]) -> str:
-    return (
-        f"{name_of(int(answer.classes[index]), names)} {float(answer.scores[index]):.4f} at {_box(answer.boxes[index])}"
-    )
+def _describe(detections: ImageDetections, index: int, names: Sequence[str]) -> str:
+    name = name_of(int(detections.classes[index]), names)
+    return f"{name} {float(detections.scores[index]):.4f} at {_box(detections.boxes[index])}"
 
 
 def name_of(index: int, names: Sequence[str]) -> str:
@@ -219,28 +223,31 @@ def _box(box: npt.NDArray[np.float32]) -> str:
 
 
 def worst_of(rows: Sequence[MatchRow], names: Sequence[str]) -> Worst | None:
-    """Of unexplained detections the surest, else the matched one whose box differs most; None where nothing is."""
-    alone = [(one.score, place, one) for place, row in enumerate(rows) for one in row.match.unexplained]
-    if alone:
-        _, place, one = max(alone, key=lambda entry: entry[0])
-        mine, theirs = (one.index, None) if one.side == "reference" else (None, one.index)
-        return _worst(rows[place], mine, theirs, names, px=None)
-    paired = [(row.match.max_px, place) for place, row in enumerate(rows) if row.match.worst is not None]
+    """The unexplained detection with the highest score, else the matched one whose box differs most.
+
+    None if there are no detections.
+    """
+    unexplained = [(item.score, number, item) for number, row in enumerate(rows) for item in row.match.unexplained]
+    if unexplained:
+        _, number, item = max(unexplained, key=lambda entry: entry[0])
+        expected, actual = (item.index, None) if item.side == "reference" else (None, item.index)
+        return _worst(rows[number], expected, actual, names, px=None)
+    paired = [(row.match.max_px, number) for number, row in enumerate(rows) if row.match.worst is not None]
     if not paired:
         return None
-    px, place = max(paired)
-    pair = rows[place].match.worst
+    px, number = max(paired)
+    pair = rows[number].match.worst
     assert pair is not None
-    return _worst(rows[place], *pair, names, px=px)
+    return _worst(rows[number], *pair, names, px=px)
 
 
-def _worst(row: MatchRow, mine: int | None, theirs: int | None, names: Sequence[str], *, px: float | None) -> Worst:
-    reference, exported = _picked(row.reference, mine), _picked(row.exported, theirs)
-    shown = reference or exported
-    assert shown is not None
+def _worst(row: MatchRow, expected: int | None, actual: int | None, names: Sequence[str], *, px: float | None) -> Worst:
+    reference, exported = _detection(row.reference, expected), _detection(row.exported, actual)
+    either = reference or exported
+    assert either is not None
     return Worst(
         picture=row.case,
-        label=name_of(shown.label, names),
+        label=name_of(either.label, names),
         reference_box=reference and reference.box,
         exported_box=exported and exported.box,
         reference_score=reference and reference.score,
@@ -251,13 +258,14 @@ def _worst(row: MatchRow, mine: int | None, theirs: int | None, names: Sequence[
     )
 
 
-class _One(NamedTuple):
+class _Detection(NamedTuple):
     box: tuple[float, ...]
     score: float
     label: int
 
 
-def _picked(answer: Answer, index: int | None) -> _One | None:
+def _detection(detections: ImageDetections, index: int | None) -> _Detection | None:
     if index is None:
         return None
-    return _One(tuple(answer.boxes[index].tolist()), float(answer.scores[index]), int(answer.classes[index]))
+    box, score = tuple(detections.boxes[index].tolist()), float(detections.scores[index])
+    return _Detection(box, score, int(detections.classes[index]))

@@ -1,4 +1,4 @@
-"""Accuracy beside speed is `fcos eval`'s."""
+"""AP in `fcos bench` is that of `fcos eval`."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,17 @@ from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.runtime.open import open_detector
 
 
-def test_it_is_the_ap_of_eval(model_file: Path, shapes: Path) -> None:
+def test_ap_equals_that_of_eval(model_file: Path, shapes: Path) -> None:
     detector = open_detector(model_file)
     assert accuracy_on(shapes)(detector) == evaluate(detector, read_dataset(shapes)).metrics["AP"]
 
 
-def test_it_takes_the_split_and_the_number_of_pictures(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_split_and_limit_are_applied(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     accuracy_on(shapes, split="train", limit=3)
-    assert "AP on train: 3 pictures" in capsys.readouterr().err
+    assert "AP on train: 3 images" in capsys.readouterr().err
 
 
-def test_pictures_without_a_box_give_no_ap(model_file: Path, tmp_path: Path) -> None:
+def test_data_without_boxes_raises(model_file: Path, tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", train=1, val=1, size=64)
     annotations = next(tmp_path.rglob("*val*.json"))
     content = json.loads(annotations.read_text(encoding="utf-8"))
@@ -32,6 +32,6 @@ def test_pictures_without_a_box_give_no_ap(model_file: Path, tmp_path: Path) -> 
         accuracy_on(tmp_path / "shapes")(open_detector(model_file))
 
 
-def test_data_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+def test_missing_data_raises_before_measuring(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         accuracy_on(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""`fcos bench` as scripts meet it, with real models and processes."""
+"""The `fcos bench` command with real models and processes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def fcos(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_weights_and_exports_side_by_side(model_file: Path, shapes: Path, tmp_path: Path) -> None:
-    """A torch network and a graph, one that is not there, accuracy of the first, and a picture."""
+    """A torch network, an exported graph and a missing file, with accuracy and a plot."""
     onnx = write_onnx(tmp_path / "small.onnx")
     answer = fcos(
         *("bench", model_file, onnx, "none.onnx", "--rounds", 2, "--batch", 2, "--int8", "--threads", 1, "--json"),
@@ -36,13 +36,13 @@ def test_weights_and_exports_side_by_side(model_file: Path, shapes: Path, tmp_pa
     assert document["environment"]["threads"] == 1
     torch, graph, absent = document["rows"]
     assert (torch["backend"], torch["asked"], torch["precision"], torch["threads"]) == ("pytorch", "int8", "fp32", 1)
-    assert "int8 was asked for" in torch["note"]
+    assert "int8 was requested" in torch["note"]
     assert torch["stages_ms"]["network"]["p50"] > 0
     assert torch["stages_ms"]["network_decode_nms"] is None
     assert 0 <= torch["AP"] <= 1
     assert graph["stages_ms"]["network"] is None
     assert graph["stages_ms"]["network_decode_nms"]["p50"] > 0
-    assert "no AP" in graph["note"]  # its classes are not those of the data
+    assert "no AP" in graph["note"]  # its classes differ from the data's
     for row in (torch, graph):
         assert row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
         assert min(row["images_per_s"], row["cold_start_ms"], row["peak_memory_mb"], row["size_mb"]) > 0
@@ -50,14 +50,14 @@ def test_weights_and_exports_side_by_side(model_file: Path, shapes: Path, tmp_pa
     assert (tmp_path / "b.png").is_file()
 
 
-def test_where_nothing_can_run_the_document_says_why_and_the_code_is_the_models(tmp_path: Path) -> None:
+def test_if_nothing_runs_the_document_has_the_reason_and_the_exit_code_of_the_error(tmp_path: Path) -> None:
     answer = fcos("benchmark", "none.onnx", "--json", folder=tmp_path)
     assert answer.returncode == 4
     assert "no such model" in json.loads(answer.stdout)["rows"][0]["skipped"]
 
 
 @pytest.mark.parametrize("wrong", [("--batch", "x"), ("--backend", "tensorflow"), ("--out", "b.gif"), ("--size", "0")])
-def test_wrong_usage_is_told_before_anything_is_measured(wrong: tuple[str, str], tmp_path: Path) -> None:
+def test_invalid_options_fail_before_measuring(wrong: tuple[str, str], tmp_path: Path) -> None:
     answer = fcos("bench", *wrong, folder=tmp_path)
     assert answer.returncode == 2
     assert "starting" not in answer.stderr
@@ -79,7 +79,7 @@ def alive(pid: int) -> bool:
     not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux's list of children"
 )
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_a_benchmark_that_is_stopped_leaves_no_process_behind(how: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_stopped_benchmark_leaves_no_processes(how: signal.Signals, code: int, tmp_path: Path) -> None:
     onnx = write_onnx(tmp_path / "small.onnx")
     command = [sys.executable, "-c", RUN, "bench", str(onnx), "--rounds", "100000"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:

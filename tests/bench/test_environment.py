@@ -1,4 +1,4 @@
-"""Where a benchmark ran."""
+"""The environment section of a benchmark."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_cpuinfo", lambda: facts)
 
 
-def test_the_environment_can_be_written_as_json_and_names_what_decides_speed(cpuinfo: None) -> None:
+def test_environment_is_json_serializable_and_complete(cpuinfo: None) -> None:
     facts = json.loads(json.dumps(environment(threads=None)))
     assert facts["cpu"] == "Example CPU @ 3 GHz"
     assert facts["cpu_flags"] == ["avx2", "avx512_vnni"]
@@ -26,12 +26,12 @@ def test_the_environment_can_be_written_as_json_and_names_what_decides_speed(cpu
     assert environment(threads=1)["threads"] == 1
 
 
-def test_arm_calls_its_flags_features(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arm_flags_are_read_from_features(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_cpuinfo", lambda: {"Features": "fp asimd asimdhp"})
     assert "asimdhp" in processor_flags()
 
 
-def test_a_system_without_cpuinfo_still_has_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processor_without_cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_cpuinfo", dict)
     assert processor_flags() == set()
     assert processor()
@@ -44,7 +44,7 @@ def test_a_system_without_cpuinfo_still_has_a_processor(monkeypatch: pytest.Monk
         ("exit 9", []),
     ],
 )
-def test_gpus_are_named_by_nvidias_tool(
+def test_gpus_from_nvidia_smi(
     script: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "nvidia-smi"
@@ -54,6 +54,6 @@ def test_gpus_are_named_by_nvidias_tool(
     assert gpus() == expected
 
 
-def test_without_the_tool_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_gpus_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpus() == []

@@ -1,4 +1,4 @@
-"""The picture of a benchmark: what stands in it, read from the SVG."""
+"""The benchmark plot, checked through the text of the SVG."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def row(model: str, total: float, *, tail: float | None = None, **changes: Any) 
 
 
 def texts(path: Path, rows: list[BenchResult], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The picture as SVG, its texts kept as text."""
+    """Return the plot as SVG with text kept as text."""
     import matplotlib as mpl
 
     monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
@@ -29,9 +29,7 @@ def texts(path: Path, rows: list[BenchResult], monkeypatch: pytest.MonkeyPatch) 
     return path.read_text(encoding="utf-8")
 
 
-def test_bars_carry_names_figures_and_what_could_not_be_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bars_show_names_times_and_skipped_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         row("x/a.onnx", 40.0),
         row("x/b.onnx", 20.0, tail=500.0),
@@ -41,11 +39,11 @@ def test_bars_carry_names_figures_and_what_could_not_be_measured(
     for text in ("a.onnx", "b.onnx", "pytorch fp32", "40.0 ms  25.0/s", "no GPU here", "Example CPU", "NVIDIA X"):
         assert text in svg
     assert "decode + NMS" in svg
-    assert "one graph" not in svg  # the legend names only stages that are there
+    assert "one graph" not in svg  # the legend has only stages that occur
     assert ">AP<" not in svg
 
 
-def test_with_accuracy_there_is_a_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pareto_front_is_drawn_with_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     svg = texts(tmp_path / "f.svg", [row("a.onnx", 40.0, ap=0.4), row("b.onnx", 20.0, ap=0.3)], monkeypatch)
     assert ">AP<" in svg
     assert "(2) b.onnx" in svg
@@ -53,16 +51,16 @@ def test_with_accuracy_there_is_a_front(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_png_is_large_enough_to_read(tmp_path: Path) -> None:
     draw_plot([row("a.onnx", 40.0, ap=0.4)], FACTS, tmp_path / "p.png")
-    with Image.open(tmp_path / "p.png") as picture:
-        assert picture.width == 1350
-        assert picture.height > 600
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.width == 1350
+        assert image.height > 600
 
 
-def test_nothing_measured_is_still_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plot_without_measured_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no GPU" in texts(tmp_path / "n.svg", [BenchResult("c.engine", None, 1, skipped="no GPU")], monkeypatch)
 
 
-def test_what_cannot_be_drawn_is_told_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_plots_fail_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     check_plot_path(Path("b.png"))
     with pytest.raises(UsageError, match="gif"):
         check_plot_path(Path("b.gif"))

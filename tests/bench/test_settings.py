@@ -1,10 +1,10 @@
-"""What can never work is told before anything is started."""
+"""Invalid settings are rejected before anything is started."""
 
 from pathlib import Path
 
 import pytest
 
-from fcos_cli.bench.settings import MOST_PICTURES, Settings, check_settings, choose_pictures, parse_batches
+from fcos_cli.bench.settings import MAX_PICTURES, Settings, check_settings, choose_pictures, parse_batches
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.resources import ASSETS
 
@@ -19,13 +19,13 @@ def test_batch_sizes_are_a_list() -> None:
             parse_batches(wrong)
 
 
-def test_without_pictures_the_shipped_photos_are_used() -> None:
+def test_the_demo_photos_are_the_default() -> None:
     assert [Path(picture).name for picture in choose_pictures([])] == ["astronaut.jpg", "cat.jpg"]
 
 
-def test_of_many_pictures_the_first_few_are_used_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(choose_pictures([PHOTO] * (MOST_PICTURES + 3))) == MOST_PICTURES
-    assert str(MOST_PICTURES) in capsys.readouterr().err
+def test_too_many_images_are_cut_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(choose_pictures([PHOTO] * (MAX_PICTURES + 3))) == MAX_PICTURES
+    assert str(MAX_PICTURES) in capsys.readouterr().err
 
 
 def test_the_jobs_are_all_combinations() -> None:
@@ -43,7 +43,7 @@ def test_wrong_settings_are_refused(changes: dict[str, object]) -> None:
         check_settings(Settings(("m",), (PHOTO,), **changes))  # type: ignore[arg-type]
 
 
-def test_a_picture_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_refused(tmp_path: Path) -> None:
     check_settings(Settings(("m",), (PHOTO,)))
     with pytest.raises(DataError):
         check_settings(Settings(("m",), (PHOTO, str(tmp_path / "none.jpg"))))

@@ -1,4 +1,4 @@
-"""The clock at the joints between files and detections."""
+"""Timing of the stages between files and detections."""
 
 import gc
 from itertools import count
@@ -13,21 +13,21 @@ from tests.runtime.fakes import CornerDetector
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "p.png"
     Image.fromarray(np.full((20, 30, 3), 128, np.uint8)).save(path)
     return path
 
 
-def test_every_picture_is_used_and_the_last_batch_is_filled_up() -> None:
+def test_every_image_is_used_and_the_last_batch_is_filled_up() -> None:
     names = [[path.name for path in batch] for batch in batches_of(["a", "b", "c"], 2)]
     assert names == [["a", "b"], ["c", "a"]]
     assert [len(batch) for batch in batches_of(["a"], 4)] == [4]
 
 
-def test_a_detector_that_is_one_graph_has_one_stage_and_no_made_up_split(picture: Path) -> None:
+def test_a_single_graph_detector_has_one_stage(image: Path) -> None:
     detector = CornerDetector()
-    sample = Pipeline(detector, detector.facts.resize)((picture, picture))
+    sample = Pipeline(detector, detector.facts.resize)((image, image))
     assert set(sample) == {"open", "preprocess", "network_decode_nms", "total"}
     assert detector.sizes == [2]
     parts = sample["open"] + sample["preprocess"] + sample["network_decode_nms"]
@@ -35,17 +35,17 @@ def test_a_detector_that_is_one_graph_has_one_stage_and_no_made_up_split(picture
     assert min(sample.values()) > 0
 
 
-def test_the_stages_of_a_torch_network_are_told_apart(model_file: Path, picture: Path) -> None:
+def test_stages_of_a_torch_network_are_timed_separately(model_file: Path, image: Path) -> None:
     from fcos_cli.runtime.open import open_detector
 
     detector = open_detector(model_file)
-    sample = Pipeline(detector, detector.facts.resize)((picture,))
+    sample = Pipeline(detector, detector.facts.resize)((image,))
     assert set(sample) == {"open", "preprocess", "network", "decode_nms", "total"}
     parts = sum(sample[stage] for stage in sample if stage != "total")
     assert parts == pytest.approx(sample["total"])
 
 
-def test_watching_a_network_does_not_change_its_answer(model_file: Path) -> None:
+def test_the_forward_hook_does_not_change_the_output(model_file: Path) -> None:
     from fcos_cli.runtime.open import open_detector
 
     images = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), np.uint8)
@@ -57,7 +57,7 @@ def test_watching_a_network_does_not_change_its_answer(model_file: Path) -> None
 
 
 @pytest.mark.parametrize("calls", [0, 2])
-def test_a_network_that_is_not_called_exactly_once_is_not_split(calls: int, picture: Path) -> None:
+def test_a_network_that_is_not_called_exactly_once_is_not_split(calls: int, image: Path) -> None:
     import torch
 
     class Odd(CornerDetector):
@@ -69,11 +69,11 @@ def test_a_network_that_is_not_called_exactly_once_is_not_split(calls: int, pict
             return super().__call__(images)
 
     detector = Odd()
-    assert "network_decode_nms" in Pipeline(detector, detector.facts.resize)((picture,))
+    assert "network_decode_nms" in Pipeline(detector, detector.facts.resize)((image,))
 
 
-class Clockwork:
-    """Answers every batch in `ms` milliseconds, by its own account."""
+class FakePipeline:
+    """Reports `ms` milliseconds for every batch."""
 
     def __init__(self, ms: float) -> None:
         self.ms, self.seen, self.collecting = ms, list[Batch](), list[bool]()
@@ -87,27 +87,27 @@ class Clockwork:
 BATCHES = batches_of(["a", "b", "c"], 1)
 
 
-def test_a_slow_model_answers_once_per_picture_after_one_untimed_call() -> None:
-    slow = Clockwork(1000.0)
+def test_a_slow_model_runs_once_per_image_after_one_untimed_call() -> None:
+    slow = FakePipeline(1000.0)
     assert len(measure_turn(slow, BATCHES, seconds=0.25)) == 3
     assert slow.seen == [BATCHES[0], *BATCHES]
 
 
-def test_a_fast_model_answers_all_pictures_equally_often_until_the_time_is_spent() -> None:
-    fast = Clockwork(20.0)
+def test_a_fast_model_runs_all_images_equally_often_until_the_time_is_up() -> None:
+    fast = FakePipeline(20.0)
     samples = measure_turn(fast, BATCHES, seconds=0.25)
     assert len(samples) == 15  # 12 calls take 240 ms, the next three reach 300
     assert {batch: fast.seen[1:].count(batch) for batch in BATCHES} == dict.fromkeys(BATCHES, 5)
 
 
-def test_garbage_is_not_collected_while_the_clock_runs() -> None:
-    watched = Clockwork(1000.0)
+def test_garbage_collection_is_off_while_timing() -> None:
+    watched = FakePipeline(1000.0)
     measure_turn(watched, BATCHES)
     assert not any(watched.collecting)
     assert gc.isenabled()
 
 
-def test_garbage_is_collected_again_after_a_failure() -> None:
+def test_garbage_collection_is_on_again_after_a_failure() -> None:
     def fail(_: Batch) -> dict[str, float]:
         raise RuntimeError
 
@@ -116,17 +116,17 @@ def test_garbage_is_collected_again_after_a_failure() -> None:
     assert gc.isenabled()
 
 
-def test_warming_up_takes_each_batch_twice_and_lasts_long_enough() -> None:
-    slow, fast = Clockwork(1000.0), Clockwork(50.0)
+def test_warm_up_runs_each_batch_twice_and_long_enough() -> None:
+    slow, fast = FakePipeline(1000.0), FakePipeline(50.0)
     warm_up(slow, BATCHES, seconds=0.5)
     warm_up(fast, BATCHES, seconds=0.5)
     assert len(slow.seen) == 6
     assert len(fast.seen) == 12  # 600 ms
 
 
-def test_a_sample_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch, picture: Path) -> None:
+def test_samples_are_in_milliseconds(monkeypatch: pytest.MonkeyPatch, image: Path) -> None:
     ticks = count()
     monkeypatch.setattr("fcos_cli.bench.stages.perf_counter", lambda: float(next(ticks)))
     detector = CornerDetector()
-    sample = Pipeline(detector, detector.facts.resize)((picture,))
+    sample = Pipeline(detector, detector.facts.resize)((image,))
     assert sample == {"open": 1000.0, "preprocess": 1000.0, "network_decode_nms": 1000.0, "total": 3000.0}

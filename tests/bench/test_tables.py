@@ -1,4 +1,4 @@
-"""The tables and the document of a benchmark."""
+"""Tables and JSON document of a benchmark."""
 
 import json
 from typing import Any
@@ -21,8 +21,8 @@ def row(model: str, total: float, **changes: Any) -> BenchResult:
 SKIPPED = BenchResult("m.engine", None, 1, asked="fp16", skipped="no GPU here")
 
 
-def test_people_see_figures_reasons_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [row("x/a.onnx", 40.0, ap=0.5), row("x/b.onnx", 20.0, ap=0.25, note="fp16 was asked for"), SKIPPED]
+def test_tables_show_results_reasons_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row("x/a.onnx", 40.0, ap=0.5), row("x/b.onnx", 20.0, ap=0.25, note="fp16 was requested"), SKIPPED]
     add_ratios(rows)
     print_results(rows, FACTS, as_json=False)
     out, err = capsys.readouterr()
@@ -42,9 +42,9 @@ def test_people_see_figures_reasons_and_notes(capsys: pytest.CaptureFixture[str]
         "0.0125",
     ]
     assert "network+decode+NMS" in err
-    assert "decode+NMS   " not in err.replace("network+decode+NMS", "")  # columns without figures are left out
+    assert "decode+NMS   " not in err.replace("network+decode+NMS", "")  # empty columns are left out
     assert "m.engine · fp16 · batch 1: not measured: no GPU here" in err
-    assert "x/b.onnx · onnxruntime · fp32 · batch 1: fp16 was asked for" in err
+    assert "x/b.onnx · onnxruntime · fp32 · batch 1: fp16 was requested" in err
     assert "fastest first: x/b.onnx" in err
 
 
@@ -57,19 +57,19 @@ def test_the_document_has_the_environment_and_every_row(capsys: pytest.CaptureFi
     assert document["rows"][0]["p50_ms"] == 40.0
 
 
-def test_nothing_measured_is_told_without_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_table_if_nothing_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
     print_results([SKIPPED], FACTS, as_json=False)
     assert capsys.readouterr().err.strip() == "m.engine · fp16 · batch 1: not measured: no GPU here"
 
 
-def test_a_busy_machine_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warning_on_a_busy_machine(capsys: pytest.CaptureFixture[str]) -> None:
     print_environment(FACTS)
     assert "warning" not in capsys.readouterr().err
     print_environment({**FACTS, "load": 1.5})
     assert "busy" in capsys.readouterr().err
 
 
-def test_names_lose_their_folders_where_that_leaves_them_apart() -> None:
+def test_folders_are_dropped_if_names_stay_unique() -> None:
     assert short_names([row("x/a.onnx", 5.0), row("x/a.onnx", 5.0), row("y/b.onnx", 5.0)]) == [
         "a.onnx",
         "a.onnx",

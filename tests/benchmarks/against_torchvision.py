@@ -1,9 +1,10 @@
-"""Post-processing and target assignment against torchvision's own, on the same tensors, as ratios of one run.
+"""Compare post-processing and target assignment with torchvision's, on the same tensors.
 
-    python tests/benchmarks/against_torchvision.py
+Usage: python tests/benchmarks/against_torchvision.py
 
-Both sides take turns; the ratio is the median over rounds of theirs / ours. Before anything is timed, both must answer
-the same. Peak memory is of a process of its own per side and task, above what it had when the inputs were made.
+Both implementations alternate; the reported speed-up is the median over rounds of torchvision's time / ours. Their
+results are first checked to be equal. Peak memory is measured in a separate process per implementation and task, above
+the memory in use after creating the inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PRESET = PRESETS["torchvision"]
 SIZE = (800, 1088)  # 800 × 1066, padded to whole cells
 
 
-def their_model() -> Any:
+def torchvision_model() -> Any:
     class Backbone(torch.nn.Module):
         out_channels = 256
 
@@ -48,14 +49,14 @@ def level_sizes() -> list[tuple[int, int]]:
 
 
 def post_processing() -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Batch of 8, 80 classes: logits of which about one in 1,000 passes the threshold, as in a picture of things."""
+    """Batch of 8, 80 classes, with about 1 in 1,000 logits above the threshold, as for a typical image."""
     generator = torch.Generator().manual_seed(0)
     raw = RawOutputs([], [], [])
     for (height, width), stride in zip(level_sizes(), STRIDES, strict=True):
         raw.cls.append(torch.randn(8, CLASSES, height, width, generator=generator) - 5.5)
         raw.ltrb.append(torch.rand(8, 4, height, width, generator=generator) * 6 * stride)
         raw.ctr.append(torch.randn(8, 1, height, width, generator=generator))
-    model = their_model()
+    model = torchvision_model()
     sizes = [(800, 1066)] * 8
     anchors = model.anchor_generator(ImageList(torch.empty(8, 3, *SIZE), sizes), raw.cls)
     counts = [height * width for height, width in level_sizes()]
@@ -71,67 +72,66 @@ def post_processing() -> tuple[Callable[[], Any], Callable[[], Any]]:
     config = ModelConfig(conventions=PRESET.conventions, **PRESET.model)
     inside = torch.tensor(sizes)
 
-    def theirs() -> list[Tensor]:
-        answers = model.postprocess_detections(outputs, split, sizes)
-        return [answer["boxes"] for answer in answers]
+    def torchvision_fn() -> list[Tensor]:
+        return [detections["boxes"] for detections in model.postprocess_detections(outputs, split, sizes)]
 
     def ours() -> list[Tensor]:
         candidates = decode(raw, height=SIZE[0], width=SIZE[1], config=config, sizes=inside)
-        found = suppress(
+        detections = suppress(
             candidates, iou=config.nms_iou, max_detections=config.max_detections, conventions=config.conventions
         )
-        return [boxes[:count] for boxes, count in zip(found.boxes, found.counts.tolist(), strict=True)]
+        return [boxes[:count] for boxes, count in zip(detections.boxes, detections.counts.tolist(), strict=True)]
 
-    return theirs, ours
+    return torchvision_fn, ours
 
 
 def target_assignment() -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """16 pictures with 50 boxes each."""
+    """16 images with 50 boxes each."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(16, 50, 2, generator=generator) * torch.tensor([900.0, 650.0])
     boxes = torch.cat((corners, corners + 8 + 400 * torch.rand(16, 50, 2, generator=generator) ** 3), 2)
     labels = torch.randint(0, CLASSES, (16, 50), generator=generator)
     features = [torch.empty(1, 1, *size) for size in level_sizes()]
-    model = their_model()
+    model = torchvision_model()
     anchors = model.anchor_generator(ImageList(torch.empty(16, 3, *SIZE), [SIZE] * 16), features)
     counts = [height * width for height, width in level_sizes()]
-    given = [{"boxes": real, "labels": kind} for real, kind in zip(boxes, labels, strict=True)]
-    model.head.compute_loss = lambda targets, head_outputs, anchors, matched: matched  # the assignment alone
+    targets = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)]
+    model.head.compute_loss = lambda targets, head_outputs, anchors, matched: matched  # the assignment only
     points = all_points(make_grids(level_sizes(), STRIDES, conventions=PRESET.conventions, input_size=SIZE))
     truth = Truth(boxes, labels, torch.zeros_like(labels, dtype=torch.bool))
 
-    def theirs() -> list[Tensor]:
-        matched: list[Tensor] = model.compute_loss(given, {}, anchors, counts)
+    def torchvision_fn() -> list[Tensor]:
+        matched: list[Tensor] = model.compute_loss(targets, {}, anchors, counts)
         return matched
 
     def ours() -> list[Tensor]:
-        found = assign_targets(points, truth, ranges=PRESET.model["ranges"], conventions=PRESET.conventions)
-        return list(found.box)
+        assigned = assign_targets(points, truth, ranges=PRESET.model["ranges"], conventions=PRESET.conventions)
+        return list(assigned.box)
 
-    return theirs, ours
+    return torchvision_fn, ours
 
 
 TASKS: dict[str, Callable[[], tuple[Callable[[], Any], Callable[[], Any]]]] = {
     "decode + NMS, batch of 8, 80 classes": post_processing,
-    "target assignment, 16 pictures, 50 boxes each": target_assignment,
+    "target assignment, 16 images, 50 boxes each": target_assignment,
 }
 
 
 def timed(call: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     call()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def peak_mb(task: str, side: int) -> float:
-    """Megabytes of one call above what the inputs take, in a fresh process."""
+    """Peak memory of one call in megabytes above that of the inputs, in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (task, side))
 
 
 def _peak(task: str, side: int) -> float:
     call = TASKS[task]()[side]
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the peak
     before = _peak_kb()
     call()
     return (_peak_kb() - before) / 1024
@@ -146,14 +146,14 @@ def main() -> None:
     keep_freed_memory()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, 800 x 1066 in {SIZE}")
     for task, make in TASKS.items():
-        theirs, ours = make()
-        if not all(torch.equal(a, b) for a, b in zip(theirs(), ours(), strict=True)):
-            sys.exit(f"{task}: the answers differ")
+        torchvision_fn, ours = make()
+        if not all(torch.equal(a, b) for a, b in zip(torchvision_fn(), ours(), strict=True)):
+            sys.exit(f"{task}: the results differ")
         pairs = []
         for turn in range(ROUNDS):
-            order = (theirs, ours) if turn % 2 else (ours, theirs)
+            order = (torchvision_fn, ours) if turn % 2 else (ours, torchvision_fn)
             seconds = {call: timed(call) for call in order}
-            pairs.append((seconds[theirs], seconds[ours]))
+            pairs.append((seconds[torchvision_fn], seconds[ours]))
         ratio = statistics.median(a / b for a, b in pairs)
         a, b = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
         memory = [peak_mb(task, side) for side in (0, 1)]

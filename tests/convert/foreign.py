@@ -1,4 +1,4 @@
-"""Foreign checkpoints made of our own networks: the other programs' names, written down once more and independently."""
+"""Foreign checkpoints made from our own networks. The name mappings are written independently of fcos_cli."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fcos_cli.model.fcos import FCOS
 State = dict[str, Tensor]
 
 NARROW: dict[str, Any] = {"backbone": "resnet18", "channels": 32, "convs": 2, "groups": 32}
-"""The smallest network that `convert` knows the body of."""
+"""The smallest network whose backbone `convert` supports."""
 
 
 @cache
@@ -27,31 +27,31 @@ def _ours(scales: bool, classes: int, seed: int, shape: tuple[tuple[str, Any], .
         model = FCOS(ModelConfig(**dict(shape), conventions=Conventions(scales=scales)), classes=classes)
     state: State = dict(model.state_dict())
     generator = torch.Generator().manual_seed(seed)
-    for key, value in state.items():  # nothing may be all zeros or ones: a mix-up would not show
+    for key, value in state.items():  # all zeros or ones would hide mix-ups
         if value.ndim <= 1:
             state[key] = torch.rand(value.shape, generator=generator) + 0.5
     return state
 
 
 def ours(*, scales: bool = False, classes: int = 80, seed: int = 0, **shape: Any) -> State:
-    """A random state dict by our names. Not to be changed in place."""
+    """Return a random state dict with native names. Do not modify its tensors in place."""
     return dict(_ours(scales, classes, seed, tuple({**NARROW, **shape}.items())))
 
 
 def hollow(state: State) -> State:
-    """The same names and shapes, of zeros that take no room."""
+    """Return the same names and shapes with zeros that take no memory."""
     return {key: torch.zeros(()).expand(value.shape) for key, value in state.items()}
 
 
 def shapes_of(*, scales: bool = False, classes: int = 80, **shape: Any) -> State:
-    """Names and shapes of a network of ours as hollow tensors, without building it."""
+    """Return the names and shapes of a network as hollow tensors, without building it."""
     with torch.device("meta"):
         model = FCOS(ModelConfig(**{**NARROW, **shape}, conventions=Conventions(scales=scales)), classes=classes)
     return hollow(model.state_dict())
 
 
 def theirs(family: str, state: State) -> State:
-    """Our state dict under the names of a family's published files."""
+    """Return a native state dict with the names of a family's published files."""
     return {_NAMES[family](key): value for key, value in state.items()}
 
 
@@ -61,7 +61,7 @@ def _swap(key: str, *pairs: tuple[str, str]) -> str:
     return key
 
 
-def _plus(key: str, pattern: str, text: str, amount: int) -> str:
+def _add_to_index(key: str, pattern: str, text: str, amount: int) -> str:
     return re.sub(pattern, lambda found: text.format(int(found[1]) + amount), key)
 
 
@@ -85,15 +85,15 @@ def _fcos(key: str) -> str:
         (r"^head\.regression_head\.bbox_reg", "rpn.head.bbox_pred"),
         (r"^head\.regression_head\.bbox_ctrness", "rpn.head.centerness"),
     )
-    key = _plus(key, r"inner_blocks\.(\d)\.0", "fpn_inner{}", 2)
-    return _plus(key, r"layer_blocks\.(\d)\.0", "fpn_layer{}", 2)
+    key = _add_to_index(key, r"inner_blocks\.(\d)\.0", "fpn_inner{}", 2)
+    return _add_to_index(key, r"layer_blocks\.(\d)\.0", "fpn_layer{}", 2)
 
 
 def _bottom_up(key: str) -> str:
     key = _swap(key, (r"^backbone\.body\.(conv1|bn1)\.", r"backbone.bottom_up.stem.\1."))
-    key = _plus(key, r"^backbone\.body\.layer(\d)", "backbone.bottom_up.res{}", 1)
-    key = _plus(key, r"^backbone\.fpn\.inner_blocks\.(\d)\.0", "backbone.fpn_lateral{}", 3)
-    key = _plus(key, r"^backbone\.fpn\.layer_blocks\.(\d)\.0", "backbone.fpn_output{}", 3)
+    key = _add_to_index(key, r"^backbone\.body\.layer(\d)", "backbone.bottom_up.res{}", 1)
+    key = _add_to_index(key, r"^backbone\.fpn\.inner_blocks\.(\d)\.0", "backbone.fpn_lateral{}", 3)
+    key = _add_to_index(key, r"^backbone\.fpn\.layer_blocks\.(\d)\.0", "backbone.fpn_output{}", 3)
     return _swap(
         key,
         (r"\.bn(\d)\.", r".conv\1.norm."),

@@ -1,4 +1,4 @@
-"""Whose file it is, and which dialect it speaks: told by names, towers or its config, or asked for, never guessed."""
+"""Detection of the family and preset from tensor names, tower biases and config."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fcos_cli.convert.families import FAMILIES, HOW_TO_KNOW
+from fcos_cli.convert.families import FAMILIES, PRESET_HINTS
 from fcos_cli.convert.mmdet_config import read_config
 from fcos_cli.convert.run import convert
 from fcos_cli.errors import ModelError, UsageError
@@ -24,47 +24,47 @@ def file_of(folder: Path, family: str, *, without_bias: bool = False, meta: Any 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_names_say_whose_file_it_is(family: str, tmp_path: Path) -> None:
+def test_family_is_detected_from_tensor_names(family: str, tmp_path: Path) -> None:
     file = file_of(tmp_path, family, classes=91 if family == "torchvision" else 80)
     for source in ("auto", family):
         assert convert(file, source=source, preset=FAMILIES[family].presets[-1]).family == family
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_that_contradicts_the_file_is_refused(family: str, tmp_path: Path) -> None:
+def test_contradicting_family_is_refused(family: str, tmp_path: Path) -> None:
     file = file_of(tmp_path, family)
     for other in FAMILIES.keys() - {family}:
         with pytest.raises(UsageError, match=f"--from {other} contradicts the file"):
             convert(file, source=other)
 
 
-def test_unknown_families_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown --from 'yolo'") as caught:
         convert(file_of(tmp_path, "mmdet"), source="yolo")
     assert "detectron2" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize("key", ["features.0.weight", "bbox_head.atss_cls.weight", "a.rpn.head.cls_logits.weight"])
-def test_names_of_no_family_are_refused_and_shown(key: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no known FCOS") as caught:
+def test_unknown_tensor_names_are_refused_and_listed(key: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="match no known FCOS") as caught:
         convert(pth(tmp_path / "x.pth", {key: torch.ones(1)}))
     assert key in str(caught.value.where)
 
 
 @pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if len(family.presets) > 1])
-def test_where_the_file_cannot_tell_it_asks_and_says_how_to_know(family: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="its tensors do not tell which") as caught:
+def test_ambiguous_preset_is_requested_with_hints(family: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="its tensors do not show which") as caught:
         convert(file_of(tmp_path, family))
     assert caught.value.exit_code == 2
     for preset in FAMILIES[family].presets:
-        assert f"--preset {preset}: {HOW_TO_KNOW[preset]}" in str(caught.value.remedy)
+        assert f"--preset {preset}: {PRESET_HINTS[preset]}" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_preset_of_another_family_is_refused(family: str, tmp_path: Path) -> None:
+def test_preset_of_another_family_is_refused(family: str, tmp_path: Path) -> None:
     file = file_of(tmp_path, family)
     for preset in (PRESETS.keys() | {"nonsense"}) - set(FAMILIES[family].presets):
-        with pytest.raises(UsageError, match=f"--preset {preset} is none of") as caught:
+        with pytest.raises(UsageError, match=f"--preset {preset} is not a preset of") as caught:
             convert(file, preset=preset)
         assert FAMILIES[family].presets[0] in str(caught.value.remedy)
 
@@ -74,13 +74,15 @@ def test_every_preset_but_default_has_a_family() -> None:
     assert sorted([*listed, "default"]) == sorted(PRESETS)
 
 
-def test_mmdetections_towers_without_bias_are_the_base(tmp_path: Path) -> None:
+def test_mmdetection_towers_without_bias_mean_the_base_preset(tmp_path: Path) -> None:
     file = file_of(tmp_path, "mmdet", without_bias=True)
     found = convert(file)
     assert found.preset == "mmdet-base"
     assert not found.artifact.weights["head.regression_head.conv.3.bias"].any()
-    assert any("zeros for the bias" in note for note in found.notes)
-    with pytest.raises(UsageError, match="--preset mmdet-tricks contradicts the file: the missing bias"):
+    assert any("zero biases added" in note for note in found.notes)
+    with pytest.raises(
+        UsageError, match="--preset mmdet-tricks contradicts the file: according to the towers without bias"
+    ):
         convert(file, preset="mmdet-tricks")
 
 
@@ -109,14 +111,14 @@ test_cfg = dict(nms_pre=500, score_thr=0.1, nms=dict(type='nms', iou_thr=0.55), 
 
 
 @pytest.mark.parametrize("key", ["cfg", "config"])
-def test_mmdetections_config_is_read_where_it_is_there(key: str, tmp_path: Path) -> None:
+def test_mmdetection_config_is_read(key: str, tmp_path: Path) -> None:
     found = convert(file_of(tmp_path, "mmdet", meta={key: TRICKS}))
     config = found.artifact.config
     assert (found.preset, preset_name(config.conventions)) == ("mmdet-tricks", "mmdet-tricks")
     assert (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
     assert (config.candidates, config.score_threshold, config.nms_iou, config.max_detections) == (500, 0.1, 0.55, 50)
     state = ours(scales=True)
-    assert "its config says so" in found.notes[0]
+    assert "from the config" in found.notes[0]
 
     found = convert(pth(tmp_path / "b.pth", {"state_dict": theirs("mmdet", state), "meta": {key: BASE}}))
     assert (found.preset, preset_name(found.artifact.config.conventions)) == ("mmdet-base", "mmdet-base")
@@ -125,7 +127,7 @@ def test_mmdetections_config_is_read_where_it_is_there(key: str, tmp_path: Path)
     assert torch.equal(found.artifact.weights[first], state[first].flip(1))  # bgr_to_rgb=False
 
 
-def test_a_config_between_the_presets_gives_its_own_conventions(tmp_path: Path) -> None:
+def test_mixed_mmdetection_config_gives_custom_conventions(tmp_path: Path) -> None:
     text = TRICKS.replace("centerness_on_reg=True", "centerness_on_reg=False").replace(
         "center_sampling=True", "center_sampling=True, center_sample_radius=2.5"
     )
@@ -139,37 +141,39 @@ def test_a_config_between_the_presets_gives_its_own_conventions(tmp_path: Path) 
     assert preset_name(rules) == "custom"
 
 
-def test_the_config_says_where_a_resnet50_halves(tmp_path: Path) -> None:
+def test_stride_of_a_resnet50_comes_from_the_config(tmp_path: Path) -> None:
     for style, in_1x1 in (("caffe", True), ("pytorch", False)):
         meta = {"config": TRICKS.replace("style='pytorch'", f"style='{style}'")}
         config = convert(file_of(tmp_path, "mmdet", meta=meta, backbone="resnet50")).artifact.config
         assert config.stride_in_1x1 == in_1x1
 
 
-def test_a_preset_that_the_config_contradicts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--preset mmdet-base contradicts the file: its config says mmdet-tricks"):
+def test_preset_contradicting_the_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="--preset mmdet-base contradicts the file: according to the config it is mmdet-tricks"
+    ):
         convert(file_of(tmp_path, "mmdet", meta={"config": TRICKS}), preset="mmdet-base")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("'FCOSHead'", "'ATSSHead'", "ATSSHead, not FCOSHead"),
         ("center_sampling=True", "center_sampling=True, strides=[4, 8, 16, 32, 64]", "strides"),
     ],
 )
-def test_configs_of_other_networks_are_refused(old: str, new: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_configs_of_unsupported_networks_are_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=message):
         convert(file_of(tmp_path, "mmdet", meta={"config": TRICKS.replace(old, new)}))
 
 
 @pytest.mark.parametrize("text", ["not python (", "import os", "", "model = 3", "model = dict(bbox_head=3)", "\x00"])
-def test_a_config_that_says_nothing_is_as_none(text: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="do not tell which"):
+def test_unreadable_or_empty_config_is_ignored(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="do not show which"):
         convert(file_of(tmp_path, "mmdet", meta={"config": text}))
 
 
-def test_a_config_is_read_and_never_executed(tmp_path: Path) -> None:
+def test_config_is_never_executed(tmp_path: Path) -> None:
     trap = tmp_path / "it-ran"
     config = read_config(f"a = open({str(trap)!r}, 'w')\nb = dict(c=1, d=[(2, -3), {{'e': None}}], f=g())\nh.i = 2\n")
     assert config == {"a": None, "b": {"c": 1, "d": [[2, -3], {"e": None}], "f": None}}
@@ -182,13 +186,13 @@ NAMES = ["cell", "dust"]
 @pytest.mark.parametrize(
     "meta", [{"CLASSES": tuple(NAMES)}, {"dataset_meta": {"CLASSES": NAMES}}, {"dataset_meta": {"classes": NAMES}}]
 )
-def test_mmdetections_files_may_name_their_classes(meta: Any, tmp_path: Path) -> None:
+def test_class_names_in_mmdetection_files_are_used(meta: Any, tmp_path: Path) -> None:
     file = file_of(tmp_path, "mmdet", meta={"config": TRICKS, **meta}, classes=2)
     assert convert(file).artifact.classes.names == ("cell", "dust")
     assert convert(file, names=["a", "b"]).artifact.classes.names == ("a", "b")
 
 
-def test_files_of_mmdetection_1_have_inclusive_boxes(tmp_path: Path) -> None:
+def test_mmdetection_1_has_inclusive_boxes(tmp_path: Path) -> None:
     for version, ends in (("1.0rc0+f41a4d9", "inclusive"), ("2.25.0", "exclusive")):
         file = file_of(tmp_path, "old mmdet", without_bias=True, meta={"mmdet_version": version}, backbone="resnet18")
         assert convert(file).artifact.config.conventions.box_ends == ends

@@ -1,4 +1,4 @@
-"""Reading checkpoints: tensors come out of whatever trainers wrap them in, and no code in a file is run."""
+"""Reading checkpoints: state dicts are found in what trainers save, and no code in a file is run."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from tests.convert.foreign import pth
 
 
 class WritesAFile:
-    """A pickle of it, when it is opened, makes the file."""
+    """Creates the file when its pickle is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,7 +41,7 @@ WEIGHTS = OrderedDict(a=torch.arange(3.0), b=torch.ones(2, 2))
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_tensors_come_out_of_what_trainers_wrap_them_in(
+def test_state_dict_is_found_in_what_trainers_save(
     content: Any, dropped: tuple[str, ...], zipped: bool, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
@@ -51,12 +51,12 @@ def test_tensors_come_out_of_what_trainers_wrap_them_in(
     assert found.dropped == dropped
 
 
-def test_a_prefix_that_not_all_have_stays(tmp_path: Path) -> None:
+def test_prefix_is_kept_unless_all_names_have_it(tmp_path: Path) -> None:
     found = read_checkpoint(pth(tmp_path / "x.pth", {"module.a": torch.ones(1), "b": torch.ones(1)}))
     assert found.weights.keys() == {"module.a", "b"}
 
 
-def test_mmdetections_facts_are_kept(tmp_path: Path) -> None:
+def test_mmdetection_meta_is_kept(tmp_path: Path) -> None:
     found = read_checkpoint(pth(tmp_path / "x.pth", {"state_dict": WEIGHTS, "meta": {"CLASSES": ("a", "b")}}))
     assert found.meta == {"CLASSES": ("a", "b")}
 
@@ -83,7 +83,7 @@ def test_code_in_a_checkpoint_is_refused_and_never_runs(zipped: bool, tmp_path: 
 def test_code_in_a_plain_pickle_is_refused_and_never_runs(tmp_path: Path) -> None:
     trap = tmp_path / "it-ran"
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": WritesAFile(trap)}))
-    with pytest.raises(ModelError, match="a pickle that torch did not write"):
+    with pytest.raises(ModelError, match="a pickle not written by torch"):
         read_checkpoint(tmp_path / "x.pkl")
     assert not trap.exists()
 
@@ -96,7 +96,7 @@ def test_code_in_a_plain_pickle_is_refused_and_never_runs(tmp_path: Path) -> Non
         (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
     ],
 )
-def test_what_a_file_wanted_is_named_and_the_way_out_works(content: Any, named: str, tmp_path: Path) -> None:
+def test_unsafe_import_is_named_and_the_remedy_works(content: Any, named: str, tmp_path: Path) -> None:
     file = pth(tmp_path / "x.pth", content)
     with pytest.raises(ModelError, match=named) as caught:
         read_checkpoint(file)
@@ -106,7 +106,7 @@ def test_what_a_file_wanted_is_named_and_the_way_out_works(content: Any, named: 
         assert read_checkpoint(tmp_path / "tensors.pth").weights.keys() == content["model"].keys()
 
 
-def test_the_way_out_of_a_plain_pickle_works(tmp_path: Path) -> None:
+def test_remedy_for_a_plain_pickle_works(tmp_path: Path) -> None:
     (tmp_path / "zoo.pkl").write_bytes(pickle.dumps({"model": {"a": np.ones(3)}, "__author__": "me"}))
     with pytest.raises(ModelError, match="would run code") as caught:
         read_checkpoint(tmp_path / "zoo.pkl")
@@ -117,14 +117,14 @@ def test_the_way_out_of_a_plain_pickle_works(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off", b"\x00" * 64])
-def test_files_that_are_no_checkpoints_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match="not a readable checkpoint") as caught:
         read_checkpoint(tmp_path / name)
     assert caught.value.where == str(tmp_path / name)
 
 
-def test_half_a_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     whole = pth(tmp_path / "whole.pth", {"a": torch.ones(1000)}).read_bytes()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="not a readable checkpoint"):
@@ -133,15 +133,15 @@ def test_half_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"model": {}}, torch.ones(2)])
 def test_files_without_named_tensors_are_refused(content: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"(not|no) tensors by name"):
+    with pytest.raises(ModelError, match=r"(not a|no) dict of tensors"):
         read_checkpoint(pth(tmp_path / "x.pth", content))
 
 
-def test_an_artifact_of_ours_needs_no_conversion(model_file: Path) -> None:
+def test_fcos_model_is_refused(model_file: Path) -> None:
     with pytest.raises(UsageError, match="already"):
         read_checkpoint(model_file)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         read_checkpoint(tmp_path / "gone.pth")

@@ -1,4 +1,4 @@
-"""Foreign checkpoints become artifacts of ours: every family's, by documented names, to the last bit."""
+"""Conversion of foreign checkpoints to artifacts: all families, corrections, classes and errors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ DIALECTS = {
 
 
 def made(preset: str, *, classes: int = 80) -> tuple[State, State]:
-    """A random network by our names and by the names of the preset's family."""
+    """Return a random network with native names, and with the names of the preset's family."""
     family, scales, _ = DIALECTS[preset]
     state = ours(scales=scales, classes=91 if family == "torchvision" and classes == 80 else classes)
     if preset == "mmdet-base":
@@ -47,7 +47,7 @@ def bias_of_conv(key: str, state: State) -> bool:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Converted]:
-    """Writes tensors to a file and converts it."""
+    """Save tensors to a file and convert it."""
 
     def run(state: State, **options: Any) -> Converted:
         wrap = options.pop("wrap", None)
@@ -57,24 +57,24 @@ def read(tmp_path: Path) -> Callable[..., Converted]:
 
 
 @pytest.mark.parametrize("preset", DIALECTS)
-def test_every_dialects_tensors_arrive_to_the_last_bit(preset: str, tmp_path: Path) -> None:
+def test_tensors_of_every_preset_are_converted_exactly(preset: str, tmp_path: Path) -> None:
     family, scales, bgr = DIALECTS[preset]
     source, foreign = made(preset)
     save_file({key: value.contiguous() for key, value in foreign.items()}, tmp_path / "theirs.safetensors")
     found = convert(tmp_path / "theirs.safetensors", preset=preset)
     weights, config = found.artifact.weights, found.artifact.config
 
-    wanted = dict(source)
+    expected_weights = dict(source)
     if family == "torchvision":  # 91 rows by id → the 80 that are classes
         rows = list(coco_classes().ids)
-        wanted |= {f"{LAYER}.{part}": source[f"{LAYER}.{part}"][rows] for part in ("weight", "bias")}
+        expected_weights |= {f"{LAYER}.{part}": source[f"{LAYER}.{part}"][rows] for part in ("weight", "bias")}
     if bgr:
-        wanted[STEM] = source[STEM][:, [2, 1, 0]]
+        expected_weights[STEM] = source[STEM][:, [2, 1, 0]]
     if preset == "mmdet-base":
-        wanted |= {key: torch.zeros(32) for key in ours(scales=True) if key not in source}
-    variances = {key for key in wanted if key.startswith("backbone.body") and key.endswith("running_var")}
-    assert weights.keys() == wanted.keys()
-    for key, value in wanted.items():
+        expected_weights |= {key: torch.zeros(32) for key in ours(scales=True) if key not in source}
+    variances = {key for key in expected_weights if key.startswith("backbone.body") and key.endswith("running_var")}
+    assert weights.keys() == expected_weights.keys()
+    for key, value in expected_weights.items():
         if family == "fcos" and key in variances:
             assert torch.allclose(weights[key].double() + 1e-5, value.double(), rtol=1e-7, atol=0)
         else:
@@ -89,7 +89,7 @@ def test_every_dialects_tensors_arrive_to_the_last_bit(preset: str, tmp_path: Pa
     assert found.artifact.build().config == config
 
 
-def test_an_artifact_survives_its_file(read: Callable[..., Converted], tmp_path: Path) -> None:
+def test_converted_artifact_survives_saving(read: Callable[..., Converted], tmp_path: Path) -> None:
     found = read(made("fcos-v1")[1], preset="fcos-v1").artifact
     save(tmp_path / "ours.safetensors", found)
     again = load(tmp_path / "ours.safetensors")
@@ -99,7 +99,7 @@ def test_an_artifact_survives_its_file(read: Callable[..., Converted], tmp_path:
     assert len(again.provenance["converted_from"]["sha256"]) == 64
 
 
-def test_names_of_older_versions_are_known(read: Callable[..., Converted]) -> None:
+def test_names_of_older_versions_are_supported(read: Callable[..., Converted]) -> None:
     state = ours(classes=91)
     old = read(theirs("old torchvision", state)).artifact.weights
     assert all(torch.equal(old[key], value) for key, value in state.items() if not key.startswith(LAYER))
@@ -108,7 +108,7 @@ def test_names_of_older_versions_are_known(read: Callable[..., Converted]) -> No
     assert all(torch.equal(old[key], value) for key, value in state.items())
 
 
-def test_scales_without_a_shape_get_one(read: Callable[..., Converted]) -> None:
+def test_scalar_scales_are_reshaped(read: Callable[..., Converted]) -> None:
     state = theirs("mmdet", ours(scales=True))
     bare = {key: value.squeeze() if key.endswith(".scale") else value for key, value in state.items()}
     assert bare["bbox_head.scales.0.scale"].shape == ()
@@ -117,7 +117,7 @@ def test_scales_without_a_shape_get_one(read: Callable[..., Converted]) -> None:
         assert torch.equal(weights[f"{SCALES}{level}"], state[f"bbox_head.scales.{level}.scale"])
 
 
-def test_adelaidets_models_may_have_no_scales(read: Callable[..., Converted]) -> None:
+def test_adelaidet_models_may_have_no_scales(read: Callable[..., Converted]) -> None:
     found = read(theirs("adelaidet", ours()), preset="adelaidet").artifact
     assert not found.config.conventions.scales
     assert not any(key.startswith(SCALES) for key in found.weights)
@@ -128,17 +128,16 @@ def test_half_precision_becomes_float32(read: Callable[..., Converted]) -> None:
     assert {value.dtype for value in read(state).artifact.weights.values()} == {torch.float32}
 
 
-def test_what_trainers_count_is_dropped_and_said(read: Callable[..., Converted]) -> None:
+def test_training_state_is_dropped_and_noted(read: Callable[..., Converted]) -> None:
     state = theirs("detectron2", shapes_of())
     state |= {
         key.replace("running_var", "num_batches_tracked"): torch.tensor(7) for key in state if "running_var" in key
     }
     found = read(state, wrap=lambda s: {"model": s, "iteration": 90000, "optimizer": {}, "scheduler": {}})
-    told = found.notes[-1]
-    assert told.startswith("dropped: iteration, optimizer, scheduler, 20 num_batches_tracked")
+    assert found.notes[-1].startswith("dropped: iteration, optimizer, scheduler, 20 num_batches_tracked")
 
 
-# what the file says of its pixels
+# pixel statistics
 
 
 @pytest.mark.parametrize(
@@ -148,7 +147,7 @@ def test_what_trainers_count_is_dropped_and_said(read: Callable[..., Converted])
         ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], IMAGENET_MEAN, False),
     ],
 )
-def test_pixels_in_the_file_say_mean_deviation_and_order(
+def test_pixel_statistics_and_channel_order_are_read_from_the_file(
     mean: list[float], std: list[float], rgb_mean: tuple[float, ...], turned: bool, read: Callable[..., Converted]
 ) -> None:
     state = ours()
@@ -158,15 +157,15 @@ def test_pixels_in_the_file_say_mean_deviation_and_order(
     assert found.config.std == pytest.approx(IMAGENET_STD)
     assert torch.equal(found.weights[STEM], state[STEM].flip(1) if turned else state[STEM])
     assert found.geometry["pad_value"] == pytest.approx(list(rgb_mean))
-    assert any("the file says so" in note for note in found.provenance["conversion"])
+    assert any("(from the file)" in note for note in found.provenance["conversion"])
 
 
-def test_where_the_file_does_not_say_the_notes_do(read: Callable[..., Converted]) -> None:
+def test_notes_name_facts_missing_in_the_file(read: Callable[..., Converted]) -> None:
     found = read(theirs("detectron2", shapes_of()))
-    assert any("of the preset; the file does not say" in note for note in found.notes)
+    assert any("from the preset; not stated in the file" in note for note in found.notes)
 
 
-# bodies
+# backbones
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_where_the_file_does_not_say_the_notes_do(read: Callable[..., Converted]
         ("resnet34", "detectron2", {"stride_in_1x1": False}),
     ],
 )
-def test_bodies_are_told_apart_by_their_shapes(
+def test_backbone_is_identified_from_tensor_shapes(
     backbone: str, family: str, expected: dict[str, Any], read: Callable[..., Converted]
 ) -> None:
     scaled = family in ("fcos", "adelaidet", "mmdet")
@@ -193,16 +192,14 @@ def test_bodies_are_told_apart_by_their_shapes(
 
 
 @pytest.mark.parametrize(("channels", "convs"), [(32, 1), (64, 3), (256, 4)])
-def test_width_and_depth_of_the_towers_come_from_their_shapes(
-    channels: int, convs: int, read: Callable[..., Converted]
-) -> None:
+def test_tower_width_and_depth_are_inferred(channels: int, convs: int, read: Callable[..., Converted]) -> None:
     config = read(theirs("detectron2", shapes_of(channels=channels, convs=convs))).artifact.config
     assert (config.channels, config.convs, config.groups) == (channels, convs, 32)
 
 
 @pytest.mark.parametrize("backbone", ["resnet152", "resnext50_32x4d", "wide_resnet50_2", "resnet26"])
-def test_other_resnets_are_refused_by_their_shape(backbone: str, read: Callable[..., Converted]) -> None:
-    with pytest.raises(ModelError, match="body's shape is not known: blocks") as caught:
+def test_unsupported_resnets_are_refused(backbone: str, read: Callable[..., Converted]) -> None:
+    with pytest.raises(ModelError, match="unknown backbone: blocks per stage") as caught:
         read(theirs("detectron2", shapes_of(backbone=backbone)))
     assert "resnet50" in str(caught.value.remedy)
 
@@ -210,7 +207,7 @@ def test_other_resnets_are_refused_by_their_shape(backbone: str, read: Callable[
 # classes
 
 
-def test_torchvisions_91_rows_become_80_by_id(read: Callable[..., Converted]) -> None:
+def test_91_torchvision_rows_become_80_classes(read: Callable[..., Converted]) -> None:
     state = ours(classes=91)
     layer = torch.arange(91.0)
     found = read({**state, f"{LAYER}.bias": layer}).artifact
@@ -229,7 +226,7 @@ def test_torchvisions_91_rows_become_80_by_id(read: Callable[..., Converted]) ->
         ("detectron2", 3, ["a", "b", "c"], (1, 2, 3), [0, 1, 2]),
     ],
 )
-def test_classes_get_the_names_they_are_given(
+def test_class_names_can_be_given(
     family: str, rows: int, names: list[str], ids: tuple[int, ...], kept: list[int], read: Callable[..., Converted]
 ) -> None:
     state = ours(classes=rows)
@@ -239,39 +236,39 @@ def test_classes_get_the_names_they_are_given(
 
 
 @pytest.mark.parametrize(
-    ("family", "rows", "names", "told"),
+    ("family", "rows", "names", "message"),
     [
         ("detectron2", 3, None, "does not name its classes"),
         ("torchvision", 80, None, "does not name its classes"),
         ("detectron2", 3, ["a", "b"], "2 class names for 3 rows"),
         ("torchvision", 3, ["a"], "1 class names for 3 rows"),
-        ("detectron2", 91, "coco", "COCO's class layer has 80 rows here, the file's has 91"),
+        ("detectron2", 91, "coco", "COCO needs 80 rows in the class layer, but the file has 91"),
     ],
 )
-def test_rows_that_nobody_can_name_are_asked_about(
-    family: str, rows: int, names: Any, told: str, read: Callable[..., Converted]
+def test_missing_or_mismatched_class_names_are_refused(
+    family: str, rows: int, names: Any, message: str, read: Callable[..., Converted]
 ) -> None:
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         read(theirs(family, shapes_of(classes=rows)), names=names)
     assert "--classes names.txt" in str(caught.value.remedy)
 
 
-def test_class_names_are_lines_of_a_file(tmp_path: Path) -> None:
+def test_class_names_are_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\ufeffcat\n\n  traffic light \nÄpfel\n", encoding="utf-8")
     assert read_names(str(tmp_path / "names.txt")) == ["cat", "traffic light", "Äpfel"]
     assert (read_names("coco"), read_names(None)) == ("coco", None)
-    for text, told in (("a\nb\na\n", "'a' stands there twice"), ("\n", "no class names")):
+    for text, message in (("a\nb\na\n", "duplicate class name 'a'"), ("\n", "no class names")):
         (tmp_path / "names.txt").write_text(text, encoding="utf-8")
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             read_names(str(tmp_path / "names.txt"))
     with pytest.raises(UsageError, match="cannot be read"):
         read_names(str(tmp_path / "gone.txt"))
 
 
-# what does not fit
+# misfitting tensors
 
 
-def test_every_tensor_that_does_not_fit_is_listed_in_the_files_own_names(read: Callable[..., Converted]) -> None:
+def test_all_misfitting_tensors_are_listed_by_their_file_names(read: Callable[..., Converted]) -> None:
     state = theirs("detectron2", shapes_of())
     gone = ["head.ctrness.bias", *(f"head.bbox_subnet.3.{part}" for part in ("weight", "bias"))]
     extra = [f"head.mask.{i}.weight" for i in range(12)] + ["backbone.bottom_up.res2.0.conv7.weight"]
@@ -289,7 +286,7 @@ def test_every_tensor_that_does_not_fit_is_listed_in_the_files_own_names(read: C
 
 
 @pytest.mark.parametrize("family", ["torchvision", "fcos", "adelaidet", "detectron2", "mmdet"])
-def test_in_every_family_one_tensor_gone_or_renamed_is_named(family: str, read: Callable[..., Converted]) -> None:
+def test_missing_or_renamed_tensor_is_named_in_every_family(family: str, read: Callable[..., Converted]) -> None:
     state = theirs(family, shapes_of(scales=family in ("fcos", "mmdet"), classes=91 if family == "torchvision" else 80))
     choice = PRESETS.keys() & {"fcos-v1", "adelaidet", "mmdet-tricks"}
     preset = next((name for name in sorted(choice) if name.startswith(family)), None)
@@ -303,7 +300,7 @@ def test_in_every_family_one_tensor_gone_or_renamed_is_named(family: str, read: 
     assert f"{victim}_ [128, 64, 3, 3]" in str(caught.value.where)
 
 
-def test_one_tensor_under_both_its_names_is_told(read: Callable[..., Converted]) -> None:
+def test_tensor_under_two_names_is_refused(read: Callable[..., Converted]) -> None:
     state = shapes_of(classes=91)
     old = "backbone.fpn.inner_blocks.0.weight"
     with pytest.raises(ModelError, match="1 unknown") as caught:
@@ -311,7 +308,7 @@ def test_one_tensor_under_both_its_names_is_told(read: Callable[..., Converted])
     assert old in str(caught.value.where)
 
 
-def test_towers_where_only_some_have_a_bias_are_refused(read: Callable[..., Converted]) -> None:
+def test_towers_with_only_some_biases_are_refused(read: Callable[..., Converted]) -> None:
     state = theirs("mmdet", shapes_of(scales=True))
     del state["bbox_head.cls_convs.1.conv.bias"]
     with pytest.raises(ModelError, match="1 missing"):
@@ -319,16 +316,16 @@ def test_towers_where_only_some_have_a_bias_are_refused(read: Callable[..., Conv
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         (["backbone.bottom_up.res4.0.conv2_offset.weight"], "deformable"),
         (["backbone.body.layer2.0.conv2.offset.weight", "backbone.body.layer2.0.conv2.conv.weight"], "deformable"),
         (["rpn.head.cls_tower.9.offset.bias", "rpn.head.cls_tower.9.conv.weight"], "deformable"),
         (["backbone.layer3.0.conv2.conv_offset.bias"], "deformable"),
-        (["proposal_generator.fcos_head.cls_tower.1.0.weight"], "BatchNorm of its own per level"),
+        (["proposal_generator.fcos_head.cls_tower.1.0.weight"], "separate BatchNorm per level"),
         (["head.cls_subnet.1.running_mean", "head.cls_subnet.1.running_var"], "towers with BatchNorm"),
         (["bbox_head.cls_convs.0.bn.running_mean"], "towers with BatchNorm"),
-        (["proposal_generator.fcos_head.share_tower.0.weight"], "both branches share"),
+        (["proposal_generator.fcos_head.share_tower.0.weight"], "shared by both branches"),
         (["backbone.bottom_up.base_layer.0.weight"], "DLA"),
         (["backbone.bottom_up.base.level2.tree1.conv1.weight"], "DLA"),
         (["backbone.bottom_up.stage2.OSA2_1.layers.0.OSA2_1_0/conv.weight"], "VoVNet"),
@@ -336,16 +333,14 @@ def test_towers_where_only_some_have_a_bias_are_refused(read: Callable[..., Conv
         (["fcos_body.head.cls_logits.weight"], "VectXmy"),
     ],
 )
-def test_networks_that_ours_cannot_be_are_refused_by_name(
-    keys: list[str], told: str, read: Callable[..., Converted]
-) -> None:
+def test_unsupported_networks_are_refused(keys: list[str], message: str, read: Callable[..., Converted]) -> None:
     state = theirs("detectron2", shapes_of()) | {key: torch.zeros(1) for key in keys}
-    with pytest.raises(ModelError, match=told) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         read(state)
     assert all(key in str(caught.value.where) for key in keys)
 
 
-def test_real_time_models_are_told_from_broken_ones(read: Callable[..., Converted]) -> None:
+def test_real_time_models_are_recognized(read: Callable[..., Converted]) -> None:
     state = {key: value for key, value in shapes_of(scales=True).items() if "extra_blocks" not in key}
     state = {key: value for key, value in state.items() if key not in (f"{SCALES}3", f"{SCALES}4")}
     with pytest.raises(ModelError, match="6 missing") as caught:
@@ -353,27 +348,27 @@ def test_real_time_models_are_told_from_broken_ones(read: Callable[..., Converte
     assert "three levels" in str(caught.value.remedy)
 
 
-def test_p6_from_c5_is_told(read: Callable[..., Converted]) -> None:
+def test_p6_from_c5_is_recognized(read: Callable[..., Converted]) -> None:
     state = shapes_of() | {"backbone.fpn.extra_blocks.p6.weight": torch.zeros(()).expand(32, 512, 3, 3)}
     with pytest.raises(ModelError, match="1 misshapen") as caught:
         read(theirs("detectron2", state))
-    assert "P6 from C5" in str(caught.value.remedy)
+    assert "computes P6 from P5" in str(caught.value.remedy)
 
 
-def test_another_detector_is_told(read: Callable[..., Converted]) -> None:
+def test_other_detector_is_recognized(read: Callable[..., Converted]) -> None:
     state = {key: value for key, value in theirs("detectron2", shapes_of()).items() if "ctrness" not in key}
     with pytest.raises(ModelError, match="2 missing") as caught:
         read(state)
-    assert "another detector" in str(caught.value.remedy)
+    assert "is not FCOS" in str(caught.value.remedy)
 
 
-def test_towers_that_32_groups_do_not_divide_are_refused(read: Callable[..., Converted]) -> None:
+def test_channels_must_be_a_multiple_of_the_groups(read: Callable[..., Converted]) -> None:
     with pytest.raises(ModelError, match="multiple of groups"):
         read(theirs("detectron2", shapes_of(channels=48, groups=16)))
 
 
-def test_a_body_alone_is_refused(read: Callable[..., Converted]) -> None:
+def test_backbone_without_a_head_is_refused(read: Callable[..., Converted]) -> None:
     state = {key: value for key, value in hollow(ours()).items() if key.startswith("backbone.body.")}
-    with pytest.raises(ModelError, match="no known FCOS") as caught:
+    with pytest.raises(ModelError, match="match no known FCOS") as caught:
         read(state)
     assert "backbone.body.bn1.bias" in str(caught.value.where)

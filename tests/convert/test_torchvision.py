@@ -1,4 +1,4 @@
-"""There and back: torchvision's own class as oracle in both directions, with one set of random weights."""
+"""Conversion from and to torchvision, with torchvision's own model and random weights as reference."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ def empty(rows: int) -> detection.FCOS:
 
 @pytest.fixture(scope="module")
 def theirs() -> detection.FCOS:
-    """torchvision's model with random weights, some of which are sure of something."""
+    """torchvision's model with random weights, some of which give confident detections."""
     torch.manual_seed(0)
     model = empty(91)
     torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.2)
@@ -54,22 +54,20 @@ def image() -> Tensor:
     return torch.randint(0, 256, (3, 96, 64), generator=torch.Generator().manual_seed(1)).float()
 
 
-def test_torchvisions_weights_answer_in_our_network_as_in_its_own(
-    theirs: detection.FCOS, artifact: Artifact, image: Tensor
-) -> None:
-    wanted = raw_of(theirs, image / 255)
+def test_converted_network_gives_the_same_outputs(theirs: detection.FCOS, artifact: Artifact, image: Tensor) -> None:
+    reference = raw_of(theirs, image / 255)
     with torch.inference_mode():
         raw = artifact.build()(image[None])
     cls, ltrb, ctr = raw.flat()
     strides = torch.cat([torch.full((h * w,), s) for (h, w), s in zip(raw.sizes(), STRIDES, strict=True)])
     found = (cls, ltrb / strides[:, None], ctr[..., None])
     rows = list(coco_classes().ids)
-    expected = (wanted["cls_logits"][..., rows], wanted["bbox_regression"], wanted["bbox_ctrness"])
+    expected = (reference["cls_logits"][..., rows], reference["bbox_regression"], reference["bbox_ctrness"])
     for ours, other in zip(found, expected, strict=True):
         assert float((ours - other).abs().max()) <= 1e-5 * float(other.abs().max())
 
 
-def test_the_way_back_loads_strictly_and_answers_alike(
+def test_exported_state_dict_loads_strictly_and_gives_the_same_outputs(
     theirs: detection.FCOS, artifact: Artifact, image: Tensor, tmp_path: Path
 ) -> None:
     state = to_torchvision(artifact, where=Path("ours.safetensors"))
@@ -81,8 +79,10 @@ def test_the_way_back_loads_strictly_and_answers_alike(
     assert str(again.load_state_dict(weights, strict=True)) == "<All keys matched successfully>"
     rows = list(coco_classes().ids)
     for key, value in theirs.state_dict().items():
-        mine = weights[key]
-        assert torch.equal(mine[rows], value[rows]) if key.startswith(LAYER) else torch.equal(mine, value), key
+        converted = weights[key]
+        assert torch.equal(converted[rows], value[rows]) if key.startswith(LAYER) else torch.equal(converted, value), (
+            key
+        )
 
     before, after = raw_of(theirs, image / 255), raw_of(again, image / 255)
     assert torch.equal(before["bbox_regression"], after["bbox_regression"])
@@ -97,7 +97,7 @@ def test_the_way_back_loads_strictly_and_answers_alike(
     assert set(labels.tolist()) <= set(rows)
 
 
-def test_what_is_written_is_converted_to_the_same_again(artifact: Artifact, tmp_path: Path) -> None:
+def test_round_trip_gives_an_equal_artifact(artifact: Artifact, tmp_path: Path) -> None:
     save(tmp_path / "x.pth", to_torchvision(artifact, where=Path("x")))
     again = convert(tmp_path / "x.pth").artifact
     assert again.classes == artifact.classes
@@ -105,19 +105,19 @@ def test_what_is_written_is_converted_to_the_same_again(artifact: Artifact, tmp_
     assert all(torch.equal(again.weights[key], value) for key, value in artifact.weights.items())
 
 
-def test_a_model_of_few_classes_goes_back_by_its_ids(artifact: Artifact) -> None:
+def test_few_classes_are_placed_at_their_ids_or_indices(artifact: Artifact) -> None:
     weights = {**artifact.weights, f"{LAYER}.weight": torch.ones(2, 256, 3, 3), f"{LAYER}.bias": torch.ones(2)}
-    for ids, rows, told in (((3, 1), [3, 1], "category ids"), ((7000, 1), [0, 1], "class indices")):
+    for ids, rows, message in (((3, 1), [3, 1], "category ids"), ((7000, 1), [0, 1], "class indices")):
         few = replace(artifact, weights=weights, classes=ClassTable(("b", "a"), ids))
         state = to_torchvision(few, where=Path("x"))
         assert f"num_classes={max(rows) + 1}" in state.call
-        assert told in state.labels
+        assert message in state.labels
         bias = state.weights[f"{LAYER}.bias"]
         assert bias[rows].tolist() == [1, 1]
         assert sorted(bias.tolist())[:-2] == [-100.0] * (len(bias) - 2)
 
 
-def test_other_thresholds_and_sizes_are_said_in_the_call(artifact: Artifact) -> None:
+def test_constructor_call_has_thresholds_and_sizes(artifact: Artifact) -> None:
     config = artifact.config.model_copy(update={"score_threshold": 0.3, "max_detections": 10})
     other = replace(artifact, config=config, geometry={**artifact.geometry, "size": [320, 1333]})
     call = to_torchvision(other, where=Path("x")).call
@@ -125,7 +125,7 @@ def test_other_thresholds_and_sizes_are_said_in_the_call(artifact: Artifact) -> 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"backbone": "resnet18"}, "backbone is resnet18, torchvision's is resnet50"),
         ({"channels": 128}, "channels is 128, torchvision's is 256"),
@@ -136,25 +136,23 @@ def test_other_thresholds_and_sizes_are_said_in_the_call(artifact: Artifact) -> 
         ({"conventions": PRESETS["fcos-v1"].conventions}, "convention activation is exp, torchvision's is relu"),
     ],
 )
-def test_what_torchvision_cannot_be_is_refused_with_every_reason(
-    change: dict[str, Any], told: str, artifact: Artifact
-) -> None:
+def test_every_difference_from_torchvision_is_named(change: dict[str, Any], message: str, artifact: Artifact) -> None:
     other = replace(artifact, config=artifact.config.model_copy(update=change))
-    with pytest.raises(ModelError, match="would not answer as this model does") as caught:
+    with pytest.raises(ModelError, match="would give different results") as caught:
         to_torchvision(other, where=Path("x.safetensors"))
-    assert told in str(caught.value.where)
+    assert message in str(caught.value.where)
     if "conventions" in change:
         assert str(caught.value.where).count("convention ") > 5
 
 
-def test_another_resize_rule_is_refused(artifact: Artifact) -> None:
+def test_other_resize_rule_is_refused(artifact: Artifact) -> None:
     other = replace(artifact, geometry={**artifact.geometry, "mode": "letterbox"})
     with pytest.raises(ModelError) as caught:
         to_torchvision(other, where=Path("x"))
     assert "resize rule: mode is letterbox, torchvision's is shortest" in str(caught.value.where)
 
 
-def test_a_trained_norm_keeps_its_counters(artifact: Artifact, make: Callable[..., FCOS]) -> None:
+def test_trained_batch_norm_keeps_its_counters(artifact: Artifact, make: Callable[..., FCOS]) -> None:
     model = make(artifact.config.model_copy(update={"backbone_norm": "trained"}))
     state = to_torchvision(replace(artifact, weights=model.state_dict(), config=model.config), where=Path("x"))
     assert state.weights.keys() == empty(91).state_dict().keys()

@@ -1,4 +1,4 @@
-"""The model name `coco`: fetched once, checked, converted and kept. Nothing here has a network."""
+"""The model name `coco`: downloaded once, checked, converted and cached. No test uses the network."""
 
 import hashlib
 from collections.abc import Callable
@@ -24,7 +24,7 @@ NAME = "fcos_resnet50_fpn_coco-99b0c9b7"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch hub's folder of checkpoints, empty; the cache of fcos is empty too."""
+    """torch hub's checkpoint folder, empty; the cache of fcos is empty too."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "torch" / "hub" / "checkpoints"
@@ -34,13 +34,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """What answers when torch fetches a file: bytes, or an error. Gives the list of what was asked for."""
+    """Replace torch's download by bytes or an error. Returns the list of requested URLs."""
 
-    def answer(content: bytes | Exception) -> list[str]:
-        asked: list[str] = []
+    def install(content: bytes | Exception) -> list[str]:
+        urls: list[str] = []
 
         def download(url: str, to: str, hash_prefix: str | None = None, progress: bool = True) -> None:
-            asked.append(url)
+            urls.append(url)
             assert hash_prefix is not None
             if isinstance(content, Exception):
                 raise content
@@ -49,14 +49,14 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             Path(to).write_bytes(content)
 
         monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-        return asked
+        return urls
 
-    return answer
+    return install
 
 
 @pytest.fixture
 def accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The made file has not the published one's hash."""
+    """Skip the hash check, which the generated file would fail."""
     monkeypatch.setattr(zoo, "_check", lambda _: None)
 
 
@@ -65,10 +65,10 @@ def made(path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("accepted")
-def test_the_file_is_converted_once_and_kept(
+def test_file_is_converted_once_and_cached(
     hub: Path, tmp_path: Path, network: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked = network(URLError("no network"))
+    urls = network(URLError("no network"))
     made(hub / f"{NAME}.pth")
     path = coco_weights()
     assert path == tmp_path / "cache" / "fcos" / __version__ / f"{NAME}.safetensors"
@@ -77,10 +77,10 @@ def test_the_file_is_converted_once_and_kept(
     assert (found.config.backbone, len(found.classes), found.classes.names[0]) == ("resnet50", 80, "person")
     (hub / f"{NAME}.pth").unlink()
     assert find_artifact("coco") == path  # from the cache
-    assert asked == []
+    assert urls == []
 
 
-def test_it_is_fetched_by_torchvisions_enum_with_its_hash_checked(
+def test_download_uses_torchvision_and_checks_the_hash(
     hub: Path, tmp_path: Path, network: Callable[..., list[str]]
 ) -> None:
     content = pth(tmp_path / "x.pth", {"a": torch.ones(1)}).read_bytes()
@@ -88,27 +88,27 @@ def test_it_is_fetched_by_torchvisions_enum_with_its_hash_checked(
     url = f"https://example.org/m-{prefix}.pth"
     enum: Any = SimpleNamespace(url=url)
     enum.get_state_dict = lambda **options: torch.hub.load_state_dict_from_url(url, **options)
-    asked = network(content)
+    urls = network(content)
     assert fetch(enum) == hub / f"m-{prefix}.pth"
-    assert asked == [url]
+    assert urls == [url]
     assert fetch(enum).is_file()
-    assert asked == [url]  # once
+    assert urls == [url]  # once
 
 
-def test_what_is_fetched_is_torchvisions_published_file(hub: Path, network: Callable[..., list[str]]) -> None:
-    asked = network(URLError("no network"))
+def test_published_file_of_torchvision_is_requested(hub: Path, network: Callable[..., list[str]]) -> None:
+    urls = network(URLError("no network"))
     with pytest.raises(ModelError):
         coco_weights()
-    assert asked == [detection.FCOS_ResNet50_FPN_Weights.COCO_V1.url]
-    assert asked[0].endswith(f"{NAME}.pth")
+    assert urls == [detection.FCOS_ResNet50_FPN_Weights.COCO_V1.url]
+    assert urls[0].endswith(f"{NAME}.pth")
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset"), TimeoutError("slow")])
-def test_without_a_network_it_says_which_file_to_put_where(
+def test_without_a_network_the_error_names_the_file_and_its_place(
     error: Exception, hub: Path, network: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     network(error)
-    with pytest.raises(ModelError, match="could not be fetched") as caught:
+    with pytest.raises(ModelError, match="could not be downloaded") as caught:
         find_artifact("coco")
     assert capfd.readouterr().out == ""  # stdout is data
     assert str(caught.value.where).endswith(f"{NAME}.pth")
@@ -116,15 +116,15 @@ def test_without_a_network_it_says_which_file_to_put_where(
     assert "fcos convert FILE" in str(caught.value.remedy)
 
 
-def test_another_file_under_its_name_is_refused(hub: Path, network: Callable[..., list[str]]) -> None:
+def test_file_with_a_wrong_hash_is_refused(hub: Path, network: Callable[..., list[str]]) -> None:
     network(URLError("no network"))
     made(hub / f"{NAME}.pth")
-    with pytest.raises(ModelError, match=r"SHA-256 begins [0-9a-f]{8}, not 99b0c9b7") as caught:
+    with pytest.raises(ModelError, match=r"SHA-256 starts with [0-9a-f]{8}, not 99b0c9b7") as caught:
         coco_weights()
     assert caught.value.where == str(hub / f"{NAME}.pth")
 
 
-def test_a_wrong_download_is_refused(hub: Path, network: Callable[..., list[str]]) -> None:
+def test_download_with_a_wrong_hash_is_refused(hub: Path, network: Callable[..., list[str]]) -> None:
     network(b"<html>sign in first</html>")
     with pytest.raises(ModelError, match="invalid hash value"):
         coco_weights()

@@ -1,4 +1,4 @@
-"""Box arithmetic: worked by hand, and against torchvision."""
+"""Box operations against hand-computed values and torchvision."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torchvision.ops import box_iou as torchvision_iou
 from fcos_cli.data.boxes import box_area, box_intersection, box_ioa, box_iou
 
 
-def test_areas_and_the_shared_rectangle() -> None:
+def test_area_and_intersection() -> None:
     boxes = np.array([[0, 0, 4, 3], [2, 1, 6, 5]], np.float32)
     assert box_area(boxes).tolist() == [12, 16]
     assert box_intersection(boxes[0], boxes[1]).tolist() == [2, 1, 4, 3]
     assert box_iou(boxes[:1], boxes[1:]).tolist() == [[pytest.approx(4 / 24)]]
 
 
-def test_boxes_that_do_not_meet_and_empty_ones_overlap_nothing() -> None:
+def test_disjoint_and_empty_boxes_have_zero_iou() -> None:
     boxes = np.array([[0, 0, 2, 2], [5, 5, 7, 7], [3, 3, 3, 3]], np.float64)
     assert box_iou(boxes, boxes).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert box_area(box_intersection(boxes[0], boxes[1])) == 0
 
 
-def test_the_share_of_the_first_box() -> None:
+def test_intersection_over_the_area_of_the_first_box() -> None:
     half = np.array([[0, 0, 5, 10]], np.float32)
     whole = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], np.float32)
     assert box_iou(half, whole).tolist() == [[0.5, 0]]
@@ -31,11 +31,11 @@ def test_the_share_of_the_first_box() -> None:
     assert box_iou(np.zeros((0, 4)), whole).shape == (0, 2)
 
 
-def test_integer_boxes_are_measured_exactly() -> None:
+def test_integer_boxes_are_exact() -> None:
     assert box_area(np.array([0, 0, 70_000, 70_000], np.int32)) == 4_900_000_000
 
 
-def test_it_agrees_with_torchvision() -> None:
+def test_results_equal_torchvision() -> None:
     corners = np.random.default_rng(0).uniform(0, 100, (2, 40, 2, 2))
     first, second = np.sort(corners, axis=2).reshape(2, 40, 4)
     expected = torchvision_iou(torch.from_numpy(first), torch.from_numpy(second)).numpy()

@@ -1,4 +1,4 @@
-"""COCO files: every layout is found, ids survive, bad rows are counted and broken files explained."""
+"""COCO files: all layouts are found, ids are kept, bad rows are counted and broken files reported."""
 
 import json
 from pathlib import Path
@@ -33,13 +33,13 @@ def coco(*names: str, boxes: list[dict[str, Any]] | None = None, categories: Any
     return {"images": images, "annotations": boxes, "categories": categories}
 
 
-def one_picture(folder: Path, *boxes: dict[str, Any], **options: Any) -> Path:
+def one_image(folder: Path, *boxes: dict[str, Any], **options: Any) -> Path:
     draw(folder / "images" / "a.png")
     return write(folder / "train.json", coco("a.png", boxes=[{"image_id": 1, **box} for box in boxes], **options))
 
 
 def test_a_box_becomes_xyxy_with_the_class_index_of_its_id(tmp_path: Path) -> None:
-    file = one_picture(tmp_path, {"category_id": 3, "bbox": [10, 20, 30, 25], "area": 700.0})
+    file = one_image(tmp_path, {"category_id": 3, "bbox": [10, 20, 30, 25], "area": 700.0})
     dataset = read_dataset(file)
     (sample,) = dataset.samples
     assert sample.boxes.tolist() == [[10, 20, 40, 45]]
@@ -53,12 +53,12 @@ def test_a_box_becomes_xyxy_with_the_class_index_of_its_id(tmp_path: Path) -> No
     assert dataset.findings == []
 
 
-def test_the_area_is_width_times_height_where_the_file_gives_none(tmp_path: Path) -> None:
-    file = one_picture(tmp_path, {"category_id": 3, "bbox": [10, 20, 30, 25]})
+def test_area_defaults_to_width_times_height(tmp_path: Path) -> None:
+    file = one_image(tmp_path, {"category_id": 3, "bbox": [10, 20, 30, 25]})
     assert read_dataset(file).samples[0].areas.tolist() == [750]
 
 
-def test_crowds_are_ignored_and_pictures_without_objects_kept(tmp_path: Path) -> None:
+def test_crowds_are_ignored_and_images_without_objects_kept(tmp_path: Path) -> None:
     draw(tmp_path / "b.png")
     draw(tmp_path / "a.png")
     crowd = {"image_id": 2, "category_id": 7, "bbox": [0, 0, 9, 9], "iscrowd": 1}
@@ -95,7 +95,7 @@ def test_layouts_are_found(layout: str, tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path, split="all")) == 2
 
 
-def test_other_tasks_and_other_json_files_are_not_taken_for_detection_sets(tmp_path: Path) -> None:
+def test_files_of_other_tasks_are_skipped(tmp_path: Path) -> None:
     draw(tmp_path / "train2017" / "a.png")
     draw(tmp_path / "val2017" / "b.png")
     for split, name in (("train", "a.png"), ("val", "b.png")):
@@ -107,7 +107,7 @@ def test_other_tasks_and_other_json_files_are_not_taken_for_detection_sets(tmp_p
 
 
 @pytest.mark.parametrize("name", ["sub/deep/a.png", "sub\\deep\\a.png"])
-def test_file_names_with_folders_work_on_both_slashes(name: str, tmp_path: Path) -> None:
+def test_file_names_with_either_slash(name: str, tmp_path: Path) -> None:
     draw(tmp_path / "images" / "sub" / "deep" / "a.png")
     dataset = read_dataset(write(tmp_path / "train.json", coco(name)))
     assert dataset.samples[0].image.exists()
@@ -119,7 +119,7 @@ def test_paths_of_another_machine_are_found_by_their_names(tmp_path: Path) -> No
     assert dataset.samples[0].image == tmp_path / "images" / "a.png"
 
 
-def test_sizes_missing_from_the_file_are_read_from_the_picture(tmp_path: Path) -> None:
+def test_sizes_missing_from_the_file_are_read_from_the_image(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", (33, 22))
     content = coco("a.png", boxes=[])
     del content["images"][0]["width"], content["images"][0]["height"]
@@ -127,7 +127,7 @@ def test_sizes_missing_from_the_file_are_read_from_the_picture(tmp_path: Path) -
     assert (sample.width, sample.height) == (33, 22)
 
 
-def test_sizes_that_are_not_the_pictures_are_told(tmp_path: Path) -> None:
+def test_wrong_sizes_are_reported(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", (50, 100))
     (finding,) = read_dataset(write(tmp_path / "train.json", coco("a.png"))).findings
     assert finding.id == "size-mismatch"
@@ -153,16 +153,16 @@ def test_sizes_that_are_not_the_pictures_are_told(tmp_path: Path) -> None:
         ({"bbox": [1, 1, 1, 1], "image_id": [1]}, "malformed-row", None),
     ],
 )
-def test_a_bad_box_is_clipped_or_dropped_and_told(row: dict, kind: str | None, left: list | None, tmp_path) -> None:
+def test_a_bad_box_is_clipped_or_dropped_and_reported(row: dict, kind: str | None, left: list | None, tmp_path) -> None:
     good = {"category_id": 3, "bbox": [0, 0, 8, 8]}
-    dataset = read_dataset(one_picture(tmp_path, good, {"category_id": 7} | row))
+    dataset = read_dataset(one_image(tmp_path, good, {"category_id": 7} | row))
     assert dataset.samples[0].boxes.tolist() == [[0, 0, 8, 8]] + ([left] if left else [])
     assert [finding.id for finding in dataset.findings] == ([kind] if kind else [])
 
 
 def test_an_exact_copy_of_a_box_is_dropped_but_another_class_is_not(tmp_path: Path) -> None:
     box = {"category_id": 7, "bbox": [1, 2, 3, 4]}
-    dataset = read_dataset(one_picture(tmp_path, box, box, box | {"category_id": 3}, box))
+    dataset = read_dataset(one_image(tmp_path, box, box, box | {"category_id": 3}, box))
     assert dataset.samples[0].classes.tolist() == [0, 1]
     (finding,) = dataset.findings
     assert finding.id == "duplicate-box"
@@ -170,13 +170,13 @@ def test_an_exact_copy_of_a_box_is_dropped_but_another_class_is_not(tmp_path: Pa
 
 
 def test_ten_thousand_bad_boxes_are_one_finding_with_examples(tmp_path: Path) -> None:
-    (finding,) = read_dataset(one_picture(tmp_path, *[{"category_id": 7, "bbox": [1, 1, 0, 0]}] * 10_000)).findings
+    (finding,) = read_dataset(one_image(tmp_path, *[{"category_id": 7, "bbox": [1, 1, 0, 0]}] * 10_000)).findings
     assert finding.message.endswith(": 10000")
     assert finding.place.count("a.png") == 3
     assert finding.place.endswith("…")
 
 
-def test_missing_pictures_are_left_out_with_an_error_finding(tmp_path: Path) -> None:
+def test_missing_images_are_skipped_with_an_error_finding(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     dataset = read_dataset(write(tmp_path / "train.json", coco("a.png", "gone.png")))
     assert len(dataset) == 1
@@ -184,8 +184,8 @@ def test_missing_pictures_are_left_out_with_an_error_finding(tmp_path: Path) -> 
     assert (finding.id, finding.severity, finding.place) == ("missing-image", "error", "gone.png")
 
 
-def test_all_pictures_missing_is_an_error_naming_where_was_looked(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none of the pictures is on disk, for example gone\.png") as caught:
+def test_error_with_the_searched_folders_if_all_images_are_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none of the images is on disk, for example gone\.png") as caught:
         read_dataset(write(tmp_path / "train.json", coco("gone.png")))
     assert "train.json" in str(caught.value.where)
     assert caught.value.remedy
@@ -197,13 +197,13 @@ def test_all_pictures_missing_is_an_error_naming_where_was_looked(tmp_path: Path
         ('{"images": [', "JSON"),
         ("[]", "no list of objects 'images'"),
         ("", "JSON"),
-        ({"images": [], "annotations": [], "categories": CATS}, "no pictures"),
+        ({"images": [], "annotations": [], "categories": CATS}, "no images"),
         ({"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}, "no classes"),
         ({"images": [{"id": 1}], "annotations": [], "categories": CATS}, "file_name"),
         ({"images": [{"id": 1, "file_name": "a.png"}] * 2, "annotations": [], "categories": CATS}, "the id 1"),
         ({"images": [5], "annotations": [], "categories": CATS}, "images"),
-        ({"images": [], "annotations": [], "categories": [{"id": "x", "name": "y"}]}, "whole number"),
-        ({"images": [], "annotations": [], "categories": [CATS[0], CATS[0]]}, "twice"),
+        ({"images": [], "annotations": [], "categories": [{"id": "x", "name": "y"}]}, "integer"),
+        ({"images": [], "annotations": [], "categories": [CATS[0], CATS[0]]}, "duplicate category id"),
     ],
 )
 def test_a_broken_file_is_an_error_with_place_and_remedy(content: Any, message: str, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_broken_file_is_an_error_with_place_and_remedy(content: Any, message: 
 
 def test_odd_category_ids_keep_their_order_and_empty_classes_stay(tmp_path: Path) -> None:
     categories = [{"id": 90, "name": "z"}, {"id": 0, "name": "a"}, {"id": 13, "name": "m"}]
-    dataset = read_dataset(one_picture(tmp_path, {"category_id": 13, "bbox": [0, 0, 9, 9]}, categories=categories))
+    dataset = read_dataset(one_image(tmp_path, {"category_id": 13, "bbox": [0, 0, 9, 9]}, categories=categories))
     assert dataset.classes.ids == (90, 0, 13)
     assert dataset.samples[0].classes.tolist() == [2]
 
@@ -240,16 +240,16 @@ def test_contradicting_categories_are_an_error(other: dict, tmp_path: Path) -> N
         read_dataset(tmp_path, split="train")
 
 
-def test_roboflows_root_category_gives_way_to_the_class_of_its_name(tmp_path: Path) -> None:
+def test_roboflows_root_category_is_dropped_for_the_class_of_the_same_name(tmp_path: Path) -> None:
     categories = [
         {"id": 0, "name": "cells", "supercategory": "none"},
         {"id": 1, "name": "cells", "supercategory": "cells"},
     ]
-    dataset = read_dataset(one_picture(tmp_path, {"category_id": 1, "bbox": [0, 0, 9, 9]}, categories=categories))
+    dataset = read_dataset(one_image(tmp_path, {"category_id": 1, "bbox": [0, 0, 9, 9]}, categories=categories))
     assert dataset.classes.ids == (1,)
 
 
-def test_ids_that_are_no_numbers_are_renumbered(tmp_path: Path) -> None:
+def test_non_integer_ids_are_renumbered(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     content = coco("a.png")
     content["images"][0]["id"] = content["annotations"][0]["image_id"] = "frame-9"

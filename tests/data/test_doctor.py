@@ -1,4 +1,4 @@
-"""What the doctor says of data sets made to have one fault each."""
+"""Findings of the doctor on data sets with one problem each."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ TABLE = ClassTable(("cat", "dog"), (1, 2))
 
 
 def sample(*boxes: tuple[int, float, float], image: Path = Path("a.png"), ignore: bool = False) -> Sample:
-    """A 400 x 400 picture with (class, width, height) boxes at its corner."""
+    """A 400 x 400 image with (class, width, height) boxes in its corner."""
     corners = np.array([(0, 0, w, h) for _, w, h in boxes], np.float32).reshape(-1, 4)
     classes = np.array([c for c, _, _ in boxes], np.int64)
     flags = np.full(len(boxes), ignore)
@@ -31,11 +31,11 @@ def found(data: Dataset, **options) -> dict[str, Finding]:
 PLENTY = [(0, 50, 50)] * 30 + [(1, 50, 50)] * 30
 
 
-def test_a_sound_data_set_has_no_findings() -> None:
+def test_a_valid_data_set_has_no_findings() -> None:
     assert examine(dataset(sample(*PLENTY))) == []
 
 
-def test_the_readers_findings_come_along_and_the_gravest_come_first() -> None:
+def test_the_readers_findings_are_included_and_the_most_severe_come_first() -> None:
     told = Finding("missing-image", "error", "b.png", "…")
     listed = examine(dataset(sample(*PLENTY), sample(), findings=[told]))
     assert [finding.id for finding in listed] == ["missing-image", "pictures-without-objects"]
@@ -47,12 +47,12 @@ def test_classes_with_no_or_few_boxes_are_named() -> None:
     assert findings["few-boxes"].place == "cat (19)"
 
 
-def test_heavy_imbalance_is_told_from_fifty_to_one() -> None:
+def test_class_imbalance_is_reported_from_fifty_to_one() -> None:
     assert "imbalance" not in found(dataset(sample(*[(0, 50, 50)] * 980, *[(1, 50, 50)] * 20)))
     assert found(dataset(sample(*[(0, 50, 50)] * 1000, *[(1, 50, 50)] * 20)))["imbalance"].place == "cat, dog"
 
 
-def test_tiny_boxes_are_judged_at_the_networks_size() -> None:
+def test_tiny_boxes_are_measured_at_the_input_size() -> None:
     data = dataset(sample(*PLENTY, *[(0, 20, 20)] * 20))  # 400 px to 100 px makes 20 px into 5
     assert "tiny-boxes" not in found(data)
     finding = found(data, resize=ResizeRule("letterbox", (100, 100)))["tiny-boxes"]
@@ -60,7 +60,7 @@ def test_tiny_boxes_are_judged_at_the_networks_size() -> None:
     assert "100 x 100" in finding.message
 
 
-def test_threads_are_counted() -> None:
+def test_extreme_aspect_ratios_are_counted() -> None:
     assert found(dataset(sample(*PLENTY, (0, 201, 20), (0, 200, 20))))["extreme-aspect"].message.endswith(": 1")
 
 
@@ -68,13 +68,13 @@ def test_ignored_boxes_do_not_count_as_boxes() -> None:
     assert "no-boxes" in found(dataset(sample((0, 50, 50), ignore=True)))
 
 
-def test_no_pictures_with_objects_is_an_error() -> None:
+def test_a_data_set_without_objects_is_an_error() -> None:
     findings = found(dataset(sample(), sample()))
     assert findings["no-boxes"].severity == "error"
     assert findings["pictures-without-objects"].message.endswith(": 2 of 2")
 
 
-def test_a_picture_in_both_splits_is_leakage_whatever_its_name(tmp_path: Path) -> None:
+def test_an_image_in_both_splits_is_leakage_whatever_its_name(tmp_path: Path) -> None:
     for name, content in (("t1", b"same"), ("v1", b"same"), ("t2", b"four"), ("t3", b"longer")):
         (tmp_path / name).write_bytes(content)
     train = dataset(*(sample(image=tmp_path / name) for name in ("t1", "t2", "t3", "gone")))
@@ -82,6 +82,6 @@ def test_a_picture_in_both_splits_is_leakage_whatever_its_name(tmp_path: Path) -
     assert (finding.id, finding.severity, finding.place) == ("leakage", "error", "t1 = v1")
 
 
-def test_differing_class_tables_are_told() -> None:
+def test_different_class_tables_are_reported() -> None:
     (finding,) = examine_pair(dataset(), dataset(table=ClassTable(("dog", "cat"), (1, 2))))
     assert finding.id == "class-tables-differ"

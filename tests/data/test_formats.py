@@ -1,4 +1,4 @@
-"""Which pictures a split is made of, said aloud, the same for every format."""
+"""Which images belong to a split, and how that is reported, the same for every format."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from fcos_cli.model.classes import ClassTable
 
 
 def coco_set(file: Path, count: int, *, prefix: str = "p", turned: bool = False) -> Path:
-    """A COCO file of `count` tiny pictures in images/, one box each of class `thing` (id 5)."""
+    """A COCO file of `count` tiny images in images/, one box each of class `thing` (id 5)."""
     folder = file.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{prefix}{number}.png" for number in range(count)]
@@ -34,7 +34,7 @@ def names(dataset: Dataset) -> set[str]:
 
 
 @pytest.mark.parametrize("stand_in", ["valid", "validation", "test"])
-def test_another_name_stands_in_for_val_and_says_so(stand_in: str, tmp_path: Path) -> None:
+def test_val_falls_back_to_other_names_and_says_so(stand_in: str, tmp_path: Path) -> None:
     coco_set(tmp_path / "train.json", 3)
     coco_set(tmp_path / f"{stand_in}.json", 2, prefix="v")
     dataset = read_dataset(tmp_path, split="val")
@@ -44,7 +44,7 @@ def test_another_name_stands_in_for_val_and_says_so(stand_in: str, tmp_path: Pat
     assert len(read_dataset(tmp_path, split="train")) == 3
 
 
-def test_val_goes_before_test_and_both_can_be_named(tmp_path: Path) -> None:
+def test_val_is_preferred_to_test_and_both_can_be_requested(tmp_path: Path) -> None:
     for count, split in enumerate(("train", "val", "test"), start=1):
         coco_set(tmp_path / f"{split}.json", count, prefix=split)
     assert len(read_dataset(tmp_path, split="val")) == 2
@@ -53,23 +53,23 @@ def test_val_goes_before_test_and_both_can_be_named(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path, split="all")) == 6
 
 
-def test_trainval_stands_in_for_train_without_the_pictures_of_val(tmp_path: Path) -> None:
+def test_train_falls_back_to_trainval_without_the_val_images(tmp_path: Path) -> None:
     coco_set(tmp_path / "trainval.json", 4)
     coco_set(tmp_path / "val.json", 1)
     assert names(read_dataset(tmp_path, split="train")) == {"p1.png", "p2.png", "p3.png"}
 
 
-def test_without_val_a_tenth_is_set_aside_and_the_origin_says_it(tmp_path: Path) -> None:
+def test_a_tenth_is_held_out_without_a_val_split_and_the_origin_says_so(tmp_path: Path) -> None:
     coco_set(tmp_path / "train.json", 20)
     train, val = read_dataset(tmp_path, split="train"), read_dataset(tmp_path, split="val")
     assert (len(train), len(val)) == (18, 2)
     assert not names(train) & names(val)
-    assert train.origin == val.origin == "no val split found: 10 % of 20 pictures set aside, seed 0"
+    assert train.origin == val.origin == "no val split found: 10 % of 20 images held out, seed 0"
     assert train.classes == val.classes
 
 
 @pytest.mark.parametrize(("count", "fraction", "expected"), [(2, 0.1, 1), (25, 0.1, 2), (15, 0.1, 2), (4, 0.99, 3)])
-def test_the_count_set_aside_is_rounded_and_leaves_both_sides_something(count, fraction, expected, tmp_path) -> None:
+def test_the_held_out_count_is_rounded_and_neither_part_is_empty(count, fraction, expected, tmp_path) -> None:
     coco_set(tmp_path / "train.json", count)
     assert len(read_dataset(tmp_path, split="val", val_fraction=fraction)) == expected
 
@@ -85,7 +85,7 @@ def test_the_division_depends_on_seed_and_names_only(tmp_path: Path) -> None:
     assert names(read_dataset(tmp_path / "b", split="val", seed=1)) != held
 
 
-def test_a_file_means_its_whole_unless_train_or_val_is_asked(tmp_path: Path) -> None:
+def test_a_file_is_read_whole_unless_train_or_val_is_requested(tmp_path: Path) -> None:
     file = coco_set(tmp_path / "val.json", 10)
     assert len(read_dataset(file)) == len(read_dataset(file, split="all")) == 10
     assert len(read_dataset(file, split="val")) == 1
@@ -100,19 +100,19 @@ def test_the_only_set_of_a_folder_is_divided_whatever_its_name(tmp_path: Path) -
     assert len(read_dataset(tmp_path)) == 1
 
 
-def test_val_alone_is_not_trained_on(tmp_path: Path) -> None:
+def test_a_lone_val_split_is_not_used_for_training(tmp_path: Path) -> None:
     coco_set(tmp_path / "val.json", 10)
     assert len(read_dataset(tmp_path)) == 10
     with pytest.raises(DataError, match="no train split, only val"):
         read_dataset(tmp_path, split="train")
 
 
-def test_a_single_picture_cannot_be_divided(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="single picture"):
+def test_a_single_image_cannot_be_divided(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="single image"):
         read_dataset(coco_set(tmp_path / "x.json", 1), split="train")
 
 
-def test_an_unknown_split_lists_what_there_is(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_split_lists_the_splits(tmp_path: Path) -> None:
     coco_set(tmp_path / "train.json", 2)
     coco_set(tmp_path / "val.json", 2)
     with pytest.raises(DataError, match="no night split, only train, val"):
@@ -144,12 +144,12 @@ def test_a_given_class_table_is_matched_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, float("nan")])
-def test_a_fraction_that_is_none_is_a_usage_error(fraction: float, tmp_path: Path) -> None:
+def test_an_invalid_fraction_is_a_usage_error(fraction: float, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="val_fraction"):
         read_dataset(coco_set(tmp_path / "x.json", 2), val_fraction=fraction)
 
 
-def test_what_is_no_data_set_is_told_with_what_would_be_one(tmp_path: Path) -> None:
+def test_the_error_for_other_paths_says_what_a_data_set_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data set") as caught:
         read_dataset(tmp_path)
     assert "data.yaml" in str(caught.value.remedy)

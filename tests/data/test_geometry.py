@@ -1,4 +1,4 @@
-"""Resize rules and the way back: hand-worked sizes first, then what must hold for any picture."""
+"""Resize rules and their inverse: hand-computed sizes, then properties that hold for any image."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from fcos_cli.data.geometry import Geometry, ResizeRule
 from fcos_cli.errors import ModelError
 
 
-def picture(width: int, height: int, value: int = 200) -> np.ndarray:
+def image(width: int, height: int, value: int = 200) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -17,15 +17,15 @@ def test_letterbox_keeps_the_aspect_ratio_and_pads_right_and_bottom() -> None:
     # 640 x 480 into 320 x 320: scale 1/2, so 320 x 240, and 80 rows of padding below.
     rule = ResizeRule("letterbox", (320, 320))
     assert rule.geometry(640, 480) == Geometry((640, 480), (320, 240), (0, 0))
-    images, _ = rule.batch([picture(640, 480)])
+    images, _ = rule.batch([image(640, 480)])
     assert images.shape == (1, 3, 320, 320)
     assert (images[0, :, :240] == 200).all()
     assert (images[0, :, 240:] == 114).all()
 
 
-def test_letterbox_enlarges_small_pictures_and_takes_rectangles_as_height_width() -> None:
+def test_letterbox_enlarges_small_images_and_reads_size_as_height_width() -> None:
     assert ResizeRule("letterbox", (96, 64)).geometry(16, 16).resized == (64, 64)
-    assert ResizeRule("letterbox", (96, 64)).batch([picture(16, 16)])[0].shape == (1, 3, 96, 64)
+    assert ResizeRule("letterbox", (96, 64)).batch([image(16, 16)])[0].shape == (1, 3, 96, 64)
 
 
 @pytest.mark.parametrize(
@@ -33,17 +33,17 @@ def test_letterbox_enlarges_small_pictures_and_takes_rectangles_as_height_width(
     [
         ((640, 480), (1067, 800)),  # 800/480 = 1.6667: 1066.67 rounds to 1067
         ((480, 640), (800, 1067)),
-        ((2000, 500), (1333, 333)),  # the longer side would be 3200, so it is held at 1333
+        ((2000, 500), (1333, 333)),  # the longer side would be 3200, so it is limited to 1333
         ((800, 800), (800, 800)),
     ],
 )
-def test_shortest_is_the_rule_of_the_papers(source: tuple[int, int], resized: tuple[int, int]) -> None:
+def test_shortest_follows_the_papers(source: tuple[int, int], resized: tuple[int, int]) -> None:
     assert ResizeRule("shortest", (800, 1333)).geometry(*source).resized == resized
 
 
-def test_shortest_pads_to_the_divisor_and_to_the_largest_picture_of_the_batch() -> None:
+def test_shortest_pads_to_the_divisor_and_to_the_largest_image_of_the_batch() -> None:
     rule = ResizeRule("shortest", (40, 100), divisor=32, pad_value=7)
-    images, geometries = rule.batch([picture(40, 60), picture(80, 40)])
+    images, geometries = rule.batch([image(40, 60), image(80, 40)])
     assert images.shape == (2, 3, 64, 96)
     assert [g.resized for g in geometries] == [(40, 60), (80, 40)]
     assert (images[0, :, :60, :40] == 200).all()
@@ -52,25 +52,25 @@ def test_shortest_pads_to_the_divisor_and_to_the_largest_picture_of_the_batch() 
     assert images.flags.c_contiguous
 
 
-def test_a_box_goes_forward_by_the_rounded_scale_of_each_axis() -> None:
+def test_forward_uses_the_rounded_scale_per_axis() -> None:
     geometry = Geometry((100, 50), (51, 25), (0, 0))
     np.testing.assert_allclose(geometry.forward(np.array([[10, 10, 100, 50]], np.float32)), [[5.1, 5, 51, 25]])
 
 
-def test_inverse_takes_the_padding_off_and_clips_to_the_picture() -> None:
+def test_inverse_takes_the_padding_off_and_clips_to_the_image() -> None:
     geometry = Geometry((100, 50), (50, 25), (4, 8))
     boxes = geometry.inverse(np.array([[4, 8, 29, 20.5], [-9, -9, 200, 200]], np.float32))
     np.testing.assert_allclose(boxes, [[0, 0, 50, 25], [0, 0, 100, 50]])
     assert boxes.dtype == np.float32
 
 
-def test_no_boxes_stay_no_boxes() -> None:
+def test_empty_boxes() -> None:
     empty = np.zeros((0, 4), np.float32)
     geometry = ResizeRule().geometry(10, 20)
     assert geometry.forward(empty).shape == geometry.inverse(empty).shape == (0, 4)
 
 
-def test_a_picture_of_the_right_size_keeps_its_pixels() -> None:
+def test_an_image_of_the_input_size_keeps_its_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     images, _ = ResizeRule("letterbox", (32, 32)).batch([pixels])
     np.testing.assert_array_equal(images[0], pixels.transpose(2, 0, 1))
@@ -90,7 +90,7 @@ def test_shrinking_averages_instead_of_picking_single_pixels() -> None:
     size=st.tuples(st.integers(1, 900), st.integers(1, 900)),
     corners=st.lists(st.floats(0, 1), min_size=4, max_size=4),
 )
-def test_forward_then_inverse_is_the_identity_inside_the_picture(width, height, mode, size, corners) -> None:
+def test_forward_then_inverse_is_the_identity_inside_the_image(width, height, mode, size, corners) -> None:
     rule = ResizeRule(mode, size if mode == "letterbox" else (min(size), max(size)))
     geometry = rule.geometry(width, height)
     assert min(geometry.resized) >= 1
@@ -103,14 +103,14 @@ def test_forward_then_inverse_is_the_identity_inside_the_picture(width, height, 
 
 @pytest.mark.parametrize("mode", ["letterbox", "shortest"])
 @pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1)])
-def test_extreme_shapes_become_network_input(mode, shape) -> None:
-    images, (geometry,) = ResizeRule(mode, (64, 96)).batch([picture(*shape)])
+def test_extreme_aspect_ratios(mode, shape) -> None:
+    images, (geometry,) = ResizeRule(mode, (64, 96)).batch([image(*shape)])
     assert images.shape[1] == 3
     whole = np.array([[0, 0, *shape]], np.float32)
     np.testing.assert_allclose(geometry.inverse(geometry.forward(whole)), whole)
 
 
-def test_a_rule_survives_json() -> None:
+def test_json_round_trip() -> None:
     rule = ResizeRule("shortest", (256, 320), 64, 0)
     assert ResizeRule.from_json(rule.to_json()) == rule
 

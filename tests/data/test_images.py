@@ -1,4 +1,4 @@
-"""Opening pictures: every mode becomes upright RGB, every unusable file becomes a sentence."""
+"""Opening images: every mode becomes upright RGB, every unusable file a clear error."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,13 @@ from fcos_cli.data.images import IMAGE_SUFFIXES, image_size, open_image
 from fcos_cli.errors import DataError
 
 
-def encode(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
-def test_a_colour_picture_is_height_width_rgb() -> None:
+def test_a_color_image_is_height_width_rgb() -> None:
     pixels = open_image(encode(Image.new("RGB", (3, 2), (10, 20, 30))))
     assert pixels.shape == (2, 3, 3)
     assert pixels.dtype == np.uint8
@@ -58,12 +58,12 @@ def test_every_mode_becomes_rgb(mode, colour, kind, expected) -> None:
 
 
 def test_a_transparent_palette_entry_becomes_white() -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([255, 0, 0, 0, 0, 255])
-    picture.putpixel((1, 0), 1)
-    assert open_image(encode(picture, transparency=0))[0].tolist() == [[255, 255, 255], [0, 0, 255]]
-    assert open_image(encode(picture, transparency=b"\x00\xff"))[0].tolist() == [[255, 255, 255], [0, 0, 255]]
-    assert open_image(encode(picture))[0].tolist() == [[255, 0, 0], [0, 0, 255]]
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    assert open_image(encode(image, transparency=0))[0].tolist() == [[255, 255, 255], [0, 0, 255]]
+    assert open_image(encode(image, transparency=b"\x00\xff"))[0].tolist() == [[255, 255, 255], [0, 0, 255]]
+    assert open_image(encode(image))[0].tolist() == [[255, 0, 0], [0, 0, 255]]
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
@@ -83,9 +83,9 @@ def test_floats_of_any_range_are_stretched_and_nan_is_black() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_shows_the_picture_upright(orientation: int, kind: str, tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(orientation: int, kind: str, tmp_path: Path) -> None:
     upright = np.zeros((16, 32, 3), np.uint8)
-    upright[:8, :8] = 255  # a white corner, top left
+    upright[:8, :8] = 255  # a white top left corner
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -107,7 +107,7 @@ def test_exif_orientation_shows_the_picture_upright(orientation: int, kind: str,
     assert image_size(file) == (32, 16)
 
 
-def test_a_damaged_exif_block_does_not_cost_the_picture() -> None:
+def test_a_damaged_exif_block_does_not_cost_the_image() -> None:
     data = encode(Image.new("RGB", (4, 2)), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
     assert open_image(data).shape == (2, 4, 3)
 
@@ -118,13 +118,13 @@ def test_an_animation_gives_its_first_frame() -> None:
     assert open_image(data)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_streams_are_read_where_they_stand_and_left_open() -> None:
+def test_streams_are_read_from_their_position_and_left_open() -> None:
     stream = io.BytesIO(encode(Image.new("RGB", (5, 4))))
     assert open_image(stream).shape == (4, 5, 3)
     assert not stream.closed
 
 
-def test_a_colour_profile_is_carried_by_the_file_without_harm() -> None:
+def test_color_profiles_are_ignored() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert open_image(encode(Image.new("RGB", (2, 2), (1, 2, 3)), icc_profile=profile))[0, 0].tolist() == [1, 2, 3]
 
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_an_error_that_names_it(kind: str, share: float, tmp
 
 
 @pytest.mark.parametrize("data", [b"", b"a", b"hello, I am a text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
-def test_what_is_not_a_picture_is_an_error(data: bytes, tmp_path: Path) -> None:
+def test_other_data_is_an_error(data: bytes, tmp_path: Path) -> None:
     file = tmp_path / "x.jpg"
     file.write_bytes(data)
     for attempt in (open_image, image_size):
@@ -157,7 +157,7 @@ def test_what_is_not_a_picture_is_an_error(data: bytes, tmp_path: Path) -> None:
         assert caught.value.remedy
 
 
-def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+def test_missing_files_and_folders_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         open_image(tmp_path / "none.png")
     with pytest.raises(DataError, match="folder"):
@@ -171,24 +171,24 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
         open_image(bomb)
 
 
-def test_the_limit_is_inclusive_and_ours() -> None:
+def test_the_pixel_limit_is_inclusive_and_independent_of_pillow() -> None:
     data = encode(Image.new("L", (10, 10)))
     assert open_image(data, max_pixels=100).shape == (10, 10, 3)
     with pytest.raises(DataError, match="limit of 99"):
         open_image(data, max_pixels=99)
 
 
-def test_the_size_of_a_huge_picture_is_read_without_a_warning(tmp_path: Path) -> None:
+def test_the_size_of_a_huge_image_is_read_without_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "huge.png"
     file.write_bytes(encode(Image.new("1", (20_000, 10_000))))
     assert image_size(file) == (20_000, 10_000)
 
 
-def test_many_threads_open_the_same_picture() -> None:
+def test_many_threads_open_the_same_image() -> None:
     data = noisy("JPEG")
     with ThreadPoolExecutor(4) as pool:
-        pictures = list(pool.map(open_image, [data] * 16))
-    assert all((picture == pictures[0]).all() for picture in pictures)
+        images = list(pool.map(open_image, [data] * 16))
+    assert all((image == images[0]).all() for image in images)
 
 
 def test_suffixes_are_lower_case_with_their_dot() -> None:

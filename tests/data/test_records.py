@@ -1,4 +1,4 @@
-"""Tidying: whatever a reader hands over, the Samples that come out keep their promise."""
+"""Cleaning: the Samples are valid whatever a reader passes in."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcos_cli.data.records import FileIndex, Notes, Picture, Rows, samples
+from fcos_cli.data.records import FileIndex, ImageRecord, Notes, Rows, samples
 
-PICTURES = [Picture(Path("a.png"), 7, 100, 50), Picture(Path("b.png"), 9, 10, 10)]
+PICTURES = [ImageRecord(Path("a.png"), 7, 100, 50), ImageRecord(Path("b.png"), 9, 10, 10)]
 
 
-def test_boxes_go_to_their_pictures_in_the_order_they_came() -> None:
+def test_boxes_are_assigned_to_their_images_in_order() -> None:
     rows = Rows.of([(1, (0, 0, 5, 5), 0, False), (0, (1, 1, 2, 2), 1, True), (1, (2, 2, 4, 4), 2, False)])
     first, second = samples(PICTURES, rows, notes := Notes())
     assert first.boxes.tolist() == [[1, 1, 2, 2]]
@@ -21,14 +21,14 @@ def test_boxes_go_to_their_pictures_in_the_order_they_came() -> None:
     assert notes.findings() == []
 
 
-def test_no_boxes_at_all_leaves_pictures_without_objects() -> None:
+def test_images_without_any_boxes() -> None:
     for sample in samples(PICTURES, Rows.of([]), Notes()):
         assert sample.boxes.shape == (0, 4)
         assert (sample.boxes.dtype, sample.classes.dtype) == (np.float32, np.int64)
         assert (sample.ignore.dtype, sample.areas.dtype) == (np.bool_, np.float64)
 
 
-def test_no_pictures_make_no_samples() -> None:
+def test_no_images_give_no_samples() -> None:
     assert samples([], Rows.of([]), Notes()) == []
 
 
@@ -43,16 +43,16 @@ def test_no_pictures_make_no_samples() -> None:
         max_size=12,
     )
 )
-def test_every_box_is_kept_valid_or_counted(rows) -> None:
+def test_every_box_is_valid_or_counted_as_dropped(rows) -> None:
     notes = Notes()
     result = samples(PICTURES, Rows.of(rows), notes)
     kept = 0
-    for picture, sample in zip(PICTURES, result, strict=True):
+    for image, sample in zip(PICTURES, result, strict=True):
         kept += len(sample.boxes)
         assert np.isfinite(sample.boxes).all()
         assert (sample.boxes >= 0).all()
         assert (sample.boxes[:, 2:] > sample.boxes[:, :2]).all()
-        assert (sample.boxes[:, 2:] <= [picture.width, picture.height]).all()
+        assert (sample.boxes[:, 2:] <= [image.width, image.height]).all()
         assert (sample.areas > 0).all()
         assert sample.boxes.dtype == np.float32
         assert len(sample.boxes) == len(sample.classes) == len(sample.ignore) == len(sample.areas)
@@ -60,12 +60,12 @@ def test_every_box_is_kept_valid_or_counted(rows) -> None:
     assert kept + dropped == len(rows)
 
 
-def test_a_file_index_knows_files_and_pictures_by_stem(tmp_path: Path) -> None:
+def test_file_index_finds_files_and_images_by_stem(tmp_path: Path) -> None:
     for name in ("a.JPG", "a.xml", "._a.jpg", "b.txt"):
         (tmp_path / name).touch()
     index = FileIndex()
     assert tmp_path / "a.xml" in index
     assert tmp_path / "c.xml" not in index
     assert tmp_path / "none" / "c.xml" not in index
-    assert index.pictures(tmp_path) == {"a": "a.JPG"}
-    assert index.pictures(tmp_path / "none") == {}
+    assert index.images(tmp_path) == {"a": "a.JPG"}
+    assert index.images(tmp_path / "none") == {}

@@ -1,4 +1,4 @@
-"""Training data: which example comes when depends on seed and epoch only, and a bad file costs its place only."""
+"""Training data: the order depends on seed and epoch only, and a bad file is skipped."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ from fcos_cli.data.transforms import Augmentation
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    """Six pictures with 0…5 boxes; the last box of each is a crowd."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Six images with 0…5 boxes; the last box of each is a crowd."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     listed = []
     for number in range(6):
@@ -69,7 +69,7 @@ def numbers(batches: EpochBatches) -> list[int]:
     return [key.number for batch in batches for key in batch]
 
 
-def test_an_example_is_a_picture_of_network_size_with_its_boxes_and_its_name(training: TrainingSet) -> None:
+def test_an_example_has_the_input_size_its_boxes_and_its_name(training: TrainingSet) -> None:
     example = training[Key(3, 0)]
     assert isinstance(example, Example)
     assert example.image.shape == (3, 64, 64)
@@ -89,14 +89,14 @@ def test_the_same_key_gives_the_same_example_whatever_came_before(training: Trai
     assert not torch.equal(first[0], other[0])
 
 
-def test_making_an_example_leaves_the_callers_randomness_alone(training: TrainingSet) -> None:
+def test_making_an_example_keeps_the_callers_random_state(training: TrainingSet) -> None:
     before = torch.get_rng_state()
     training[Key(2, 7)]
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork, from Python 3.12 on
-def test_loader_processes_make_the_very_batches_that_this_one_makes(training: TrainingSet) -> None:
+def test_loader_processes_make_the_same_batches_as_the_main_process(training: TrainingSet) -> None:
     keys = EpochBatches(6, batch=2, seed=1, epoch=0)
     here = [collate([training[key] for key in batch]) for batch in keys]
     there = list(DataLoader(training, batch_sampler=keys, collate_fn=collate, num_workers=2))
@@ -117,7 +117,7 @@ def test_the_order_depends_on_seed_and_epoch_only() -> None:
     assert order(seed=1, epoch=3) != one
 
 
-def test_every_picture_comes_once_an_epoch_each_time_with_a_new_seed() -> None:
+def test_every_image_occurs_once_per_epoch_with_a_new_seed() -> None:
     epochs = [EpochBatches(12, batch=4, seed=0, epoch=epoch) for epoch in (0, 1)]
     assert [sorted(numbers(epoch)) for epoch in epochs] == [list(range(12))] * 2
     seeds = [{key.seed for batch in epoch for key in batch} for epoch in epochs]
@@ -133,7 +133,7 @@ def test_skipping_continues_where_the_run_stopped() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 4))
-def test_ranks_share_the_pictures_without_overlap_in_equally_many_steps(count: int, batch: int, world: int) -> None:
+def test_ranks_split_the_images_without_overlap_into_equally_many_steps(count: int, batch: int, world: int) -> None:
     ranks = [EpochBatches(count, batch=batch, seed=0, epoch=0, rank=rank, world=world) for rank in range(world)]
     steps = batches_per_epoch(count, batch=batch, world=world)
     assert [len(rank) for rank in ranks] == [steps] * world
@@ -149,7 +149,7 @@ def test_a_set_smaller_than_a_batch_is_one_smaller_step() -> None:
     assert len(only) == 3
 
 
-def test_truth_is_padded_to_the_fullest_picture_with_class_minus_one(training: TrainingSet) -> None:
+def test_truth_is_padded_to_the_largest_box_count_with_class_minus_one(training: TrainingSet) -> None:
     still = TrainingSet(
         training.samples,
         Augmentation(size=(50, 70), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0),
@@ -170,9 +170,9 @@ def test_a_batch_without_any_box_has_truth_of_width_zero(training: TrainingSet) 
     assert (batch.truth.classes.dtype, batch.truth.ignore.dtype) == (torch.int64, torch.bool)
 
 
-def test_an_unreadable_picture_is_left_out_and_named(samples: list[Sample], tmp_path: Path) -> None:
+def test_an_unreadable_image_is_skipped_and_reported(samples: list[Sample], tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"not a picture")
+    broken.write_bytes(b"not an image")
     gone = tmp_path / "gone.jpg"
     some = [samples[1], *(Sample(p, 9, 70, 50, *_no_boxes()) for p in (broken, gone)), samples[2]]
     training = TrainingSet(some, augmentation())
@@ -183,7 +183,7 @@ def test_an_unreadable_picture_is_left_out_and_named(samples: list[Sample], tmp_
     assert [any(str(path) in error for error in batch.unreadable) for path in (broken, gone)] == [True, True]
 
 
-def test_a_batch_of_nothing_but_unreadable_pictures_is_empty() -> None:
+def test_a_batch_of_only_unreadable_images_is_empty() -> None:
     batch = collate([Unreadable("a"), Unreadable("b")])
     assert (len(batch.images), len(batch.truth.boxes), batch.names) == (0, 0, [])
     assert batch.unreadable == ["a", "b"]

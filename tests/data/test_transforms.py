@@ -1,4 +1,4 @@
-"""Augmentation: coloured rectangles on grey show whether the boxes still fit after every change."""
+"""Augmentation: colored rectangles on grey show whether the boxes still fit after each transform."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def augment(example: Example, *, seed: int = 0, size: tuple[int, int] = (64, 96)
 
 
 def drawn(height: int = 120, width: int = 160, boxes: list[list[int]] | None = None) -> Example:
-    """A grey picture; box i is filled with colour i and has class i; every second one is a crowd."""
+    """A grey image; box i is filled with colour i and has class i; every second one is a crowd."""
     boxes = [[10, 20, 60, 70], [90, 10, 150, 50], [70, 80, 100, 115]] if boxes is None else boxes
     image = torch.full((3, height, width), GREY, dtype=torch.uint8)
     for colour, (x1, y1, x2, y2) in zip(COLOURS, boxes, strict=False):
@@ -41,7 +41,7 @@ def drawn(height: int = 120, width: int = 160, boxes: list[list[int]] | None = N
 
 
 def coloured(image: Tensor, index: int) -> list[float] | None:
-    """The box around the pixels that are rather colour `index` than grey, or None."""
+    """The box around the pixels closer to color `index` than to grey, or None."""
     others = [channel for channel in range(3) if channel != index]
     mask = image[index].int() - image[others].int().amax(0) > 127
     ys, xs = mask.nonzero(as_tuple=True)
@@ -52,14 +52,14 @@ def assert_boxes_fit(example: Example) -> None:
     image, boxes, classes, _ = example
     for box, index in zip(boxes.tolist(), classes.tolist(), strict=True):
         seen = coloured(image, index)
-        thin = min(box[2] - box[0], box[3] - box[1]) < 2.5  # may be blurred away
+        thin = min(box[2] - box[0], box[3] - box[1]) < 2.5  # may vanish when resized
         assert thin or seen is not None
         if seen is not None:
             assert box == pytest.approx(seen, abs=1.6)
 
 
 @pytest.mark.parametrize("side", [(64, 48), (32, 96), (128, 96), (30, 200), (400, 200)], ids=str)
-def test_without_any_chance_the_picture_is_fitted_into_the_canvas(side: tuple[int, int]) -> None:
+def test_without_augmentation_the_image_is_fitted_into_the_canvas(side: tuple[int, int]) -> None:
     height, width = side
     image, boxes, classes, _ = augment(drawn(height, width, [[0, 0, width, height]]))
     assert image.shape == (3, 64, 96)
@@ -70,21 +70,21 @@ def test_without_any_chance_the_picture_is_fitted_into_the_canvas(side: tuple[in
     assert image[:, :, : int(x1)].unique().tolist() in ([], [GREY])
 
 
-def test_a_picture_of_the_canvas_size_stays_as_it_is() -> None:
+def test_an_image_of_the_canvas_size_is_unchanged() -> None:
     example = drawn(64, 96, [[3, 5, 40, 50]])
     for before, after in zip(example, augment(example), strict=True):
         assert torch.equal(before, after)
         assert type(after) is Tensor
 
 
-def test_a_flip_mirrors_picture_and_boxes() -> None:
+def test_flip_mirrors_image_and_boxes() -> None:
     example = drawn(64, 96, [[3, 5, 40, 50]])
     image, boxes, _, _ = augment(example, flip=1.0)
     assert torch.equal(image, example[0].flip(-1))
     assert boxes.tolist() == [[56, 5, 93, 50]]
 
 
-def test_a_picture_is_turned_by_each_quarter_with_its_boxes() -> None:
+def test_image_and_boxes_are_rotated_by_quarter_turns() -> None:
     example = drawn(64, 64, [[3, 5, 40, 50]])
     turned = {tuple(augment(example, seed=seed, size=(64, 64), turn=1.0)[1][0].tolist()) for seed in range(20)}
     assert turned == {(5, 24, 50, 61), (24, 14, 61, 59), (14, 3, 59, 40)}
@@ -125,7 +125,7 @@ def test_boxes_fit_what_is_drawn_and_stay_inside(settings: dict[str, Any]) -> No
     assert seen > 20
 
 
-def test_all_augmentations_really_happen() -> None:
+def test_all_augmentations_are_applied() -> None:
     for settings in ({"crop": 1.0}, {"zoom_out": 1.0}, {"scale": (0.5, 1.5)}):
         assert len({augment(drawn(64, 96), seed=seed, **settings)[0].numpy().tobytes() for seed in range(12)}) >= 8
 
@@ -137,7 +137,7 @@ def test_colours_change_and_boxes_do_not() -> None:
     assert any(not torch.equal(answer[0], example[0]) for answer in answers)
 
 
-def test_a_picture_without_boxes_goes_through_everything() -> None:
+def test_an_image_without_boxes_passes_every_augmentation() -> None:
     image = torch.full((3, 50, 70), 9, dtype=torch.uint8)
     nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
     for seed in range(15):
@@ -149,7 +149,7 @@ def test_a_picture_without_boxes_goes_through_everything() -> None:
 
 @pytest.mark.parametrize("side", [(1, 1), (2, 2), (1, 400), (400, 1), (2, 3000), (3000, 2), (900, 1200)], ids=str)
 @pytest.mark.parametrize("size", [(64, 96), (32, 320)], ids=str)
-def test_pictures_of_odd_shapes_come_out_in_the_one_size(side: tuple[int, int], size: tuple[int, int]) -> None:
+def test_images_of_extreme_shapes_get_the_input_size(side: tuple[int, int], size: tuple[int, int]) -> None:
     height, width = side
     example = drawn(height, width, [[0, 0, width, height]])
     for seed in range(8):
@@ -158,7 +158,7 @@ def test_pictures_of_odd_shapes_come_out_in_the_one_size(side: tuple[int, int], 
         assert len(boxes) == len(classes) <= 1
 
 
-def test_large_pictures_are_shrunk_first_and_their_boxes_with_them() -> None:
+def test_large_images_are_shrunk_first_with_their_boxes() -> None:
     sizes: list[tuple[int, ...]] = []
     augmentation = Augmentation(size=(64, 96), **STILL)
     for step in augmentation.pipeline.transforms:
@@ -170,7 +170,7 @@ def test_large_pictures_are_shrunk_first_and_their_boxes_with_them() -> None:
     assert_boxes_fit(example)
 
 
-def test_the_same_seed_gives_the_same_example_and_another_another() -> None:
+def test_the_example_depends_on_the_seed() -> None:
     one, same, other = (
         augment(
             drawn(),

@@ -1,4 +1,4 @@
-"""Pascal VOC: counted from 1 with inclusive ends, alphabetical classes, every usual place of the files."""
+"""Pascal VOC: one-based inclusive boxes, alphabetical classes, all usual folder layouts."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def draw(file: Path) -> None:
 
 
 def devkit(root: Path, **lists: str) -> Path:
-    """Pictures a (a dog), b (a cat), c (nothing), and ImageSets/Main lists."""
+    """Images a (a dog), b (a cat), c (no objects), and ImageSets/Main lists."""
     for stem, things in (("a", [thing()]), ("b", [thing("cat")]), ("c", [])):
         draw(root / "JPEGImages" / f"{stem}.jpg")
         annotate(root / "Annotations" / f"{stem}.xml", *things)
@@ -78,7 +78,7 @@ def test_voc2007_trains_on_trainval_and_takes_test_for_val(tmp_path: Path) -> No
     assert stems(tmp_path, "val") == ["c"]
 
 
-def test_trainval_beside_val_alone_loses_the_val_pictures(tmp_path: Path) -> None:
+def test_trainval_beside_val_alone_loses_the_val_images(tmp_path: Path) -> None:
     devkit(tmp_path, trainval="a\nb\nc\n", val="c\n")
     assert stems(tmp_path, "train") == ["a", "b"]
 
@@ -95,14 +95,14 @@ def test_the_devkit_is_found_below_the_folder(inner: str, tmp_path: Path) -> Non
     assert stems(tmp_path, "train") == ["a"]
 
 
-def test_two_devkits_must_be_told_apart(tmp_path: Path) -> None:
+def test_two_devkits_are_ambiguous(tmp_path: Path) -> None:
     devkit(tmp_path / "VOC2007")
     devkit(tmp_path / "VOC2012")
     with pytest.raises(DataError, match="2 VOC data sets here, VOC2007, VOC2012"):
         read_dataset(tmp_path)
 
 
-def test_xml_beside_the_pictures_is_read_with_folders_as_splits(tmp_path: Path) -> None:
+def test_xml_next_to_the_images_is_read_with_folders_as_splits(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         draw(tmp_path / split / f"{split}.png")
         annotate(tmp_path / split / f"{split}.xml", thing())
@@ -111,27 +111,27 @@ def test_xml_beside_the_pictures_is_read_with_folders_as_splits(tmp_path: Path) 
     assert stems(tmp_path / "valid", "all") == ["valid"]
 
 
-def test_small_annotations_and_images_folders_are_read_too(tmp_path: Path) -> None:
+def test_lower_case_folder_names_are_read(tmp_path: Path) -> None:
     draw(tmp_path / "images" / "a.png")
     annotate(tmp_path / "annotations" / "a.xml", thing())
     assert stems(tmp_path, "all") == ["a"]
 
 
-def test_a_picture_is_found_by_the_xmls_name_then_by_what_it_says(tmp_path: Path) -> None:
+def test_an_image_is_found_by_the_xml_file_name_then_by_filename(tmp_path: Path) -> None:
     devkit(tmp_path)
     draw(tmp_path / "JPEGImages" / "x.jpg")
     annotate(tmp_path / "Annotations" / "other.xml", thing(), filename="C:\\x.jpg")
     assert stems(tmp_path, "all") == ["a", "b", "c", "x"]
 
 
-def test_a_size_of_zero_is_read_from_the_picture(tmp_path: Path) -> None:
+def test_a_size_of_zero_is_read_from_the_image(tmp_path: Path) -> None:
     devkit(tmp_path)
     annotate(tmp_path / "Annotations" / "a.xml", thing(), size=(0, 0))
     annotate(tmp_path / "Annotations" / "b.xml", thing(), size=None)
     assert {(s.width, s.height) for s in read_dataset(tmp_path, split="all").samples} == {(100, 50)}
 
 
-def test_bad_objects_and_missing_pictures_are_told(tmp_path: Path) -> None:
+def test_bad_objects_and_missing_images_are_reported(tmp_path: Path) -> None:
     devkit(tmp_path)
     annotate(tmp_path / "Annotations" / "a.xml", thing(box=None), thing(box=(5, 5, "", 9)), thing(box=(9, 9, 5, 5)))
     annotate(tmp_path / "Annotations" / "gone.xml", thing(), filename="gone.jpg")
@@ -143,7 +143,7 @@ def test_bad_objects_and_missing_pictures_are_told(tmp_path: Path) -> None:
     assert found["missing-image"].place == "gone.jpg"
 
 
-def test_a_box_counted_from_zero_is_clipped_without_a_word(tmp_path: Path) -> None:
+def test_a_zero_based_box_is_clipped_without_a_finding(tmp_path: Path) -> None:
     devkit(tmp_path)
     annotate(tmp_path / "Annotations" / "a.xml", thing(box=(0, 0, 100, 50)))
     dataset = read_dataset(tmp_path, split="all")
@@ -151,7 +151,7 @@ def test_a_box_counted_from_zero_is_clipped_without_a_word(tmp_path: Path) -> No
     assert dataset.findings == []
 
 
-def test_broken_xml_names_file_and_line(tmp_path: Path) -> None:
+def test_the_error_for_broken_xml_has_file_and_line(tmp_path: Path) -> None:
     devkit(tmp_path)
     (tmp_path / "Annotations" / "b.xml").write_text("<annotation>\n<object>\n</annotation>")
     with pytest.raises(DataError, match="not valid XML") as caught:
@@ -166,7 +166,7 @@ def test_no_objects_anywhere_means_no_classes(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
-def test_a_list_whose_pictures_are_all_missing_is_an_error(tmp_path: Path) -> None:
+def test_a_list_with_only_missing_images_is_an_error(tmp_path: Path) -> None:
     devkit(tmp_path, train="a\n", val="z1\nz2\n")
-    with pytest.raises(DataError, match="none of the 2 entries of the val split has its picture"):
+    with pytest.raises(DataError, match="none of the 2 entries of the val split has its image"):
         read_dataset(tmp_path)

@@ -1,4 +1,4 @@
-"""YOLO data sets: shares become pixels, paths are found where exporters really put them."""
+"""YOLO data sets: relative coordinates become pixels, and paths are found where exporters put them."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from fcos_cli.errors import DataError
 NAMES = "names: [cat, dog]\n"
 
 
-def add(root: Path, picture: str, label: str | None, rows: str = "0 0.5 0.5 0.2 0.4\n") -> None:
-    """A 100 x 50 picture, and its label file where `label` is given."""
-    (root / picture).parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (100, 50)).save(root / picture)
+def add(root: Path, image: str, label: str | None, rows: str = "0 0.5 0.5 0.2 0.4\n") -> None:
+    """Add a 100 x 50 image, and its label file if `label` is given."""
+    (root / image).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (100, 50)).save(root / image)
     if label is not None:
         (root / label).parent.mkdir(parents=True, exist_ok=True)
         (root / label).write_text(rows)
@@ -46,13 +46,13 @@ def test_a_polygon_becomes_its_bounding_box(tmp_path: Path) -> None:
     assert sample.classes.tolist() == [1, 0]
 
 
-def test_key_points_behind_the_box_are_not_a_polygon(tmp_path: Path) -> None:
+def test_keypoints_after_the_box_are_not_a_polygon(tmp_path: Path) -> None:
     rows = "0 0.5 0.5 0.2 0.4 0.9 0.9 0.1 0.1\n"
     (sample,) = read_dataset(standard(tmp_path, rows, NAMES + "kpt_shape: [2, 2]\n"), split="train").samples
     np.testing.assert_allclose(sample.boxes, [[40, 15, 60, 35]], atol=1e-4)
 
 
-def test_names_may_be_a_mapping_and_stay_texts(tmp_path: Path) -> None:
+def test_names_may_be_a_mapping_and_stay_strings(tmp_path: Path) -> None:
     dataset = read_dataset(standard(tmp_path, yaml="names:\n  1: no\n  0: 1e3\n"), split="train")
     assert dataset.classes.names == ("1e3", "no")
 
@@ -69,7 +69,7 @@ def test_names_may_be_a_mapping_and_stay_texts(tmp_path: Path) -> None:
         ("train.txt", "valid.txt"),
     ],
 )
-def test_pictures_are_found_where_exporters_put_them(train: str, val: str, tmp_path: Path) -> None:
+def test_images_are_found_in_the_layouts_of_exporters(train: str, val: str, tmp_path: Path) -> None:
     root = tmp_path / "set"
     for split in ("train", "valid"):
         add(root, f"{split}/images/{split}.png", f"{split}/labels/{split}.txt")
@@ -81,21 +81,21 @@ def test_pictures_are_found_where_exporters_put_them(train: str, val: str, tmp_p
     assert len(read_dataset(root, split="train").samples[0].boxes) == 1
 
 
-def test_the_path_key_is_relative_to_the_file_and_stale_ones_are_forgiven(tmp_path: Path) -> None:
+def test_the_path_key_is_relative_to_the_file_and_stale_paths_work(tmp_path: Path) -> None:
     standard(tmp_path / "inner")
     for said in ("inner", "/nowhere/inner"):
         (tmp_path / "data.yaml").write_text(f"{NAMES}path: {said}\ntrain: images/train\nval: images/val\ntest:\n")
         assert len(read_dataset(tmp_path / "data.yaml", split="train")) == 1
 
 
-def test_labels_beside_the_pictures_are_found(tmp_path: Path) -> None:
+def test_labels_next_to_the_images_are_found(tmp_path: Path) -> None:
     add(tmp_path, "photos/a.png", "photos/a.txt")
     add(tmp_path, "photos/b.png", "photos/b.txt")
     (tmp_path / "data.yaml").write_text(NAMES + "train: photos\n")
     assert sum(len(s.boxes) for s in read_dataset(tmp_path, split="all").samples) == 2
 
 
-def test_the_last_images_folder_is_the_one_that_becomes_labels(tmp_path: Path) -> None:
+def test_the_last_images_folder_is_replaced_by_labels(tmp_path: Path) -> None:
     root = tmp_path / "images" / "set"
     standard(root)
     assert len(read_dataset(root, split="train").samples[0].boxes) == 1
@@ -104,13 +104,13 @@ def test_the_last_images_folder_is_the_one_that_becomes_labels(tmp_path: Path) -
 def test_a_folder_with_classes_txt_needs_no_yaml(tmp_path: Path) -> None:
     standard(tmp_path)
     (tmp_path / "data.yaml").unlink()
-    with pytest.raises(DataError, match="what the classes are called"):
+    with pytest.raises(DataError, match="no class names"):
         read_dataset(tmp_path)
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     assert len(read_dataset(tmp_path, split="train").samples[0].boxes) == 1
 
 
-def test_a_picture_without_label_file_has_no_objects(tmp_path: Path) -> None:
+def test_an_image_without_label_file_has_no_objects(tmp_path: Path) -> None:
     standard(tmp_path)
     add(tmp_path, "images/train/b.png", None)
     add(tmp_path, "images/train/c.png", "labels/train/c.txt", "")
@@ -123,7 +123,7 @@ def test_a_picture_without_label_file_has_no_objects(tmp_path: Path) -> None:
 def test_no_label_file_at_all_is_an_error(tmp_path: Path) -> None:
     add(tmp_path, "images/train/a.png", None)
     (tmp_path / "data.yaml").write_text(NAMES + "train: images/train\nval: images/train\n")
-    with pytest.raises(DataError, match="none of the 1 pictures") as caught:
+    with pytest.raises(DataError, match="none of the 1 images") as caught:
         read_dataset(tmp_path, split="train")
     assert "labels" in str(caught.value.where)
 
@@ -143,7 +143,7 @@ def test_no_label_file_at_all_is_an_error(tmp_path: Path) -> None:
         ("0 0.95 0.5 0.2 0.4", "box-clipped"),
     ],
 )
-def test_a_bad_row_is_told_with_file_and_line_and_the_others_stay(row: str, kind: str, tmp_path: Path) -> None:
+def test_a_bad_row_is_reported_with_file_and_line_and_the_others_are_kept(row: str, kind: str, tmp_path: Path) -> None:
     dataset = read_dataset(standard(tmp_path, f"1 0.5 0.5 0.2 0.4\n{row}\n"), split="train")
     (finding,) = dataset.findings
     assert finding.id == kind
@@ -152,9 +152,9 @@ def test_a_bad_row_is_told_with_file_and_line_and_the_others_stay(row: str, kind
         assert "a.txt:2" in finding.place
 
 
-def test_listed_pictures_that_are_missing_or_broken_are_told(tmp_path: Path) -> None:
+def test_missing_or_broken_listed_images_are_reported(tmp_path: Path) -> None:
     standard(tmp_path)
-    (tmp_path / "images/train/bad.png").write_bytes(b"not a picture")
+    (tmp_path / "images/train/bad.png").write_bytes(b"not an image")
     (tmp_path / "list.txt").write_text("images/train/a.png\nimages/train/bad.png\nimages/train/gone.png\n")
     (tmp_path / "data.yaml").write_text(NAMES + "train: list.txt\nval: images/val\n")
     dataset = read_dataset(tmp_path, split="train")
@@ -170,10 +170,10 @@ def test_listed_pictures_that_are_missing_or_broken_are_told(tmp_path: Path) -> 
         ("names: []\ntrain: images/train\n", "no classes"),
         ("train: images/train\n", "no classes"),
         ("names: [a, b]\nnc: 3\ntrain: images/train\n", "`nc` says 3"),
-        ("names: [a, a]\ntrain: images/train\n", "twice"),
-        ("names: {x: a}\ntrain: images/train\n", "no number"),
-        ("names: [a]\n", "names no pictures"),
-        ("names: [a]\ntrain: elsewhere\n", "not where the data set says"),
+        ("names: [a, a]\ntrain: images/train\n", "duplicate name"),
+        ("names: {x: a}\ntrain: images/train\n", "not a number"),
+        ("names: [a]\n", "lists no images"),
+        ("names: [a]\ntrain: elsewhere\n", "not at the path"),
     ],
 )
 def test_a_broken_data_yaml_is_an_error_with_place_and_remedy(yaml: str, message: str, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_broken_data_yaml_is_an_error_with_place_and_remedy(yaml: str, message
     assert caught.value.remedy
 
 
-def test_byte_order_marks_and_hidden_twins_do_no_harm(tmp_path: Path) -> None:
+def test_byte_order_marks_and_hidden_files_are_ignored(tmp_path: Path) -> None:
     standard(tmp_path)
     for file in (tmp_path / "data.yaml", tmp_path / "labels/train/a.txt"):
         file.write_text(file.read_text(), encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""Samples and detections in one line."""
+"""Shorthand for building samples and detections."""
 
 from __future__ import annotations
 

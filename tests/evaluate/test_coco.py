@@ -1,4 +1,4 @@
-"""COCO figures: worked by hand, then held to pycocotools run on its own with the original ids."""
+"""COCO metrics, compared with values worked out by hand and with pycocotools on the original ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.evaluate.samples import ONE, found, sample
 EVALUATORS = ("hotcoco", "pycocotools")
 
 
-# --- worked by hand -------------------------------------------------------------------------------------------------
+# --- worked out by hand -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
@@ -40,7 +40,7 @@ def test_a_perfect_detection_scores_one_and_an_empty_size_bucket_minus_one(evalu
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_half_the_truth_found_gives_half_the_recall(evaluator):
+def test_half_the_boxes_found_gives_half_the_recall(evaluator):
     truth = [[0, 0, 20, 20], [100, 100, 120, 120]]
     result = score([found(truth[:1])], [sample(truth)], ONE, evaluator=evaluator)
     assert result.metrics["AR100"] == pytest.approx(0.5)
@@ -48,7 +48,7 @@ def test_half_the_truth_found_gives_half_the_recall(evaluator):
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_an_overlap_of_three_fifths_counts_at_50_55_and_60_only(evaluator):
+def test_an_iou_of_0_6_matches_at_thresholds_up_to_0_6(evaluator):
     result = score([found([[0, 0, 60, 100]])], [sample([[0, 0, 100, 100]])], ONE, evaluator=evaluator)
     assert result.metrics["AP50"] == pytest.approx(1)
     assert result.metrics["AP75"] == 0
@@ -57,7 +57,7 @@ def test_an_overlap_of_three_fifths_counts_at_50_55_and_60_only(evaluator):
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_the_best_threshold_is_where_f1_peaks(evaluator):
-    # Hits at 0.9 and 0.6, false alarms at 0.8 and 0.3, two truths:
+    # True positives at 0.9 and 0.6, false positives at 0.8 and 0.3, two ground-truth boxes:
     # F1 = 2·hits / (detections kept + 2): 0.9 → 2/3, 0.8 → 2/4, 0.6 → 4/5, 0.3 → 4/6.
     truth = [[0, 0, 20, 20], [100, 100, 120, 120]]
     detections = found([truth[0], [300, 0, 320, 20], truth[1], [400, 0, 420, 20]], [0.9, 0.8, 0.6, 0.3])
@@ -68,15 +68,15 @@ def test_the_best_threshold_is_where_f1_peaks(evaluator):
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_the_best_threshold_never_parts_equal_scores(evaluator):
-    # At 0.5 stand one hit and two false alarms: taken together F1 = 2/(3+1); the hit alone cannot be had.
+def test_the_best_threshold_never_splits_equal_scores(evaluator):
+    # One true and two false positives have score 0.5: F1 = 2/(3+1). The true positive cannot be kept alone.
     detections = found([[0, 0, 20, 20], [300, 0, 320, 20], [400, 0, 420, 20]], [0.5, 0.5, 0.5])
     (row,) = score([detections], [sample([[0, 0, 20, 20]])], ONE, evaluator=evaluator).per_class
     assert row.best_f1 == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_an_ignored_truth_is_neither_hit_nor_miss(evaluator):
+def test_an_ignored_box_is_neither_found_nor_missed(evaluator):
     truth = sample([[0, 0, 20, 20], [100, 100, 200, 200]], ignore=[False, True])
     detections = found([[0, 0, 20, 20], [110, 110, 140, 140], [150, 150, 190, 190]], [0.4, 0.9, 0.8])
     result = score([detections], [truth], ONE, evaluator=evaluator)
@@ -88,7 +88,7 @@ def test_an_ignored_truth_is_neither_hit_nor_miss(evaluator):
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 @pytest.mark.parametrize(("boxes", "expected"), [([], -1.0), ([[0, 0, 20, 20]], 0.0)])
-def test_without_detections_ap_is_zero_where_there_is_truth_and_minus_one_where_not(evaluator, boxes, expected):
+def test_without_detections_ap_is_zero_or_minus_one_without_ground_truth(evaluator, boxes, expected):
     result = score([found([])], [sample(boxes)], ONE, evaluator=evaluator)
     assert result.metrics["AP"] == result.per_class[0].AP == result.per_class[0].AP50 == expected
     assert result.per_class[0].best_threshold is None
@@ -96,13 +96,13 @@ def test_without_detections_ap_is_zero_where_there_is_truth_and_minus_one_where_
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_without_truth_detections_measure_nothing(evaluator):
+def test_without_ground_truth_metrics_are_minus_one(evaluator):
     result = score([found([[0, 0, 20, 20]])], [sample([])], ONE, evaluator=evaluator)
     assert set(result.metrics.values()) == {-1.0}
     assert result.per_class[0].best_threshold is None
 
 
-def test_no_pictures_at_all_measure_nothing():
+def test_without_images_metrics_are_minus_one():
     assert set(score([], [], ONE).metrics.values()) == {-1.0}
 
 
@@ -125,18 +125,18 @@ def test_an_unknown_evaluator_is_a_usage_error():
         score([found([])], [sample([])], ONE, evaluator="lvis")
 
 
-def test_answers_and_pictures_must_pair_up():
-    with pytest.raises(DataError, match="1 answers for 0 pictures"):
+def test_detections_and_samples_must_have_the_same_length():
+    with pytest.raises(DataError, match="1 detection results for 0 images"):
         score([found([])], [], ONE)
 
 
-# --- the oracle: pycocotools with the original ids, written independently of the module under test ------------------
+# --- reference: pycocotools with the original ids, independent of the module under test -------------------------------
 
 
 def reference(detections: list[Detections], samples: list[Sample], classes: ClassTable):
-    """The 12 numbers, and AP and AP50 by class name."""
+    """Return the 12 metrics, and AP and AP50 by class name."""
     annotations, results = [], []
-    for answer, truth in zip(detections, samples, strict=True):
+    for detected, truth in zip(detections, samples, strict=True):
         for box, index, ignore, area in zip(truth.boxes, truth.classes, truth.ignore, truth.areas, strict=True):
             x1, y1, x2, y2 = (float(v) for v in box)
             annotations.append(
@@ -149,7 +149,7 @@ def reference(detections: list[Detections], samples: list[Sample], classes: Clas
                     "iscrowd": int(ignore),
                 }
             )
-        for box, value, index in zip(answer.boxes, answer.scores, answer.classes, strict=True):
+        for box, value, index in zip(detected.boxes, detected.scores, detected.classes, strict=True):
             x1, y1, x2, y2 = (float(v) for v in box)
             results.append(
                 {
@@ -168,27 +168,27 @@ def reference(detections: list[Detections], samples: list[Sample], classes: Clas
         known = COCO()
         known.dataset = document
         known.createIndex()
-        judge = COCOeval(known, known.loadRes(results), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
+        coco_eval = COCOeval(known, known.loadRes(results), "bbox")
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
     by_class = {}
-    for k, category_id in enumerate(judge.params.catIds):
+    for k, category_id in enumerate(coco_eval.params.catIds):
         name = classes.names[classes.index_of_id[int(category_id)]]
         for key, values in (
-            ("AP", judge.eval["precision"][:, :, k, 0, 2]),
-            ("AP50", judge.eval["precision"][0, :, k, 0, 2]),
+            ("AP", coco_eval.eval["precision"][:, :, k, 0, 2]),
+            ("AP50", coco_eval.eval["precision"][0, :, k, 0, 2]),
         ):
             valid = values[values > -1]
             by_class[name, key] = valid.mean() if valid.size else -1.0
-    return judge.stats, by_class
+    return coco_eval.stats, by_class
 
 
-def scene(seed: int, *, pictures=12, kinds=4, most=12, noise=6.0, levels=None):
-    """Random truths of all sizes; detections are jittered truths, doubles and false alarms, in random order."""
+def scene(seed: int, *, images=12, kinds=4, most=12, noise=6.0, levels=None):
+    """Return random ground truth of all sizes, and jittered, duplicate and false detections in random order."""
     rng = np.random.default_rng(seed)
-    samples, answers = [], []
-    for image_id in rng.choice(10_000, pictures, replace=False).tolist():
+    samples, detections = [], []
+    for image_id in rng.choice(10_000, images, replace=False).tolist():
         count = int(rng.integers(0, most))
         corner, side = rng.uniform(0, 400, (count, 2)), rng.choice([12.0, 60.0, 200.0], (count, 1))
         boxes = np.hstack([corner, corner + side * rng.uniform(0.5, 1.5, (count, 2))])
@@ -198,20 +198,20 @@ def scene(seed: int, *, pictures=12, kinds=4, most=12, noise=6.0, levels=None):
         near = np.repeat(boxes, 2, 0) + rng.normal(0, noise, (2 * count, 4))
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         wild = rng.uniform(0, 400, (5, 2))
-        every = np.vstack([near, np.hstack([wild, wild + rng.uniform(5, 100, (5, 2))])])
+        all_boxes = np.vstack([near, np.hstack([wild, wild + rng.uniform(5, 100, (5, 2))])])
         kinds_found = np.concatenate([np.repeat(labels, 2), rng.integers(0, kinds, 5)])
-        values = rng.random(len(every)) if levels is None else rng.integers(1, levels, len(every)) / levels
-        keep = rng.random(len(every)) < 0.8
+        values = rng.random(len(all_boxes)) if levels is None else rng.integers(1, levels, len(all_boxes)) / levels
+        keep = rng.random(len(all_boxes)) < 0.8
         order = np.argsort(-values[keep], kind="stable")
-        answers.append(found(every[keep][order], values[keep][order], kinds_found[keep][order]))
-    return answers, samples
+        detections.append(found(all_boxes[keep][order], values[keep][order], kinds_found[keep][order]))
+    return detections, samples
 
 
-def assert_both_agree_with_the_reference(answers, samples, classes):
-    stats, by_class = reference(answers, samples, classes)
+def assert_both_evaluators_agree_with_reference(detections, samples, classes):
+    stats, by_class = reference(detections, samples, classes)
     thresholds = {}
     for evaluator in EVALUATORS:
-        result = score(answers, samples, classes, evaluator=evaluator)
+        result = score(detections, samples, classes, evaluator=evaluator)
         np.testing.assert_allclose(list(result.metrics.values()), stats, rtol=0, atol=1e-9, err_msg=evaluator)
         for row in result.per_class:
             assert pytest.approx(by_class[row.name, "AP"], abs=1e-9) == row.AP
@@ -225,69 +225,69 @@ FOUR = ClassTable(("dog", "ant", "cow", "bee"), (3, 90, 1, 17))  # sparse, unsor
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_scenes_agree_with_pycocotools(seed):
-    assert_both_agree_with_the_reference(*scene(seed), FOUR)
+    assert_both_evaluators_agree_with_reference(*scene(seed), FOUR)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_equal_scores_agree_with_pycocotools(seed):
-    assert_both_agree_with_the_reference(*scene(seed, levels=3), FOUR)
+    assert_both_evaluators_agree_with_reference(*scene(seed, levels=3), FOUR)
 
 
 def test_exact_boxes_agree_with_pycocotools():
-    assert_both_agree_with_the_reference(*scene(0, noise=0.0, levels=2), FOUR)
+    assert_both_evaluators_agree_with_reference(*scene(0, noise=0.0, levels=2), FOUR)
 
 
-def test_more_than_a_hundred_detections_in_a_picture_agree_with_pycocotools():
-    answers, samples = scene(1, pictures=3, kinds=1, most=150)
-    assert max(len(a) for a in answers) > 100
-    assert_both_agree_with_the_reference(answers, samples, ONE)
+def test_more_than_a_hundred_detections_per_image_agree_with_pycocotools():
+    detections, samples = scene(1, images=3, kinds=1, most=150)
+    assert max(len(a) for a in detections) > 100
+    assert_both_evaluators_agree_with_reference(detections, samples, ONE)
 
 
 def test_a_class_without_truth_and_one_without_detections_agree_with_pycocotools():
     classes = ClassTable(("a", "b", "c", "never", "unseen"), (5, 0, 2, 1, 44))
-    answers, samples = scene(2, kinds=3)
-    answers[0] = found(answers[0].boxes, answers[0].scores, np.full(len(answers[0]), 3))  # never in the truth
+    detections, samples = scene(2, kinds=3)
+    detections[0] = found(detections[0].boxes, detections[0].scores, np.full(len(detections[0]), 3))  # no such label
     samples[0] = sample(samples[0].boxes, np.full(len(samples[0].boxes), 4), image_id=samples[0].image_id)
-    assert_both_agree_with_the_reference(answers, samples, classes)
+    assert_both_evaluators_agree_with_reference(detections, samples, classes)
 
 
 @pytest.mark.parametrize("ids", [(0, -5, 2**40), (3, 1, 2)])
 def test_odd_image_ids_agree_with_pycocotools(ids):
-    answers, samples = scene(3, pictures=3, levels=3)
+    detections, samples = scene(3, images=3, levels=3)
     samples = [
         sample(s.boxes, s.classes, ignore=s.ignore, areas=s.areas, image_id=i)
         for s, i in zip(samples, ids, strict=True)
     ]
-    assert_both_agree_with_the_reference(answers, samples, FOUR)
+    assert_both_evaluators_agree_with_reference(detections, samples, FOUR)
 
 
-def test_truths_of_area_zero_agree_with_pycocotools():
-    answers, samples = scene(4, pictures=4)
+def test_boxes_of_area_zero_agree_with_pycocotools():
+    detections, samples = scene(4, images=4)
     samples = [
         sample(
             s.boxes, s.classes, ignore=s.ignore, areas=np.where(np.arange(len(s.areas)) % 2, s.areas, 0.0), image_id=i
         )
         for i, s in enumerate(samples)
     ]
-    assert_both_agree_with_the_reference(answers, samples, FOUR)
+    assert_both_evaluators_agree_with_reference(detections, samples, FOUR)
 
 
-def test_pictures_of_crowds_only_agree_with_pycocotools():
-    answers, samples = scene(5, pictures=4)
+def test_images_with_only_crowd_boxes_agree_with_pycocotools():
+    detections, samples = scene(5, images=4)
     samples = [sample(s.boxes, s.classes, ignore=np.ones(len(s.boxes)), image_id=i) for i, s in enumerate(samples)]
-    assert_both_agree_with_the_reference(answers, samples, FOUR)
+    assert_both_evaluators_agree_with_reference(detections, samples, FOUR)
 
 
 def test_detections_without_area_agree_with_pycocotools():
-    answers = [found([[0, 0, 0, 0], [0, 0, 20, 20], [5, 5, 5, 25]], [0.9, 0.8, 0.7])]
-    assert_both_agree_with_the_reference(answers, [sample([[0, 0, 20, 20]])], ONE)
+    detections = [found([[0, 0, 0, 0], [0, 0, 20, 20], [5, 5, 5, 25]], [0.9, 0.8, 0.7])]
+    assert_both_evaluators_agree_with_reference(detections, [sample([[0, 0, 20, 20]])], ONE)
 
 
-# --- detector × data set ---------------------------------------------------------------------------------------------
+# --- detector × data set ----------------------------------------------------------------------------------------------
 
 
 class PlainRule(ResizeRule):
-    """No resizing: pictures are padded together, right and bottom. Keeps these tests off the resize rule's figures."""
+    """No resizing: images are padded together, right and bottom, to keep these tests independent of resizing."""
 
     def geometry(self, width, height):
         return Same(source=(width, height), resized=(width, height), pad=(0, 0))
@@ -307,7 +307,7 @@ class Same(Geometry):
 
 @dataclass
 class PixelDetector:
-    """Finds in each picture one box: the red of its first pixel is its side, the green its class."""
+    """Detect one box per image: the red of the first pixel is its side, the green its class."""
 
     facts: Facts
     name: str = "pixels"
@@ -345,7 +345,7 @@ AB = ClassTable(("a", "b"), (10, 20))
 
 @pytest.mark.parametrize("mode", ["letterbox", "shortest"])
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_a_detector_that_sees_everything_scores_one(tmp_path, mode, batch):
+def test_a_perfect_detector_scores_one(tmp_path, mode, batch):
     sizes = [(60, 40), (40, 60), (60, 40), (40, 60), (50, 50)]
     samples = painted(tmp_path, sizes, [10, 20, 30, 35, 40], [0, 1, 0, 1, 0])
     detector = PixelDetector(Facts(AB, PlainRule(mode=mode)))
@@ -357,17 +357,17 @@ def test_a_detector_that_sees_everything_scores_one(tmp_path, mode, batch):
     assert seen == [(n, 5) for n in range(1, 6)]
 
 
-def test_pictures_of_like_shape_share_a_batch_and_answers_stay_in_sample_order(tmp_path):
+def test_images_of_similar_shape_share_a_batch_and_detections_keep_the_sample_order(tmp_path):
     sizes = [(60, 40), (40, 60), (60, 40), (40, 60)]
     samples = painted(tmp_path, sizes, [10, 20, 30, 35], [0, 0, 0, 0])
     detector = PixelDetector(Facts(AB, PlainRule(mode="shortest")))
-    answers = detect_all(detector, samples, batch=2)
-    assert [a.boxes[0, 2] for a in answers] == [10, 20, 30, 35]
+    detections = detect_all(detector, samples, batch=2)
+    assert [a.boxes[0, 2] for a in detections] == [10, 20, 30, 35]
     assert sorted(detector.shapes) == [(2, 3, 40, 60), (2, 3, 60, 40)]
 
 
-def test_classes_are_matched_by_name_and_the_rest_is_dropped_with_a_note(tmp_path):
-    # The model says a=0, b=1, c=2; the data know b=0, z=1, a=2.
+def test_classes_are_matched_by_name_and_unmatched_ones_are_noted(tmp_path):
+    # Model: a=0, b=1, c=2. Data set: b=0, z=1, a=2.
     model, data = ClassTable(("a", "b", "c"), (1, 2, 3)), ClassTable(("b", "z", "a"), (5, 6, 7))
     samples = painted(tmp_path, [(50, 50)] * 3, [20, 20, 20], [0, 1, 2])
     renamed = [
@@ -386,27 +386,27 @@ def test_classes_are_matched_by_name_and_the_rest_is_dropped_with_a_note(tmp_pat
 
 def test_no_class_in_common_is_an_error_that_names_both_tables(tmp_path):
     samples = painted(tmp_path, [(50, 50)], [20], [0])
-    with pytest.raises(DataError, match="a, b against cat"):
+    with pytest.raises(DataError, match="model: a, b; data set: cat"):
         evaluate(PixelDetector(Facts(AB, PlainRule())), dataset(samples, ONE))
 
 
-def test_an_unreadable_picture_stops_the_evaluation(tmp_path):
+def test_an_unreadable_image_stops_the_evaluation(tmp_path):
     samples = [sample([[0, 0, 5, 5]], image=str(tmp_path / "gone.png"))]
     with pytest.raises(DataError, match="gone"):
         evaluate(PixelDetector(Facts(AB, PlainRule())), dataset(samples, AB))
 
 
-def test_the_result_is_a_plain_record():
+def test_results_compare_by_value():
     result = score([found([])], [sample([])], ONE)
     assert result == CocoResult(result.metrics, result.per_class, 1, ())
 
 
-def test_a_caller_who_listens_gets_nothing_found_for_an_unreadable_picture(tmp_path):
+def test_with_on_unreadable_an_unreadable_image_counts_as_having_no_detections(tmp_path):
     samples = [*painted(tmp_path, [(50, 50)], [20], [0]), sample([[0, 0, 5, 5]], image=str(tmp_path / "gone.png"))]
     samples[1] = replace(samples[1], image_id=2)
-    told = []
+    unreadable = []
     detector = PixelDetector(Facts(AB, PlainRule()))
-    result = evaluate(detector, dataset(samples, AB), on_unreadable=told.append)
-    assert [failure.source.name for failure in told] == ["gone.png"]
+    result = evaluate(detector, dataset(samples, AB), on_unreadable=unreadable.append)
+    assert [failure.source.name for failure in unreadable] == ["gone.png"]
     assert result.images == 2
     assert result.metrics["AR100"] == pytest.approx(0.5)

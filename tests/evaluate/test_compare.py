@@ -1,4 +1,4 @@
-"""The difference of two models and its interval, against cases worked by hand and a bootstrap of our own."""
+"""The difference between two models and its interval, checked by hand and against a separate bootstrap."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ def compared(one, other, samples, classes=ONE, **options):
     return compare(results, (one, other), samples, classes, **options)
 
 
-def test_of_two_pictures_a_quarter_of_the_draws_shows_no_difference_and_a_quarter_all_of_it():
-    # a finds the object of picture 1, b those of both. Draws: 1 1 (1/4): equal; 1 2 and 2 1 (1/2): AP 51/101 and 1;
-    # 2 2 (1/4): AP 0 and 1. So the middle 95 % reach from 0 to 1, and b is better in three of four.
+def test_the_interval_of_two_images_covers_all_resamples():
+    # a finds the object in image 1, b those in both. Resamples: 1 1 (1/4): equal; 1 2 and 2 1 (1/2): AP 51/101 and 1;
+    # 2 2 (1/4): AP 0 and 1. So the middle 95 % range from 0 to 1, and b is better in three of four.
     samples = [sample([A], image_id=1), sample([A], image_id=2)]
-    answer = compared([found([A]), found([])], [found([A]), found([A])], samples)
-    ap = answer.metrics["AP"]
+    comparison = compared([found([A]), found([])], [found([A]), found([A])], samples)
+    ap = comparison.metrics["AP"]
     assert (ap.a, ap.b, ap.difference) == pytest.approx((51 / 101, 1, 50 / 101))
     assert (ap.low, ap.high) == pytest.approx((0, 1))
     assert ap.better == pytest.approx(0.75, abs=0.05)
-    assert not ap.sure
-    (row,) = answer.per_class
+    assert not ap.significant
+    (row,) = comparison.per_class
     assert (row.name, row.category_id) == ("cat", 7)
     assert (row.AP50.low, row.AP50.high) == pytest.approx((0, 1))
-    assert list(answer.metrics) == list(METRICS)
+    assert list(comparison.metrics) == list(METRICS)
 
 
-def test_a_model_differs_from_itself_by_nothing():
+def test_a_model_does_not_differ_from_itself():
     samples = [sample([A, B], [0, 1], image_id=i) for i in range(3)]
-    mine = [found([A, FAR], [0.9, 0.8])] * 3
-    answer = compared(mine, mine, samples, TWO)
-    assert {(row.difference, row.low, row.high) for row in answer.metrics.values() if row.difference is not None} == {
-        (0.0, 0.0, 0.0)
-    }
-    assert "cannot be told apart" in summarize(answer, ("x", "y"))
+    detections = [found([A, FAR], [0.9, 0.8])] * 3
+    comparison = compared(detections, detections, samples, TWO)
+    assert {
+        (row.difference, row.low, row.high) for row in comparison.metrics.values() if row.difference is not None
+    } == {(0.0, 0.0, 0.0)}
+    assert "not significant" in summarize(comparison, ("x", "y"))
 
 
-def test_who_is_better_in_every_picture_is_surely_better():
+def test_a_model_better_on_every_image_is_significantly_better():
     samples = [sample([A], image_id=i) for i in range(6)]
-    answer = compared([found([A])] * 6, [found([[0, 0, 100, 60]])] * 6, samples)
-    assert answer.metrics["AP"].sure
-    assert answer.metrics["AP"].high == pytest.approx(-0.7)  # AP 1 against 0.3, in every draw
-    assert summarize(answer, ("x", "y")).startswith("x is better by 0.700 AP")
+    comparison = compared([found([A])] * 6, [found([[0, 0, 100, 60]])] * 6, samples)
+    assert comparison.metrics["AP"].significant
+    assert comparison.metrics["AP"].high == pytest.approx(-0.7)  # AP 1 against 0.3, in every draw
+    assert summarize(comparison, ("x", "y")).startswith("x is better by 0.700 AP")
 
 
 def test_a_class_without_truth_has_no_difference():
-    answer = compared([found([A])], [found([A])], [sample([A])], TWO)
-    assert (answer.per_class[1].AP.a, answer.per_class[1].AP.difference) == (-1, None)
-    assert answer.metrics["APs"].low is None
-    assert "–" in comparison_section(answer, ("x", "y")).content
+    comparison = compared([found([A])], [found([A])], [sample([A])], TWO)
+    assert (comparison.per_class[1].AP.a, comparison.per_class[1].AP.difference) == (-1, None)
+    assert comparison.metrics["APs"].low is None
+    assert "–" in comparison_section(comparison, ("x", "y")).content
 
 
-def test_intervals_of_a_class_are_those_of_a_bootstrap_by_hand():
+def test_intervals_of_a_class_agree_with_a_separate_bootstrap():
     rng = np.random.default_rng(3)
     samples, one, other = [], [], []
     for image_id in range(24):
@@ -69,35 +69,35 @@ def test_intervals_of_a_class_are_those_of_a_bootstrap_by_hand():
         corners = rng.uniform(0, 400, (count, 2))
         boxes, classes = np.hstack([corners, corners + 80]), rng.integers(0, 2, count)
         samples.append(sample(boxes, classes, image_id=image_id))
-        for answers, noise in ((one, 16), (other, 9)):
+        for detections, noise in ((one, 16), (other, 9)):
             scores = rng.uniform(0.1, 1, count).round(2)
-            answers.append(found(boxes + rng.normal(0, noise, boxes.shape), scores, classes))
-    answer = compared(one, other, samples, TWO, rounds=500)
+            detections.append(found(boxes + rng.normal(0, noise, boxes.shape), scores, classes))
+    comparison = compared(one, other, samples, TWO, rounds=500)
 
     draws = []
     for _ in range(150):
         chosen = rng.integers(0, 24, 24)
         drawn = [replace(samples[i], image_id=number) for number, i in enumerate(chosen)]
-        both = [score([answers[i] for i in chosen], drawn, TWO) for answers in (one, other)]
+        both = [score([detections[i] for i in chosen], drawn, TWO) for detections in (one, other)]
         draws.append([both[1].per_class[k].AP - both[0].per_class[k].AP for k in range(2)])
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    for index, row in enumerate(answer.per_class):
+    for index, row in enumerate(comparison.per_class):
         width = high[index] - low[index]
         assert row.AP.low == pytest.approx(low[index], abs=0.25 * width)
         assert row.AP.high == pytest.approx(high[index], abs=0.25 * width)
 
 
-def test_the_document_holds_every_figure_and_how_it_was_made():
-    answer = compared([found([A])], [found([A])], [sample([A])], rounds=10)
-    document = answer.to_json()
+def test_the_document_contains_all_metrics_and_the_method():
+    comparison = compared([found([A])], [found([A])], [sample([A])], rounds=10)
+    document = comparison.to_json()
     assert document.keys() == {"method", "rounds", "confidence", "seed", "metrics", "per_class"}
     assert document["rounds"] == 10
     assert document["metrics"]["AP"].keys() == {"a", "b", "difference", "low", "high", "better"}
     assert document["per_class"][0].keys() == {"name", "category_id", "AP", "AP50"}
 
 
-def test_progress_counts_the_whole_and_each_class():
-    told = []
+def test_progress_counts_the_overall_step_and_each_class():
+    calls = []
     samples = [sample([A, B], [0, 1])]
-    compared([found([A])], [found([A])], samples, TWO, rounds=10, on_progress=lambda *at: told.append(at))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    compared([found([A])], [found([A])], samples, TWO, rounds=10, on_progress=lambda *at: calls.append(at))
+    assert calls == [(1, 3), (2, 3), (3, 3)]

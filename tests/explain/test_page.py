@@ -1,4 +1,4 @@
-"""The pages: what is in the file, and how they behave in a browser."""
+"""The HTML pages: their contents and their behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from fcos_cli.explain.heatmaps import mosaic, to_grey
-from fcos_cli.explain.page import found_page
+from fcos_cli.explain.page import detections_page
 from fcos_cli.explain.points import Explanation, explain
-from fcos_cli.explain.targets_page import truth_page
+from fcos_cli.explain.targets_page import targets_page
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.pytorch import facts_of
 from tests.browser import Browser
@@ -44,8 +44,8 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
-def test_the_page_of_a_prediction_holds_its_boxes_votes_and_maps(found):
-    page = found_page(found, title="a <b>.jpg", model="tiny")
+def test_a_detections_page_has_the_boxes_votes_and_maps(found):
+    page = detections_page(found, title="a <b>.jpg", model="tiny")
     document = facts(page)
     assert len(document["detections"]) == len(found.detections) > 0
     for number, row in enumerate(document["detections"]):
@@ -61,17 +61,17 @@ def test_the_page_of_a_prediction_holds_its_boxes_votes_and_maps(found):
     np.testing.assert_array_equal(pixels(p3["maps"]["centerness"]["uri"]), to_grey(found.levels[0].centerness))
 
 
-def test_a_page_asks_for_nothing_from_elsewhere(found):
+def test_a_page_has_no_external_resources(found):
     for page in (
-        found_page(found, title="a", model="tiny"),
-        truth_page(explained(sample(LARGE)), title="a", model="t"),
+        detections_page(found, title="a", model="tiny"),
+        targets_page(explained(sample(LARGE)), title="a", model="t"),
     ):
         assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)[^"']""", page) == []
         assert re.findall(r"https?://(?!www\.w3\.org)", page) == []
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 3, 5), (7, 8, 8), (80, 20, 34), (3, 1, 1)])
-def test_a_mosaic_holds_each_map_where_the_page_looks_for_it(count, height, width):
+def test_a_mosaic_has_each_map_where_the_page_expects_it(count, height, width):
     maps = np.random.default_rng(0).random((count, height, width)).astype(np.float32)
     sheet = mosaic(maps)
     image = pixels(sheet["uri"])
@@ -99,20 +99,20 @@ def pick(browser: Browser, name: str, value: str) -> None:
 
 
 def heat(browser: Browser) -> list[int]:
-    """Width and height of the heat map, and how much of it is opaque."""
+    """Width and height of the heat map, and the sum of its alpha values; None if hidden."""
     script = """const c = document.getElementById("heat"); if (c.hidden) return null;
         const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data; let sum = 0;
         for (let i = 3; i < d.length; i += 4) sum += d[i]; return [c.width, c.height, sum]"""
-    answer: list[int] = browser.run(script)
-    return answer
+    result: list[int] = browser.run(script)
+    return result
 
 
 def rows(browser: Browser) -> int:
     return len(browser.find_all("ol.boxes button"))
 
 
-def test_layers_levels_classes_and_the_threshold_of_a_prediction(browser, found, tmp_path):
-    show(browser, found_page(found, title="made", model="tiny"), tmp_path / "found.html")
+def test_layer_level_class_and_threshold_controls(browser, found, tmp_path):
+    show(browser, detections_page(found, title="made", model="tiny"), tmp_path / "found.html")
     expected = int((found.detections.scores >= 0.06).sum())
     assert rows(browser) == expected > 0
 
@@ -122,7 +122,7 @@ def test_layers_levels_classes_and_the_threshold_of_a_prediction(browser, found,
     score = heat(browser)
     assert score[:2] == [4, 4]
     pick(browser, "layer", "centerness")
-    assert heat(browser)[2] > score[2]  # of the untrained network all about a half
+    assert heat(browser)[2] > score[2]  # about 0.5 everywhere in an untrained network
     pick(browser, "layer", "none")
     assert heat(browser) is None
 
@@ -137,24 +137,24 @@ def test_layers_levels_classes_and_the_threshold_of_a_prediction(browser, found,
 
 
 def point_at(browser: Browser, event: str, x: float, y: float) -> None:
-    """An event of the pointer at a place in px of a network input of 64 × 48."""
+    """Dispatch a pointer event at (x, y) in px of a network input of 64 × 48."""
     script = """const r = document.getElementById("stage").getBoundingClientRect(), [name, x, y] = arguments;
         document.getElementById("drawing").dispatchEvent(new PointerEvent(name, {bubbles: true,
             clientX: r.left + x / 64 * r.width, clientY: r.top + y / 48 * r.height}))"""
     browser.run(script, event, x, y)
 
 
-def test_pointing_reads_the_values_and_clicking_chooses_the_smallest_box(browser, found, tmp_path):
-    show(browser, found_page(found, title="made", model="tiny", score=0.05), tmp_path / "found.html")
+def test_hovering_shows_the_values_and_clicking_selects_the_smallest_box(browser, found, tmp_path):
+    show(browser, detections_page(found, title="made", model="tiny", score=0.05), tmp_path / "found.html")
     pick(browser, "level", "1")
     point_at(browser, "pointermove", 26, 20)
     p4 = found.levels[1]
     best = int(p4.scores[:, 1, 1].argmax())
     text = browser.find("#readout").text
     assert text.startswith(f"P4, point (24, 24): {NAMES.names[best]} ")
-    said = [float(number) for number in re.findall(r"\b0\.\d\d", text)]
+    shown = [float(number) for number in re.findall(r"\b0\.\d\d", text)]
     expected = [p4.classes[best, 1, 1], p4.centerness[1, 1], p4.scores[best, 1, 1]]
-    np.testing.assert_allclose(said, expected, atol=0.008)  # maps have 256 steps, the text has 100
+    np.testing.assert_allclose(shown, expected, atol=0.008)  # maps have 256 steps, the text has 100
 
     point_at(browser, "click", 26, 20)
     boxes = np.round(found.detections.boxes.astype(float), 1)
@@ -165,8 +165,8 @@ def test_pointing_reads_the_values_and_clicking_chooses_the_smallest_box(browser
     assert pressed.count("true") == 1
 
 
-def test_a_chosen_detection_shows_its_points_and_their_distances(browser, found, tmp_path):
-    show(browser, found_page(found, title="made", model="tiny", score=0.05), tmp_path / "found.html")
+def test_a_selected_detection_shows_its_points_and_their_distances(browser, found, tmp_path):
+    show(browser, detections_page(found, title="made", model="tiny", score=0.05), tmp_path / "found.html")
     number = int(np.argmax([len(found.votes.of(n)) for n in range(len(found.detections))]))
     browser.run("document.querySelectorAll('ol.boxes button')[arguments[0]].click()", number)
     voters = len(found.votes.of(number))
@@ -174,22 +174,22 @@ def test_a_chosen_detection_shows_its_points_and_their_distances(browser, found,
     assert len(browser.find_all("#drawing .voter")) == len(browser.find_all("#details tbody tr")) == voters
     arms = browser.find_all("#drawing .arms")
     assert len(arms) == voters  # four distances each, as two lines through the point
-    mine = found.votes.of(number)
-    (x, y), (left, top, right, bottom) = mine.xy[0].tolist(), np.round(mine.ltrb[0].astype(float), 1).tolist()
+    votes = found.votes.of(number)
+    (x, y), (left, top, right, bottom) = votes.xy[0].tolist(), np.round(votes.ltrb[0].astype(float), 1).tolist()
     drawn = [float(v) for v in re.findall(r"-?[\d.]+", arms[-1].get_attribute("d"))]
     np.testing.assert_allclose(drawn, [x - left, y, x + right, x, y - top, y + bottom], atol=1e-6)
     assert len(browser.find_all("#tags .distance")) == 4
     browser.run("document.querySelectorAll('#details tbody tr')[1].click()")
-    assert len(browser.find_all("#drawing .arms")) == 1  # the chosen voter's alone
+    assert len(browser.find_all("#drawing .arms")) == 1  # only those of the selected voter
     browser.run("document.querySelectorAll('ol.boxes button')[arguments[0]].click()", number)
     assert browser.find_all("#drawing .voter") == []
     assert browser.errors() == []
 
 
-def test_a_truth_shows_competition_and_boxes_without_a_point(browser, tmp_path):
-    answer = explained(sample(LARGE, SMALL, (1, 1, 3, 3)))
-    show(browser, truth_page(answer, title="made", model="tiny"), tmp_path / "truth.html")
-    assert len(browser.find_all("#drawing .positive")) == len(answer.points) == 8
+def test_a_targets_page_shows_contested_points_and_boxes_without_a_point(browser, tmp_path):
+    result = explained(sample(LARGE, SMALL, (1, 1, 3, 3)))
+    show(browser, targets_page(result, title="made", model="tiny"), tmp_path / "truth.html")
+    assert len(browser.find_all("#drawing .positive")) == len(result.points) == 8
     assert len(browser.find_all("#drawing .contested")) == 4
     assert len(browser.find_all("#drawing .orphan")) == 1
     assert browser.find("#count").text == "1 box gets no point"
@@ -208,10 +208,12 @@ def test_a_truth_shows_competition_and_boxes_without_a_point(browser, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["found", "truth"])
-def test_pages_fit_a_telephone_in_the_dark(browser, found, tmp_path, kind):
+def test_pages_fit_a_phone_in_dark_mode(browser, found, tmp_path, kind):
     truth = explained(sample(LARGE, SMALL, (1, 1, 3, 3)))
     page = (
-        found_page(found, title="m" * 80, model="tiny") if kind == "found" else truth_page(truth, title="m", model="t")
+        detections_page(found, title="m" * 80, model="tiny")
+        if kind == "found"
+        else targets_page(truth, title="m", model="t")
     )
     show(browser, page, tmp_path / "page.html", width=400, height=800, dark=True)
     browser.find("ol.boxes button").click()

@@ -1,4 +1,4 @@
-"""What points say and which detection they vote for, on raw outputs made by hand and on an untrained network."""
+"""Predictions per point and votes for detections, on handmade raw outputs and on an untrained network."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def logit(probability: float) -> float:
     return float(torch.logit(torch.tensor(probability, dtype=torch.float64)))
 
 
-def made(*points: tuple[int, tuple[int, int], int, float, float, tuple[float, float, float, float]]) -> RawOutputs:
-    """Outputs for 64 × 64 px and 3 classes that are silent but at these points.
+def make_raw(*points: tuple[int, tuple[int, int], int, float, float, tuple[float, float, float, float]]) -> RawOutputs:
+    """Raw outputs for 64 × 64 px and 3 classes with detections only at the given points.
 
-    A point: level, cell (column, row), class, its probability, centerness, box xyxy. Points lie in the cells' middles.
+    A point: level, cell (column, row), class, probability, centerness, box xyxy. Points are in the centres of the
+    cells.
     """
     sides = [-(-SIZE // stride) for stride in STRIDES]
     cls = [torch.full((1, 3, side, side), -20.0) for side in sides]
@@ -42,8 +43,8 @@ def made(*points: tuple[int, tuple[int, int], int, float, float, tuple[float, fl
 BOX = (8.0, 8.0, 56.0, 40.0)
 
 
-def test_the_voters_of_one_box_are_the_points_that_say_it_on_any_level():
-    raw = made(
+def test_voters_of_a_box_come_from_any_level():
+    raw = make_raw(
         (1, (1, 1), 1, 0.8, 0.9, BOX),  # P4, point (24, 24): the best
         (1, (2, 1), 1, 0.5, 0.4, (9.0, 8.0, 56.0, 40.0)),  # P4, point (40, 24)
         (2, (0, 0), 1, 0.6, 0.5, (8.0, 8.0, 56.0, 42.0)),  # P5, point (16, 16)
@@ -63,8 +64,8 @@ def test_the_voters_of_one_box_are_the_points_that_say_it_on_any_level():
     np.testing.assert_allclose(votes.iou, [1, 32 / 34, 47 / 48], atol=1e-6)
 
 
-def test_a_point_that_says_another_class_or_another_place_votes_for_itself():
-    raw = made(
+def test_points_of_another_class_or_place_vote_for_their_own_detection():
+    raw = make_raw(
         (1, (1, 1), 1, 0.9, 0.9, BOX),
         (1, (2, 1), 0, 0.5, 0.5, BOX),  # the same box, another class
         (0, (0, 0), 1, 0.5, 0.4, (0.0, 0.0, 8.0, 8.0)),  # the same class, elsewhere
@@ -77,8 +78,8 @@ def test_a_point_that_says_another_class_or_another_place_votes_for_itself():
     assert [len(votes.of(number)) for number in range(4)] == [1, 1, 1, 1]
 
 
-def test_a_voter_of_two_detections_votes_for_the_better_one():
-    raw = made(
+def test_a_candidate_that_overlaps_two_detections_votes_for_the_better_one():
+    raw = make_raw(
         (1, (1, 1), 1, 0.9, 0.9, (0.0, 8.0, 48.0, 40.0)),
         (1, (2, 1), 1, 0.8, 0.8, (16.0, 8.0, 64.0, 40.0)),  # IoU of the two is 32/64
         (2, (0, 0), 1, 0.5, 0.5, (8.0, 8.0, 56.0, 40.0)),  # IoU 40/56 = 0.71 with either
@@ -89,8 +90,8 @@ def test_a_voter_of_two_detections_votes_for_the_better_one():
     assert votes.of(1).level.tolist() == [1]
 
 
-def test_silence_finds_nothing():
-    found, votes = find_votes(tiny_model(), made(), height=SIZE, width=SIZE)
+def test_background_only_has_no_detections():
+    found, votes = find_votes(tiny_model(), make_raw(), height=SIZE, width=SIZE)
     assert (len(found), len(votes)) == (0, 0)
     assert votes.xy.shape == (0, 2)
 
@@ -106,7 +107,7 @@ RULES = [
 
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("size", [(64, 64), (96, 160)])
-def test_of_any_conventions_the_detections_are_the_networks_and_every_candidate_votes(rules, size):
+def test_detections_match_the_network_and_every_candidate_votes_for_all_conventions(rules, size):
     model = tiny_model(conventions=rules, score_threshold=0.004, max_detections=10_000, candidates=40)
     height, width = size
     generator = torch.Generator().manual_seed(1)
@@ -115,21 +116,21 @@ def test_of_any_conventions_the_detections_are_the_networks_and_every_candidate_
     with torch.inference_mode():
         raw = model(images)
         found, votes = find_votes(model, raw, height=height, width=width, sizes=sizes)
-        answer = model.post_process(raw, height=height, width=width, sizes=sizes)
+        output = model.post_process(raw, height=height, width=width, sizes=sizes)
         candidates = decode(raw, height=height, width=width, config=model.config, sizes=sizes)
-    count = int(answer.counts[0])
+    count = int(output.counts[0])
     one = 1.0 if rules.box_ends == "inclusive" else 0.0
     assert len(found) == count > 3
-    np.testing.assert_array_equal(found.boxes, answer.boxes[0, :count].numpy() + np.float32([0, 0, one, one]))
-    np.testing.assert_array_equal(found.scores, answer.scores[0, :count].numpy())
+    np.testing.assert_array_equal(found.boxes, output.boxes[0, :count].numpy() + np.float32([0, 0, one, one]))
+    np.testing.assert_array_equal(found.scores, output.scores[0, :count].numpy())
     # nothing is cut off at the end, so each candidate is a detection or was suppressed by one
     assert len(votes) == int((candidates.scores[0] > 0).sum())
 
     edges = np.concatenate((votes.xy - votes.ltrb[:, :2], votes.xy + votes.ltrb[:, 2:]), 1)
     for number in range(count):
-        mine = votes.of(number)
-        assert mine.level[0] == found.levels[number]
-        assert mine.score[0] == found.scores[number] == mine.score.max()
+        own = votes.of(number)
+        assert own.level[0] == found.levels[number]
+        assert own.score[0] == found.scores[number] == own.score.max()
         first = edges[votes.detection == number][0]
         limit = np.tile(sizes[0].numpy()[::-1] if rules.clip == "picture" else size[::-1], 2)
         expected = first if rules.clip == "after" else np.clip(first, 0, limit)
@@ -137,7 +138,7 @@ def test_of_any_conventions_the_detections_are_the_networks_and_every_candidate_
     assert (votes.iou > model.config.nms_iou).all()
 
 
-def test_of_many_candidates_those_behind_the_last_detection_vote_for_nobody():
+def test_candidates_beyond_max_detections_do_not_vote():
     model = tiny_model(score_threshold=0.001, max_detections=3)
     images = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
     with torch.inference_mode():
@@ -152,8 +153,8 @@ def test_of_many_candidates_those_behind_the_last_detection_vote_for_nobody():
     )
 
 
-def test_maps_hold_what_each_point_says():
-    raw = made((1, (2, 1), 1, 0.8, 0.9, BOX))
+def test_maps_have_the_predictions_of_each_point():
+    raw = make_raw((1, (2, 1), 1, 0.8, 0.9, BOX))
     maps = level_maps(raw, height=SIZE, width=SIZE, config=tiny_model().config)
     assert [level.name for level in maps] == ["P3", "P4", "P5", "P6", "P7"]
     assert [level.classes.shape for level in maps] == [(3, 8, 8), (3, 4, 4), (3, 2, 2), (3, 1, 1), (3, 1, 1)]
@@ -166,7 +167,7 @@ def test_maps_hold_what_each_point_says():
     np.testing.assert_allclose(level_maps(raw, height=SIZE, width=SIZE, config=product)[1].scores[1, 1, 2], 0.72)
 
 
-def test_a_picture_is_explained_at_the_models_input_and_the_network_is_left_as_it_was():
+def test_an_image_is_explained_at_the_models_input_and_the_network_is_unchanged():
     artifact = tiny_artifact()
     model, facts = artifact.build(), facts_of(artifact)
     image = np.random.default_rng(0).integers(0, 256, (40, 80, 3), np.uint8)
@@ -179,5 +180,5 @@ def test_a_picture_is_explained_at_the_models_input_and_the_network_is_left_as_i
         assert level.features.max() == 1
     assert not model.backbone._forward_hooks
     with torch.inference_mode():
-        answer = model.detect(torch.from_numpy(facts.resize.batch([image])[0]))
-    np.testing.assert_array_equal(explained.detections.scores, answer.scores[0, : int(answer.counts[0])].numpy())
+        output = model.detect(torch.from_numpy(facts.resize.batch([image])[0]))
+    np.testing.assert_array_equal(explained.detections.scores, output.scores[0, : int(output.counts[0])].numpy())

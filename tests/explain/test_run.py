@@ -1,4 +1,4 @@
-"""`fcos predict --explain` and `--targets`: which files appear, for which pictures, and what is refused."""
+"""`fcos predict --explain` and `--targets`: output files, selected images, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIGURES = {"classes.png", "detection.png", "centerness.png", "model.png"}
 
 @pytest.fixture
 def fcos(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs `fcos ARGUMENTS` in an empty folder: exit code, stdout, stderr."""
+    """Run `fcos ARGUMENTS` in an empty folder. Returns exit code, stdout, stderr."""
     monkeypatch.setattr("fcos_cli.allocator.keep_freed_memory", lambda: False)
     monkeypatch.chdir(tmp_path)
 
@@ -59,7 +59,7 @@ def test_explain_writes_a_page_and_four_figures_beside_the_predictions(fcos, tmp
     assert "a.png: explained → o/a.explain.html" in err
 
 
-def test_an_unreadable_picture_is_told_once_and_the_others_are_explained(fcos, tmp_path, model_file):
+def test_an_unreadable_image_is_reported_once_and_the_others_are_explained(fcos, tmp_path, model_file):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     picture(tmp_path / "good.png")
     code, _, err = fcos("predict", "bad.png", "good.png", "--explain", "--model", model_file, "--out", "o")
@@ -68,7 +68,7 @@ def test_an_unreadable_picture_is_told_once_and_the_others_are_explained(fcos, t
     assert "good.explain.html" in files(tmp_path / "o")
 
 
-def test_a_picture_from_stdin_is_predicted_and_explained(fcos, tmp_path, model_file, monkeypatch):
+def test_an_image_from_stdin_is_predicted_and_explained(fcos, tmp_path, model_file, monkeypatch):
     content = picture(tmp_path / "a.png").read_bytes()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
     code, _, err = fcos("predict", "-", "--explain", "--model", model_file, "--out", "o")
@@ -76,7 +76,7 @@ def test_a_picture_from_stdin_is_predicted_and_explained(fcos, tmp_path, model_f
     assert "stdin.explain.html" in files(tmp_path / "o")
 
 
-def test_targets_alone_explain_the_first_pictures_of_the_data_without_predicting(
+def test_targets_alone_explain_the_first_images_of_the_data_set_without_predicting(
     fcos, tmp_path, model_file, shapes, monkeypatch
 ):
     code, out, err = fcos("predict", "--targets", shapes, "--model", model_file, "--out", "o")
@@ -86,39 +86,39 @@ def test_targets_alone_explain_the_first_pictures_of_the_data_without_predicting
     assert err.count("positive points") == 4
     assert files(tmp_path / "o") == {f"{name}.{kind}" for name in names for kind in ("png", "html")}
 
-    monkeypatch.setattr("fcos_cli.explain.run.FIRST", 2)
+    monkeypatch.setattr("fcos_cli.explain.run.MAX_SAMPLES", 2)
     code, _, err = fcos("predict", "--targets", shapes / "train.json", "--model", model_file, "--out", "few")
     assert code == 0
     assert len(list((tmp_path / "few").glob("*.html"))) == 2
-    assert "the first 2 of 12 pictures" in err
+    assert "the first 2 of 12 images" in err
 
 
-def test_targets_of_named_pictures_are_found_in_any_split(fcos, tmp_path, model_file, shapes):
-    wanted = sorted((shapes / "images").glob("*.jpg"))[0]
-    stranger = picture(tmp_path / "stranger.png")
-    code, _, err = fcos("predict", wanted, stranger, "--targets", shapes, "--model", model_file, "--out", "o")
+def test_targets_of_given_images_are_found_in_any_split(fcos, tmp_path, model_file, shapes):
+    image = sorted((shapes / "images").glob("*.jpg"))[0]
+    other = picture(tmp_path / "other.png")
+    code, _, err = fcos("predict", image, other, "--targets", shapes, "--model", model_file, "--out", "o")
     assert code == 0
-    assert files(tmp_path / "o") == {f"{wanted.stem}.targets.html", f"{wanted.stem}.targets.png"}
-    assert "stranger.png is not in" in err
+    assert files(tmp_path / "o") == {f"{image.stem}.targets.html", f"{image.stem}.targets.png"}
+    assert "other.png is not in" in err
     truth = json.loads((shapes / "train.json").read_text())
-    number = next(row["id"] for row in truth["images"] if row["file_name"].endswith(wanted.name))
+    number = next(row["id"] for row in truth["images"] if row["file_name"].endswith(image.name))
     boxes = [row for row in truth["annotations"] if row["image_id"] == number]
-    document = facts((tmp_path / "o" / f"{wanted.stem}.targets.html").read_text(encoding="utf-8"))
+    document = facts((tmp_path / "o" / f"{image.stem}.targets.html").read_text(encoding="utf-8"))
     assert len(document["boxes"]) == len(boxes)
 
 
-def test_both_at_once_write_both(fcos, tmp_path, model_file, shapes):
-    wanted = sorted((shapes / "images").glob("*.jpg"))[0]
-    code, _, _ = fcos("predict", wanted, "--explain", "--targets", shapes, "--model", model_file, "--out", "o")
+def test_explain_and_targets_together_write_both(fcos, tmp_path, model_file, shapes):
+    image = sorted((shapes / "images").glob("*.jpg"))[0]
+    code, _, _ = fcos("predict", image, "--explain", "--targets", shapes, "--model", model_file, "--out", "o")
     assert code == 0
-    assert {f"{wanted.stem}.explain.html", f"{wanted.stem}.targets.html"} <= files(tmp_path / "o")
+    assert {f"{image.stem}.explain.html", f"{image.stem}.targets.html"} <= files(tmp_path / "o")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["a.png", "--explain", "--model", "m.onnx"], 2, "needs the .safetensors"),
-        (["a.png", "--explain", "--backend", "onnxruntime"], 2, "leave --backend out"),
+        (["a.png", "--explain", "--model", "m.onnx"], 2, "requires a .safetensors file"),
+        (["a.png", "--explain", "--backend", "onnxruntime"], 2, "omit --backend"),
         (["a.png", "--explain", "--tile", "64"], 2, "cannot be combined with --tile"),
         (["--explain"], 2, "no images given"),
         (["a.png", "--targets", "nowhere"], 3, "does not exist"),
@@ -132,8 +132,8 @@ def test_what_cannot_be_explained_is_refused_with_a_remedy(fcos, tmp_path, argum
     assert words in err
 
 
-def test_pictures_that_the_data_does_not_hold_are_an_error(fcos, tmp_path, shapes, model_file):
+def test_images_that_are_not_in_the_data_set_are_an_error(fcos, tmp_path, shapes, model_file):
     picture(tmp_path / "a.png")
     code, _, err = fcos("predict", "a.png", "--targets", shapes, "--model", model_file)
     assert code == 3
-    assert "holds none of these pictures" in err
+    assert "has none of these images" in err

@@ -1,4 +1,4 @@
-"""Which points learn which box, worked by hand: ranges 16, 32, 64, 128 px, center sampling 1.5, an input of 64 × 64."""
+"""Training targets worked out by hand: ranges 16, 32, 64, 128 px, center sampling 1.5, an input of 64 × 64."""
 
 from __future__ import annotations
 
@@ -49,76 +49,76 @@ def explained(truth: Sample, *, conventions: Conventions | None = None) -> Truth
 def test_two_boxes_compete_for_four_points_and_the_smaller_wins():
     # P4's points near both centres are (24, 24) … (40, 40): the longest distance to LARGE's edges is 32, to SMALL's
     # 22 or 26, both in P4's range (16, 32]. LARGE keeps P5's four points, from which its far edge is 40 px away.
-    answer = explained(sample(LARGE, SMALL))
-    large, small = answer.boxes
+    result = explained(sample(LARGE, SMALL))
+    large, small = result.boxes
     assert (large.won, large.lost) == ((0, 0, 4, 0, 0), (0, 4, 0, 0, 0))
     assert (small.won, small.lost) == ((0, 4, 0, 0, 0), (0, 0, 0, 0, 0))
     assert (large.area, small.area) == (48 * 48, 32 * 32)
-    assert answer.orphans == []
-    assert {point.xy for point in answer.contested} == {(24, 24), (40, 24), (24, 40), (40, 40)}
-    for point in answer.contested:
+    assert result.orphans == []
+    assert {point.xy for point in result.contested} == {(24, 24), (40, 24), (24, 40), (40, 40)}
+    for point in result.contested:
         assert (point.level, point.box, point.rivals) == (1, 1, (0,))
-    first = next(point for point in answer.points if point.xy == (24, 24))
+    first = next(point for point in result.points if point.xy == (24, 24))
     assert first.ltrb == (10, 10, 22, 22)
     assert first.centerness == pytest.approx(10 / 22)
-    assert answer.centerness[1][1, 1] == pytest.approx(10 / 22)
-    assert (answer.centerness[0] == 0).all()
+    assert result.centerness[1][1, 1] == pytest.approx(10 / 22)
+    assert (result.centerness[0] == 0).all()
 
 
-def test_a_box_between_the_points_gets_none():
-    answer = explained(sample((1, 1, 3, 3), SMALL))
-    assert answer.orphans == [0]
-    assert answer.boxes[0].reason == "no point of its level lies in it"
+def test_a_box_between_the_points_gets_no_point():
+    result = explained(sample((1, 1, 3, 3), SMALL))
+    assert result.orphans == [0]
+    assert result.boxes[0].reason == "it contains no point of its level"
 
 
-def test_a_box_that_loses_every_point_gets_none():
-    answer = explained(sample(SMALL, SMALL))  # of equal areas the first wins
-    assert answer.orphans == [1]
-    assert answer.boxes[1].lost == (0, 4, 0, 0, 0)
-    assert answer.boxes[1].reason == "other boxes win all 4 of its points"
+def test_a_box_that_loses_every_point_gets_no_point():
+    result = explained(sample(SMALL, SMALL))  # with equal areas the first wins
+    assert result.orphans == [1]
+    assert result.boxes[1].lost == (0, 4, 0, 0, 0)
+    assert result.boxes[1].reason == "other boxes take all 4 of its points"
 
 
-def test_an_ignored_box_neither_learns_nor_competes_nor_counts_as_forgotten():
-    answer = explained(sample(LARGE, SMALL, ignore=(1,)))
-    assert answer.boxes[1].ignore
-    assert not answer.boxes[1].orphan
-    assert answer.contested == []
-    assert sum(answer.boxes[0].won) == 8
-    assert answer.ignored > 0
+def test_an_ignored_box_neither_learns_nor_competes_nor_counts_as_an_orphan():
+    result = explained(sample(LARGE, SMALL, ignore=(1,)))
+    assert result.boxes[1].ignore
+    assert not result.boxes[1].orphan
+    assert result.contested == []
+    assert sum(result.boxes[0].won) == 8
+    assert result.ignored > 0
 
 
-def test_boxes_are_scaled_to_the_networks_input():
-    answer = explained(sample((16, 16, 112, 112), size=128))
-    assert answer.boxes[0].box == LARGE
-    assert answer.geometry.resized == (64, 64)
+def test_boxes_are_scaled_to_the_network_input():
+    result = explained(sample((16, 16, 112, 112), size=128))
+    assert result.boxes[0].box == LARGE
+    assert result.geometry.resized == (64, 64)
 
 
-def test_a_picture_without_boxes_has_no_positive_point():
-    answer = explained(sample())
-    assert (answer.boxes, answer.points, answer.orphans) == ([], [], [])
+def test_an_image_without_boxes_has_no_positive_point():
+    result = explained(sample())
+    assert (result.boxes, result.points, result.orphans) == ([], [], [])
 
 
-def test_three_claims_name_the_rivals_from_small_to_large():
-    answer = explained(sample(LARGE, SMALL, (10, 10, 50, 50)))
-    middle = next(point for point in answer.points if point.xy == (24, 24))
+def test_rivals_are_listed_from_small_to_large():
+    result = explained(sample(LARGE, SMALL, (10, 10, 50, 50)))
+    middle = next(point for point in result.points if point.xy == (24, 24))
     assert (middle.box, middle.rivals) == (1, (2, 0))
 
 
 @pytest.mark.parametrize("conventions", [Conventions(), Conventions(radius=0.0, range_ends="closed", area="plus-one")])
-def test_winners_are_those_that_training_takes(conventions):
+def test_winners_are_the_same_as_in_training(conventions):
     rng = np.random.default_rng(3)
     corners = rng.uniform(0, 40, (12, 2))
     boxes = np.concatenate((corners, corners + rng.uniform(3, 24, (12, 2))), 1).astype(np.float32)
     truth = sample(*map(tuple, boxes.tolist()), ignore=(3,))
-    answer = explained(truth, conventions=conventions)
+    result = explained(truth, conventions=conventions)
     targets = assign_targets(
-        all_points(answer.grids),
+        all_points(result.grids),
         Truth(*(torch.from_numpy(part)[None] for part in (truth.boxes, truth.classes, truth.ignore))),
         ranges=RANGES,
         conventions=conventions,
     )
-    assert [point.box for point in answer.points] == targets.box[0][targets.box[0] >= 0].tolist()
-    assert sum(sum(box.won) for box in answer.boxes) == len(answer.points)
-    assert sum(sum(box.lost) for box in answer.boxes) == sum(len(point.rivals) for point in answer.points) > 0
-    for point in answer.points:
-        assert all(answer.boxes[rival].area >= answer.boxes[point.box].area for rival in point.rivals)
+    assert [point.box for point in result.points] == targets.box[0][targets.box[0] >= 0].tolist()
+    assert sum(sum(box.won) for box in result.boxes) == len(result.points)
+    assert sum(sum(box.lost) for box in result.boxes) == sum(len(point.rivals) for point in result.points) > 0
+    for point in result.points:
+        assert all(result.boxes[rival].area >= result.boxes[point.box].area for rival in point.rivals)

@@ -1,4 +1,4 @@
-"""Exports of dialects: proved layer by layer, and equal to PyTorch on pictures of different sizes in one batch."""
+"""Exports of dialects pass the parity check and match PyTorch on images of different sizes in one batch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.tiny import CLASSES, tiny_model
 pytestmark = pytest.mark.slow
 
 NAMES = ("torchvision", "fcos-v1", "adelaidet", "mmdet-base")
-"""Between them they have every switch that changes a graph; the others are mixtures of theirs."""
+"""Together these cover every convention that changes the graph; the other dialects are combinations of them."""
 
 
 def artifact_of(name: str) -> Artifact:
-    """The tiny network with the dialect's conventions, input and thresholds; it finds a lot, well spread."""
+    """The tiny network with the dialect's conventions, input and thresholds. It has many well-spread detections."""
     preset = PRESETS[name]
     kept = ("mean", "std", "nms_iou")
     model = tiny_model(conventions=preset.conventions, score_threshold=0.1, **{key: preset.model[key] for key in kept})
@@ -51,24 +51,24 @@ def export(name: str, folder: Path, format_: str) -> tuple[Path, Path]:
 @pytest.mark.parametrize("name", NAMES)
 def test_onnx(name: str, tmp_path: Path) -> None:
     weights, path = export(name, tmp_path, "onnx")
-    same_as_pytorch(weights, path, "onnxruntime")
+    assert_matches_pytorch(weights, path, "onnxruntime")
 
 
 def test_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     weights, path = export("torchvision", tmp_path, "openvino")
-    same_as_pytorch(weights, path, "openvino")
+    assert_matches_pytorch(weights, path, "openvino")
 
 
-def same_as_pytorch(weights: Path, path: Path, backend: str) -> None:
+def assert_matches_pytorch(weights: Path, path: Path, backend: str) -> None:
     reference, exported = open_detector(weights, device="cpu"), open_detector(path)
     assert exported.backend == backend
     assert exported.facts.conventions == reference.facts.conventions
     rng = np.random.default_rng(3)
     pictures = [rng.integers(0, 256, (h, w, 3), np.uint8) for w, h in ((100, 75), (60, 90), (160, 150))]
     batch = reference.facts.resize.batch(pictures)
-    for ours, theirs in zip(detect_batch(reference, *batch), detect_batch(exported, *batch), strict=True):
-        assert len(ours) > 5
-        assert ours.classes.tolist() == theirs.classes.tolist()
-        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
-        np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.05)
+    for expected, actual in zip(detect_batch(reference, *batch), detect_batch(exported, *batch), strict=True):
+        assert len(expected) > 5
+        assert actual.classes.tolist() == expected.classes.tolist()
+        np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-4)
+        np.testing.assert_allclose(actual.boxes, expected.boxes, atol=0.05)

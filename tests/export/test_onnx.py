@@ -1,4 +1,4 @@
-"""Export to ONNX, held against PyTorch over the whole grid of shapes, batches, classes and kinds of answer."""
+"""ONNX export, compared with PyTorch over a grid of shapes, batch sizes, class counts and kinds of results."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.tiny import tiny_artifact, tiny_model
 pytestmark = pytest.mark.slow
 
 SIZES = [(256, 320), (224, 224), (384, 160), (192, 480), (160, 160)]
-"""The traced one, another, tall, wide, the smallest."""
+"""The traced size, another one, tall, wide, and the smallest."""
 
 HEAD = "head.classification_head.cls_logits"
 
 
 def artifact_of(classes: int) -> Artifact:
-    """A tiny network whose scores spread from a hundredth to nearly one."""
+    """A tiny network whose scores range from 0.01 to nearly 1."""
     model = tiny_model(classes=classes)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(classes)
@@ -54,7 +54,7 @@ def exported(request: pytest.FixtureRequest) -> tuple[Artifact, Facts, onnx.Mode
 
 
 def altered(artifact: Artifact, proto: onnx.ModelProto, case: str) -> tuple[Artifact, onnx.ModelProto]:
-    """The same change of weights in both, so that what is found is: some, none, more than fit, or all scores equal."""
+    """Change the weights of both alike: some detections, none, more than the limit, or all scores equal."""
     weights = dict(artifact.weights)
     if case == "none":
         weights[f"{HEAD}.bias"] = torch.full_like(weights[f"{HEAD}.bias"], -60.0)
@@ -71,7 +71,7 @@ def altered(artifact: Artifact, proto: onnx.ModelProto, case: str) -> tuple[Arti
     return replace(artifact, weights=weights), changed
 
 
-def cuts_of(backend: str, path: Path, facts: Facts) -> ExportedModel:
+def open_exported(backend: str, path: Path, facts: Facts) -> ExportedModel:
     if backend == "onnxruntime":
         return OnnxModel(path)
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
@@ -82,14 +82,14 @@ def cuts_of(backend: str, path: Path, facts: Facts) -> ExportedModel:
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("case", ["some", "none", "many", "equal"])
-def test_the_file_answers_as_pytorch_does(
+def test_the_file_matches_pytorch(
     exported: tuple[Artifact, Facts, onnx.ModelProto], case: str, backend: str, tmp_path: Path
 ) -> None:
     artifact, facts, proto = exported
     artifact, changed = altered(artifact, proto, case)
     write(changed, tmp_path / "model.onnx", facts)
-    cuts = cuts_of(backend, tmp_path / "model.onnx", facts)
-    parity = prove(artifact, cuts, facts, pictures=demo_photos(), sizes=SIZES, batches=[1, 2, 5])
+    exported_model = open_exported(backend, tmp_path / "model.onnx", facts)
+    parity = prove(artifact, exported_model, facts, pictures=demo_photos(), sizes=SIZES, batches=[1, 2, 5])
     assert parity.passed, parity.failures
     counts = [row.match.reference for row in parity.end.rows]
     assert max(counts) == {"none": 0, "some": max(counts), "many": 100, "equal": 100}[case]
@@ -97,18 +97,18 @@ def test_the_file_answers_as_pytorch_does(
     assert {(row.size, row.batch) for row in parity.raw.rows} >= {(SIZES[0], 5), (SIZES[4], 1)}
 
 
-def test_the_file_promises_what_the_contract_says(exported: tuple[Artifact, Facts, onnx.ModelProto]) -> None:
+def test_inputs_and_outputs_of_the_file(exported: tuple[Artifact, Facts, onnx.ModelProto]) -> None:
     _, facts, proto = exported
     (images,) = proto.graph.input
     dimensions = [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim]
     assert (images.name, images.type.tensor_type.elem_type) == ("images", onnx.TensorProto.UINT8)
     assert dimensions == ["batch", 3, "height", "width"]
     shapes = {o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in proto.graph.output}
-    most = facts.max_detections
+    limit = facts.max_detections
     assert shapes == {
-        "boxes": ["batch", most, 4],
-        "scores": ["batch", most],
-        "classes": ["batch", most],
+        "boxes": ["batch", limit, 4],
+        "scores": ["batch", limit],
+        "classes": ["batch", limit],
         "counts": ["batch"],
     }
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 20)]
@@ -116,7 +116,7 @@ def test_the_file_promises_what_the_contract_says(exported: tuple[Artifact, Fact
     assert {name for node in proto.graph.node for name in node.output} >= set(RAW)
 
 
-def test_nothing_of_the_machine_that_exported_stays_in_the_file(
+def test_the_file_contains_no_paths_of_this_machine(
     exported: tuple[Artifact, Facts, onnx.ModelProto],
 ) -> None:
     content = exported[2].SerializeToString()
@@ -133,7 +133,7 @@ def test_nothing_of_the_machine_that_exported_stays_in_the_file(
     ],
     ids=["fixed", "fixed size, tensor NMS", "fixed batch, half, other limits"],
 )
-def test_fixed_shapes_and_other_limits_are_proved_too(options: ExportOptions, tmp_path: Path) -> None:
+def test_fixed_shapes_and_other_limits_pass_parity(options: ExportOptions, tmp_path: Path) -> None:
     artifact = artifact_of(3)
     facts = options.apply(facts_of(artifact))
     proto = finalize(trace(artifact, facts, options), outputs=output_names(options.nms))
@@ -147,7 +147,7 @@ def test_fixed_shapes_and_other_limits_are_proved_too(options: ExportOptions, tm
     assert ("NonMaxSuppression" in {node.op_type for node in proto.graph.node}) == (options.nms == "op")
 
 
-def test_weights_that_half_precision_holds_are_stored_in_it_and_others_are_not(
+def test_only_weights_that_fp16_represents_exactly_are_stored_in_fp16(
     exported: tuple[Artifact, Facts, onnx.ModelProto], tmp_path: Path
 ) -> None:
     artifact, facts, proto = exported
@@ -157,12 +157,12 @@ def test_weights_that_half_precision_holds_are_stored_in_it_and_others_are_not(
         if tensor.name.removeprefix("model.") in rounded and len(tensor.dims) > 1:
             value = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-    whole = len(changed.SerializeToString())
+    full_size = len(changed.SerializeToString())
     unchanged = store_in_half(onnx.ModelProto.FromString(proto.SerializeToString()))
     assert not any(t.name.endswith("weight_half") for t in unchanged.graph.initializer)
     write(store_in_half(changed), tmp_path / "model.onnx", facts)
-    assert (tmp_path / "model.onnx").stat().st_size < 0.75 * whole
-    cuts = OnnxModel(tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").stat().st_size < 0.75 * full_size
+    exported_model = OnnxModel(tmp_path / "model.onnx")
     halved = replace(artifact, weights=rounded)
-    parity = prove(halved, cuts, facts, pictures=demo_photos(), sizes=SIZES[:1], batches=[2])
+    parity = prove(halved, exported_model, facts, pictures=demo_photos(), sizes=SIZES[:1], batches=[2])
     assert parity.passed, parity.failures

@@ -1,4 +1,4 @@
-"""Options of an export: what the command line may say, and what becomes of the model's facts."""
+"""Export options: parsing the command line, and the facts of the exported model."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from fcos_cli.runtime.tensorrt.sidecar import Shape
 FACTS = Facts(ClassTable.from_names(["cat"]), ResizeRule("shortest", (800, 1333), pad_value=7))
 
 
-def test_what_is_not_said_stays_as_the_model_has_it() -> None:
+def test_defaults_keep_the_facts_of_the_model() -> None:
     assert ExportOptions().apply(FACTS) == Facts(**{**vars(FACTS), "verified": False})
 
 
-def test_a_fixed_size_becomes_a_letterbox_and_limits_are_the_files_own() -> None:
+def test_a_fixed_size_becomes_a_letterbox_and_limits_are_overridden() -> None:
     options = ExportOptions(size=(320, 416), score=0.2, iou=0.5, max_detections=7, precision="fp16")
     facts = options.apply(FACTS)
     assert facts.resize == ResizeRule("letterbox", (320, 416), pad_value=7)
     assert (facts.score_threshold, facts.nms_iou, facts.max_detections, facts.precision) == (0.2, 0.5, 7, "fp16")
 
 
-def test_the_format_decides_how_nms_is_written_and_whose_int8_is_made() -> None:
+def test_the_format_determines_the_form_of_nms_and_the_int8_target() -> None:
     forms = {name: make_options(name) for name in ("onnx", "openvino", "trt", "trt-rtx")}
     assert {name: options.nms for name, options in forms.items()} == {
         "onnx": "op", "openvino": "op", "trt": "op", "trt-rtx": "tensor",
@@ -40,7 +40,7 @@ def test_the_format_decides_how_nms_is_written_and_whose_int8_is_made() -> None:
     assert make_options("onnx", target="tensorrt").target == "tensorrt"
 
 
-def test_winograds_form_is_for_float32_on_cpus() -> None:
+def test_winograd_is_for_float32_on_cpus() -> None:
     assert [make_options(name).winograd for name in ("onnx", "openvino", "trt", "trt-rtx")] == [
         True,
         True,
@@ -68,12 +68,12 @@ def test_winograds_form_is_for_float32_on_cpus() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_is_named(arguments: dict[str, object], named: str) -> None:
+def test_invalid_options_are_named(arguments: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         make_options(**{"format_": "onnx", **arguments})  # type: ignore[arg-type]
 
 
-def test_engine_settings_in_words() -> None:
+def test_engine_settings() -> None:
     assert engine_settings([]) == {}
     assert engine_settings(
         ["min=1x160x160", "max=8x640x640", "opt=1x320X320", "workspace=512", "cache=t.bin", "sm=8.6,8.9"]
@@ -88,12 +88,12 @@ def test_engine_settings_in_words() -> None:
 @pytest.mark.parametrize(
     "assignment", ["opt=1x320x320", "min", "size=3", "workspace=big", "min=320x320", "cache="], ids=str
 )
-def test_engine_settings_that_are_not_understood_are_named(assignment: str) -> None:
+def test_invalid_engine_settings_are_named(assignment: str) -> None:
     with pytest.raises(UsageError, match="--engine"):
         engine_settings([assignment])
 
 
-def test_a_lowest_score_is_refused_where_candidates_pass_by_class() -> None:
+def test_a_score_threshold_is_rejected_if_candidates_are_filtered_by_class_probability() -> None:
     facts = replace(FACTS, conventions=PRESETS["mmdet-tricks"].conventions)
     with pytest.raises(UsageError, match="class probability") as caught:
         make_options("onnx", score=0.3).apply(facts)

@@ -1,4 +1,4 @@
-"""int8: which layers are quantised, for whom, and that the answer stays near."""
+"""int8 export: which layers are quantized for which target, and that the error stays small."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fcos_cli.export import quantize as module
 from fcos_cli.export.onnx import finalize, trace, write
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.pictures import network_inputs
-from fcos_cli.export.quantize import backbone_and_head_nodes, difference, float_candidates, fold, quantize
+from fcos_cli.export.quantize import backbone_and_head_nodes, float_candidates, fold, quantize, relative_error
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.graph_io import RAW, output_names
 from fcos_cli.runtime.open import open_detector
@@ -38,7 +38,7 @@ def fresh(traced: bytes) -> onnx.ModelProto:
     return onnx.ModelProto.FromString(traced)
 
 
-def test_the_body_is_what_makes_the_raw_outputs(traced: bytes, tmp_path: Path) -> None:
+def test_backbone_and_head_are_the_nodes_behind_the_raw_outputs(traced: bytes, tmp_path: Path) -> None:
     folded = fold(fresh(traced), tmp_path)
     kinds = Counter(node.op_type for node in backbone_and_head_nodes(folded))
     assert kinds["Conv"] == Counter(node.op_type for node in folded.graph.node)["Conv"]
@@ -46,7 +46,7 @@ def test_the_body_is_what_makes_the_raw_outputs(traced: bytes, tmp_path: Path) -
     assert [entry.domain for entry in folded.opset_import] == [""]
 
 
-def test_the_ends_of_the_network_are_found(traced: bytes, tmp_path: Path) -> None:
+def test_the_first_and_last_convolutions_are_found(traced: bytes, tmp_path: Path) -> None:
     folded = fold(fresh(traced), tmp_path)
     found = float_candidates(folded)
     assert [len(nodes) for nodes in found.values()] == [1, 5, 5]
@@ -61,14 +61,14 @@ def test_the_ends_of_the_network_are_found(traced: bytes, tmp_path: Path) -> Non
 def test_each_target_gets_its_own_recipe(
     traced: bytes, target: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "float_candidates", lambda _: {})  # tried in another test
-    told: list[str] = []
-    proto = quantize(fresh(traced), PICTURES, target=target, say=told.append)  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "float_candidates", lambda _: {})  # covered by another test
+    messages: list[str] = []
+    proto = quantize(fresh(traced), PICTURES, target=target, say=messages.append)  # type: ignore[arg-type]
     initial = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-    quantised = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
-    points = [initial[node.input[2]] for node in quantised]
+    quantized = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    points = [initial[node.input[2]] for node in quantized]
     assert {point.dtype.type for point in points} == {kind}
-    if target == "tensorrt":  # symmetric, and no bias is quantised
+    if target == "tensorrt":  # symmetric, and no bias is quantized
         assert all(int(point) == 0 for point in points)
         assert np.int32 not in {value.dtype.type for name, value in initial.items() if "bias" in name}
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
@@ -80,14 +80,14 @@ def test_each_target_gets_its_own_recipe(
     detector = open_detector(tmp_path / "model.onnx")
     assert detector.precision == "int8"
     assert detector(PICTURES[0]).boxes.shape == (1, 100, 4)
-    assert len(told) == 1
+    assert len(messages) == 1
 
 
-def test_what_norms_take_is_left_in_float_for_openvino(traced: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_of_norms_stay_in_float_for_openvino(traced: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "float_candidates", lambda _: {})
 
-    def behind(between: bool) -> Counter[str]:
-        """What follows the convolutions."""
+    def consumers(between: bool) -> Counter[str]:
+        """Kinds of nodes that use the outputs of convolutions."""
         proto = quantize(fresh(traced), PICTURES[:1], target="cpu", between=between)
         makers = {name: node for node in proto.graph.node for name in node.output}
         convs = [node for node in proto.graph.node if node.op_type == "Conv"]
@@ -100,16 +100,18 @@ def test_what_norms_take_is_left_in_float_for_openvino(traced: bytes, monkeypatc
         ]
         return Counter(node.op_type for node in users)
 
-    with_it, without = behind(True), behind(False)
-    assert set(with_it) == {"QuantizeLinear"}
+    with_between, without = consumers(True), consumers(False)
+    assert set(with_between) == {"QuantizeLinear"}
     assert without["Reshape"] == 10  # GroupNorm: two towers of one norm, five levels
 
 
-def test_ends_stay_in_float_only_where_measuring_says_so(traced: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_and_last_layers_stay_in_float_only_if_the_error_shrinks(
+    traced: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = len([n for n in fresh(traced).graph.node if n.op_type == "Conv"])
 
-    def floats(worth: float) -> int:
-        monkeypatch.setattr(module, "WORTH", worth)
+    def floats(ratio: float) -> int:
+        monkeypatch.setattr(module, "FLOAT_ERROR_RATIO", ratio)
         proto = quantize(fresh(traced), PICTURES[:1], target="cpu")
         makers = {name: node.op_type for node in proto.graph.node for name in node.output}
         return sum(
@@ -122,8 +124,8 @@ def test_ends_stay_in_float_only_where_measuring_says_so(traced: bytes, monkeypa
     assert 0 < floats(1e9) <= 11 < whole
 
 
-def test_the_difference_is_relative_to_what_was_wanted() -> None:
-    wanted = [[np.array([3.0, 4.0], np.float32), np.array([1.0], np.float32)]]
-    ours = [[np.array([3.0, 4.5], np.float32), np.array([1.0], np.float32)]]
-    assert difference(wanted, wanted) == 0
-    assert difference(ours, wanted) == pytest.approx(0.05)  # 0.5 of 5 in one branch of two
+def test_relative_error() -> None:
+    reference = [[np.array([3.0, 4.0], np.float32), np.array([1.0], np.float32)]]
+    outputs = [[np.array([3.0, 4.5], np.float32), np.array([1.0], np.float32)]]
+    assert relative_error(reference, reference) == 0
+    assert relative_error(outputs, reference) == pytest.approx(0.05)  # 0.5 of 5 in one branch of two

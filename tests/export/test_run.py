@@ -1,4 +1,4 @@
-"""`fcos export` as a whole: what is written, what is said, and what happens when the proof fails."""
+"""`fcos export` end to end: output files, messages, and a failing parity check."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ARTIFACT = tiny_artifact()
 
 @pytest.fixture(scope="module")
 def traced() -> bytes:
-    """The tiny network's graph; tracing takes longer than all the rest."""
+    """The tiny network's graph, traced once because tracing is slow."""
     options = ExportOptions()
     return bytes(trace(ARTIFACT, options.apply(facts_of(ARTIFACT)), options).SerializeToString())
 
@@ -46,7 +46,7 @@ def job_of(path: Path, **changes: object) -> run.ExportJob:
     return replace(run.ExportJob(ExportOptions(), path), **changes)
 
 
-def test_the_file_lies_beside_the_weights_and_says_what_was_made_of_what() -> None:
+def test_default_output_paths() -> None:
     weights = Path("runs/train/x/best.safetensors")
     names = {
         ExportOptions(): "best.onnx",
@@ -59,7 +59,7 @@ def test_the_file_lies_beside_the_weights_and_says_what_was_made_of_what() -> No
     assert run.default_out(run.default_weights(), ExportOptions()) == Path("default.onnx")
 
 
-def test_a_proved_file_is_marked_verified_and_carries_its_report(weights: Path) -> None:
+def test_a_file_that_passes_parity_is_marked_verified_and_has_a_report(weights: Path) -> None:
     exported = run.export(weights, job_of(weights.with_suffix(".onnx")))
     assert exported.parity is not None
     assert exported.parity.passed
@@ -74,16 +74,14 @@ def test_a_proved_file_is_marked_verified_and_carries_its_report(weights: Path) 
     assert open_detector(exported.path)(pixels).boxes.shape == (2, 100, 4)
 
 
-def test_without_the_comparison_the_file_says_that_it_is_unverified(
-    weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_parity_check_the_file_is_unverified(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exported = run.export(weights, job_of(weights.with_suffix(".onnx"), verify=False))
     assert (exported.parity, read_header(exported.path).facts.verified) == (None, False)
     assert "--no-verify" in capsys.readouterr().err
     assert not exported.path.with_suffix(".parity.json").exists()
 
 
-def test_a_file_that_answers_differently_is_an_error_and_stays_unverified(
+def test_a_file_that_fails_parity_is_an_error_and_stays_unverified(
     weights: Path, traced: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = onnx.ModelProto.FromString(traced)
@@ -99,7 +97,7 @@ def test_a_file_that_answers_differently_is_an_error_and_stays_unverified(
     assert json.loads(out.with_suffix(".parity.json").read_text())["passed"] is False
 
 
-def test_openvino_gets_the_same_facts_and_is_proved_itself(weights: Path) -> None:
+def test_openvino_gets_the_same_facts_and_its_own_parity_check(weights: Path) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     options = ExportOptions(format="openvino")
     exported = run.export(weights, run.ExportJob(options, weights.with_suffix(".xml")))
@@ -110,7 +108,7 @@ def test_openvino_gets_the_same_facts_and_is_proved_itself(weights: Path) -> Non
     assert weights.with_suffix(".bin").is_file()
 
 
-def test_ap_of_both_is_taken_where_data_are_named(weights: Path, tmp_path: Path) -> None:
+def test_ap_of_both_models_is_measured_if_data_is_given(weights: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "images").mkdir(parents=True)
     images, annotations = [], []
@@ -131,7 +129,7 @@ def test_ap_of_both_is_taken_where_data_are_named(weights: Path, tmp_path: Path)
     assert exported.parity.ap.difference == pytest.approx(0, abs=1e-6)
 
 
-def test_only_weights_of_ours_are_exported_and_the_suffix_fits(weights: Path) -> None:
+def test_only_pytorch_weights_are_exported_and_the_suffix_must_match(weights: Path) -> None:
     onnx_file = weights.with_suffix(".onnx")
     onnx_file.write_bytes(b"")
     with pytest.raises(ModelError, match="only PyTorch weights"):

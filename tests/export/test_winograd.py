@@ -1,4 +1,4 @@
-"""Winograd's form in exported graphs: the same answers, and only where it gains."""
+"""Winograd convolution in exported graphs: the same results, and only if it is faster."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def graph_of(
     nodes: list[onnx.NodeProto], constants: dict[str, Array], outputs: list[str], *, channels: int = 128
 ) -> onnx.ModelProto:
     """Nodes from `x` [batch, channels, h, w] to `outputs`."""
-    taken = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, "h", "w"])
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in outputs]
+    graph_input = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, "h", "w"])
+    graph_outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in outputs]
     tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "g", [taken], given, tensors)
+    graph = helper.make_graph(nodes, "g", [graph_input], graph_outputs, tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def one(weight: Array, *, bias: bool = True, **attributes: Any) -> onnx.ModelProto:
+def single_convolution(weight: Array, *, bias: bool = True, **attributes: Any) -> onnx.ModelProto:
     """A single convolution, `x` → `y`."""
     constants = {"weight": weight} | ({"bias": np.linspace(-1, 1, len(weight), dtype=np.float32)} if bias else {})
     node = helper.make_node("Conv", ["x", *constants], ["y"], **attributes)
@@ -68,10 +68,10 @@ def by_openvino(proto: onnx.ModelProto, x: Array) -> list[Array]:
 
 @pytest.mark.parametrize("run_it", [by_onnxruntime, by_openvino])
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_answers_what_the_convolution_answers_for_every_size_and_batch(run_it: Any, bias: bool) -> None:
+def test_it_matches_the_convolution_for_every_size_and_batch(run_it: Any, bias: bool) -> None:
     weight = weights()
-    proto = one(weight, bias=bias, **PLAIN)
-    told = numpy_helper.to_array(proto.graph.initializer[1]).copy() if bias else None
+    proto = single_convolution(weight, bias=bias, **PLAIN)
+    bias_values = numpy_helper.to_array(proto.graph.initializer[1]).copy() if bias else None
     assert use_winograd(proto, size=LARGE) == 1
     onnx.checker.check_model(proto, full_check=True)
     assert proto.graph.output[0].name == "y"
@@ -81,15 +81,15 @@ def test_it_answers_what_the_convolution_answers_for_every_size_and_batch(run_it
         exact = torch.nn.functional.conv2d(
             torch.from_numpy(x).double(),
             torch.from_numpy(weight).double(),
-            None if told is None else torch.from_numpy(told).double(),
+            None if bias_values is None else torch.from_numpy(bias_values).double(),
             padding=1,
         ).numpy()
         assert found.shape == exact.shape
         assert np.linalg.norm(found - exact) / np.linalg.norm(exact) < 3e-6
 
 
-def test_no_multiplication_of_the_convolution_is_left() -> None:
-    proto = one(weights(), **PLAIN)
+def test_the_convolution_is_replaced() -> None:
+    proto = single_convolution(weights(), **PLAIN)
     use_winograd(proto, size=LARGE)
     assert not any(node.op_type == "Conv" for node in proto.graph.node)
 
@@ -113,14 +113,16 @@ def test_no_multiplication_of_the_convolution_is_left() -> None:
     ids=["few inputs", "not so many inputs on a small map", "few outputs", "1x1", "5x5", "unpadded",
          "padded on two sides", "stride", "dilation", "groups", "padded by name", "small map"],
 )  # fmt: skip
-def test_other_convolutions_stay_as_they_are(weight: Array, attributes: dict[str, Any], size: tuple[int, int]) -> None:
-    proto = one(weight, **attributes)
+def test_unsuitable_convolutions_stay_as_they_are(
+    weight: Array, attributes: dict[str, Any], size: tuple[int, int]
+) -> None:
+    proto = single_convolution(weight, **attributes)
     before = proto.SerializeToString()
     assert use_winograd(proto, size=size) == 0
     assert proto.SerializeToString() == before
 
 
-def test_filters_that_are_computed_stay_as_they_are() -> None:
+def test_convolutions_with_computed_filters_stay_as_they_are() -> None:
     nodes = [
         helper.make_node("Mul", ["weight", "two"], ["scaled"]),
         helper.make_node("Conv", ["x", "scaled"], ["y"], **PLAIN),
@@ -129,7 +131,7 @@ def test_filters_that_are_computed_stay_as_they_are() -> None:
     assert use_winograd(proto, size=LARGE) == 0
 
 
-def test_a_map_is_taken_apart_once_and_filters_that_levels_share_are_transformed_once() -> None:
+def test_each_map_and_each_shared_filter_is_transformed_once() -> None:
     """Two towers on one map, and the first tower's filters on another map."""
     nodes = [
         helper.make_node("Conv", ["x", "one"], ["a"], **PLAIN),
@@ -144,24 +146,24 @@ def test_a_map_is_taken_apart_once_and_filters_that_levels_share_are_transformed
     kinds = Counter(node.op_type for node in proto.graph.node)
     assert kinds["Pad"] == 2  # maps
     assert kinds["MatMul"] == 2 + 2 + 2 * 3  # one for each map, each filter, and two for each convolution
-    for ours, theirs in zip(by_onnxruntime(proto, x), before, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    for actual, expected in zip(by_onnxruntime(proto, x), before, strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 def test_the_file_does_not_grow_and_runtimes_transform_filters_on_loading(tmp_path: Path) -> None:
-    proto = one(weights(128, 128), **PLAIN)
+    proto = single_convolution(weights(128, 128), **PLAIN)
     before = len(proto.SerializeToString())
     use_winograd(proto, size=LARGE)
     assert len(proto.SerializeToString()) < before + 20_000
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    optimised = onnx.load(tmp_path / "optimised.onnx")
-    assert sum(node.op_type == "MatMul" for node in optimised.graph.node) == 3
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    assert sum(node.op_type == "MatMul" for node in optimized.graph.node) == 3
 
 
-def test_a_maps_stride_is_known_through_a_pyramid() -> None:
+def test_strides_of_maps_in_a_pyramid() -> None:
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["half"], strides=[2, 2], **PLAIN),
         helper.make_node("MaxPool", ["half"], ["quarter"], kernel_shape=[2, 2], strides=[2, 2]),
@@ -177,7 +179,7 @@ def test_a_maps_stride_is_known_through_a_pyramid() -> None:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny body with a wide neck and head; it finds a lot, well spread."""
+    """A tiny backbone with a wide FPN and head. It has many well-spread detections."""
     path = tmp_path_factory.mktemp("wide") / "wide.safetensors"
     model = tiny_model(channels=128, groups=32, score_threshold=0.1)
     generator = torch.Generator().manual_seed(1)
@@ -191,7 +193,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("format_", ["onnx", "openvino"])
-def test_an_export_in_winograds_form_passes_the_whole_proof_and_says_so(wide: Path, format_: str) -> None:
+def test_a_winograd_export_passes_parity_and_records_it(wide: Path, format_: str) -> None:
     if format_ == "openvino":
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     options = make_options(format_)
@@ -199,7 +201,7 @@ def test_an_export_in_winograds_form_passes_the_whole_proof_and_says_so(wide: Pa
     assert exported.parity is not None
     assert exported.parity.passed
     facts = read_header(exported.path).facts
-    assert (facts.winograd, facts.verified) == (3, True)  # of P3: what the pyramid gives, and one in each tower
+    assert (facts.winograd, facts.verified) == (3, True)  # on P3: the FPN output, and one in each tower
     if format_ == "openvino":
         with pytest.raises(UsageError, match="not accurate enough in bf16") as caught:
             open_detector(exported.path, precision="bf16")

@@ -1,4 +1,4 @@
-"""Artifacts: every fact comes back, and a file that is not whole or not ours is named."""
+"""Artifacts: round trips, and errors for truncated or foreign files."""
 
 import json
 from dataclasses import replace
@@ -31,14 +31,14 @@ def path(tmp_path: Path, artifact: Artifact) -> Path:
 
 
 def change_metadata(path: Path, **facts: str | None) -> None:
-    """Write the file again with some facts replaced (None: left out)."""
+    """Rewrite the file with some metadata replaced (None: removed)."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() | facts
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     save_file(weights, path, metadata={key: value for key, value in metadata.items() if value is not None})
 
 
-def test_every_fact_comes_back(tmp_path: Path) -> None:
+def test_artifact_round_trip(tmp_path: Path) -> None:
     conventions = Conventions(
         point_offset=0.0,
         range_ends="closed",
@@ -50,7 +50,7 @@ def test_every_fact_comes_back(tmp_path: Path) -> None:
         score="product",
     )
     model = tiny_model(classes=2, conventions=conventions, mean=(1.0, 2.5, 3.0), std=(4.0, 5.0, 6.0), nms_iou=0.55)
-    wanted = Artifact(
+    original = Artifact(
         weights=model.state_dict(),
         config=model.config,
         classes=ClassTable(("Ünïcode name", "b"), (90, 7)),
@@ -59,18 +59,18 @@ def test_every_fact_comes_back(tmp_path: Path) -> None:
         class_thresholds=(0.1, 0.9),
         provenance={"data": {"name": "x"}, "metrics": {"AP": 0.5}},
     )
-    save(tmp_path / "deeper" / "m.safetensors", wanted)
+    save(tmp_path / "deeper" / "m.safetensors", original)
     found = load(tmp_path / "deeper" / "m.safetensors")
-    assert replace(found, weights={}) == replace(wanted, weights={})
-    assert found.weights.keys() == wanted.weights.keys()
-    assert all(torch.equal(found.weights[key], weight) for key, weight in wanted.weights.items())
+    assert replace(found, weights={}) == replace(original, weights={})
+    assert found.weights.keys() == original.weights.keys()
+    assert all(torch.equal(found.weights[key], weight) for key, weight in original.weights.items())
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         for a, b in zip(model.detect(images), found.build().detect(images), strict=True):
             assert torch.equal(a, b)
 
 
-def test_the_metadata_is_json_that_others_can_read(path: Path) -> None:
+def test_metadata_is_json(path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         facts = {key: json.loads(value) for key, value in file.metadata().items()}
     assert facts["format_version"] == FORMAT_VERSION
@@ -80,7 +80,7 @@ def test_the_metadata_is_json_that_others_can_read(path: Path) -> None:
     assert facts.keys() >= {"model", "geometry", "provenance"}
 
 
-def test_half_storage_halves_the_file_and_comes_back_as_float32_close_by(tmp_path: Path, artifact: Artifact) -> None:
+def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path, artifact: Artifact) -> None:
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     save(whole, artifact)
     save(half, artifact, half=True)
@@ -93,7 +93,7 @@ def test_half_storage_halves_the_file_and_comes_back_as_float32_close_by(tmp_pat
     assert found.build().head.classification_head.cls_logits.weight.dtype == torch.float32
 
 
-def test_weights_that_share_memory_or_lie_channels_last_are_saved(tmp_path: Path, artifact: Artifact) -> None:
+def test_weights_with_shared_memory_or_channels_last_are_saved(tmp_path: Path, artifact: Artifact) -> None:
     model = artifact.build().to(memory_format=torch.channels_last)
     shared = artifact.weights | model.state_dict()
     shared["head.classification_head.conv.0.weight"] = shared["head.regression_head.conv.0.weight"]
@@ -109,21 +109,21 @@ def test_thresholds_can_be_set_later(artifact: Artifact) -> None:
     assert artifact.class_thresholds is None
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model file") as caught:
         load(tmp_path / "gone.safetensors")
     assert caught.value.where == str(tmp_path / "gone.safetensors")
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 5000, -1], ids=str)
-def test_a_cut_off_file_is_named(path: Path, kept: int) -> None:
+def test_truncated_file_is_named(path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ModelError, match="not a readable") as caught:
         load(path)
     assert caught.value.where == str(path)
 
 
-def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+def test_file_of_another_kind_is_named(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3)}, tmp_path / "model.pth")
     (tmp_path / "text.safetensors").write_text("hello " * 100)
     for name in ("model.pth", "text.safetensors"):
@@ -133,7 +133,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
-def test_somebody_elses_safetensors_is_told_as_such(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+def test_foreign_safetensors_is_recognized(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     path = tmp_path / "theirs.safetensors"
     save_file({"weight": torch.zeros(3)}, path, metadata=metadata)
     with pytest.raises(ModelError, match="lacks the fact") as caught:
@@ -142,14 +142,14 @@ def test_somebody_elses_safetensors_is_told_as_such(tmp_path: Path, metadata: di
     assert "not written by fcos" in str(caught.value.remedy)
 
 
-def test_a_newer_format_version_asks_for_an_upgrade(path: Path) -> None:
+def test_newer_format_version_asks_for_an_upgrade(path: Path) -> None:
     change_metadata(path, format_version=str(FORMAT_VERSION + 1))
     with pytest.raises(ModelError, match=f"version {FORMAT_VERSION + 1}.*up to {FORMAT_VERSION}") as caught:
         load(path)
     assert "upgrade" in str(caught.value.remedy)
 
 
-def test_a_newer_format_version_is_told_before_its_unknown_facts(path: Path) -> None:
+def test_newer_format_version_is_reported_before_unknown_metadata(path: Path) -> None:
     change_metadata(path, format_version=str(FORMAT_VERSION + 1), thresholds=None, classes=None)
     with pytest.raises(ModelError, match="format version"):
         load(path)
@@ -177,7 +177,7 @@ def test_a_newer_format_version_is_told_before_its_unknown_facts(path: Path) -> 
         ("provenance", "{"),
     ],
 )
-def test_a_fact_that_cannot_be_used_is_a_model_error_with_the_file(path: Path, fact: str, text: str | None) -> None:
+def test_invalid_metadata_is_a_model_error_naming_the_file(path: Path, fact: str, text: str | None) -> None:
     change_metadata(path, **{fact: text})
     with pytest.raises(ModelError) as caught:
         load(path)
@@ -185,27 +185,25 @@ def test_a_fact_that_cannot_be_used_is_a_model_error_with_the_file(path: Path, f
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({BIAS: None}, f"missing {BIAS}"),
         ({"head.extra": torch.zeros(1)}, "unknown head.extra"),
         ({BIAS: torch.zeros(4)}, rf"{BIAS}: shape \(4,\), expected \(3,\)"),
     ],
 )
-def test_weights_that_do_not_fit_are_named(artifact: Artifact, change: dict[str, torch.Tensor], told: str) -> None:
+def test_misfitting_weights_are_named(artifact: Artifact, change: dict[str, torch.Tensor], message: str) -> None:
     weights = {key: value for key, value in (artifact.weights | change).items() if value is not None}
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         replace(artifact, weights=weights).build()
 
 
-def test_of_many_misfits_some_are_named_and_the_rest_counted(artifact: Artifact) -> None:
+def test_only_some_of_many_misfitting_weights_are_named(artifact: Artifact) -> None:
     with pytest.raises(ModelError, match=r"and \d+ more"):
         replace(artifact, weights={}).build()
 
 
-def test_a_failing_write_leaves_the_old_file_and_nothing_else(
-    path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_keeps_the_existing_file(path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
     def fail(*_: object, **__: object) -> bytes:
@@ -231,7 +229,7 @@ def test_equal_configs_build_networks_with_equal_keys(artifact: Artifact) -> Non
     assert tiny_model().state_dict().keys() == artifact.weights.keys()
 
 
-def test_a_backbone_that_this_timm_lacks_is_a_fault_of_the_model_not_of_the_user(artifact: Artifact) -> None:
+def test_backbone_unknown_to_timm_is_a_model_error(artifact: Artifact) -> None:
     unknown = replace(artifact, config=artifact.config.model_copy(update={"backbone": "resnet5000"}))
     with pytest.raises(ModelError, match="resnet5000"):
         unknown.build()

@@ -1,4 +1,4 @@
-"""Greedy NMS in groups: torchvision's operator, group by group and for whole pictures, as oracle."""
+"""Greedy NMS in groups, compared with torchvision's operator."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from fcos_cli.model.nms import BUCKETS, MAX_OFFSET_BOXES, batched_keep_mask, kee
 
 
 def crowd(count: int, groups: int, *, seed: int, levels: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes that overlap a lot, also empty ones; levels: so many different scores only (0 = all different)."""
+    """Return boxes with much overlap, some of them empty. levels: number of distinct scores (0 = all different)."""
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, generator=generator) * 60
     sides = torch.rand(count, 2, generator=generator) * 40
@@ -41,7 +41,7 @@ def one_by_one(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Ten
     iou=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
     levels=st.sampled_from([0, 3]),
 )
-def test_every_group_is_as_if_alone(count: int, groups: int, seed: int, iou: float, levels: int) -> None:
+def test_groups_do_not_affect_each_other(count: int, groups: int, seed: int, iou: float, levels: int) -> None:
     boxes, scores, group = crowd(count, groups, seed=seed, levels=levels)
     for kind in (torch.float32, torch.float64):
         found = batched_keep_mask(boxes.to(kind), scores.to(kind), group, iou=iou)
@@ -49,14 +49,14 @@ def test_every_group_is_as_if_alone(count: int, groups: int, seed: int, iou: flo
 
 
 @pytest.mark.parametrize("size", [1, *BUCKETS, BUCKETS[-1] + 1])
-def test_groups_of_a_buckets_size_and_larger_than_all(size: int) -> None:
+def test_groups_of_bucket_size_and_larger_than_all_buckets(size: int) -> None:
     boxes, scores, _ = crowd(2 * size, 1, seed=size)
     group = torch.arange(2 * size) % 2
     assert torch.equal(batched_keep_mask(boxes, scores, group, iou=0.5), one_by_one(boxes, scores, group, 0.5))
 
 
-def test_a_long_chain_is_followed_to_its_end() -> None:
-    """Each box overlaps the next: every other one stays, however long the chain."""
+def test_long_chain_of_suppressions() -> None:
+    """Each box overlaps the next one, so every other box is kept, however long the chain is."""
     count = BUCKETS[-1]
     left = torch.arange(count) * 4.0
     boxes = torch.stack((left, torch.zeros(count), left + 10, torch.full((count,), 10.0)), 1)
@@ -66,8 +66,8 @@ def test_a_long_chain_is_followed_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("rule", ["exact", "batched"])
-def test_pictures_with_few_and_with_many_candidates_in_one_batch(rule: str) -> None:
-    """Where torchvision goes class by class itself, `batched` is its answer to the last bit."""
+def test_images_with_few_and_many_candidates_in_one_batch(rule: str) -> None:
+    """If torchvision runs NMS per class, `batched` gives exactly its result."""
     most = 3 * MAX_OFFSET_BOXES
     boxes, scores, classes = (
         torch.stack(part) for part in zip(*(crowd(most, 80, seed=s) for s in (1, 2)), strict=True)
@@ -77,10 +77,10 @@ def test_pictures_with_few_and_with_many_candidates_in_one_batch(rule: str) -> N
     keep = keep_mask(Candidates(boxes, scores, classes), iou=0.6, conventions=rules)
     for picture in (0, 1):
         alive = scores[picture] > 0
-        wanted = torch.zeros(most, dtype=torch.bool)
-        wanted[batched_nms(boxes[picture][alive], scores[picture][alive], classes[picture][alive], 0.6)] = True
+        expected = torch.zeros(most, dtype=torch.bool)
+        expected[batched_nms(boxes[picture][alive], scores[picture][alive], classes[picture][alive], 0.6)] = True
         if rule == "batched":
-            assert torch.equal(keep[picture], wanted)
+            assert torch.equal(keep[picture], expected)
         else:
             exact = one_by_one(
                 boxes[picture][alive].double(), scores[picture][alive].double(), classes[picture][alive], 0.6

@@ -1,4 +1,4 @@
-"""Decode: one point that can be worked out on paper, then the rules, then torchvision as oracle."""
+"""Decoding: one point computed by hand, the conventions, and comparison with torchvision."""
 
 import math
 
@@ -19,11 +19,11 @@ from fcos_cli.model.points import Grid
 from fcos_cli.model.topk import combine_scores
 
 NOTHING = -30.0
-"""A logit whose probability is far below every threshold."""
+"""A logit with a probability far below every threshold."""
 
 
 def silent(height: int, width: int, *, classes: int = 2, batch: int = 1) -> RawOutputs:
-    """Outputs of a network that sees nothing: no class anywhere, distances 0, centerness 0.5."""
+    """Outputs of a network that detects nothing: no class, distances 0, centerness 0.5."""
     sizes = [(-(-height // s), -(-width // s)) for s in STRIDES]
     return RawOutputs(
         [torch.full((batch, classes, h, w), NOTHING) for h, w in sizes],
@@ -47,7 +47,7 @@ def config_of(**changes: object) -> ModelConfig:
 
 
 def found(candidates: Candidates, picture: int = 0) -> list[tuple[list[float], float, int]]:
-    """(box, score, class) of the places that are not empty, best first."""
+    """Return (box, score, class) of the slots that are not empty, best first."""
     order = candidates.scores[picture].argsort(descending=True, stable=True)
     full = order[candidates.scores[picture, order] > 0]
     boxes, scores, classes = (part[picture][full].tolist() for part in candidates)
@@ -57,7 +57,7 @@ def found(candidates: Candidates, picture: int = 0) -> list[tuple[list[float], f
 LN3 = math.log(3)  # the logit of 3/4
 
 
-def test_one_point_gives_the_box_around_it_and_the_root_of_class_times_centerness() -> None:
+def test_box_and_score_of_one_point() -> None:
     raw = silent(64, 64)
     # row 1, column 2 of the level with stride 8: the point (20, 12)
     say(raw, 0, 1, 2, cls={1: LN3}, ltrb=[4, 5, 6, 7], ctr=0.0)
@@ -67,14 +67,14 @@ def test_one_point_gives_the_box_around_it_and_the_root_of_class_times_centernes
     assert index == 1
 
 
-def test_the_product_rule_takes_no_root() -> None:
+def test_product_score() -> None:
     raw = silent(64, 64)
     say(raw, 0, 1, 2, cls={1: LN3}, ltrb=[4, 5, 6, 7], ctr=0.0)
     ((_, score, _),) = found(decode(raw, height=64, width=64, config=config_of(score="product")))
     assert score == pytest.approx(0.375)
 
 
-def test_a_point_without_offset_lies_in_the_corner_of_its_cell() -> None:
+def test_point_with_offset_zero_is_at_the_corner_of_its_cell() -> None:
     raw = silent(64, 64)
     say(raw, 1, 1, 2, cls={0: LN3}, ltrb=[4, 5, 6, 7], ctr=0.0)  # stride 16: (32, 16)
     ((box, _, _),) = found(decode(raw, height=64, width=64, config=config_of(point_offset=0.0)))
@@ -82,14 +82,14 @@ def test_a_point_without_offset_lies_in_the_corner_of_its_cell() -> None:
 
 
 @pytest.mark.parametrize("level", range(5))
-def test_every_level_has_its_own_points(level: int) -> None:
+def test_points_of_each_level(level: int) -> None:
     raw, stride = silent(256, 512), STRIDES[level]
     say(raw, level, 1, 2, cls={0: LN3}, ltrb=[8, 8, 8, 8], ctr=0.0)
     ((box, _, _),) = found(decode(raw, height=256, width=512, config=config_of()))
     assert box == [2.5 * stride - 8, 1.5 * stride - 8, 2.5 * stride + 8, 1.5 * stride + 8]
 
 
-def test_every_class_of_a_point_counts_so_two_objects_can_share_one() -> None:
+def test_point_can_give_detections_of_several_classes() -> None:
     raw = silent(64, 64, classes=3)
     say(raw, 0, 3, 3, cls={0: 2.0, 2: LN3, 1: -1.0}, ltrb=[9, 9, 9, 9], ctr=LN3)
     answers = found(decode(raw, height=64, width=64, config=config_of()))
@@ -100,7 +100,7 @@ def test_every_class_of_a_point_counts_so_two_objects_can_share_one() -> None:
     assert all(box == answers[0][0] for box, _, _ in answers)
 
 
-def test_the_best_are_chosen_by_the_combined_score_not_by_the_class_alone() -> None:
+def test_best_candidates_are_chosen_by_final_score() -> None:
     raw = silent(64, 64)
     say(raw, 0, 0, 0, cls={0: 3.0}, ltrb=[1, 1, 1, 1], ctr=-3.0)
     say(raw, 0, 5, 5, cls={0: 1.0}, ltrb=[2, 2, 2, 2], ctr=3.0)
@@ -108,7 +108,7 @@ def test_the_best_are_chosen_by_the_combined_score_not_by_the_class_alone() -> N
     assert box == [42, 42, 46, 46]
 
 
-def test_the_threshold_is_on_the_combined_score() -> None:
+def test_threshold_applies_to_the_final_score() -> None:
     raw = silent(64, 64)
     say(raw, 0, 0, 0, cls={0: LN3}, ltrb=[1, 1, 1, 1], ctr=0.0)  # 0.612; the product is 0.375
     for threshold, count in ((0.61, 1), (0.62, 0)):
@@ -119,13 +119,13 @@ def test_the_threshold_is_on_the_combined_score() -> None:
         assert len(found(decode(raw, height=64, width=64, config=config))) == count
 
 
-def test_a_score_exactly_at_the_threshold_stays() -> None:
+def test_score_exactly_at_the_threshold_passes() -> None:
     raw = silent(64, 64)
     say(raw, 0, 0, 0, cls={0: 0.0}, ltrb=[1, 1, 1, 1], ctr=0.0)
     assert len(found(decode(raw, height=64, width=64, config=config_of(score_threshold=0.5)))) == 1
 
 
-def test_boxes_end_at_the_input() -> None:
+def test_boxes_are_clipped_to_the_input() -> None:
     raw = silent(40, 64)
     say(raw, 0, 0, 0, cls={0: LN3}, ltrb=[100, 100, 100, 100], ctr=0.0)
     ((box, _, _),) = found(decode(raw, height=40, width=64, config=config_of()))
@@ -133,7 +133,7 @@ def test_boxes_end_at_the_input() -> None:
 
 
 @pytest.mark.parametrize("side", [(64, 64), (72, 200), (8, 8)])
-def test_the_number_of_places_is_the_same_for_every_input(side: tuple[int, int]) -> None:
+def test_number_of_candidates_does_not_depend_on_the_input_size(side: tuple[int, int]) -> None:
     height, width = side
     candidates = decode(silent(height, width, batch=3), height=height, width=width, config=config_of(candidates=7))
     assert candidates.boxes.shape == (3, 35, 4)
@@ -143,7 +143,7 @@ def test_the_number_of_places_is_the_same_for_every_input(side: tuple[int, int])
     assert bool(((candidates.classes >= 0) & (candidates.classes < 2)).all())
 
 
-def test_more_places_than_points_leaves_the_rest_empty_and_loses_nothing() -> None:
+def test_unused_candidate_slots_are_empty() -> None:
     raw = silent(64, 64)  # the last level is one point of two classes
     say(raw, 4, 0, 0, cls={0: LN3, 1: 0.0}, ltrb=[9, 9, 9, 9], ctr=0.0)
     candidates = decode(raw, height=64, width=64, config=config_of(candidates=1000))
@@ -151,7 +151,7 @@ def test_more_places_than_points_leaves_the_rest_empty_and_loses_nothing() -> No
     assert [index for _, _, index in found(candidates)] == [0, 1]
 
 
-def test_each_level_keeps_its_own_best() -> None:
+def test_candidates_are_selected_per_level() -> None:
     raw = silent(64, 64)
     for column, logit in enumerate((1.0, 2.0, 3.0)):
         say(raw, 0, 0, column, cls={0: logit}, ltrb=[1, 1, 1, 1], ctr=5.0)
@@ -160,25 +160,25 @@ def test_each_level_keeps_its_own_best() -> None:
     assert [(box[0], index) for box, _, index in answers] == [(19, 0), (11, 0), (6, 1)]
 
 
-def test_of_equal_scores_the_earlier_places_are_kept_in_their_order() -> None:
+def test_ties_keep_their_order() -> None:
     raw = silent(64, 64)
     raw.cls[0][:] = 0.0  # every class of every point of P3 alike: 64 points, 2 classes, 10 places
-    answer = decode(raw, height=64, width=64, config=config_of())
-    assert answer.classes[0, :10].tolist() == [0, 1] * 5
-    centres = (answer.boxes[0, :10, :2] + answer.boxes[0, :10, 2:]) / 2
+    candidates = decode(raw, height=64, width=64, config=config_of())
+    assert candidates.classes[0, :10].tolist() == [0, 1] * 5
+    centres = (candidates.boxes[0, :10, :2] + candidates.boxes[0, :10, 2:]) / 2
     assert centres.tolist() == [[4 + 8 * (i // 2), 4] for i in range(10)]
 
 
-def test_a_better_score_comes_before_equal_ones_wherever_it_stands() -> None:
+def test_better_score_comes_before_ties() -> None:
     raw = silent(64, 64)
     raw.cls[0][:] = 0.0
     raw.cls[0][0, 1, 7, 7] = 1.0
-    answer = decode(raw, height=64, width=64, config=config_of())
-    assert answer.classes[0, :4].tolist() == [1, 0, 1, 0]
-    assert answer.boxes[0, :2, 0].tolist() == [60, 4]
+    candidates = decode(raw, height=64, width=64, config=config_of())
+    assert candidates.classes[0, :4].tolist() == [1, 0, 1, 0]
+    assert candidates.boxes[0, :2, 0].tolist() == [60, 4]
 
 
-def test_pictures_of_a_batch_do_not_mix() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     raw = silent(64, 64, batch=2)
     say(raw, 0, 1, 2, cls={1: LN3}, ltrb=[4, 5, 6, 7], ctr=0.0)
     candidates = decode(raw, height=64, width=64, config=config_of())
@@ -198,7 +198,7 @@ def test_half_precision_outputs_are_decoded_in_float32() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(-50, 50), st.floats(-50, 50))
-def test_combined_scores_lie_between_0_and_1_and_the_root_is_the_larger(logit: float, ctr: float) -> None:
+def test_final_scores_are_between_0_and_1_and_the_root_is_larger(logit: float, ctr: float) -> None:
     product = combine_scores(torch.tensor(logit), torch.tensor(ctr), rule="product")
     root = combine_scores(torch.tensor(logit), torch.tensor(ctr), rule="sqrt")
     assert 0 <= float(product) <= float(root) <= 1
@@ -206,7 +206,7 @@ def test_combined_scores_lie_between_0_and_1_and_the_root_is_the_larger(logit: f
 
 
 def anchors_of(raw: RawOutputs, offset: float) -> list[Tensor]:
-    """Torchvision's anchors: squares of one stride around every point."""
+    """Return torchvision's anchors: squares of one stride around each point."""
     squares = []
     for (height, width), stride in zip(raw.sizes(), STRIDES, strict=True):
         xy = Grid(height, width, (stride, stride), offset, stride).xy()
@@ -215,7 +215,7 @@ def anchors_of(raw: RawOutputs, offset: float) -> list[Tensor]:
 
 
 def torchvision_detections(raw: RawOutputs, config: ModelConfig, side: int) -> list[dict[str, Tensor]]:
-    """Torchvision's own post-processing of the same numbers."""
+    """Return torchvision's own postprocessing of the same outputs."""
     oracle = torchvision_fcos.FCOS.__new__(torchvision_fcos.FCOS)
     torch.nn.Module.__init__(oracle)
     oracle.box_coder = BoxLinearCoder(normalize_by_size=True)
@@ -235,7 +235,7 @@ def torchvision_detections(raw: RawOutputs, config: ModelConfig, side: int) -> l
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 @pytest.mark.parametrize("seed", range(5))
-def test_torchvision_finds_the_same_boxes_in_the_same_order(seed: int, offset: float) -> None:
+def test_torchvision_gives_the_same_detections(seed: int, offset: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     raw = silent(256, 256, classes=5, batch=2)
     raw = RawOutputs(

@@ -1,6 +1,6 @@
-"""Every published dialect against what its own code (mmdetection, detectron2) or its documented rules answer.
+"""Every published dialect, compared with results of its own code (mmdetection, detectron2) or its documented rules.
 
-The vectors lie in `vectors/`, whose README says how they were made. torchvision is asked live, in `test_torchvision`.
+The README in `vectors/` says how the results were recorded. torchvision itself is run in `test_torchvision`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fcos_cli.data.geometry import Geometry, ResizeRule, _between_points
+from fcos_cli.data.geometry import Geometry, ResizeRule, _interpolate
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates, decode
@@ -36,7 +36,7 @@ EXECUTED = FAMILIES[:3]
 
 
 class Vectors(dict[str, Tensor]):
-    """The tensors of a file, and `about`."""
+    """The tensors of a file, and its metadata `about`."""
 
     def __init__(self, name: str) -> None:
         with safe_open(VECTORS / f"{name}.safetensors", framework="pt") as file:
@@ -49,7 +49,7 @@ THEIRS = {name: Vectors(name) for name in (*FAMILIES, "adelaidet-iou")}
 
 
 def config_of(family: str, **changes: Any) -> ModelConfig:
-    """The preset; changes: of its conventions, or of the config where it has a setting of that name."""
+    """Return the preset's config. changes: to the config, or to its conventions."""
     preset = PRESETS[family]
     rules = {key: changes.pop(key) for key in list(changes) if key in Conventions.__dataclass_fields__}
     return ModelConfig(**{**preset.model, **changes}, conventions=replace(preset.conventions, **rules))
@@ -74,7 +74,7 @@ def test_points(family: str, padded: tuple[int, int]) -> None:
 
 
 def truth_of(config: ModelConfig, *pairs: tuple[Tensor, Tensor]) -> Truth:
-    """Boxes and labels of each picture; inclusive dialects name a box's last pixel."""
+    """Return boxes and labels of each image. In inclusive dialects, boxes end at their last pixel."""
     most = max((len(labels) for _, labels in pairs), default=0)
     boxes, classes = torch.zeros(len(pairs), most, 4), torch.full((len(pairs), most), -1)
     for place, (given, labels) in enumerate(pairs):
@@ -92,13 +92,17 @@ def targets_of(config: ModelConfig, case: str) -> Targets:
 
 def same_targets(ours: Targets, theirs: Vectors, case: str) -> bool:
     for picture in (0, 1):
-        wanted = {part: theirs[f"assign.{case}.{picture}.{part}"] for part in ("index", "label", "ltrb", "centerness")}
+        expected = {
+            part: theirs[f"assign.{case}.{picture}.{part}"] for part in ("index", "label", "ltrb", "centerness")
+        }
         index = (ours.classes[picture] >= 0).nonzero()[:, 0]
-        if not torch.equal(index, wanted["index"]) or not torch.equal(ours.classes[picture, index], wanted["label"]):
+        if not torch.equal(index, expected["index"]) or not torch.equal(
+            ours.classes[picture, index], expected["label"]
+        ):
             return False
-        if not torch.equal(ours.ltrb[picture, index], wanted["ltrb"]):
+        if not torch.equal(ours.ltrb[picture, index], expected["ltrb"]):
             return False
-        torch.testing.assert_close(ours.centerness[picture, index], wanted["centerness"], rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(ours.centerness[picture, index], expected["centerness"], rtol=1e-6, atol=1e-7)
     return True
 
 
@@ -109,7 +113,7 @@ def test_targets(family: str, case: str) -> None:
 
 
 def raw_of(config: ModelConfig, family: str, name: str) -> RawOutputs:
-    """Their raw outputs, through our own mapping of the box branch to pixels."""
+    """Return the recorded raw outputs, with distances converted to pixels by our code."""
     about = INPUTS.about["raw"][name]
     config = config.model_copy(update={"channels": 32, "convs": 1})
     head = Head(config, classes=about["classes"]).eval()
@@ -135,7 +139,7 @@ def test_distances(family: str) -> None:
 
 
 def detections_of(config: ModelConfig, family: str, name: str, case: str) -> list[Detections]:
-    """Raw outputs → detections, as a detector does it, for both pictures."""
+    """Return the detections for both images, postprocessed as in a detector."""
     about = THEIRS[family].about[f"post.{name}.{case}"]
     config = config.model_copy(
         update={"candidates": about["topk_per_level"], "max_detections": about["max_detections"]}
@@ -156,16 +160,16 @@ def detections_of(config: ModelConfig, family: str, name: str, case: str) -> lis
 
 def same_detections(ours: list[Detections], theirs: Vectors, name: str, case: str) -> bool:
     for picture, found in enumerate(ours):
-        wanted = {part: theirs[f"post.{name}.{case}.{picture}.{part}"] for part in ("boxes", "scores", "labels")}
+        expected = {part: theirs[f"post.{name}.{case}.{picture}.{part}"] for part in ("boxes", "scores", "labels")}
         # ours end with the picture; inclusive ones of theirs may reach a fraction of a pixel further
         about = theirs.about[f"post.{name}.{case}"]
         height, width = (about["original"] or about["sizes"])[picture]
-        wanted["boxes"] = wanted["boxes"].minimum(torch.tensor([width, height] * 2))
-        if found.classes.tolist() != wanted["labels"].tolist():
+        expected["boxes"] = expected["boxes"].minimum(torch.tensor([width, height] * 2))
+        if found.classes.tolist() != expected["labels"].tolist():
             return False
-        if np.abs(found.boxes - wanted["boxes"].numpy()).max(initial=0) > 1e-4:
+        if np.abs(found.boxes - expected["boxes"].numpy()).max(initial=0) > 1e-4:
             return False
-        if np.abs(found.scores - wanted["scores"].numpy()).max(initial=0) > 1e-6:
+        if np.abs(found.scores - expected["scores"].numpy()).max(initial=0) > 1e-6:
             return False
     return True
 
@@ -183,17 +187,17 @@ def test_detections(family: str, name: str, case: str) -> None:
 def test_sizes(family: str) -> None:
     rule = ResizeRule.from_json(PRESETS[family].geometry)
     file = {"mmdet": "mmdet", "fcos": "fcos"}.get(family.split("-")[0], "detectron2")
-    wanted = json.loads((VECTORS / f"sizes_{file}.json").read_text())
-    sizes = {key: tuple(int(side) for side in key.split("x")) for key in wanted if "x" in key}
+    expected = json.loads((VECTORS / f"sizes_{file}.json").read_text())
+    sizes = {key: tuple(int(side) for side in key.split("x")) for key in expected if "x" in key}
     assert len(sizes) > 60
     assert {key: list(rule.geometry(*size).resized) for key, size in sizes.items()} == {
-        key: wanted[key] for key in sizes
+        key: expected[key] for key in sizes
     }
 
 
 @pytest.mark.parametrize("family", EXECUTED)
 def test_pixels(family: str) -> None:
-    """Mean, deviation and padding; their channels run blue, green, red."""
+    """Mean, standard deviation and padding; the recorded channels are in BGR order."""
     rule = replace(ResizeRule.from_json(PRESETS[family].geometry), size=(24, 30))
     images, _ = rule.batch([INPUTS["picture"].numpy()])
     config = config_of(family)
@@ -203,7 +207,7 @@ def test_pixels(family: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(50, 33), (19, 13)])
-def test_resized_pictures_of_detectron2_to_the_bit_and_of_opencv_within_one(size: tuple[int, int]) -> None:
+def test_resized_images_match_detectron2_exactly_and_opencv_within_one(size: tuple[int, int]) -> None:
     picture, key = INPUTS["picture"].numpy(), f"resized.{size[0]}x{size[1]}"
     geometry = Geometry((30, 24), size, (0, 0))
 
@@ -214,7 +218,7 @@ def test_resized_pictures_of_detectron2_to_the_bit_and_of_opencv_within_one(size
     assert np.array_equal(Rule(filter="pillow").resize(picture)[0], THEIRS["detectron2"][key].numpy())
     ours = Rule(filter="point").resize(picture)[0].astype(int)
     assert np.abs(ours - THEIRS["mmdet-base"][key].numpy()).max() <= 1
-    exact = _between_points(picture, size)
+    exact = _interpolate(picture, size)
     assert np.abs(exact - ours).max() <= 0.5
 
 
@@ -228,7 +232,7 @@ LOSSES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("family", LOSSES)
 @pytest.mark.parametrize(("case", "pictures"), [("full", (0, 1)), ("half", (0,)), ("none", ())])
 def test_losses(family: str, case: str, pictures: tuple[int, ...]) -> None:
-    """detectron2's are divided by a moving average of the number of positive points, ours by the number itself."""
+    """detectron2 divides by a moving average of the number of positive points, we by the number itself."""
     config, theirs = config_of(family), THEIRS[family]
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     pairs = [(INPUTS[f"truth.{i}.boxes"], INPUTS[f"truth.{i}.labels"]) if i in pictures else nothing for i in (0, 1)]
@@ -240,8 +244,8 @@ def test_losses(family: str, case: str, pictures: tuple[int, ...]) -> None:
         factor = count / float(theirs[f"loss.{case}.normaliser"])
     names = {"cls": ("cls",), "box": ("bbox", "loc"), "centerness": ("centerness", "ctr")}
     for name, candidates in names.items():
-        wanted = next(theirs[key] for key in (f"loss.{case}.{their}" for their in candidates) if key in theirs)
-        torch.testing.assert_close(ours[name] * factor, wanted, rtol=2e-6, atol=1e-7)
+        expected = next(theirs[key] for key in (f"loss.{case}.{their}" for their in candidates) if key in theirs)
+        torch.testing.assert_close(ours[name] * factor, expected, rtol=2e-6, atol=1e-7)
 
 
 SWITCHES = [
@@ -273,7 +277,7 @@ SWITCHES = [
 
 
 @pytest.mark.parametrize(("family", "wrong"), SWITCHES, ids=lambda value: str(value))
-def test_each_switch_set_wrong_gives_another_answer(family: str, wrong: dict[str, Any]) -> None:
+def test_each_wrong_switch_changes_the_result(family: str, wrong: dict[str, Any]) -> None:
     config, theirs = config_of(family, **wrong), THEIRS[family]
     if set(wrong) & {"range_ends", "area", "radius", "point_offset"}:
         right = [same_targets(targets_of(config, case), theirs, case) for case in ("borders", "areas", "edges")]
@@ -288,7 +292,7 @@ HAND = json.loads((VECTORS / "hand.json").read_text())
 
 
 @pytest.mark.parametrize(("family", "kept"), [("fcos-v1", "kept_plus_one"), ("adelaidet", "kept")])
-def test_inclusive_boxes_overlap_a_pixel_more(family: str, kept: str) -> None:
+def test_inclusive_boxes_overlap_one_pixel_more(family: str, kept: str) -> None:
     case = HAND["nms_plus_one"]
     candidates = Candidates(*(torch.tensor([case[key]]) for key in ("boxes", "scores", "labels")))
     keep = keep_mask(
@@ -299,7 +303,7 @@ def test_inclusive_boxes_overlap_a_pixel_more(family: str, kept: str) -> None:
     assert keep[0].nonzero()[:, 0].tolist() == case[kept]
 
 
-def test_classes_of_detectron2_meet_where_unclipped_boxes_reach_beyond_the_corner() -> None:
+def test_unclipped_boxes_of_different_classes_overlap_in_detectron2() -> None:
     theirs = THEIRS["detectron2"]
     candidates = Candidates(*(theirs[f"corner.{part}"][None] for part in ("boxes", "scores", "labels")))
     rules = PRESETS["detectron2"].conventions
@@ -309,7 +313,7 @@ def test_classes_of_detectron2_meet_where_unclipped_boxes_reach_beyond_the_corne
     assert exact.all()
 
 
-def test_the_area_of_inclusive_boxes_has_a_pixel_more_on_each_side() -> None:
+def test_area_of_inclusive_boxes() -> None:
     case = HAND["tie_of_areas"]
     boxes, labels = torch.tensor(case["boxes"], dtype=torch.float32)[None], torch.tensor([[0, 1]])
     points = Points(torch.tensor([case["point"]], dtype=torch.float32), torch.tensor([8.0]), torch.tensor([0]))
@@ -321,13 +325,13 @@ def test_the_area_of_inclusive_boxes_has_a_pixel_more_on_each_side() -> None:
 
 
 @pytest.mark.parametrize(("ends", "count"), [("closed", 1), ("open", 0)])
-def test_a_score_just_at_the_threshold(ends: str, count: int) -> None:
+def test_score_exactly_at_the_threshold(ends: str, count: int) -> None:
     config = config_of("mmdet-base", threshold_ends=ends, score_threshold=0.5, candidates=4)
     scores, _ = topk_candidates(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), config=config)
     assert int((scores > 0).sum()) == count
 
 
-def test_the_quality_branch_learns_centerness_or_iou() -> None:
+def test_target_of_the_quality_branch() -> None:
     config = config_of("adelaidet-iou")
     assert config.conventions == replace(config_of("adelaidet").conventions, quality="iou")
     pairs = [(INPUTS[f"truth.{i}.boxes"], INPUTS[f"truth.{i}.labels"]) for i in (0, 1)]
@@ -343,12 +347,12 @@ def test_the_quality_branch_learns_centerness_or_iou() -> None:
 
 
 @pytest.mark.parametrize(("padded", "same"), [((256, 384), True), ((96, 224), False)])
-def test_torchvisions_points_are_nominal_only_where_128_divides(padded: tuple[int, int], same: bool) -> None:
+def test_torchvision_points_are_nominal_only_for_multiples_of_128(padded: tuple[int, int], same: bool) -> None:
     xy = [points_of(config_of("torchvision", stride_rule=rule), padded).xy for rule in ("padded", "nominal")]
     assert torch.equal(*xy) is same
 
 
-def test_every_switch_has_a_case_above() -> None:
+def test_every_switch_is_tested() -> None:
     shown = {name for _, wrong in SWITCHES for name in wrong}
     shown |= {"area", "threshold_ends", "quality", "stride_rule", "nms"}  # the tests before this one
     shown |= {"centerness_on"}  # test_head, and the whole networks of test_convert_whole

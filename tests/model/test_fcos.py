@@ -1,4 +1,4 @@
-"""FCOS as a whole: pixels in, raw outputs and detections out; torchvision's network as oracle."""
+"""The whole FCOS network: from pixels to raw outputs and detections, compared with torchvision's network."""
 
 import pytest
 import torch
@@ -38,14 +38,14 @@ def theirs() -> detection.FCOS:
     return model.eval()
 
 
-def test_keys_and_shapes_of_the_resnet50_model_are_torchvisions() -> None:
+def test_resnet50_model_has_torchvision_keys_and_shapes() -> None:
     with torch.device("meta"):
         ours, oracle = FCOS(TORCHVISION, classes=91), theirs()
-    wanted = {k: v.shape for k, v in oracle.state_dict().items() if not k.endswith("num_batches_tracked")}
-    assert {k: v.shape for k, v in ours.state_dict().items()} == wanted
+    expected = {k: v.shape for k, v in oracle.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert {k: v.shape for k, v in ours.state_dict().items()} == expected
 
 
-def test_torchvisions_weights_give_torchvisions_outputs() -> None:
+def test_torchvision_weights_give_torchvision_outputs() -> None:
     torch.manual_seed(0)
     oracle = theirs()
     with torch.device("meta"):
@@ -69,14 +69,14 @@ def test_torchvisions_weights_give_torchvisions_outputs() -> None:
     torch.testing.assert_close(ctr, outputs["bbox_ctrness"][..., 0], rtol=1e-4, atol=1e-4)
 
 
-def test_bytes_and_floats_give_the_same_outputs() -> None:
+def test_uint8_and_float_inputs_give_the_same_outputs() -> None:
     model = tiny_model()
     with torch.inference_mode():
         for a, b in zip(flat(model(pixels())), flat(model(pixels().float())), strict=True):
             assert torch.equal(a, b)
 
 
-def test_normalisation_lives_in_the_network() -> None:
+def test_normalization_is_part_of_the_network() -> None:
     plain = tiny_model(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     whitened = tiny_model(mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0))
     images = pixels().float()
@@ -87,7 +87,7 @@ def test_normalisation_lives_in_the_network() -> None:
     assert not {"mean", "std"} & plain.state_dict().keys()
 
 
-def test_a_picture_gets_in_a_batch_what_it_gets_alone() -> None:
+def test_result_does_not_depend_on_the_batch() -> None:
     model, images = tiny_model(), pixels(batch=3)
     with torch.inference_mode():
         together, alone = model(images), model(images[1:2])
@@ -127,7 +127,7 @@ def test_backbones_by_name_give_five_levels_with_strides_8_to_128(backbone: str)
     assert {level.shape[1] for level in raw.cls} == {2}
 
 
-def test_an_input_that_no_stride_divides_is_covered_to_its_edge() -> None:
+def test_input_size_need_not_be_a_multiple_of_the_strides() -> None:
     with torch.inference_mode():
         raw = tiny_model()(pixels(72, 200))
     assert raw.sizes() == [(9, 25), (5, 13), (3, 7), (2, 4), (1, 2)]
@@ -135,18 +135,18 @@ def test_an_input_that_no_stride_divides_is_covered_to_its_edge() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [("resnet5o", "resnet50"), ("vit_small_patch16_224", "strides 8, 16 and 32"), ("nonsense_9", "timm")],
 )
-def test_a_backbone_that_cannot_be_used_is_a_usage_error(wrong: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told) as caught:
+def test_unusable_backbone_is_a_usage_error(wrong: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         FCOS(ModelConfig(backbone=wrong), classes=2)
     assert wrong in caught.value.what
     assert caught.value.where == "model.backbone"
 
 
 @pytest.mark.parametrize("norm", ["frozen", "trained"])
-def test_the_backbones_statistics_move_only_where_the_config_says(norm: str) -> None:
+def test_backbone_statistics_are_updated_only_if_trained(norm: str) -> None:
     model = tiny_model(backbone_norm=norm).train()
     statistics = {k: v.clone() for k, v in model.state_dict().items() if "body" in k and "running" in k}
     assert len(statistics) > 10
@@ -155,7 +155,7 @@ def test_the_backbones_statistics_move_only_where_the_config_says(norm: str) -> 
     assert bool(moved) == (norm == "trained")
 
 
-def test_the_epsilon_of_the_backbones_norm_is_the_configs() -> None:
+def test_backbone_norm_epsilon_comes_from_the_config() -> None:
     for frozen in ("frozen", "trained"):
         model = tiny_model(backbone_norm=frozen, backbone_norm_eps=0.25)
         found = {module.eps for module in model.backbone.body.modules() if "BatchNorm" in type(module).__name__}
@@ -169,7 +169,7 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert without == []
 
 
-def test_points_belong_to_the_outputs() -> None:
+def test_points_match_the_outputs() -> None:
     model = tiny_model(conventions=Conventions(point_offset=0.0))
     with torch.inference_mode():
         raw = model(pixels())
@@ -178,7 +178,7 @@ def test_points_belong_to_the_outputs() -> None:
     assert points.xy[:2].tolist() == [[0, 0], [8, 0]]
 
 
-def test_detections_are_the_outputs_decoded_and_thinned_out() -> None:
+def test_detections_are_decoded_outputs_after_nms() -> None:
     model = tiny_model(max_detections=7)
     with torch.inference_mode():
         found = model.detect(pixels())
@@ -191,14 +191,14 @@ def test_detections_are_the_outputs_decoded_and_thinned_out() -> None:
         assert torch.equal(a, b)
 
 
-def test_a_threshold_that_nothing_reaches_gives_no_detection() -> None:
+def test_no_detections_above_a_high_threshold() -> None:
     with torch.inference_mode():
         found = tiny_model(score_threshold=0.9).detect(pixels())
     assert found.counts.tolist() == [0, 0]
     assert bool((found.classes == -1).all())
 
 
-def test_the_pixels_a_backbone_wants_come_with_its_name() -> None:
+def test_mean_and_std_depend_on_the_backbone() -> None:
     assert input_normalization("efficientnet_lite0") == {}
     facts = input_normalization("resnet50")
     assert facts["mean"] == pytest.approx((123.675, 116.28, 103.53))
@@ -219,7 +219,7 @@ def test_the_pixels_a_backbone_wants_come_with_its_name() -> None:
         ("swin_tiny_patch4_window7_224", (320, 320), "swin_tiny_patch4_window7_224 does not take 320 x 320"),
     ],
 )
-def test_backbones_whose_maps_do_not_fit_the_input_are_refused(
+def test_backbones_with_misfitting_feature_sizes_are_refused(
     backbone: str, size: tuple[int, int], named: str | None
 ) -> None:
     config = ModelConfig(backbone=backbone)

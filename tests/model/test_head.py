@@ -1,4 +1,4 @@
-"""Head: the same weights for every level, and switches that do what their names say."""
+"""Head: weights shared by all levels, and the effect of each switch."""
 
 import math
 
@@ -26,70 +26,70 @@ def features(seed: int = 1, batch: int = 2) -> list[Tensor]:
 
 
 def branch_says(head: Head, value: float) -> None:
-    """Make the box branch answer `value` everywhere."""
+    """Make the box branch output `value` everywhere."""
     nn.init.zeros_(head.regression_head.bbox_reg.weight)
     nn.init.constant_(head.regression_head.bbox_reg.bias, value)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
-def answer(head: Head) -> RawOutputs:
+def outputs_of(head: Head) -> RawOutputs:
     raw: RawOutputs = head(features())
     return raw
 
 
-def test_each_level_gets_logits_distances_and_centerness_of_its_size() -> None:
-    raw = answer(head_of(classes=7))
+def test_output_sizes_of_each_level() -> None:
+    raw = outputs_of(head_of(classes=7))
     assert [tuple(level.shape) for level in raw.cls] == [(2, 7, h, w) for h, w in SIZES]
     assert [tuple(level.shape) for level in raw.ltrb] == [(2, 4, h, w) for h, w in SIZES]
     assert [tuple(level.shape) for level in raw.ctr] == [(2, 1, h, w) for h, w in SIZES]
     assert raw.sizes() == SIZES
 
 
-def test_relu_distances_are_the_branch_times_the_stride() -> None:
+def test_relu_distances_are_multiplied_by_the_stride() -> None:
     head = head_of()
     branch_says(head, 1.5)
-    assert [level.unique().tolist() for level in answer(head).ltrb] == [[1.5 * stride] for stride in STRIDES]
+    assert [level.unique().tolist() for level in outputs_of(head).ltrb] == [[1.5 * stride] for stride in STRIDES]
     branch_says(head, -1.5)
-    assert all(float(level.abs().max()) == 0 for level in answer(head).ltrb)
+    assert all(float(level.abs().max()) == 0 for level in outputs_of(head).ltrb)
 
 
-def test_plain_pixel_distances_know_no_stride() -> None:
+def test_pixel_distances_are_not_multiplied_by_the_stride() -> None:
     head = head_of(stride_normalised=False)
     branch_says(head, 1.5)
-    assert [level.unique().tolist() for level in answer(head).ltrb] == [[1.5]] * 5
+    assert [level.unique().tolist() for level in outputs_of(head).ltrb] == [[1.5]] * 5
 
 
-def test_exp_distances_are_positive_even_where_the_branch_is_negative() -> None:
+def test_exp_distances_are_positive() -> None:
     head = head_of(activation="exp", stride_normalised=False)
     branch_says(head, -2.0)
-    for level in answer(head).ltrb:
+    for level in outputs_of(head).ltrb:
         assert level.unique().tolist() == pytest.approx([math.exp(-2)])
 
 
-def test_a_scale_multiplies_its_level_before_the_activation() -> None:
+def test_scale_is_applied_before_the_activation() -> None:
     head = head_of(scales=True, activation="exp", stride_normalised=False)
     assert [scale.item() for scale in head.regression_head.scales] == [1.0] * 5
     branch_says(head, 2.0)
     with torch.no_grad():
         head.regression_head.scales[1].fill_(0.5)
-    assert [float(level.max()) for level in answer(head).ltrb] == pytest.approx(
+    assert [float(level.max()) for level in outputs_of(head).ltrb] == pytest.approx(
         [math.exp(2), math.e, *[math.exp(2)] * 3]
     )
 
 
-def test_without_scales_there_are_no_such_weights() -> None:
+def test_no_scale_weights_without_scales() -> None:
     assert not [key for key in head_of().state_dict() if "scales" in key]
     assert len([key for key in head_of(scales=True).state_dict() if "scales" in key]) == 5
 
 
-def test_centerness_sits_on_the_tower_the_convention_names() -> None:
+def test_centerness_is_on_the_configured_tower() -> None:
     raws = {}
     for place in ("box", "class"):
         head = head_of(centerness_on=place)
-        before = answer(head).ctr[0]
+        before = outputs_of(head).ctr[0]
         with torch.no_grad():
             head.regression_head.conv[0].weight.mul_(-1)
-        raws[place] = torch.equal(answer(head).ctr[0], before)
+        raws[place] = torch.equal(outputs_of(head).ctr[0], before)
     assert raws == {"box": False, "class": True}
 
 
@@ -98,11 +98,11 @@ def test_centerness_sits_on_the_tower_the_convention_names() -> None:
     [{"activation": "exp"}, {"stride_normalised": False}, {"centerness_on": "class"}],
     ids=lambda switch: next(iter(switch)),
 )
-def test_a_switch_changes_what_the_same_weights_say(switch: dict[str, object]) -> None:
+def test_switches_change_the_outputs(switch: dict[str, object]) -> None:
     plain, switched = head_of(), head_of(**switch)
     assert plain.state_dict().keys() == switched.state_dict().keys()
     switched.load_state_dict(plain.state_dict())
-    a, b = answer(plain), answer(switched)
+    a, b = outputs_of(plain), outputs_of(switched)
     different = ["ctr"] if "centerness_on" in switch else ["ltrb"]
     for part in RawOutputs._fields:
         same = all(torch.equal(x, y) for x, y in zip(getattr(a, part), getattr(b, part), strict=True))
@@ -112,10 +112,10 @@ def test_a_switch_changes_what_the_same_weights_say(switch: dict[str, object]) -
 @pytest.mark.parametrize("activation", ["relu", "exp"])
 def test_distances_are_never_negative(activation: str) -> None:
     for seed in range(3):
-        assert all(bool((level >= 0).all()) for level in answer(head_of(activation=activation, seed=seed)).ltrb)
+        assert all(bool((level >= 0).all()) for level in outputs_of(head_of(activation=activation, seed=seed)).ltrb)
 
 
-def test_the_same_weights_serve_every_level() -> None:
+def test_weights_are_shared_by_all_levels() -> None:
     head = head_of(stride_normalised=False)
     feature = features()[0]
     with torch.no_grad():
@@ -126,22 +126,22 @@ def test_the_same_weights_serve_every_level() -> None:
         assert torch.equal(raw.ctr[level], raw.ctr[0])
 
 
-def test_a_new_head_believes_in_every_class_by_one_percent() -> None:
-    logits = torch.cat([level.flatten() for level in answer(head_of()).cls])
+def test_initial_class_probability_is_one_percent() -> None:
+    logits = torch.cat([level.flatten() for level in outputs_of(head_of()).cls])
     assert float(logits.sigmoid().mean()) == pytest.approx(0.01, rel=0.1)
     assert float(head_of().state_dict()["regression_head.bbox_ctrness.bias"]) == 0
 
 
-def test_every_distance_of_a_new_head_lets_gradients_through_its_relu() -> None:
-    for level, stride in zip(answer(head_of()).ltrb, STRIDES, strict=True):
+def test_initial_distances_have_gradients() -> None:
+    for level, stride in zip(outputs_of(head_of()).ltrb, STRIDES, strict=True):
         assert float(level.min()) > 2 * stride
         assert float(level.max()) < 8 * stride
-    assert min(float(level.min()) for level in answer(head_of(stride_normalised=False)).ltrb) > 16
+    assert min(float(level.min()) for level in outputs_of(head_of(stride_normalised=False)).ltrb) > 16
     # exp has a gradient everywhere, and starts at one stride
-    assert float(answer(head_of(activation="exp")).ltrb[0].mean()) == pytest.approx(8, rel=0.2)
+    assert float(outputs_of(head_of(activation="exp")).ltrb[0].mean()) == pytest.approx(8, rel=0.2)
 
 
-def test_towers_are_as_deep_and_normalised_as_the_config_says() -> None:
+def test_tower_depth_and_norm_come_from_the_config() -> None:
     for norm, kind in (("group", nn.GroupNorm), ("batch", nn.BatchNorm2d)):
         head = head_of(norm=norm, convs=3)
         for tower in (head.classification_head.conv, head.regression_head.conv):
@@ -150,8 +150,8 @@ def test_towers_are_as_deep_and_normalised_as_the_config_says() -> None:
     assert groups == [4, 4]
 
 
-def test_flat_puts_all_points_side_by_side_row_by_row_in_float32() -> None:
-    raw = RawOutputs(*([level.half() for level in part] for part in answer(head_of())))
+def test_flat_concatenates_all_points_in_float32() -> None:
+    raw = RawOutputs(*([level.half() for level in part] for part in outputs_of(head_of())))
     cls, ltrb, ctr = raw.flat()
     points = sum(h * w for h, w in SIZES)
     assert (cls.shape, ltrb.shape, ctr.shape) == ((2, points, 3), (2, points, 4), (2, points))
@@ -162,7 +162,7 @@ def test_flat_puts_all_points_side_by_side_row_by_row_in_float32() -> None:
     assert torch.equal(ctr[0, -1], raw.ctr[4][0, 0, 0, 0].float())
 
 
-def test_distances_are_float32_whatever_the_body_runs_in() -> None:
+def test_distances_are_float32_for_any_backbone_dtype() -> None:
     head = head_of()
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         raw = head(features())

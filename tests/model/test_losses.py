@@ -1,4 +1,4 @@
-"""Losses: hand-worked terms, empty truth, torchvision's functions as oracle."""
+"""Losses: values computed by hand, no ground truth, comparison with torchvision's functions."""
 
 import math
 
@@ -40,7 +40,7 @@ def with_positive(targets: Targets, place: tuple[int, int], class_index: int, lt
     return targets
 
 
-def test_without_positives_box_and_centerness_are_zero_and_everything_has_a_gradient() -> None:
+def test_without_positives_losses_are_zero_and_have_gradients() -> None:
     raw, points = raw_outputs()
     terms = compute_losses(raw, background(2, points), points)
     assert terms["box"].item() == 0
@@ -54,7 +54,7 @@ def test_without_positives_box_and_centerness_are_zero_and_everything_has_a_grad
 
 @pytest.mark.parametrize("box_loss", ["giou", "iou", "l1", "l2"])
 @pytest.mark.parametrize("class_loss", ["focal", "logistic"])
-def test_every_choice_is_finite_with_one_box_and_with_none(box_loss: str, class_loss: str) -> None:
+def test_losses_are_finite_with_one_box_and_none(box_loss: str, class_loss: str) -> None:
     for some in (False, True):
         raw, points = raw_outputs()
         targets = background(2, points)
@@ -77,7 +77,7 @@ def test_zero_predicted_distances_give_finite_gradients() -> None:
         assert bool(torch.isfinite(gradient).all()), kind
 
 
-def test_everything_is_divided_by_the_number_of_positives() -> None:
+def test_losses_are_divided_by_the_number_of_positives() -> None:
     raw, points = raw_outputs()
     one = compute_losses(raw, with_positive(background(2, points), (0, 3), 1, [4, 4, 4, 4]), points)
     targets = with_positive(background(2, points), (0, 3), 1, [4, 4, 4, 4])
@@ -91,13 +91,13 @@ def test_everything_is_divided_by_the_number_of_positives() -> None:
         assert two[name].item() == pytest.approx(one[name].item(), rel=1e-6)
 
 
-def test_points_in_ignored_boxes_take_no_part_in_the_class_loss() -> None:
+def test_points_in_ignored_boxes_are_excluded_from_the_class_loss() -> None:
     raw, points = raw_outputs()
     everything_ignored = background(2, points)._replace(ignored=torch.ones(2, len(points.xy), dtype=torch.bool))
     assert compute_losses(raw, everything_ignored, points)["cls"].item() == 0
 
 
-def test_the_classes_of_a_point_are_independent_questions() -> None:
+def test_class_losses_of_a_point_are_independent() -> None:
     logits = torch.tensor([[[0.0, 2.0, -2.0]]])
     truth = torch.tensor([[1]])
     by_hand = math.log(2) + math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-2))
@@ -112,20 +112,20 @@ def test_the_classes_of_a_point_are_independent_questions() -> None:
     assert class_terms(logits, truth, kind="focal").item() == pytest.approx(focal, rel=1e-6)
 
 
-def test_background_is_all_noes_and_focal_equals_torchvisions() -> None:
+def test_focal_loss_equals_torchvision() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(2, 7, 4, generator=generator)
     classes = torch.tensor([[0, 1, 2, 3, -1, -1, 2]] * 2)
-    wanted = torch.zeros(2, 7, 4)
+    expected = torch.zeros(2, 7, 4)
     for b in range(2):
         for p, c in enumerate(classes[b].tolist()):
             if c >= 0:
-                wanted[b, p, c] = 1
-    theirs = sigmoid_focal_loss(logits, wanted).sum(-1)
+                expected[b, p, c] = 1
+    theirs = sigmoid_focal_loss(logits, expected).sum(-1)
     assert torch.allclose(class_terms(logits, classes, kind="focal"), theirs, rtol=1e-6)
 
 
-def test_box_terms_by_hand() -> None:
+def test_box_losses_computed_by_hand() -> None:
     points = Points(torch.zeros(1, 2), torch.tensor([8.0]), torch.zeros(1, dtype=torch.int64))
     truth, predicted = torch.tensor([[[8.0, 8, 8, 8]]]), torch.tensor([[[8.0, 8, 0, 8]]])
     # boxes 16×16 and 8×16, one inside the other: IoU 1/2, no empty space in their hull
@@ -137,7 +137,7 @@ def test_box_terms_by_hand() -> None:
         assert box_terms(truth, truth, points, kind=kind).item() == pytest.approx(0, abs=1e-6)  # type: ignore[arg-type]
 
 
-def test_iou_and_giou_of_distances_are_those_of_the_boxes() -> None:
+def test_iou_and_giou_of_distances_equal_those_of_boxes() -> None:
     generator = torch.Generator().manual_seed(2)
     a, b = (torch.rand(50, 4, generator=generator) * 100 + 1 for _ in range(2))
     point = torch.tensor([200.0, 300, 200, 300])
@@ -149,7 +149,7 @@ def test_iou_and_giou_of_distances_are_those_of_the_boxes() -> None:
     assert torch.allclose(iou(a, b), torch.diag(box_iou(point + a * sign, point + b * sign)), atol=1e-5)
 
 
-def test_l2_weighs_levels_alike() -> None:
+def test_l2_loss_does_not_depend_on_the_level() -> None:
     near = Points(torch.zeros(1, 2), torch.tensor([8.0]), torch.zeros(1, dtype=torch.int64))
     far = Points(torch.zeros(1, 2), torch.tensor([32.0]), torch.zeros(1, dtype=torch.int64))
     a = box_terms(torch.full((1, 1, 4), 16.0), torch.full((1, 1, 4), 8.0), near, kind="l2")

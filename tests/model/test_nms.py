@@ -1,4 +1,4 @@
-"""NMS: cases on paper, then exactness far from the origin, then torchvision's operator as oracle."""
+"""NMS: hand-made cases, exactness far from the origin, and comparison with torchvision's operator."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ Row = tuple[Sequence[float], float, int]
 
 
 def candidates_of(*pictures: Sequence[Row]) -> Candidates:
-    """Padded to the fullest picture with places of score 0."""
+    """Pad with empty slots (score 0) to the image with the most candidates."""
     most = max(len(rows) for rows in pictures)
     padded = [[*rows, *[([0, 0, 0, 0], 0.0, 0)] * (most - len(rows))] for rows in pictures]
     return Candidates(
@@ -33,34 +33,34 @@ def scores_left(*pictures: Sequence[Row], iou: float = 0.5, most: int = 100) -> 
     ]
 
 
-def test_of_two_boxes_that_overlap_by_more_than_the_threshold_the_better_stays() -> None:
+def test_worse_of_two_overlapping_boxes_is_removed() -> None:
     # 10 × 10 each, shifted by 2: 80 shared of 120, IoU 2/3
     rows = [([0, 0, 10, 10], 0.5, 0), ([2, 0, 12, 10], 0.9, 0)]
     assert scores_left(rows, iou=0.66) == [[0.9]]
     assert scores_left(rows, iou=0.67) == [[0.9, 0.5]]
 
 
-def test_an_overlap_of_exactly_the_threshold_is_not_more_than_it() -> None:
+def test_iou_exactly_at_the_threshold_is_kept() -> None:
     rows = [([0, 0, 10, 10], 0.9, 0), ([0, 0, 10, 5], 0.8, 0)]  # IoU 0.5, exact in binary
     assert scores_left(rows, iou=0.5) == [[0.9, 0.8]]
 
 
-def test_another_class_in_the_same_place_survives() -> None:
+def test_classes_do_not_affect_each_other() -> None:
     assert scores_left([([0, 0, 10, 10], 0.9, 0), ([0, 0, 10, 10], 0.8, 1)]) == [[0.9, 0.8]]
 
 
-def test_another_picture_survives() -> None:
+def test_images_do_not_affect_each_other() -> None:
     row = ([0, 0, 10, 10], 0.9, 0)
     assert scores_left([row], [row]) == [[0.9], [0.9]]
 
 
-def test_a_box_that_went_takes_no_other_with_it() -> None:
+def test_removed_box_removes_no_other() -> None:
     # A takes B, B would have taken C, but A and C hardly touch
     chain = [([0, 0, 10, 10], 0.9, 0), ([3, 0, 13, 10], 0.8, 0), ([6, 0, 16, 10], 0.7, 0)]
     assert scores_left(chain, iou=0.5) == [[0.9, 0.7]]
 
 
-def test_nothing_in_gives_nothing_out() -> None:
+def test_no_candidates() -> None:
     left = suppress(candidates_of([([1, 1, 2, 2], 0.0, 1)], []), iou=0.5, max_detections=5)
     assert left.counts.tolist() == [0, 0]
     assert left.classes.tolist() == [[-1], [-1]]
@@ -69,7 +69,7 @@ def test_nothing_in_gives_nothing_out() -> None:
     assert suppress(none, iou=0.5, max_detections=5).counts.tolist() == [0, 0]
 
 
-def test_empty_places_are_neither_kept_nor_do_they_push_others_out() -> None:
+def test_empty_slots_are_ignored() -> None:
     left = suppress(
         candidates_of([([0, 0, 10, 10], 0.0, 0), ([0, 0, 10, 10], 0.3, 0)], [([0, 0, 10, 10], 0.0, 0)]),
         iou=0.5,
@@ -80,7 +80,7 @@ def test_empty_places_are_neither_kept_nor_do_they_push_others_out() -> None:
     assert left.boxes[0].tolist() == [[0, 0, 10, 10], [0, 0, 0, 0]]
 
 
-def test_of_equal_scores_the_earlier_comes_first_and_stays() -> None:
+def test_earlier_of_tied_boxes_is_kept() -> None:
     apart = [([20 * i, 0, 20 * i + 10, 10], 0.5, i % 3) for i in range(50)]
     left = suppress(candidates_of(apart), iou=0.5, max_detections=30)
     assert left.boxes[0, :, 0].tolist() == [20 * i for i in range(30)]
@@ -90,25 +90,25 @@ def test_of_equal_scores_the_earlier_comes_first_and_stays() -> None:
     assert left.boxes[0, 0].tolist() == [0, 0, 10, 10]
 
 
-def test_the_best_are_kept_when_there_are_too_many() -> None:
+def test_best_are_kept_if_there_are_too_many() -> None:
     rows = [([20 * i, 0, 20 * i + 10, 10], score, 0) for i, score in enumerate((0.2, 0.9, 0.4, 0.7))]
     assert scores_left(rows, most=2) == [[0.9, 0.7]]
 
 
-def test_boxes_come_out_as_they_went_in() -> None:
+def test_boxes_are_returned_unchanged() -> None:
     box = [1000.123, 0.456, 1100.789, 7.125]
     left = suppress(candidates_of([(box, 0.5, 79)]), iou=0.5, max_detections=1)
     assert torch.equal(left.boxes[0, 0], torch.tensor(box))
 
 
-def test_a_box_without_area_overlaps_nothing() -> None:
+def test_box_without_area_overlaps_nothing() -> None:
     rows = [([5, 5, 5, 5], 0.9, 0), ([5, 5, 5, 5], 0.8, 0), ([0, 0, 10, 10], 0.7, 0)]
     assert scores_left(rows) == [[0.9, 0.8, 0.7]]
 
 
 @pytest.mark.parametrize("index", [0, 1, 40, 79])
 @pytest.mark.parametrize(("shift", "count"), [(24.999, 1), (25.001, 2)])
-def test_a_decision_close_to_the_threshold_does_not_depend_on_the_class(index: int, shift: float, count: int) -> None:
+def test_decision_near_the_threshold_does_not_depend_on_the_class(index: int, shift: float, count: int) -> None:
     # 100 px wide, shifted by 25: IoU 75/125 = 0.6. A thousandth of a pixel decides; an offset of 79 · 1334 in float32
     # would round it away.
     x = 1100.0
@@ -120,7 +120,7 @@ def test_a_decision_close_to_the_threshold_does_not_depend_on_the_class(index: i
 
 
 def oracle(candidates: Candidates, iou: float) -> list[list[int]]:
-    """Kept places per picture, by torchvision's operator class by class in float64."""
+    """Return the kept indices per image, from torchvision's operator applied per class in float64."""
     kept = []
     for boxes, scores, classes in zip(*candidates, strict=True):
         places: list[int] = []
@@ -132,7 +132,7 @@ def oracle(candidates: Candidates, iou: float) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_torchvision_keeps_the_same_boxes_class_by_class(seed: int) -> None:
+def test_torchvision_keeps_the_same_boxes(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     low = torch.rand(3, 400, 2, generator=generator) * 1000
     boxes = torch.cat((low, low + 20 + torch.rand(3, 400, 2, generator=generator) * 300), 2)
@@ -153,7 +153,7 @@ def crowd(seed: int, *, count: int = 300) -> Candidates:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_sweeps_of_tensor_operations_keep_what_greedy_nms_keeps(seed: int) -> None:
+def test_iterative_nms_equals_greedy_nms(seed: int) -> None:
     candidates = crowd(seed)
     expected = suppress(candidates, iou=0.5, max_detections=100)
     found, converged = suppress_by_sweeps(candidates, iou=0.5, max_detections=100, sweeps=16, best=300)
@@ -162,8 +162,8 @@ def test_sweeps_of_tensor_operations_keep_what_greedy_nms_keeps(seed: int) -> No
         assert torch.equal(ours, theirs)
 
 
-def test_a_chain_of_suppressions_longer_than_the_sweeps_is_noticed() -> None:
-    # each box overlaps only its neighbours, so every second one stays, and the last is settled last of all
+def test_chain_longer_than_the_iterations_is_detected() -> None:
+    # each box overlaps only its neighbours, so every second one stays, and the last box is decided last
     rows = [([4 * i, 0, 4 * i + 10, 10], 0.9 - i / 100, 0) for i in range(20)]
     candidates = candidates_of(rows)
     exact = suppress(candidates, iou=0.4, max_detections=100)
@@ -176,7 +176,7 @@ def test_a_chain_of_suppressions_longer_than_the_sweeps_is_noticed() -> None:
     assert torch.equal(whole.boxes, exact.boxes)
 
 
-def test_candidates_that_were_not_compared_are_noticed_unless_the_answer_is_full_without_them() -> None:
+def test_uncompared_candidates_are_detected_unless_not_needed() -> None:
     candidates = candidates_of([([20 * i, 0, 20 * i + 10, 10], 0.9 - i / 100, 0) for i in range(12)])
     few, converged = suppress_by_sweeps(candidates, iou=0.5, max_detections=100, sweeps=4, best=8)
     assert (few.counts.tolist(), converged.tolist()) == ([8], [False])
@@ -184,7 +184,7 @@ def test_candidates_that_were_not_compared_are_noticed_unless_the_answer_is_full
     assert (full.counts.tolist(), converged.tolist()) == ([8], [True])
 
 
-def test_sweeps_leave_boxes_without_area_and_empty_places_alone() -> None:
+def test_iterative_nms_with_empty_boxes_and_slots() -> None:
     rows = [([5, 5, 5, 5], 0.9, 0), ([5, 5, 5, 5], 0.8, 0), ([0, 0, 10, 10], 0.7, 0)]
     found, converged = suppress_by_sweeps(candidates_of(rows, []), iou=0.5, max_detections=5, sweeps=4, best=3)
     assert found.counts.tolist() == [3, 0]
@@ -197,7 +197,7 @@ row = st.tuples(corner, corner, st.integers(1, 8), st.integers(1, 8), st.integer
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(row, min_size=1, max_size=12), st.sampled_from([0.3, 0.5, 0.7]))
-def test_what_is_left_is_sorted_spread_out_and_covers_what_went(rows: list[tuple[int, ...]], iou: float) -> None:
+def test_nms_properties(rows: list[tuple[int, ...]], iou: float) -> None:
     given_ = candidates_of([([x, y, x + w, y + h], score / 4, index) for x, y, w, h, score, index in rows])
     left: BatchDetections = suppress(given_, iou=iou, max_detections=100)
     count = int(left.counts[0])

@@ -1,4 +1,4 @@
-"""Presets: every published dialect builds, survives a file, and differs from the others."""
+"""Presets: each one builds a network, survives a round trip, and differs from the others."""
 
 from dataclasses import asdict
 
@@ -9,12 +9,12 @@ from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.presets import PRESETS, preset_name
 
 
-def test_default_is_what_new_networks_have() -> None:
+def test_default_preset_equals_the_default_config() -> None:
     assert PRESETS["default"].conventions == Conventions() == ModelConfig().conventions
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_a_valid_config_and_is_read_back_by_name(name: str) -> None:
+def test_preset_is_a_valid_config_and_is_found_by_name(name: str) -> None:
     preset = PRESETS[name]
     config = ModelConfig(**preset.model, conventions=preset.conventions)
     again = Conventions.from_json(asdict(config.conventions))
@@ -22,19 +22,19 @@ def test_a_preset_is_a_valid_config_and_is_read_back_by_name(name: str) -> None:
     assert preset_name(again) == name
 
 
-def test_no_two_presets_are_the_same() -> None:
+def test_presets_differ() -> None:
     assert len({preset.conventions for preset in PRESETS.values()}) == len(PRESETS)
     assert preset_name(Conventions(radius=2.5)) == "custom"
 
 
-def test_files_from_before_a_switch_existed_mean_its_default() -> None:
+def test_missing_switches_get_their_defaults() -> None:
     assert Conventions.from_json({"point_offset": 0.0}) == Conventions(point_offset=0.0)
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [({"colour": "red"}, "unknown convention 'colour'"), ({"clip": "never"}, "input, picture, after")],
 )
-def test_unknown_switches_and_settings_are_refused(values: dict[str, str], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_unknown_switches_and_values_are_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Conventions.from_json(values)

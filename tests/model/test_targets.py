@@ -1,4 +1,4 @@
-"""Targets: cases that can be checked on paper, then properties, then torchvision as oracle."""
+"""Targets: hand-made cases, properties, and comparison with torchvision."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ def run(truth: Truth, side: int = 256, **switches: object) -> tuple[Points, Targ
     return points, assign_targets(points, truth, ranges=RANGES, conventions=Conventions(**switches))  # type: ignore[arg-type]
 
 
-def test_the_point_at_the_centre_of_a_box_predicts_its_four_distances() -> None:
+def test_distances_of_the_point_at_the_box_center() -> None:
     points, targets = run(truth_of([[100, 100, 140, 132]], classes=[3]))
     centre = place(points, 116, 116, 8)
     assert targets.classes[0, centre] == 3
@@ -51,7 +51,7 @@ def test_the_point_at_the_centre_of_a_box_predicts_its_four_distances() -> None:
     assert targets.centerness[0, centre].item() == pytest.approx((16 / 24 * 16 / 16) ** 0.5)
 
 
-def test_center_sampling_takes_the_points_within_one_and_a_half_strides_of_the_centre() -> None:
+def test_center_sampling_radius() -> None:
     points, targets = run(truth_of([[96, 96, 160, 160]]))  # centre (128, 128), level of stride 8
     positive = points.xy[targets.classes[0] >= 0]
     # |p - 128| < 12 on the grid 4, 12, 20, …: 116 is exactly 12 away and stays out, 124 and 132 are in
@@ -64,19 +64,19 @@ def test_without_center_sampling_every_point_inside_the_box_is_positive() -> Non
     assert bool((points.stride[targets.classes[0] >= 0] == 8).all())
 
 
-def test_a_point_on_the_edge_is_outside() -> None:
+def test_point_on_the_edge_is_outside() -> None:
     points, targets = run(truth_of([[100, 96, 132, 128]]), radius=0.0)
     assert targets.classes[0, place(points, 100, 116, 8)] == -1  # left distance is 0
     assert targets.classes[0, place(points, 108, 116, 8)] == 0
 
 
-def test_the_smallest_of_two_boxes_wins_a_shared_point() -> None:
+def test_smaller_box_wins_a_shared_point() -> None:
     points, targets = run(truth_of([[80, 80, 176, 176], [108, 108, 140, 140]]), radius=0.0)
     assert targets.box[0, place(points, 124, 124, 8)] == 1
     assert targets.box[0, place(points, 100, 124, 8)] == -1  # longest distance 76: not this level's
 
 
-def test_equal_areas_go_to_the_first_box() -> None:
+def test_first_box_wins_a_tie() -> None:
     boxes = [[104, 96, 136, 128], [96, 104, 128, 136]]
     points, targets = run(truth_of(boxes), radius=0.0)
     shared = place(points, 116, 116, 8)
@@ -85,7 +85,7 @@ def test_equal_areas_go_to_the_first_box() -> None:
     assert targets.box[0, shared] == 0
 
 
-def test_areas_that_differ_by_one_square_pixel_are_told_apart() -> None:
+def test_areas_differing_by_one_square_pixel_are_distinguished() -> None:
     large = [0.0, 0.0, 250.0, 250.0]
     smaller = [0.0, 0.0, 250.0, 249.996]  # torchvision's float32 1e8 - area cannot see this
     _, targets = run(truth_of([large, smaller]), radius=0.0)
@@ -94,7 +94,7 @@ def test_areas_that_differ_by_one_square_pixel_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("ends", "levels"), [("half-open", [8]), ("closed", [8, 16]), ("open", [])])
-def test_a_longest_distance_of_exactly_64_belongs_where_the_convention_says(ends: str, levels: list[int]) -> None:
+def test_longest_distance_exactly_at_a_range_end(ends: str, levels: list[int]) -> None:
     # from (56, 56) of stride 16 and (60, 60) of stride 8 … a box whose longest distance is 64 from both
     found = []
     for stride, x in ((8, 60.0), (16, 56.0)):
@@ -104,21 +104,21 @@ def test_a_longest_distance_of_exactly_64_belongs_where_the_convention_says(ends
     assert found == levels
 
 
-def test_the_longest_distance_not_the_box_size_chooses_the_level() -> None:
+def test_level_depends_on_the_longest_distance_not_the_box_size() -> None:
     points, targets = run(truth_of([[20, 100, 220, 120]]), radius=0.0)  # 200 × 20
     middle = place(points, 120, 104, 16)
     assert targets.classes[0, middle] == 0  # distances 100 and 100: the second level
     assert targets.classes[0, place(points, 36, 108, 8)] == -1  # 184 to the right edge: too far for the first
 
 
-def test_a_box_smaller_than_a_cell_has_a_point_only_where_one_lies_inside() -> None:
+def test_box_smaller_than_a_cell_may_have_no_point() -> None:
     _, hit = run(truth_of([[122, 122, 126, 126]]))
     assert int((hit.classes >= 0).sum()) == 1  # around (124, 124)
     _, missed = run(truth_of([[126, 126, 130, 130]]))
     assert int((missed.classes >= 0).sum()) == 0  # between 124 and 132
 
 
-def test_ignored_boxes_are_not_learned_and_their_points_are_marked() -> None:
+def test_points_in_ignored_boxes_are_marked() -> None:
     points, targets = run(truth_of([[96, 96, 160, 160], [120, 120, 136, 136]], ignore=[True, False]))
     assert set(targets.box[targets.classes >= 0].tolist()) == {1}
     assert not targets.ignored[0, place(points, 124, 124, 8)]  # it is a positive of the other box
@@ -126,7 +126,7 @@ def test_ignored_boxes_are_not_learned_and_their_points_are_marked() -> None:
     assert not targets.ignored[0, place(points, 4, 4, 8)]
 
 
-def test_a_batch_without_any_box_is_all_background() -> None:
+def test_batch_without_boxes_is_background() -> None:
     empty = Truth(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.bool))
     _, targets = run(empty)
     assert bool((targets.classes == -1).all())
@@ -136,7 +136,7 @@ def test_a_batch_without_any_box_is_all_background() -> None:
     assert not targets.ignored.any()
 
 
-def test_a_padded_picture_gets_the_targets_it_gets_alone() -> None:
+def test_targets_do_not_depend_on_the_batch() -> None:
     full = truth_of([[96, 96, 160, 160], [10, 10, 60, 40]], classes=[1, 0])
     padded = Truth(
         torch.cat((full.boxes, torch.zeros(1, 2, 4))),
@@ -150,7 +150,7 @@ def test_a_padded_picture_gets_the_targets_it_gets_alone() -> None:
     assert bool((both.classes[1] == -1).all())
 
 
-def test_centerness_is_one_at_the_centre_and_zero_on_an_edge() -> None:
+def test_centerness_is_one_at_the_center_and_zero_on_an_edge() -> None:
     ltrb = torch.tensor([[5.0, 5, 5, 5], [1, 4, 9, 4], [0, 3, 6, 3]])
     assert centerness(ltrb).tolist() == pytest.approx([1.0, 1 / 3, 0.0])
 
@@ -173,7 +173,7 @@ def test_properties_of_every_positive_point(rows: list[tuple[int, int, int, int]
 
 
 def torchvision_targets(points: Points, boxes: Tensor) -> Tensor:
-    """Matched box index per point by torchvision's own loss code path."""
+    """Return the matched box index per point from torchvision's own loss code."""
     captured: list[Tensor] = []
 
     class Head(torch.nn.Module):
@@ -192,7 +192,7 @@ def torchvision_targets(points: Points, boxes: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_torchvision_assigns_the_same_boxes_where_its_quirks_play_no_part(seed: int) -> None:
+def test_torchvision_assigns_the_same_boxes(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     low = torch.rand(20, 2, generator=generator) * 300
     boxes = torch.cat((low, low + 10 + torch.rand(20, 2, generator=generator) * 200), 1)
@@ -209,7 +209,7 @@ def test_torchvision_assigns_the_same_boxes_where_its_quirks_play_no_part(seed: 
         assert abs(float(area[a] - area[b])) <= 8
 
 
-def test_boxes_lose_a_pixel_where_the_conventions_name_the_last_one() -> None:
+def test_inclusive_boxes_are_shortened_by_one_pixel() -> None:
     truth = Truth(torch.tensor([[[8.0, 12.0, 48.0, 36.0]]]), torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.bool))
     assert to_box_ends(truth, Conventions()) is truth
     inclusive = to_box_ends(truth, Conventions(box_ends="inclusive"))

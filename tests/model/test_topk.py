@@ -1,4 +1,4 @@
-"""Ranking: the two ways agree, whatever the conventions."""
+"""Candidate selection: the sparse and the dense method agree for all conventions."""
 
 from itertools import product
 from typing import Any
@@ -22,7 +22,7 @@ def config_of(rules: tuple[str, str, str, str], **changes: Any) -> Any:
 
 
 def logits(*, seed: int, rare: float, steps: float) -> tuple[Tensor, Tensor]:
-    """A level of two pictures; steps: logits are rounded to multiples of it, so that scores are equal."""
+    """Return logits of a level for two images. steps: logits are rounded to multiples of it, so that scores tie."""
     generator = torch.Generator().manual_seed(seed)
     cls = torch.randn(2, 5, 30, 50, generator=generator) * 2 - rare
     ctr = torch.randn(2, 1, 30, 50, generator=generator) * 2
@@ -30,7 +30,7 @@ def logits(*, seed: int, rare: float, steps: float) -> tuple[Tensor, Tensor]:
 
 
 def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
-    """torch's sigmoid rounds the last elements of a stretch of memory otherwise than the rest: by one bit."""
+    """Compare with a tolerance of one bit, because torch's sigmoid rounds the end of a memory block differently."""
     if not torch.equal(one[1] * (one[0] > 0), other[1] * (other[0] > 0)):
         return False
     return torch.allclose(one[0], other[0], rtol=2e-7, atol=0)
@@ -38,7 +38,7 @@ def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
 
 @pytest.mark.parametrize("rules", RULES, ids="-".join)
 @pytest.mark.parametrize("steps", [1e-6, 0.5])
-def test_both_ways_find_the_same(rules: tuple[str, str, str, str], steps: float) -> None:
+def test_both_methods_agree(rules: tuple[str, str, str, str], steps: float) -> None:
     cls, ctr = logits(seed=1, rare=7, steps=steps)
     for k, threshold in ((20, 0.2), (400, 0.2)):
         config = config_of(rules, candidates=k, score_threshold=threshold)
@@ -58,7 +58,7 @@ def test_nothing_passes(rules: tuple[str, str, str, str]) -> None:
 
 
 @pytest.mark.parametrize("bias", [0.0, 3.0])
-def test_where_much_passes_all_is_looked_at(bias: float) -> None:
+def test_many_passing_candidates(bias: float) -> None:
     cls, ctr = torch.full((2, 5, 64, 64), bias), torch.zeros(2, 1, 64, 64)
     config = config_of(RULES[0], candidates=10, score_threshold=0.3)
     assert topk_sparse(cls, ctr, config=config) is None
@@ -66,7 +66,7 @@ def test_where_much_passes_all_is_looked_at(bias: float) -> None:
     assert places.tolist() == [list(range(10))] * 2
 
 
-def test_a_threshold_of_zero_lets_everything_pass() -> None:
+def test_threshold_zero_passes_everything() -> None:
     cls, ctr = logits(seed=2, rare=5, steps=1e-6)
     config = config_of(RULES[0], candidates=10, score_threshold=0.0)
     assert topk_sparse(cls, ctr, config=config) is None
@@ -74,7 +74,7 @@ def test_a_threshold_of_zero_lets_everything_pass() -> None:
 
 
 def test_saturated_logits_pass() -> None:
-    """Where a probability is 1 in float32, and the least logit that can pass is beyond all numbers."""
+    """Class probability 1 in float32, for which the smallest passing logit is infinite."""
     cls, ctr = torch.full((1, 1, 2, 3), -50.0), torch.full((1, 1, 2, 3), -50.0)
     cls[0, 0, 1, 2] = ctr[0, 0, 1, 2] = 60.0
     config = config_of(RULES[0], candidates=4, score_threshold=0.999)
@@ -86,7 +86,7 @@ def test_saturated_logits_pass() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(length=st.integers(1, 100), seed=st.integers(0, 1000), share=st.floats(0, 1))
-def test_true_places_are_those_of_nonzero(length: int, seed: int, share: float) -> None:
+def test_true_indices_equal_nonzero(length: int, seed: int, share: float) -> None:
     mask = torch.rand(length, generator=torch.Generator().manual_seed(seed)) < share
     found = _nonzero_sparse(mask)
     assert found is not None

@@ -1,6 +1,7 @@
-"""The preset `torchvision` against the installed torchvision, live: the same weights, the same pictures, random ones.
+"""The preset `torchvision`, compared with the installed torchvision: the same random weights and images.
 
-Its published network, smaller pictures: shorter side 160 instead of 800, so that 30 of them take seconds.
+The network is the published one. Images are smaller, with a shorter side of 160 instead of 800, so that 30 of them take
+seconds.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def pictures(shapes: list[tuple[int, int]], *, seed: int = 0) -> list[npt.NDArra
 
 @cache
 def both() -> tuple[Any, FCOS]:
-    """torchvision's network with random weights that find something, and ours with the same."""
+    """Return torchvision's network with random weights that give detections, and ours with the same weights."""
     torch.manual_seed(0)
     theirs: Any = detection.fcos_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=CLASSES, min_size=SHORT, max_size=LONG
@@ -76,32 +77,35 @@ def features_of(size: tuple[int, int]) -> list[Tensor]:
     return [torch.empty(1, 1, -(-size[0] // stride), -(-size[1] // stride)) for stride in (8, 16, 32, 64, 128)]
 
 
-def fused_places(
+def fused_neighbors(
     before: int, after: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """What `geometry._places` answers, but with places rounded once, as by a fused multiplication and subtraction."""
+    """`geometry._neighbors` with coordinates rounded once, as by a fused multiplication and subtraction."""
     exact = np.float64(np.float32(before / after)) * (np.arange(after) + 0.5) - 0.5
-    place = np.maximum(exact.astype(np.float32), np.float32(0))
-    first = place.astype(np.int64)
-    return first, np.minimum(first + 1, before - 1), place - first.astype(np.float32)
+    position = np.maximum(exact.astype(np.float32), np.float32(0))
+    first = position.astype(np.int64)
+    return first, np.minimum(first + 1, before - 1), position - first.astype(np.float32)
 
 
 @pytest.mark.parametrize("shapes", GROUPS, ids=str)
 def test_resized_sizes_and_pixels(shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pixels as PyTorch interpolates them here: its scalar kernels round places twice, as we do, and those for vector
-    units may fuse the two steps (2.14 does with AVX2; see `ATEN_CPU_CAPABILITY=default`)."""
+    """Resized pixels match PyTorch's interpolation on this machine.
+
+    Its scalar kernels round coordinates twice, as we do. Vectorized ones may fuse the two operations (2.14 does with
+    AVX2; see `ATEN_CPU_CAPABILITY=default`).
+    """
     images = pictures(shapes)
-    wanted, _ = both()[0].transform(as_theirs(images))
+    expected, _ = both()[0].transform(as_theirs(images))
     config = both()[1].config
     mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (config.mean, config.std))
     largest = []
-    for places in (geometry_module._places, fused_places):
-        monkeypatch.setattr(geometry_module, "_places", places)
+    for neighbors in (geometry_module._neighbors, fused_neighbors):
+        monkeypatch.setattr(geometry_module, "_neighbors", neighbors)
         found, geometries = RULE.batch(images)
-        assert [geometry.resized[::-1] for geometry in geometries] == wanted.image_sizes
-        largest.append(float(np.abs((found - mean) / std - wanted.tensors.numpy()).max()))
+        assert [geometry.resized[::-1] for geometry in geometries] == expected.image_sizes
+        largest.append(float(np.abs((found - mean) / std - expected.tensors.numpy()).max()))
     assert min(largest) < 2e-6
-    assert max(largest) < 1e-4  # a place that is off by its last digit, in noise
+    assert max(largest) < 1e-4  # a coordinate off by one unit in the last place, in noise
 
 
 @pytest.mark.parametrize("size", [(160, 224), (800, 1088), (800, 1344), (32, 32), (1344, 800), (64, 288)])
@@ -115,7 +119,7 @@ def test_points(size: tuple[int, int]) -> None:
 
 
 def truths(size: tuple[int, int], count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Boxes of all sizes; half of them on whole pixels, where borders of ranges are met exactly."""
+    """Return boxes of all sizes. Half of them have integer coordinates, which can lie exactly on range ends."""
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(count, 2, generator=generator) * torch.tensor([size[1], size[0]]) * 0.8
     sides = 4 + torch.rand(count, 2, generator=generator) ** 2 * torch.tensor([size[1], size[0]])
@@ -148,7 +152,7 @@ def test_targets_and_losses(seed: int) -> None:
     theirs.head.compute_loss = watch
     try:
         given = [{"boxes": boxes, "labels": labels} for boxes, labels in pairs]
-        wanted = theirs.compute_loss(given, outputs, anchors, counts)
+        expected = theirs.compute_loss(given, outputs, anchors, counts)
     finally:
         theirs.head.compute_loss = original
 
@@ -174,13 +178,13 @@ def test_targets_and_losses(seed: int) -> None:
     assert torch.equal(targets.box, torch.stack(seen[0]))
     found = compute_losses(raw, targets, points)
     names = {"classification": "cls", "bbox_regression": "box", "bbox_ctrness": "centerness"}
-    for name, mine in names.items():
-        torch.testing.assert_close(found[mine], wanted[name], rtol=1e-6, atol=0)
+    for name, our_name in names.items():
+        torch.testing.assert_close(found[our_name], expected[name], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_post_processing_of_given_outputs_is_identical(seed: int) -> None:
-    """Every box, score, label and place, to the bit; the pictures are smaller than the padded input."""
+def test_postprocessing_is_identical(seed: int) -> None:
+    """All boxes, scores and labels are bit-identical. Images are smaller than the padded input."""
     theirs, ours = both()
     size = [(160, 224), (320, 288), (96, 544), (160, 160)][seed]
     sizes = [(size[0] - 3, size[1] - 20), size]
@@ -200,14 +204,14 @@ def test_post_processing_of_given_outputs_is_identical(seed: int) -> None:
         "bbox_regression": [level / stride for level, stride in zip(flat[1], (8, 16, 32, 64, 128), strict=True)],
         "bbox_ctrness": flat[2],
     }
-    wanted = theirs.postprocess_detections(outputs, [list(a.split(counts)) for a in anchors], sizes)
+    expected = theirs.postprocess_detections(outputs, [list(a.split(counts)) for a in anchors], sizes)
     found = ours.post_process(raw, height=size[0], width=size[1], sizes=torch.tensor(sizes))
-    assert all(len(answer["scores"]) > 20 for answer in wanted)
-    for place, answer in enumerate(wanted):
+    assert all(len(reference["scores"]) > 20 for reference in expected)
+    for place, reference in enumerate(expected):
         count = int(found.counts[place])
-        assert torch.equal(found.classes[place, :count], answer["labels"])
-        assert torch.equal(found.scores[place, :count], answer["scores"])
-        assert torch.equal(found.boxes[place, :count], answer["boxes"])
+        assert torch.equal(found.classes[place, :count], reference["labels"])
+        assert torch.equal(found.scores[place, :count], reference["scores"])
+        assert torch.equal(found.boxes[place, :count], reference["boxes"])
 
 
 def artifact_of(config: ModelConfig) -> Artifact:
@@ -217,42 +221,42 @@ def artifact_of(config: ModelConfig) -> Artifact:
 
 @pytest.mark.parametrize("shapes", GROUPS, ids=str)
 def test_detections(shapes: list[tuple[int, int]]) -> None:
-    """The same normalised pixels through the whole network: boxes (also those without area), labels and order."""
+    """The same normalized pixels through the whole network: boxes (also those without area), labels and order."""
     theirs, ours = both()
     images, _ = theirs.transform(as_theirs(pictures(shapes, seed=1)))
     with torch.no_grad():
-        wanted = theirs(as_theirs(pictures(shapes, seed=1)))
+        expected = theirs(as_theirs(pictures(shapes, seed=1)))
     artifact = artifact_of(ours.config.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}))
-    # the network as it is: how the quicker one of `from_artifact` rounds is not under test
+    # the plain network: the rounding of the faster one in `from_artifact` is not tested here
     model = artifact.build().to(memory_format=torch.channels_last)
     plain = PyTorchDetector(model, facts_of(artifact), name="plain", device=torch.device("cpu"))
     geometries = [RULE.geometry(*shape) for shape in shapes]
     found = detect_batch(plain, images.tensors.numpy(), geometries)
-    assert any(len(answer) for answer in found)
-    for mine, answer, (width, height) in zip(found, wanted, shapes, strict=True):
-        assert mine.classes.tolist() == answer["labels"].tolist()
-        np.testing.assert_allclose(mine.scores, answer["scores"].numpy(), rtol=0, atol=1e-6)
-        np.testing.assert_allclose(mine.boxes, answer["boxes"].numpy(), rtol=0, atol=1e-5 * max(width, height))
+    assert any(len(reference) for reference in found)
+    for result, reference, (width, height) in zip(found, expected, shapes, strict=True):
+        assert result.classes.tolist() == reference["labels"].tolist()
+        np.testing.assert_allclose(result.scores, reference["scores"].numpy(), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(result.boxes, reference["boxes"].numpy(), rtol=0, atol=1e-5 * max(width, height))
 
 
 @pytest.mark.parametrize("shapes", GROUPS, ids=str)
-def test_pictures_to_detections(shapes: list[tuple[int, int]]) -> None:
-    """From whole grey values, by the detector that `predict` and `eval` use.
+def test_detections_from_images(shapes: list[tuple[int, int]]) -> None:
+    """uint8 images through the detector that `predict` and `eval` use.
 
-    torchvision normalises before it resizes, which rounds otherwise: scores that are equal to 5e-6 may change places.
+    torchvision normalizes before it resizes and therefore rounds differently: scores within 5e-6 may change places.
     """
     theirs, ours = both()
     images = pictures(shapes, seed=1)
     with torch.no_grad():
-        wanted = theirs(as_theirs(images))
+        expected = theirs(as_theirs(images))
     detector = PyTorchDetector.from_artifact(artifact_of(ours.config), name="torchvision", device="cpu")
     found = detect_batch(detector, *RULE.batch(images))
-    for mine, answer, shape in zip(found, wanted, shapes, strict=True):
-        scores, boxes, labels = (answer[key].numpy() for key in ("scores", "boxes", "labels"))
-        np.testing.assert_allclose(mine.scores, scores, rtol=0, atol=5e-6)
-        near = (np.abs(mine.scores[:, None] - scores) < 5e-6) & (mine.classes[:, None] == labels)
-        near &= np.abs(mine.boxes[:, None] - boxes).max(2, initial=0) < 1e-4 * max(shape)
-        # the last ones may be cut off in favour of an equal one
+    for result, reference, shape in zip(found, expected, shapes, strict=True):
+        scores, boxes, labels = (reference[key].numpy() for key in ("scores", "boxes", "labels"))
+        np.testing.assert_allclose(result.scores, scores, rtol=0, atol=5e-6)
+        near = (np.abs(result.scores[:, None] - scores) < 5e-6) & (result.classes[:, None] == labels)
+        near &= np.abs(result.boxes[:, None] - boxes).max(2, initial=0) < 1e-4 * max(shape)
+        # the last detections may be replaced by tied ones
         assert near.any(1)[:-2].all()
 
 
@@ -266,15 +270,15 @@ def test_raw_outputs(shapes: list[tuple[int, int]]) -> None:
         raw = ours(images.tensors * std + mean)
     cls, ltrb, ctr = raw.flat()
     strides = ours.points(raw, input_size=tuple(images.tensors.shape[-2:])).stride[:, None]
-    for mine, wanted in (
+    for output, expected in (
         (cls, head["cls_logits"]),
         (ltrb, head["bbox_regression"] * strides),
         (ctr, head["bbox_ctrness"][..., 0]),
     ):
-        assert float((mine - wanted).norm() / wanted.norm()) < 1e-5
+        assert float((output - expected).norm() / expected.norm()) < 1e-5
 
 
-def test_zero_area_boxes_are_torchvisions_quirk_and_not_ours() -> None:
+def test_zero_area_boxes_are_kept_only_by_the_torchvision_preset() -> None:
     raw = RawDetections(
         np.array([[[5, 5, 5, 9], [1, 1, 4, 4]]], np.float32), np.array([[0.9, 0.8]], np.float32),
         np.array([[0, 1]]), np.array([2]),

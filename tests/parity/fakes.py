@@ -1,4 +1,4 @@
-"""An exported model that is PyTorch in disguise, whole or with one thing wrong: what the proof has to find out."""
+"""Exported models that are really PyTorch, intact or with one fault that the parity check must detect."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fcos_cli.runtime.results import RawDetections
 from tests.tiny import CLASSES, tiny_model
 
 
-def seeing_artifact(*, classes: int = 3, **changes: object) -> Artifact:
-    """A tiny network whose untrained weights are made louder, so that it finds a few dozen things in a photo."""
+def detecting_artifact(*, classes: int = 3, **changes: object) -> Artifact:
+    """A tiny network with amplified untrained weights, so that it finds a few dozen objects in a photo."""
     model = tiny_model(classes=classes, **changes)
     with torch.no_grad():
         for branch in (model.head.classification_head.cls_logits, model.head.regression_head.bbox_reg):
@@ -34,60 +34,62 @@ def seeing_artifact(*, classes: int = 3, **changes: object) -> Artifact:
 
 
 @dataclass
-class FakeCuts:
-    """Cuts of a PyTorch model. cannot: layers that it refuses. damage: what becomes of its answers."""
+class FakeExport:
+    """A PyTorch model as an exported one. cannot: parts that it does not support. damage: modifies its outputs."""
 
     model: FCOS
     shape: FixedShape = (None, None, None)
     cannot: tuple[str, ...] = ()
-    damage: Callable[[ModelOutput], ModelOutput] = lambda found: found
-    backend: str = "disguise"
+    damage: Callable[[ModelOutput], ModelOutput] = lambda output: output
+    backend: str = "fake"
     span: SizeRange | None = None
     calls: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
 
-    def _called(self, layer: str, images: Pixels) -> None:
-        self.calls.append((layer, images.shape))
-        if layer in self.cannot:
-            raise NoSubgraph(f"no {layer} here")
+    def _record(self, part: str, images: Pixels) -> None:
+        self.calls.append((part, images.shape))
+        if part in self.cannot:
+            raise NoSubgraph(f"no {part} here")
 
     def raw(self, images: Pixels) -> Raw:
-        self._called("raw", images)
+        self._record("raw", images)
         with torch.inference_mode():
             raw = self.model(torch.from_numpy(images))
         return dict(zip(RAW, (level.numpy() for part in raw for level in part), strict=True))
 
     def post(self, raw: Raw, images: Pixels) -> ModelOutput:
-        self._called("post", images)
-        given = [torch.from_numpy(raw[name]) for name in RAW]
-        return self._found(RawOutputs(given[:5], given[5:10], given[10:]), images)
+        self._record("post", images)
+        parts = [torch.from_numpy(raw[name]) for name in RAW]
+        return self._detect(RawOutputs(parts[:5], parts[5:10], parts[10:]), images)
 
     def detect(self, images: Pixels, inside: object = None) -> ModelOutput:
-        self._called("detect", images)
+        self._record("detect", images)
         with torch.inference_mode():
-            return self._found(self.model(torch.from_numpy(images)), images)
+            return self._detect(self.model(torch.from_numpy(images)), images)
 
-    def _found(self, raw: RawOutputs, images: Pixels) -> ModelOutput:
+    def _detect(self, raw: RawOutputs, images: Pixels) -> ModelOutput:
         with torch.inference_mode():
             found = self.model.post_process(raw, height=images.shape[2], width=images.shape[3])
         return self.damage(ModelOutput(RawDetections(*(tensor.numpy().copy() for tensor in found))))
 
 
-def without_last(found: ModelOutput) -> ModelOutput:
-    """Damage: the last detection of every picture gets lost."""
-    boxes, scores, classes, counts = found.detections
+def without_last(output: ModelOutput) -> ModelOutput:
+    """Damage: drop the last detection of every image."""
+    boxes, scores, classes, counts = output.detections
     last = np.maximum(counts - 1, 0)
     rows = np.arange(len(counts))
     boxes[rows, last], scores[rows, last], classes[rows, last] = 0, 0, -1
-    return found._replace(detections=RawDetections(boxes, scores, classes, last))
+    return output._replace(detections=RawDetections(boxes, scores, classes, last))
 
 
-# --- one thing wrong each ---------------------------------------------------------------------------------------------
+# --- mutations -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """layer: the one of the proof that must notice. model: what is done to the network or its config in place.
-    candidates: what becomes of the decoded candidates.
+    """One fault of an export.
+
+    layer: the layer of the parity check that must detect it. model: changes the network or its config in place.
+    candidates: changes the decoded candidates.
     """
 
     layer: str
@@ -126,7 +128,7 @@ MUTATIONS = {
 
 @dataclass(frozen=True)
 class Mutant(Artifact):
-    """An artifact whose network comes out wrong."""
+    """An artifact that builds a faulty network."""
 
     mutation: Mutation = Mutation("")
 

@@ -1,4 +1,4 @@
-"""Which sizes, batches and pictures the proof uses."""
+"""Input sizes, batch sizes and images of the parity check."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ def photo(width: int, height: int, name: str = "p.jpg") -> Photo:
     return Photo(name, np.stack([rows % 256, columns % 256, (rows + columns) % 256], -1).astype(np.uint8))
 
 
-def test_a_free_size_is_proved_at_the_traced_one_another_a_wide_a_tall_and_the_smallest() -> None:
+def test_dynamic_sizes_are_checked_at_the_rules_size_other_aspect_ratios_and_the_smallest() -> None:
     sizes = choose_sizes((None, None, None), LETTERBOX)
     assert sizes == [(320, 320), (288, 320), (160, 416), (416, 160), (160, 160)]
-    papers = choose_sizes((None, None, None), ResizeRule("shortest", (800, 1333)))
-    assert papers[0] == (800, 1344)
-    assert all(side % 32 == 0 and side >= 160 for size in papers for side in size)
-    assert all(height % 128 and width % 128 for height, width in papers[1:])
-    assert any(h > w for h, w in papers)
+    paper = choose_sizes((None, None, None), ResizeRule("shortest", (800, 1333)))
+    assert paper[0] == (800, 1344)
+    assert all(side % 32 == 0 and side >= 160 for size in paper for side in size)
+    assert all(height % 128 and width % 128 for height, width in paper[1:])
+    assert any(h > w for h, w in paper)
 
 
-def test_a_fixed_size_is_the_only_one_and_a_fixed_side_stays() -> None:
+def test_a_fixed_size_is_the_only_one_and_a_fixed_side_is_kept() -> None:
     assert choose_sizes((None, 192, 256), LETTERBOX) == [(192, 256)]
     assert {height for height, _ in choose_sizes((None, 192, None), LETTERBOX)} == {192}
 
 
-def test_sizes_stay_within_what_an_engine_takes() -> None:
+def test_sizes_stay_within_the_span_of_an_engine() -> None:
     sizes = choose_sizes((None, None, None), LETTERBOX, span=((192, 192), (352, 320)))
     assert sizes == [(320, 320), (288, 320), (192, 320), (352, 192), (192, 192)]
 
 
-def test_a_free_batch_is_proved_with_one_two_and_five() -> None:
+def test_dynamic_batches_are_checked_with_one_two_and_five() -> None:
     assert choose_batches((None, None, None)) == [1, 2, 5]
     assert choose_batches((4, None, None)) == [4]
 
 
-def test_a_batch_holds_different_pictures_even_of_two_photos() -> None:
+def test_a_batch_has_distinct_images_even_with_few_photos() -> None:
     given = batch_at_size([photo(40, 30, "a"), photo(30, 40, "b")], (64, 96), 5, LETTERBOX)
     assert given.size == (64, 96)
     assert given.images.shape == (5, 3, 64, 96)
@@ -54,20 +54,20 @@ def test_a_batch_holds_different_pictures_even_of_two_photos() -> None:
     assert len({image.tobytes() for image in eleven.images}) == 11
 
 
-def test_what_is_shown_is_the_picture_without_the_padding() -> None:
+def test_shown_images_exclude_the_padding() -> None:
     given = batch_at_size([photo(40, 20)], (64, 80), 1, LETTERBOX)
     assert given.shown[0].shape == (40, 80, 3)
     assert (given.images[0, :, 40:] == 114).all()
 
 
-def test_pictures_are_used_by_the_models_own_rule_and_the_last_batch_is_filled() -> None:
+def test_images_are_resized_by_the_models_own_rule_and_the_last_batch_is_filled() -> None:
     photos = [photo(40, 30, name) for name in "abc"]
     groups = batches_by_rule(photos, 2, ResizeRule("letterbox", (64, 64)))
     assert [group.names for group in groups] == [("a", "b"), ("c", "a")]
     assert {group.size for group in groups} == {(64, 64)}
 
 
-def test_photos_go_by_the_name_of_their_file(tmp_path: Path) -> None:
+def test_photos_are_named_after_their_file(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (8, 6)).save(tmp_path / "x.png")
@@ -76,5 +76,5 @@ def test_photos_go_by_the_name_of_their_file(tmp_path: Path) -> None:
     assert only.pixels.shape == (6, 8, 3)
     with pytest.raises(DataError):
         load_photos([tmp_path / "y.png"])
-    with pytest.raises(UsageError, match="at least one picture"):
+    with pytest.raises(UsageError, match="at least one image"):
         load_photos([])

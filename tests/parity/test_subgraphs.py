@@ -1,4 +1,4 @@
-"""Cuts: what is taken out of a file is what the file does, and what cannot be taken out says why."""
+"""Subgraphs behave like the file they come from, and a file that cannot be cut says why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.runtime.fakes import CornerDetector
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
 
-def cuts_of(backend: str, path: Path) -> ExportedModel:
+def open_model(backend: str, path: Path) -> ExportedModel:
     if backend == "openvino":
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
         return OpenVinoModel(path)
@@ -30,20 +30,20 @@ backends = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 
 
 @backends
-def test_a_file_falls_into_raw_outputs_and_post_processing(backend: str, tmp_path: Path) -> None:
-    cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx"))
-    assert cuts.backend == backend
-    assert cuts.shape == (None, None, None)
+def test_a_file_is_split_into_raw_outputs_and_post_processing(backend: str, tmp_path: Path) -> None:
+    model = open_model(backend, write_toy(tmp_path / "toy.onnx"))
+    assert model.backend == backend
+    assert model.shape == (None, None, None)
     images = np.full((2, 3, 8, 12), 100, np.uint8)
     images[1] = 50
-    raw = cuts.raw(images)
+    raw = model.raw(images)
     assert tuple(raw) == RAW
     assert raw["ltrb_p4"].shape == (2, 4, 8, 12)
     assert raw["ctr_p7"].dtype == np.float32
     # the place of ctr_p7 is 14, its weights 0.015: 3 channels of 100
     assert raw["ctr_p7"][:, 0, 0, 0].tolist() == pytest.approx([4.5, 2.25])
 
-    whole, post = cuts.detect(images), cuts.post(raw, np.zeros_like(images))
+    whole, post = model.detect(images), model.post(raw, np.zeros_like(images))
     for left, right in zip(whole.detections, post.detections, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6)
     assert whole.converged is None
@@ -52,68 +52,66 @@ def test_a_file_falls_into_raw_outputs_and_post_processing(backend: str, tmp_pat
 
 
 @backends
-def test_post_processing_reads_what_it_is_given_and_of_the_images_only_their_shape(
-    backend: str, tmp_path: Path
-) -> None:
-    cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx"))
-    raw = cuts.raw(np.full((1, 3, 8, 8), 100, np.uint8))
+def test_post_processing_reads_the_raw_outputs_and_only_the_shape_of_the_images(backend: str, tmp_path: Path) -> None:
+    model = open_model(backend, write_toy(tmp_path / "toy.onnx"))
+    raw = model.raw(np.full((1, 3, 8, 8), 100, np.uint8))
     raw["ctr_p3"] += 5
-    found = cuts.post(raw, np.zeros((1, 3, 8, 96), np.uint8)).detections
+    found = model.post(raw, np.zeros((1, 3, 8, 96), np.uint8)).detections
     assert found.boxes[0, 0].tolist() == pytest.approx([96, 2.4, 0.9, 3.9 + 1], rel=1e-5)
     assert (found.classes.dtype, found.counts.dtype) == (np.int64, np.int64)
 
 
 @backends
-def test_what_the_file_fixes_is_told(backend: str, tmp_path: Path) -> None:
-    assert cuts_of(backend, write_toy(tmp_path / "toy.onnx", batch=4, height=16)).shape == (4, 16, None)
+def test_fixed_dimensions_are_reported(backend: str, tmp_path: Path) -> None:
+    assert open_model(backend, write_toy(tmp_path / "toy.onnx", batch=4, height=16)).shape == (4, 16, None)
 
 
 @backends
-def test_a_file_without_the_names_cannot_be_cut_but_runs(backend: str, tmp_path: Path) -> None:
-    cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx", lose="ltrb_p5"))
+def test_a_file_without_the_tensor_names_cannot_be_split_but_runs(backend: str, tmp_path: Path) -> None:
+    model = open_model(backend, write_toy(tmp_path / "toy.onnx", lose="ltrb_p5"))
     images = np.full((1, 3, 8, 8), 100, np.uint8)
-    assert cuts.detect(images).detections.counts.tolist() == [1]
+    assert model.detect(images).detections.counts.tolist() == [1]
     with pytest.raises(NoSubgraph, match="no tensors named ltrb_p5"):
-        cuts.raw(images)
+        model.raw(images)
     with pytest.raises(NoSubgraph, match="no tensors named ltrb_p5"):
-        cuts.post(dict.fromkeys(RAW, np.zeros((1, 1, 8, 8), np.float32)), images)
+        model.post(dict.fromkeys(RAW, np.zeros((1, 1, 8, 8), np.float32)), images)
 
 
 @backends
 def test_post_processing_that_reads_past_the_raw_outputs_is_refused(backend: str, tmp_path: Path) -> None:
-    cuts = cuts_of(backend, write_toy(tmp_path / "toy.onnx", leak=True))
+    model = open_model(backend, write_toy(tmp_path / "toy.onnx", leak=True))
     images = np.full((1, 3, 8, 8), 100, np.uint8)
-    with pytest.raises(NoSubgraph, match="past its raw outputs"):
-        cuts.post(cuts.raw(images), images)
+    with pytest.raises(NoSubgraph, match="more of the network than its raw outputs"):
+        model.post(model.raw(images), images)
 
 
 @backends
-def test_a_file_that_is_none_is_a_model_error(backend: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_a_model_error(backend: str, tmp_path: Path) -> None:
     (tmp_path / "toy.onnx").write_bytes(b"no model")
-    with pytest.raises(ModelError, match=r"refuses|cannot read"):
-        cuts_of(backend, tmp_path / "toy.onnx")
+    with pytest.raises(ModelError, match=r"cannot load|cannot read"):
+        open_model(backend, tmp_path / "toy.onnx")
 
 
-def test_a_detector_can_only_be_asked() -> None:
-    cuts = OpaqueModel(CornerDetector())
+def test_an_opaque_model_has_no_subgraphs() -> None:
+    model = OpaqueModel(CornerDetector())
     images = np.zeros((3, 3, 32, 32), np.uint8)
-    assert (cuts.backend, cuts.shape, cuts.span) == ("numpy", (None, None, None), None)
-    assert cuts.detect(images).detections.counts.tolist() == [2, 2, 2]
+    assert (model.backend, model.shape, model.span) == ("numpy", (None, None, None), None)
+    assert model.detect(images).detections.counts.tolist() == [2, 2, 2]
     with pytest.raises(NoSubgraph):
-        cuts.raw(images)
+        model.raw(images)
     with pytest.raises(NoSubgraph):
-        cuts.post({}, images)
+        model.post({}, images)
 
 
-def test_an_engine_tells_which_sizes_it_takes() -> None:
+def test_an_engine_reports_its_sizes() -> None:
     engine = CornerDetector()
     engine.limits = InputLimits(1, 8, None, 320)  # type: ignore[attr-defined]
     engine.record = SimpleNamespace(min=Box(1, 160, 320), max=Box(8, 640, 320))  # type: ignore[attr-defined]
-    cuts = OpaqueModel(engine)
-    assert (cuts.shape, cuts.span) == ((None, None, 320), ((160, 320), (640, 320)))
+    model = OpaqueModel(engine)
+    assert (model.shape, model.span) == ((None, None, 320), ((160, 320), (640, 320)))
 
 
-def test_integers_of_any_width_become_the_promised_ones() -> None:
+def test_outputs_are_converted_to_the_documented_dtypes() -> None:
     found = to_output(
         {
             "boxes": np.zeros((1, 2, 4), np.float16),

@@ -1,4 +1,4 @@
-"""Made raw outputs: each does to the reference what it was made for, and an export that did otherwise would show."""
+"""Synthetic cases trigger what they were made for, so that a deviating export would show."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def count(case: Case, config: ModelConfig | None = None) -> int:
     return int(found(case, config).counts[0])
 
 
-def test_the_plain_cases_find_what_they_say() -> None:
+def test_simple_cases_have_the_expected_detections() -> None:
     made = cases()
     assert count(made["none"]) == 0
     assert count(made["one"]) == 1
@@ -42,7 +42,7 @@ def test_the_plain_cases_find_what_they_say() -> None:
     assert bool((boxes[:, :2] > 0).all())
 
 
-def test_there_are_more_boxes_than_fit_and_as_many_as_fit() -> None:
+def test_cases_have_more_boxes_than_fit_and_fewer() -> None:
     made = cases()
     assert count(made["a small box at every point"]) == count(made["a large box at every point"]) == 100
     assert count(made["all scores equal, too many"]) == 100
@@ -56,27 +56,25 @@ def test_there_are_more_boxes_than_fit_and_as_many_as_fit() -> None:
 @pytest.mark.parametrize("classes", [1, 3, 80])
 @pytest.mark.parametrize("nms_iou", [0.3, 0.5, 0.6, 0.75])
 @pytest.mark.parametrize("off", [-0.01, 0.01])
-def test_an_nms_threshold_that_is_off_by_a_hundredth_changes_what_stays(
-    nms_iou: float, off: float, classes: int
-) -> None:
+def test_an_nms_threshold_off_by_a_hundredth_changes_the_result(nms_iou: float, off: float, classes: int) -> None:
     config = tiny_config(nms_iou=nms_iou, max_detections=300)
     case = cases(config, classes=classes)["overlaps around the NMS threshold"]
     other = tiny_config(nms_iou=nms_iou + off, max_detections=300)
     assert count(case, other) - count(case, config) == (1 if off > 0 else -1)
 
 
-def test_no_overlap_is_so_near_the_threshold_that_rounding_decides() -> None:
+def test_no_overlap_is_close_enough_to_the_threshold_for_rounding_to_matter() -> None:
     case = cases()["overlaps around the NMS threshold"]
-    every = decode(case.raw, height=HEIGHT, width=WIDTH, config=tiny_config())
-    alive = every.scores[0] > 0
-    boxes, classes = every.boxes[0, alive].numpy(), every.classes[0, alive].numpy()
+    candidates = decode(case.raw, height=HEIGHT, width=WIDTH, config=tiny_config())
+    valid = candidates.scores[0] > 0
+    boxes, classes = candidates.boxes[0, valid].numpy(), candidates.classes[0, valid].numpy()
     overlap = box_iou(boxes, boxes)[classes[:, None] == classes[None]]
     assert np.abs(overlap - 0.6).min() == pytest.approx(0.005, abs=1e-5)
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.9])
 @pytest.mark.parametrize("rule", ["sqrt", "product"])
-def test_a_score_threshold_that_is_off_changes_what_is_found(threshold: float, rule: str) -> None:
+def test_a_wrong_score_threshold_changes_the_result(threshold: float, rule: str) -> None:
     from fcos_cli.model.conventions import Conventions
 
     conventions = Conventions(score=rule)  # type: ignore[arg-type]
@@ -91,25 +89,25 @@ def test_a_score_threshold_that_is_off_changes_what_is_found(threshold: float, r
 
 def test_every_second_box_of_a_chain_stays() -> None:
     case = cases()["chain of suppressions"]
-    every = int((case.raw.cls[0] > -20).sum())
-    assert every > 12
-    assert count(case) == -(-every // 2)
+    total = int((case.raw.cls[0] > -20).sum())
+    assert total > 12
+    assert count(case) == -(-total // 2)
     assert "chain of suppressions" not in cases(tiny_config(nms_iou=0.99))
 
 
 @pytest.mark.parametrize(("classes", "keep"), [(1, 50), (3, 50), (80, 200), (3, 1000)])
 @pytest.mark.parametrize("off", [-2, 2])
-def test_a_level_that_keeps_two_candidates_more_or_less_shows(classes: int, keep: int, off: int) -> None:
+def test_keeping_two_candidates_more_or_less_changes_the_result(classes: int, keep: int, off: int) -> None:
     config = tiny_config(candidates=keep)
     case = cases(config, classes=classes)["more candidates than a level keeps"]
     assert count(case, tiny_config(candidates=keep + off)) == count(case, config) + off
 
 
-def test_a_map_with_fewer_places_than_candidates_cannot_be_cut() -> None:
+def test_there_is_no_topk_case_if_a_level_keeps_all_candidates() -> None:
     assert "more candidates than a level keeps" not in cases(tiny_config(candidates=1000), classes=1)
 
 
-def test_what_the_network_says_is_raised_lowered_and_rounded() -> None:
+def test_raw_outputs_are_raised_lowered_and_rounded() -> None:
     model = tiny_model()
     with torch.inference_mode():
         raw = model(torch.randint(0, 256, (1, 3, HEIGHT, WIDTH), dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""A model in ONNX of a few operations that has the names of a real one: fifteen raw outputs, then detections."""
+"""A small ONNX model with the tensor names of a real one: fifteen raw outputs, then detections."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHANNELS = {"cls": 2, "ltrb": 4, "ctr": 1}
 def write_toy(
     path: Path, *, batch: int | None = None, height: int | None = None, leak: bool = False, lose: str | None = None
 ) -> Path:
-    """One 1×1 convolution per raw output, all at full size; one detection: the sums say which raw outputs it read.
+    """Write a model with a 1×1 convolution per raw output, all at full size, and one detection.
 
-    boxes[0, 0] = (width, mean of all ltrb, mean of all cls, mean of all ctr). leak: post-processing also reads the
-    body, past its raw outputs. lose: the raw output that has another name.
+    boxes[0, 0] = (width, mean of all ltrb, mean of all cls, mean of all ctr), which shows the raw outputs that were
+    read. leak: post-processing also reads the network before its raw outputs. lose: name of a raw output to rename.
     """
     names = ["lost" if name == lose else name for name in RAW]
     constants: list[onnx.TensorProto] = []

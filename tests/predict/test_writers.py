@@ -32,7 +32,7 @@ def detections(*rows) -> Detections:
 
 TWO = Prediction(Path("in/a.jpg"), 64, 48, detections((1, 2, 11.5, 22, 0.9, 1), (0, 0, 64, 48, 0.3, 0)))
 NONE = Prediction(Path("b.jpg"), 10, 20, detections())
-FAILED = Failure(Path("c.jpg"), DataError("the picture file is empty (0 bytes)", where="c.jpg"))
+FAILED = Failure(Path("c.jpg"), DataError("the image file is empty (0 bytes)", where="c.jpg"))
 
 
 def written(format, *results) -> str:
@@ -59,7 +59,7 @@ def test_json_document():
             },
             {"source": "b.jpg", "width": 10, "height": 20, "detections": []},
         ],
-        "failed": [{"source": "c.jpg", "error": "the picture file is empty (0 bytes)"}],
+        "failed": [{"source": "c.jpg", "error": "the image file is empty (0 bytes)"}],
     }
 
 
@@ -73,7 +73,7 @@ def test_jsonl_has_a_line_per_result():
     rows = [json.loads(line) for line in written("jsonl", TWO, FAILED, NONE).splitlines()]
     assert [r["source"] for r in rows] == [str(Path("in/a.jpg")), "c.jpg", "b.jpg"]
     assert all(r["schema_version"] == 1 for r in rows)
-    assert rows[1]["error"] == "the picture file is empty (0 bytes)"
+    assert rows[1]["error"] == "the image file is empty (0 bytes)"
     assert rows[2]["detections"] == []
 
 

@@ -16,7 +16,7 @@ from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.optimize.fuse import NORMS
 from fcos_cli.model.optimize.winograd import WinogradConv2d
-from fcos_cli.parity.matching import Limits, answer_of, match
+from fcos_cli.parity.matching import Limits, image_detections, match
 from fcos_cli.parity.tolerance import TOLERANCES
 from fcos_cli.runtime import pytorch
 from fcos_cli.runtime.open import open_detector
@@ -102,8 +102,8 @@ def test_in_bfloat16_detections_match_within_the_tolerance(
         iou_eps=tolerance.iou_eps,
     )
     for picture in range(len(images)):
-        compared = match(answer_of(wanted, picture), answer_of(found, picture), limits=limits)
-        unexplained = [alone for alone in compared.alone if alone.reason is None]
+        compared = match(image_detections(wanted, picture), image_detections(found, picture), limits=limits)
+        unexplained = [alone for alone in compared.unmatched if alone.reason is None]
         assert len(unexplained) <= tolerance.missing(compared.reference)
         assert compared.max_score < (tolerance.max_score or 0)
         assert len(compared.pairs) > compared.reference / 2

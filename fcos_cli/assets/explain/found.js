@@ -1,5 +1,5 @@
 "use strict";
-/* The page of a prediction: heat maps by level and class, boxes above a threshold, the points that voted for one. */
+/* Page of one image's detections: heat maps by level and class, boxes above a threshold, and their voters. */
 
 const LABELLED = 12;
 const state = {layer: "score", level: "all", class: "best", own: data.threshold === null, threshold: data.threshold,
@@ -19,18 +19,18 @@ const coloursOf = (found) => [data.classes[found.class].colour, data.classes[fou
 
 /* --- heat ------------------------------------------------------------------------------------------------------- */
 
-const best = new Map();
+const bestCache = new Map();
 
-/* Values of the chosen layer at one level; of the best class, the highest of all classes at each point. */
+/* Values of the selected layer at one level; for the best class, the maximum over all classes at each point. */
 function valuesOf(level) {
   const maps = level.values[state.layer];
   if (maps.length === 1) return maps[0];
   if (state.class !== "best") return maps[Number(state.class)];
   const key = `${level.name} ${state.layer}`;
-  if (!best.has(key)) {
-    best.set(key, maps.reduce((most, values) => most.map((value, index) => Math.max(value, values[index]))));
+  if (!bestCache.has(key)) {
+    bestCache.set(key, maps.reduce((most, values) => most.map((value, index) => Math.max(value, values[index]))));
   }
-  return best.get(key);
+  return bestCache.get(key);
 }
 
 function heat() {
@@ -41,16 +41,16 @@ function heat() {
 }
 
 function readOut(at) {
-  const asked = state.level === "all" ? data.levels : [data.levels[Number(state.level)]];
-  let told = null;
-  for (const level of asked) {
+  const levels = state.level === "all" ? data.levels : [data.levels[Number(state.level)]];
+  let best = null;
+  for (const level of levels) {
     const index = cell(level, at);
     level.values.score.forEach((values, number) => {
       if (state.class !== "best" && number !== Number(state.class)) return;
-      if (told === null || values[index] > told.score) told = {level, index, number, score: values[index]};
+      if (best === null || values[index] > best.score) best = {level, index, number, score: values[index]};
     });
   }
-  const {level, index, number, score} = told;
+  const {level, index, number, score} = best;
   const share = (value) => fixed(value / 255);
   const [x, y] = point(level, index);
   $("#readout").textContent = `${level.name}, point (${pixels(x)}, ${pixels(y)}): ${data.classes[number].name} `
@@ -115,7 +115,7 @@ function choose(found) {
 function details() {
   const target = $("#details"), found = state.chosen;
   if (!found) {
-    target.replaceChildren(make("p", {class: "note"}, "Choose a box, in the list or in the picture, to see the points "
+    target.replaceChildren(make("p", {class: "note"}, "Select a box in the list or in the image to see the points "
       + "that voted for it and their four distances."));
     return;
   }
@@ -129,10 +129,10 @@ function details() {
     facts([
       ["from", `${data.levels[found.level].name} (stride ${data.levels[found.level].stride}), `
         + `point (${first.xy.map(pixels).join(", ")})`],
-      ["score", `${rule} of ${fixed(first.probability)} and ${fixed(first.centerness)} = ${fixed(found.score)}`],
+      ["score", `${rule} = ${fixed(found.score)} (class ${fixed(first.probability)}, centerness ${fixed(first.centerness)})`],
       ["l, t, r, b", `${first.ltrb.map(pixels).join(", ")} px of network input`],
-      ["box", `${source.join(", ")} in the picture (x1, y1, x2, y2)`],
-      ["votes", `${found.votes.length} points (${perLevel}): this one, and those whose boxes overlap it by IoU > ${data.iou}`],
+      ["box", `${source.join(", ")} in the image (x1, y1, x2, y2)`],
+      ["votes", `${found.votes.length} points (${perLevel}): its own, and those whose boxes overlap it with IoU > ${data.iou}`],
     ]), voteTable(found));
 }
 
@@ -161,10 +161,10 @@ function refresh() {
   details();
 }
 
-/* --- the page --------------------------------------------------------------------------------------------------- */
+/* --- page ------------------------------------------------------------------------------------------------------- */
 
 function controls() {
-  choice("Layer", "layer", [["score", "score"], ["class", "class"], ["centerness", "centerness"], ["none", "picture"]],
+  choice("Layer", "layer", [["score", "score"], ["class", "class"], ["centerness", "centerness"], ["none", "image"]],
     state.layer, (value) => { state.layer = value; heat(); });
   choice("Level", "level", [["all", "all"], ...data.levels.map((level, index) => [String(index), level.name])],
     state.level, (value) => { state.level = value; heat(); });
@@ -174,20 +174,20 @@ function controls() {
   $("#controls").append(make("div", {}, make("label", {class: "label", for: "class", style: {display: "block"}}, "Class"),
     pick));
   const start = data.threshold ?? Math.min(...data.classes.map((entry) => entry.threshold));
-  const row = slider("Lowest score", "threshold", {min: data.lowest, max: 1, step: 0.01, value: start}, (value) => {
+  const row = slider("Score threshold", "threshold", {min: data.lowest, max: 1, step: 0.01, value: start}, (value) => {
     state.own = false;
     state.threshold = value;
     $("#own").checked = false;
     refresh();
   });
-  row.append(check("the model's own, per class", "own", state.own, (on) => {
+  row.append(check("use the model's thresholds per class", "own", state.own, (on) => {
     state.own = on;
     state.threshold = Number($("#threshold").value);
     refresh();
   }));
-  slider("Strength of the heat map", "strength", {min: 0, max: 1, step: 0.05, value: state.strength},
+  slider("Heat map opacity", "strength", {min: 0, max: 1, step: 0.05, value: state.strength},
     (value) => { state.strength = value; heat(); });
-  $("#controls").append(check("distances of every voter", "arms", state.arms, (on) => { state.arms = on; drawing(); }));
+  $("#controls").append(check("show the distances of all voters", "arms", state.arms, (on) => { state.arms = on; drawing(); }));
 }
 
 async function main() {
@@ -196,7 +196,7 @@ async function main() {
   $("#panel").append(make("h2", {}, "Detections"), make("p", {class: "note", id: "count"}),
     make("ol", {class: "boxes", id: "boxes"}), make("div", {id: "details"}));
   controls();
-  $("#readout").textContent = "Point at the picture to read its values.";
+  $("#readout").textContent = "Hover over the image to read its values.";
   await readLevels();
   heat();
   refresh();

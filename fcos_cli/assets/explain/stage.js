@@ -1,6 +1,6 @@
 "use strict";
-/* What both kinds of page share: the picture, a heat map over it and a drawing over that. Places are in pixels of the
-   network input; the drawing's viewBox is the picture as resized, so that nothing is scaled by hand. */
+/* Shared by both kinds of page: the image, a heat map over it and a drawing on top. Coordinates are in pixels of the
+   network input; the viewBox of the drawing is the resized image, so no manual scaling is needed. */
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (selector) => document.querySelector(selector);
@@ -31,7 +31,7 @@ function draw(tag, attributes, title) {
 const fixed = (value, digits = 2) => value.toFixed(digits);
 const pixels = (value) => String(Math.round(value));
 
-/* --- the picture ------------------------------------------------------------------------------------------------ */
+/* --- image ------------------------------------------------------------------------------------------------------ */
 
 function showPicture() {
   $("#subtitle").textContent = data.subtitle;
@@ -50,14 +50,14 @@ function inside([x, y], [x1, y1, x2, y2]) {
   return x >= x1 && x < x2 && y >= y1 && y < y2;
 }
 
-/* A line of a colour with a rim of that of letters on it, so that it shows on any ground. */
+/* Outline with a contrasting rim, visible on any background. */
 function rectangle([x1, y1, x2, y2], [colour, rim], width, extra = {}) {
   const shape = {x: x1, y: y1, width: x2 - x1, height: y2 - y1};
   draw("rect", {...shape, stroke: rim, "stroke-opacity": 0.45, "stroke-width": width + 2});
   return draw("rect", {...shape, stroke: colour, "stroke-width": width, ...extra});
 }
 
-/* A dot that stays round and of one size, however the picture is scaled: a line of no length with round ends. */
+/* Dot that stays round and keeps its size when the image is scaled: a line of almost no length with round ends. */
 function dot([x, y], colour, size, extra = {}) {
   const path = `M${x} ${y}h0.001`;
   draw("path", {d: path, stroke: "#000000", "stroke-opacity": 0.7, "stroke-width": size + 2, "stroke-linecap": "round"});
@@ -71,15 +71,15 @@ function distances([x, y], [l, t, r, b], colour, width, opacity) {
 }
 
 function numberDistances([x, y], [l, t, r, b]) {
-  const seen = (value, most) => Math.min(Math.max(value, 0.06 * most), 0.94 * most);
-  const spots = [["l", l, x - l / 2, y], ["t", t, x, y - t / 2], ["r", r, x + r / 2, y], ["b", b, x, y + b / 2]];
-  for (const [name, value, left, top] of spots) {
-    const style = {left: `${seen(left, WIDTH) / WIDTH * 100}%`, top: `${seen(top, HEIGHT) / HEIGHT * 100}%`};
+  const clamp = (value, size) => Math.min(Math.max(value, 0.06 * size), 0.94 * size);
+  const labels = [["l", l, x - l / 2, y], ["t", t, x, y - t / 2], ["r", r, x + r / 2, y], ["b", b, x, y + b / 2]];
+  for (const [name, value, left, top] of labels) {
+    const style = {left: `${clamp(left, WIDTH) / WIDTH * 100}%`, top: `${clamp(top, HEIGHT) / HEIGHT * 100}%`};
     $("#tags").append(make("span", {class: "distance", style}, `${name} ${pixels(value)}`));
   }
 }
 
-/* A label at the upper left corner of a box: above it where there is room. */
+/* Label at the upper left corner of a box: above it if there is room, else inside. */
 function tag([x1, y1], text, colours, onclick, kind = "") {
   const room = y1 / HEIGHT * $("#stage").clientHeight > 19;
   const [background, color] = colours;
@@ -98,7 +98,7 @@ function clearDrawing() {
 
 /* --- heat maps -------------------------------------------------------------------------------------------------- */
 
-/* Values 0…255 of an image of one grey value per point, where maps of several classes lie side by side. */
+/* Values 0…255 of a mosaic: one grey pixel per point, maps of several classes side by side. */
 async function readMosaic({uri, columns, count}, level) {
   const image = new Image();
   image.src = uri;
@@ -117,7 +117,7 @@ async function readMosaic({uri, columns, count}, level) {
   });
 }
 
-/* level.values = {kind: [values of each class]} of every level. */
+/* Set level.values = {kind: [values of each class]} for every level. */
 async function readLevels() {
   for (const level of data.levels) {
     level.values = {};
@@ -125,7 +125,7 @@ async function readLevels() {
   }
 }
 
-/* Cell of a level that holds the place [x, y]: index into its values. */
+/* Index into a level's values of the cell that contains [x, y]. */
 function cell(level, [x, y]) {
   const column = Math.floor(x / level.spacing[0] - level.offset + 0.5);
   const row = Math.floor(y / level.spacing[1] - level.offset + 0.5);
@@ -143,7 +143,7 @@ const RAMP = Array.from({length: 256}, (_, value) => {
   return data.ramp[low].map((shade, channel) => shade + (at - low) * (data.ramp[low + 1][channel] - shade));
 });
 
-/* Paint values over the picture: colour and opacity both grow with the value, so that nothing hides the picture. */
+/* Paint values over the image. Colour and opacity both grow with the value, so low values do not hide the image. */
 function paint(level, values, strength) {
   const canvas = $("#heat");
   canvas.hidden = $("#legend").hidden = values === null;
@@ -151,7 +151,7 @@ function paint(level, values, strength) {
   if (values === null) return;
   canvas.width = level.w;
   canvas.height = level.h;
-  const context = canvas.getContext("2d", {willReadFrequently: true});  // in memory: a few thousand pixels need no GPU
+  const context = canvas.getContext("2d", {willReadFrequently: true});  // a few thousand pixels need no GPU
   const image = context.createImageData(level.w, level.h);
   values.forEach((value, index) => {
     image.data.set(RAMP[value], 4 * index);
@@ -165,7 +165,7 @@ function paint(level, values, strength) {
   });
 }
 
-/* The highest value of all levels at every point of the finest one. `of` gives the values of one level. */
+/* Maximum over all levels at every point of the finest one. `of` returns the values of one level. */
 function highest(of) {
   const finest = data.levels[0], values = new Uint8Array(finest.w * finest.h);
   for (const level of data.levels) {
@@ -216,7 +216,7 @@ function facts(rows) {
   return list;
 }
 
-/* The redrawing depends on the size of the stage only where labels are placed. */
+/* Redraw on resize, because label positions depend on the size of the stage. */
 function onResize(redraw) {
   new ResizeObserver(() => requestAnimationFrame(redraw)).observe($("#stage"));
 }

@@ -1,5 +1,5 @@
 "use strict";
-/* The page of a truth: which points learn which box, where boxes compete for a point, which box gets none. */
+/* Page of one image's targets: which points learn which box, where boxes compete, and which boxes get no point. */
 
 const state = {layer: "none", level: "all", strength: 0.9, chosen: null, point: null, contested: false, arms: true};
 const ALARM = ["#ff1f0f", "#ffffff"];
@@ -38,8 +38,8 @@ function drawing() {
     for (const mark of marks) if (mark.box === chosen.index) distances(mark.xy, mark.ltrb, "#ffffff", 1, 0.4);
   }
   marks.forEach(drawPoint);
-  // last, over everything: boxes that the network is never taught
-  for (const box of data.boxes.filter((each) => each.orphan)) {
+  // last, on top of everything: boxes that the network does not learn
+  for (const box of data.boxes.filter((other) => other.orphan)) {
     rectangle(box.box, ALARM, 4, {"stroke-dasharray": "10 6", class: "orphan"});
   }
   if (state.point) {
@@ -48,12 +48,12 @@ function drawing() {
     numberDistances(state.point.xy, state.point.ltrb);
   }
   for (const box of chosen ? [chosen] : [...data.boxes].sort((a, b) => a.orphan - b.orphan)) {
-    if (box.orphan) tag(box.box, `${nameOf(box)} · no point`, [], () => choose(box), "lonely");
+    if (box.orphan) tag(box.box, `${nameOf(box)} · no point`, [], () => choose(box), "unassigned");
     else if (box === chosen || !box.ignore) tag(box.box, nameOf(box), coloursOf(box), () => choose(box));
   }
 }
 
-/* The winner's colour inside; where boxes compete, a rim of the best of the losers'. */
+/* Dot in the winner's colour; if contested, with a rim in the colour of the smallest rival. */
 function drawPoint(mark) {
   const size = 6 + 1.5 * mark.level;
   if (mark.rivals.length) {
@@ -65,19 +65,19 @@ function drawPoint(mark) {
 
 function nearest(at) {
   const scale = $("#stage").clientWidth / WIDTH;
-  const far = ({xy: [x, y]}) => Math.hypot(x - at[0], y - at[1]) * scale;
-  const [closest] = shownPoints().sort((a, b) => far(a) - far(b));
-  return closest && far(closest) < 16 ? closest : null;
+  const distance = ({xy: [x, y]}) => Math.hypot(x - at[0], y - at[1]) * scale;
+  const [closest] = shownPoints().sort((a, b) => distance(a) - distance(b));
+  return closest && distance(closest) < 16 ? closest : null;
 }
 
-function tell(mark) {
-  if (!mark) return "Click a point or a box. A point with a rim is claimed by several boxes: the smallest wins it.";
+function describe(mark) {
+  if (!mark) return "Click a point or a box. A point with a rim is contested by several boxes; the smallest wins it.";
   const winner = data.boxes[mark.box], size = (box) => `${nameOf(box)} (${pixels(box.area)} px²)`;
   const start = `${data.levels[mark.level].name}, point (${mark.xy.map(pixels).join(", ")})`;
   const learns = `learns ${size(winner)} with centerness ${fixed(mark.centerness)}`;
   if (!mark.rivals.length) return `${start}: ${learns}.`;
   const rivals = mark.rivals.map((rival) => size(data.boxes[rival])).join(", ");
-  return `${start}: ${learns}. Also claimed by ${rivals}, which ${mark.rivals.length > 1 ? "are" : "is"} not smaller.`;
+  return `${start}: ${learns}. Also contested by ${rivals}, which ${mark.rivals.length > 1 ? "are" : "is"} not smaller.`;
 }
 
 /* --- list and details ------------------------------------------------------------------------------------------- */
@@ -100,7 +100,7 @@ function row(box) {
 }
 
 function list() {
-  // boxes without a point first: they are what one looks for; ignored ones last
+  // boxes without a point first, ignored ones last
   const order = (a, b) => b.orphan - a.orphan || a.ignore - b.ignore || a.index - b.index;
   $("#boxes").replaceChildren(...[...data.boxes].sort(order).map(row));
 }
@@ -108,7 +108,7 @@ function list() {
 function details() {
   const target = $("#details"), box = state.chosen;
   if (!box) {
-    target.replaceChildren(make("p", {class: "note"}, "Choose a box, in the list or in the picture, to see its points."));
+    target.replaceChildren(make("p", {class: "note"}, "Select a box in the list or in the image to see its points."));
     return;
   }
   const [x1, y1, x2, y2] = box.box;
@@ -123,7 +123,7 @@ function details() {
     ["size", `${pixels(x2 - x1)} × ${pixels(y2 - y1)} px of network input`],
     ["points won", counts(box.won)], ["points lost", winners ? `${counts(box.lost)} (${winners})` : counts(box.lost)],
     ...(box.orphan ? [["no point", box.reason]] : []),
-    ...(box.ignore ? [["ignored", "crowd or difficult: nothing is learned from it"]] : []),
+    ...(box.ignore ? [["ignored", "crowd or difficult, not learned"]] : []),
   ]));
 }
 
@@ -131,21 +131,21 @@ function refresh() {
   drawing();
   list();
   details();
-  $("#readout").textContent = tell(state.point);
+  $("#readout").textContent = describe(state.point);
 }
 
-/* --- the page --------------------------------------------------------------------------------------------------- */
+/* --- page ------------------------------------------------------------------------------------------------------- */
 
 function controls() {
   choice("Layer", "layer", [["none", "points"], ["centerness", "centerness"]], state.layer,
     (value) => { state.layer = value; heat(); });
   choice("Level", "level", [["all", "all"], ...data.levels.map((level, index) => [String(index), level.name])],
     state.level, (value) => { state.level = value; state.point = null; heat(); refresh(); });
-  slider("Strength of the heat map", "strength", {min: 0, max: 1, step: 0.05, value: state.strength},
+  slider("Heat map opacity", "strength", {min: 0, max: 1, step: 0.05, value: state.strength},
     (value) => { state.strength = value; heat(); });
   $("#controls").append(make("div", {},
-    check("only points that several boxes claim", "contested", false, (on) => { state.contested = on; drawing(); }),
-    check("distances of every point of the chosen box", "arms", true, (on) => { state.arms = on; drawing(); })));
+    check("show only contested points", "contested", false, (on) => { state.contested = on; drawing(); }),
+    check("show the distances of the selected box's points", "arms", true, (on) => { state.arms = on; drawing(); })));
 }
 
 async function main() {
@@ -153,10 +153,10 @@ async function main() {
   showLegend();
   const orphans = data.boxes.filter((box) => box.orphan).length;
   const contested = data.points.filter((mark) => mark.rivals.length).length;
-  $("#panel").append(make("h2", {}, "Boxes of the truth"),
+  $("#panel").append(make("h2", {}, "Ground-truth boxes"),
     make("p", {class: orphans ? "note alarm" : "note", id: "count"},
       orphans ? `${orphans} ${orphans === 1 ? "box gets" : "boxes get"} no point` : "every box gets a point"),
-    make("p", {class: "note"}, `${data.points.length} positive points, ${contested} of them claimed by several boxes`),
+    make("p", {class: "note"}, `${data.points.length} positive points, ${contested} of them contested by several boxes`),
     make("ol", {class: "boxes", id: "boxes"}), make("div", {id: "details"}));
   controls();
   await readLevels();

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: lines, columns, a reliability diagram, an interval. Text in, text out, no library.
+"""Charts as inline SVG: lines, columns, a reliability diagram, an interval.
 
-Colours are classes of the page's style sheet, so a chart follows light and dark. Units are CSS pixels of a frame of
-440 × 280, which scales with the column it stands in.
+Colors come from classes of the page's style sheet, so charts follow the light and dark themes. Coordinates are CSS
+pixels in a frame of 440 × 280, which scales with the width of its column.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 44
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one curve, in data units; NaN breaks it. name: shown as tooltip. css: classes; key: for a chooser."""
+    """Points of a curve, in data units; NaN breaks the line.
+
+    name: shown as a tooltip. css: CSS classes. key: identifies the line in a chooser.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -27,15 +30,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """From low to high, with a label and ticks (value, text)."""
+    """Range low…high, with a label and ticks (value, text)."""
 
     label: str
     low: float
     high: float
     ticks: Sequence[tuple[float, str]]
 
-    def place(self, value: float) -> float:
-        """0 at low, 1 at high, not beyond."""
+    def fraction(self, value: float) -> float:
+        """Return the position of `value` on the axis: 0 at low, 1 at high, clamped."""
         return min(1.0, max(0.0, (value - self.low) / ((self.high - self.low) or 1.0)))
 
 
@@ -43,18 +46,18 @@ UNIT_TICKS = [(v / 5, f"{v / 5:g}") for v in range(6)]
 
 
 def unit(label: str) -> Axis:
-    """An axis from 0 to 1."""
+    """Return an axis from 0 to 1."""
     return Axis(label, 0, 1, UNIT_TICKS)
 
 
 RECALL, PRECISION = unit("recall"), unit("precision")
 THRESHOLD, F1 = unit("threshold"), unit("F1")
-SCORE, HIT_SHARE = unit("score"), unit("share of hits")
-BOX_SIZE = "box size from … px (square root of the area)"
+SCORE, BIN_PRECISION = unit("score"), unit("precision")
+BOX_SIZE = "lower edge of the box size in px (square root of the area)"
 
 
 def nice_ticks(label: str, low: float, high: float, *, whole: bool = False) -> Axis:
-    """An axis over low…high with about five round ticks. whole: only whole numbers."""
+    """Return an axis over low…high with about five round ticks. whole: use integers only."""
     if not math.isfinite(low) or not math.isfinite(high) or high <= low:
         low, high = (low, low + 1) if math.isfinite(low) else (0.0, 1.0)
     rough = (high - low) / 5
@@ -67,12 +70,12 @@ def nice_ticks(label: str, low: float, high: float, *, whole: bool = False) -> A
 
 
 def _tick(value: float) -> str:
-    """1,000 or 0.25 or 2e-4: short enough for the margin."""
+    """Format a tick, such as 1,000 or 0.25 or 2e-4, short enough for the margin."""
     return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:,.6g}"
 
 
 def line_chart(title: str, lines: Sequence[Line], *, x: Axis, y: Axis, marks: Sequence[Line] = ()) -> str:
-    """Curves over common axes. marks: points drawn as dots, chosen together with the line of the same key."""
+    """Draw curves on shared axes. marks: points drawn as dots, selected together with the line of the same key."""
     body = [_axes(x, y)]
     for line in lines:
         path = _path(line.points, x, y)
@@ -90,34 +93,43 @@ def line_chart(title: str, lines: Sequence[Line], *, x: Axis, y: Axis, marks: Se
 def column_chart(
     title: str, names: Sequence[str], series: Sequence[tuple[str, str, Sequence[float]]], *, x: str
 ) -> str:
-    """Groups of columns from 0 to 1. series: (name, css class, one value per group); negative values are left out."""
+    """Draw groups of columns from 0 to 1. Negative values are omitted.
+
+    series: (name, CSS class, one value per group).
+    """
     y = unit("")
     slot = (WIDTH - LEFT - RIGHT) / max(1, len(names))
-    wide = slot * 0.8 / len(series)
-    every = math.ceil(len(names) / 12)
+    column_width = slot * 0.8 / len(series)
+    label_step = math.ceil(len(names) / 12)
     body = [_axes(Axis(x, 0, 1, []), y)]
-    for place, (label, css, values) in enumerate(series):
+    for position, (label, css, values) in enumerate(series):
         for i, value in enumerate(values):
             if value >= 0:
-                left, top = LEFT + slot * (i + 0.1) + wide * place, _y(y, value)
+                left, top = LEFT + slot * (i + 0.1) + column_width * position, _y(y, value)
                 body.append(
-                    f'<rect class="column {css}" x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}"'
+                    f'<rect class="column {css}" x="{left:.1f}" y="{top:.1f}" width="{column_width:.1f}"'
                     f' height="{HEIGHT - BOTTOM - top:.1f}">{_title(f"{names[i]}: {label} {value:.3f}")}</rect>'
                 )
     for i, name in enumerate(names):
-        if i % every == 0:
+        if i % label_step == 0:
             body.append(_text(LEFT + slot * (i + 0.5), HEIGHT - BOTTOM + 16, name, "middle"))
     return _svg(title, body)
 
 
 def reliability_chart(title: str, bins: Sequence[tuple[float, float, float, float, int]]) -> str:
-    """Rows (low, high, mean score, share of hits, count): columns of hits against the diagonal; faint where few."""
-    x, y = SCORE, HIT_SHARE
+    """Draw columns of precision per score bin against the diagonal; bins with few detections are faint.
+
+    bins: (low, high, mean score, precision, count).
+    """
+    x, y = SCORE, BIN_PRECISION
     body, dots = [_axes(x, y)], []
     for low, high, confidence, accuracy, count in bins:
         if not count:
             continue
-        text = f"{count:,} detections with scores {low:.1f} to {high:.1f}: mean {confidence:.3f}, hits {accuracy:.3f}"
+        text = (
+            f"{count:,} detections with scores {low:.1f} to {high:.1f}:"
+            f" mean score {confidence:.3f}, precision {accuracy:.3f}"
+        )
         left, top = _x(x, low) + 1, _y(y, accuracy)
         body.append(
             f'<rect class="column{" faint" if count < 20 else ""}" x="{left:.1f}" y="{top:.1f}"'
@@ -129,7 +141,7 @@ def reliability_chart(title: str, bins: Sequence[tuple[float, float, float, floa
 
 
 def legend(rows: Sequence[tuple[str, str]]) -> str:
-    """(name, css class of the line) of each curve, for charts where colours alone would have to be guessed."""
+    """Return a legend of (name, CSS class) per curve, for charts that need one."""
     items = "".join(
         f'<li><svg viewBox="0 0 28 10" aria-hidden="true"><path class="line {css}" d="M1 5H27"/></svg>'
         f"{escape(name)}</li>"
@@ -139,7 +151,7 @@ def legend(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def interval(low: float, middle: float, high: float, *, reach: float) -> str:
-    """A small interval around zero, ± `reach` wide, for a table cell. Its numbers stand beside it."""
+    """Draw a small interval on a scale of ± `reach` around zero, for a table cell next to its numbers."""
 
     def at(value: float) -> float:
         return 80 + 76 * max(-1.0, min(1.0, value / (reach or 1.0)))
@@ -180,11 +192,11 @@ def _axes(x: Axis, y: Axis) -> str:
 
 
 def _x(axis: Axis, value: float) -> float:
-    return LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT)
+    return LEFT + axis.fraction(value) * (WIDTH - LEFT - RIGHT)
 
 
 def _y(axis: Axis, value: float) -> float:
-    return TOP + (1 - axis.place(value)) * (HEIGHT - TOP - BOTTOM)
+    return TOP + (1 - axis.fraction(value)) * (HEIGHT - TOP - BOTTOM)
 
 
 def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:

@@ -1,7 +1,7 @@
-"""The page around the sections: one HTML file with its style and script inside, that asks nobody for anything.
+"""The HTML page around the report's sections: one file, with its style and script inline.
 
-Its Content-Security-Policy forbids every request, so a report that opens from disk is whole. All text of others
-(names of classes and files) is escaped here or in the function that writes it.
+Its Content-Security-Policy forbids every request, so the file is complete on its own. Text from outside (names of
+classes and files) is escaped here or in the function that inserts it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from string import Template
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its heading (text), an id for links, and its content (HTML). owner: the model it is about."""
+    """A section of the page: heading (text), id for links, and content (HTML). owner: key of the model it describes."""
 
     key: str
     title: str
@@ -25,20 +25,20 @@ class Section:
 
 
 def page(title: str, head: str, sections: Sequence[Section], *, owners: Sequence[tuple[str, str]] = ()) -> str:
-    """The whole document. head: HTML under the title. owners: (key, name) of the models that sections belong to."""
+    """Return the whole document. head: HTML below the title. owners: (key, name) of the models that own sections."""
     assets = files("fcos_cli") / "assets" / "report"
     shared = [section for section in sections if not section.owner]
     body = [_section(section) for section in shared]
     links = [(section.key, section.title) for section in shared]
     if len(owners) > 1:
         body.append(_tabs(owners))
-        links.append(("details", "In detail"))
+        links.append(("details", "Details"))
     for key, name in owners:
-        mine = [section for section in sections if section.owner == key]
+        owned = [section for section in sections if section.owner == key]
         hidden = " hidden" if key != owners[0][0] else ""
-        inner = "".join(_section(section) for section in mine)
+        inner = "".join(_section(section) for section in owned)
         body.append(f'<div class="owner" data-owner="{key}" aria-label="{text(name)}"{hidden}>{inner}</div>')
-        links += [(section.key, section.title) for section in mine if len(owners) == 1]
+        links += [(section.key, section.title) for section in owned if len(owners) == 1]
     return Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
         title=text(title),
         head=head,
@@ -50,19 +50,19 @@ def page(title: str, head: str, sections: Sequence[Section], *, owners: Sequence
 
 
 def text(value: object) -> str:
-    """`value` as text of a page, also within attributes."""
+    """Escape `value` as HTML text, also valid within attributes."""
     return escape(str(value), quote=True)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """0.123; a dash for None and for COCO's -1 (nothing could be measured)."""
+def format_number(value: float | None, digits: int = 3) -> str:
+    """Format as 0.123, or as a dash for None, NaN and COCO's -1 (not measured)."""
     return "–" if value is None or value == -1 or value != value else f"{value:.{digits}f}"
 
 
 def table(
     caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, css: str = "", values: bool = False
 ) -> str:
-    """Cells are HTML; the first of a row is its header. values: columns can be sorted by a click on their headings."""
+    """Return a table. Cells are HTML; the first cell of a row is its header. values: make the columns sortable."""
 
     def heading(label: str) -> str:
         return f'<button type="button">{text(label)}</button>' if values and label else text(label)
@@ -79,28 +79,28 @@ def table(
 
 
 def bar(share: float, css: str = "") -> str:
-    """A bar of 0…1 of its cell; the number stands beside it."""
+    """Return a bar that fills `share` (0…1) of its cell. The number is shown next to it."""
     width = 100 * max(0.0, min(1.0, share))
     return f'<span class="bar {css}" style="--share:{width:.1f}%" aria-hidden="true"></span>'
 
 
 def figure(caption: str, content: str) -> str:
-    """A chart or picture (HTML) over its caption (text)."""
+    """Return a chart or image (HTML) with its caption (text)."""
     return f"<figure>{content}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def pair(*items: str) -> str:
-    """Things beside each other, or below each other where it is narrow."""
+    """Place items side by side, or stacked on narrow screens."""
     return f'<div class="pair">{"".join(items)}</div>'
 
 
 def prose(value: str) -> str:
-    """Text with `code` in it, as HTML."""
+    """Return text as HTML, with `code` in backticks marked up."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", text(value))
 
 
 def note(value: str) -> str:
-    """A paragraph of prose."""
+    """Return a paragraph of prose."""
     return f"<p>{prose(value)}</p>"
 
 
@@ -115,4 +115,4 @@ def _tabs(owners: Sequence[tuple[str, str]]) -> str:
         f"<span>{text(name)}</span></label>"
         for key, name in owners
     )
-    return f'<fieldset class="tabs" id="details"><legend>In detail</legend>{buttons}</fieldset>'
+    return f'<fieldset class="tabs" id="details"><legend>Details</legend>{buttons}</fieldset>'

@@ -1,6 +1,6 @@
-"""Pictures of a report: JPEG in the page, boxes over them as SVG, so that layers and thresholds can be switched.
+"""Images of the report: a JPEG with SVG boxes on top, so that layers and thresholds can be switched.
 
-Right is a solid blue line, wrong a broken orange one, ignored a dotted grey one: told apart without colours too.
+Correct boxes are solid blue, wrong ones dashed orange and ignored ones dotted grey, which also works without color.
 """
 
 from __future__ import annotations
@@ -18,60 +18,61 @@ from PIL import Image
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
-from fcos_cli.evaluate.report.numbers import Numbers
+from fcos_cli.evaluate.report.metrics import ReportMetrics
 from fcos_cli.evaluate.report.page import text
-from fcos_cli.evaluate.report.suspects import PictureErrors, Suspect
+from fcos_cli.evaluate.report.suspects import ImageErrors, Suspect
 
 Rectangle = tuple[float, float, float, float]
 Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
 
 SIDE, CROP_SIDE = 480, 300
-"""Longer side of a picture and of a crop in the page, pixels."""
+"""Longer side of an embedded image and of a crop, in pixels."""
 
-MOST_BOXES = 60
-"""Detections drawn in a picture, the best; those that `predict` shows are among them."""
+MAX_BOXES = 60
+"""Maximum number of detections drawn in an image, highest scores first."""
 
 
-def embed_pictures(items: Sequence[Item], work: Callable[[Item], str]) -> list[str]:
-    """`work` on every item, several at a time: decoding releases the interpreter's lock."""
+def parallel_map(items: Sequence[Item], work: Callable[[Item], str]) -> list[str]:
+    """Apply `work` to every item in several threads. Image decoding releases the GIL."""
     with ThreadPoolExecutor(4, thread_name_prefix="fcos-report") as pool:
         return list(pool.map(work, items))
 
 
 def jpeg(image: Pixels, side: int) -> str:
-    """A data URI of uint8 [H, W, 3], reduced so that its longer side is at most `side`."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((side, side))
+    """Return a data URI of a uint8 [H, W, 3] image, downscaled to at most `side` pixels on its longer side."""
+    resized = Image.fromarray(image)
+    resized.thumbnail((side, side))
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=78)
+    resized.save(stream, "JPEG", quality=78)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def worst_picture(row: PictureErrors, numbers: Numbers, sample: Sample, *, key: str) -> str:
-    """Truth and detections of one picture side by side, the pixels in the page once."""
+def worst_image_figure(row: ImageErrors, metrics: ReportMetrics, sample: Sample, *, key: str) -> str:
+    """Return ground truth and detections of an image side by side; the pixels are embedded once."""
     try:
         image = open_image(sample.image)
     except (DataError, OSError) as error:
         return f"<figure><p>{text(error)}</p></figure>"
     view = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
-    truth, found = _truth_boxes(row.picture, numbers, view), _found_boxes(row.picture, numbers, view)
+    truth, found = _ground_truth_boxes(row.image_index, metrics, view), _detection_boxes(row.image_index, metrics, view)
     pixels = (
         f'<image id="{key}" href="{jpeg(image, SIDE)}" width="{view[2]:g}" height="{view[3]:g}"'
         ' preserveAspectRatio="none"/>'
     )
-    counts = f"{row.found} found, {row.missed} missed, {row.false} false alarms; F1 {row.f1:.2f}"
+    counts = f"{row.found} found, {row.missed} missed, {row.false_positives} false positives; F1 {row.f1:.2f}"
     name = sample.image.name
-    left = svg(f"Truth in {name}", view, f'<use href="#{key}"/>{truth}')
+    left = svg(f"Ground truth in {name}", view, f'<use href="#{key}"/>{truth}')
     right = svg(f"Detections in {name}", view, f'{pixels}<g class="over-only">{truth}</g>{found}')
     return (
-        f'<figure><div class="shots"><div><span>truth</span>{left}</div><div><span>detections</span>{right}</div></div>'
+        f'<figure><div class="shots"><div><span>ground truth</span>{left}</div>'
+        f"<div><span>detections</span>{right}</div></div>"
         f"<figcaption>{text(name)}: {counts}</figcaption></figure>"
     )
 
 
-def suspect_crop(suspect: Suspect, numbers: Numbers, sample: Sample) -> str:
-    """The neighbourhood of a suspect label, and why it is one."""
+def suspect_figure(suspect: Suspect, metrics: ReportMetrics, sample: Sample) -> str:
+    """Return a crop around a suspect label, with the reason as its caption."""
     try:
         image = open_image(sample.image)
     except (DataError, OSError) as error:
@@ -82,52 +83,56 @@ def suspect_crop(suspect: Suspect, numbers: Numbers, sample: Sample) -> str:
         f'<image href="{jpeg(image[top:bottom, left:right], CROP_SIDE)}" x="{left}" y="{top}"'
         f' width="{right - left}" height="{bottom - top}" preserveAspectRatio="none"/>'
     )
-    boxes, names = "", numbers.classes.names
+    boxes, names = "", metrics.classes.names
     if suspect.truth_box is not None and suspect.label is not None:
         boxes += box(suspect.truth_box, names[suspect.label], view, css="truth")
-    if suspect.seen is not None:
-        label = f"{names[suspect.seen]} {suspect.score:.2f}"
+    if suspect.detected is not None:
+        label = f"{names[suspect.detected]} {suspect.score:.2f}"
         boxes += box(suspect.box, label, view, css="found bad", low=suspect.kind == "class")
-    drawing = svg(f"{suspect_reason(suspect, numbers)} {sample.image.name}", view, pixels + boxes)
+    drawing = svg(f"{suspect_reason(suspect, metrics)} {sample.image.name}", view, pixels + boxes)
     return (
-        f'<figure class="crop">{drawing}<figcaption>{text(suspect_reason(suspect, numbers))}'
+        f'<figure class="crop">{drawing}<figcaption>{text(suspect_reason(suspect, metrics))}'
         f'<span class="quiet">{text(sample.image.name)}</span></figcaption></figure>'
     )
 
 
-def suspect_reason(suspect: Suspect, numbers: Numbers) -> str:
-    """One sentence on what makes the label suspect."""
-    names = numbers.classes.names
-    seen = "" if suspect.seen is None else names[suspect.seen]
+def suspect_reason(suspect: Suspect, metrics: ReportMetrics) -> str:
+    """Return one sentence on why the label is suspect."""
+    names = metrics.classes.names
+    detected = "" if suspect.detected is None else names[suspect.detected]
     label = "" if suspect.label is None else names[suspect.label]
     if suspect.kind == "missing":
-        return f"Nothing is labelled here; {seen} is seen with {suspect.score:.2f}."
+        return f"Nothing is labeled here; detected {detected} with score {suspect.score:.2f}."
     if suspect.kind == "class":
         return (
-            f"Labelled {label}; {seen} is seen with {suspect.score:.2f} in the same place (IoU {suspect.overlap:.2f})."
+            f"Labeled {label}; detected {detected} with score {suspect.score:.2f} in the same place"
+            f" (IoU {suspect.overlap:.2f})."
         )
-    return f"Labelled {label}; no detection of any class comes near, however unsure (best IoU {suspect.overlap:.2f})."
+    return f"Labeled {label}; no detection of any class or score nearby (best IoU {suspect.overlap:.2f})."
 
 
-def window(around: Rectangle, width: int, height: int) -> tuple[int, int, int, int]:
-    """Whole pixels (left, top, right, bottom) of a 4:3 window with room around a box, inside the picture if it fits."""
-    x1, y1, x2, y2 = around
-    wide = max((x2 - x1) * 1.5, (y2 - y1) * 1.5 * 4 / 3, 96.0)
-    sides = min(wide, float(width)), min(wide * 3 / 4, float(height))
+def window(box: Rectangle, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the 4:3 window around a box, with some margin, as (left, top, right, bottom) in whole pixels.
+
+    The window stays inside the image, and is smaller than 4:3 if the image is too small.
+    """
+    x1, y1, x2, y2 = box
+    crop_width = max((x2 - x1) * 1.5, (y2 - y1) * 1.5 * 4 / 3, 96.0)
+    sides = min(crop_width, float(width)), min(crop_width * 3 / 4, float(height))
     left = min(max(0.0, (x1 + x2 - sides[0]) / 2), width - sides[0])
     top = min(max(0.0, (y1 + y2 - sides[1]) / 2), height - sides[1])
-    low = int(left), int(top)
-    return *low, min(width, low[0] + max(1, round(sides[0]))), min(height, low[1] + max(1, round(sides[1])))
+    corner = int(left), int(top)
+    return *corner, min(width, corner[0] + max(1, round(sides[0]))), min(height, corner[1] + max(1, round(sides[1])))
 
 
 def svg(label: str, view: Rectangle, content: str) -> str:
-    """A drawing over a part (x, y, width, height) of a picture, in its pixels."""
-    x, y, wide, high = view
-    return f'<svg viewBox="{x:g} {y:g} {wide:g} {high:g}" role="img" aria-label="{text(label)}">{content}</svg>'
+    """Return an SVG over a part (x, y, width, height) of an image, in image pixels."""
+    x, y, width, height = view
+    return f'<svg viewBox="{x:g} {y:g} {width:g} {height:g}" role="img" aria-label="{text(label)}">{content}</svg>'
 
 
 def box(
-    place: Rectangle,
+    xyxy: Rectangle,
     label: str,
     view: Rectangle,
     *,
@@ -136,22 +141,23 @@ def box(
     low: bool = False,
     taken: list[Rectangle] | None = None,
 ) -> str:
-    """A box with a halo and its label, at its top or `low` at its bottom. place: xyxy; view: x, y, width, height.
+    """Return a box with a halo and a label, at its top or, if `low`, at its bottom.
 
-    taken: places of the labels before, to which this one is added; it moves out of their way, or else is a tooltip.
+    xyxy: in image pixels. view: x, y, width, height. taken: areas of the previous labels, to which this one is added.
+    The label moves to a free position; if there is none, it is only a tooltip.
     """
-    x1, y1, x2, y2 = place
+    x1, y1, x2, y2 = xyxy
     rect = f'x="{x1:.1f}" y="{y1:.1f}" width="{max(0.0, x2 - x1):.1f}" height="{max(0.0, y2 - y1):.1f}"'
-    letters = max(view[2], view[3] * 4 / 3) / 20 if taken is None else view[2] / 22  # crops stand in frames of 4:3
-    wide = 0.62 * letters * len(label)
-    left = max(view[0], min(max(x1, view[0]) + 0.25 * letters, view[0] + view[2] - wide))
+    font_size = max(view[2], view[3] * 4 / 3) / 20 if taken is None else view[2] / 22  # crops are 4:3
+    label_width = 0.62 * font_size * len(label)
+    left = max(view[0], min(max(x1, view[0]) + 0.25 * font_size, view[0] + view[2] - label_width))
     drawn = ""
-    for down in _lines(place, view, letters, low=low):
-        spot = (left, down - letters, left + wide, down)
-        if not any(_meet(spot, other) for other in taken or ()):
-            drawn = f'<text x="{left:.1f}" y="{down:.1f}" style="font-size:{letters:.1f}px">{text(label)}</text>'
+    for baseline in _label_baselines(xyxy, view, font_size, low=low):
+        label_rect = (left, baseline - font_size, left + label_width, baseline)
+        if not any(_overlap(label_rect, other) for other in taken or ()):
+            drawn = f'<text x="{left:.1f}" y="{baseline:.1f}" style="font-size:{font_size:.1f}px">{text(label)}</text>'
             if taken is not None:
-                taken.append(spot)
+                taken.append(label_rect)
             break
     return (
         f'<g class="box {css}"{data}><title>{text(label)}</title><rect class="halo" {rect}/>'
@@ -159,56 +165,56 @@ def box(
     )
 
 
-def _lines(place: Rectangle, view: Rectangle, letters: float, *, low: bool) -> list[float]:
-    """Where the line of a label may lie (y of its foot), the best first: within the box, above it, below it."""
-    _, y1, _, y2 = place
-    top, bottom = max(y1, view[1]) + letters, y2 - 0.35 * letters
-    above, below = y1 - 0.3 * letters, y2 + 1.1 * letters
-    small = y2 - y1 < 3 * letters
+def _label_baselines(xyxy: Rectangle, view: Rectangle, font_size: float, *, low: bool) -> list[float]:
+    """Return possible y positions of a label's baseline, best first: inside the box, above it, below it."""
+    _, y1, _, y2 = xyxy
+    top, bottom = max(y1, view[1]) + font_size, y2 - 0.35 * font_size
+    above, below = y1 - 0.3 * font_size, y2 + 1.1 * font_size
+    small = y2 - y1 < 3 * font_size
     order = [bottom, top] if low else [above, below, top] if small else [top, bottom, above, below]
     last = view[1] + view[3] - 2
-    return [line for line in order if view[1] + letters <= line <= last] or [min(top, last)]
+    return [line for line in order if view[1] + font_size <= line <= last] or [min(top, last)]
 
 
-def _meet(a: Rectangle, b: Rectangle) -> bool:
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _truth_boxes(picture: int, numbers: Numbers, view: Rectangle) -> str:
-    matches, drawn = numbers.matches, ""
+def _ground_truth_boxes(image_index: int, metrics: ReportMetrics, view: Rectangle) -> str:
+    matches, drawn = metrics.matches, ""
     taken: list[Rectangle] = []
-    found = matches.found(numbers.thresholds)
-    for i in np.flatnonzero(matches.truth_picture == picture):
-        name = numbers.classes.names[matches.truth_classes[i]]
+    found = matches.found(metrics.thresholds)
+    for i in np.flatnonzero(matches.truth_image_index == image_index):
+        name = metrics.classes.names[matches.truth_classes[i]]
         css, data = "ignored", ""
         if not matches.truth_ignored[i]:
             css = "" if found[i] else "bad"
-            data = f' data-own="{int(found[i])}" data-score="{matches.found_at[i]:.4f}"'
+            data = f' data-own="{int(found[i])}" data-score="{matches.match_scores[i]:.4f}"'
         css = f"truth {css}"
-        drawn += box(_rectangle(matches.truth_boxes[i]), name, view, css=css, data=data, taken=taken)
+        drawn += box(_to_rectangle(matches.truth_boxes[i]), name, view, css=css, data=data, taken=taken)
     return drawn
 
 
-def _found_boxes(picture: int, numbers: Numbers, view: Rectangle) -> str:
-    matches = numbers.matches
+def _detection_boxes(image_index: int, metrics: ReportMetrics, view: Rectangle) -> str:
+    matches = metrics.matches
     taken: list[Rectangle] = []
-    shown = matches.scores >= numbers.thresholds[matches.classes]
-    mine = np.flatnonzero(matches.picture == picture)
-    mine = mine[np.argsort(-matches.scores[mine], kind="stable")][:MOST_BOXES]
-    right, wrong = "", ""
-    for i in mine:  # the best has the first choice of a place for its label, and is painted last of its kind
+    shown = matches.scores >= metrics.thresholds[matches.classes]
+    rows = np.flatnonzero(matches.image_index == image_index)
+    rows = rows[np.argsort(-matches.scores[rows], kind="stable")][:MAX_BOXES]
+    correct, wrong = "", ""
+    for i in rows:  # the best detection picks its label position first and is drawn last
         css = "ignored" if matches.ignored[i] else "" if matches.hit[i] else "bad"
-        label = f"{numbers.classes.names[matches.classes[i]]} {matches.scores[i]:.2f}"
+        label = f"{metrics.classes.names[matches.classes[i]]} {matches.scores[i]:.2f}"
         data = f' data-own="{int(shown[i])}" data-score="{matches.scores[i]:.4f}"'
         off = "" if shown[i] else " off"
-        drawn = box(_rectangle(matches.boxes[i]), label, view, css=f"found {css}{off}", data=data, taken=taken)
+        drawn = box(_to_rectangle(matches.boxes[i]), label, view, css=f"found {css}{off}", data=data, taken=taken)
         if css == "bad":
             wrong = drawn + wrong
         else:
-            right = drawn + right
-    return right + wrong  # a false alarm in the same place as a hit would not be seen below it
+            correct = drawn + correct
+    return correct + wrong  # false positives last, or a true positive in the same place would hide them
 
 
-def _rectangle(row: npt.NDArray[np.float64]) -> Rectangle:
+def _to_rectangle(row: npt.NDArray[np.float64]) -> Rectangle:
     x1, y1, x2, y2 = row.tolist()
     return x1, y1, x2, y2

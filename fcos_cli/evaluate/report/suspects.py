@@ -1,12 +1,12 @@
-"""Where to look: the pictures with most errors, and the labels that are more likely wrong than the model.
+"""What to review first: the images with the most errors, and the labels that may be wrong.
 
-Three things make a label suspect, each with a number that says how much:
-- missing: a confident detection that touches no truth. Suspicion: its score.
-- class: a confident detection on a truth of another class, with no hit on that truth. Suspicion: score times IoU.
-- box: a truth that no detection of any class comes near, not even an unsure one. Suspicion: rises as the best overlap
-  falls, and with the size of the box, since small things are missed for good reasons.
+A label is suspect for one of three reasons, each with a suspicion value for ranking:
+- missing: a confident detection that overlaps no ground truth. Suspicion: its score.
+- class: a confident detection on a ground-truth box of another class that is not found. Suspicion: score times IoU.
+- box: a ground-truth box without a nearby detection of any class or score. Suspicion: increases as the best overlap
+decreases, and with the size of the box, since small objects are often missed for good reasons.
 
-Crowd and difficult boxes are never suspect, and what lies on them is not missing.
+Crowd and difficult boxes are never suspect, and detections on them are never reported as missing labels.
 """
 
 from __future__ import annotations
@@ -20,108 +20,114 @@ import numpy as np
 from fcos_cli.data.boxes import box_ioa, box_iou
 from fcos_cli.data.samples import Sample
 from fcos_cli.evaluate.matches import IOU, Floats
-from fcos_cli.evaluate.report.numbers import Numbers
+from fcos_cli.evaluate.report.metrics import ReportMetrics
 
 Kind = Literal["missing", "class", "box"]
 
-NEAR = 0.1
-"""IoU from which on two boxes have to do with each other (TIDE's line between background and place)."""
+MIN_IOU = 0.1
+"""Minimum IoU of boxes that may belong together (TIDE's limit between background and localization errors)."""
 
 
 @dataclass(frozen=True)
-class PictureErrors:
-    """One picture: index of the sample, and its counts and F1 (0…1) at the thresholds."""
+class ImageErrors:
+    """Counts and F1 (0…1) of one image at the thresholds. image_index: index of the sample."""
 
-    picture: int
+    image_index: int
     found: int
     missed: int
-    false: int
+    false_positives: int
     f1: float
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A label to look at. box: xyxy in source pixels, the detection's, or the truth's where there is no detection.
+    """A label to review.
 
-    label: class index in the data, None where a label is missing. seen: class index of the detection, None where
-    there is none. score: of the detection, 0…1. truth_box: the labelled box, where there is one. suspicion: 0…1.
+    box: xyxy in source pixels, of the detection, or of the ground truth if there is no detection. label: class index of
+    the ground truth, None if a label is missing. detected: class index of the detection, None if there is none. score:
+    of the detection, 0…1. truth_box: the labeled box, if there is one. suspicion: 0…1.
     """
 
     kind: Kind
-    picture: int
+    image_index: int
     box: tuple[float, float, float, float]
     label: int | None
-    seen: int | None
+    detected: int | None
     score: float | None
     overlap: float
     truth_box: tuple[float, float, float, float] | None
     suspicion: float
 
 
-def worst_pictures(numbers: Numbers, *, count: int) -> list[PictureErrors]:
-    """The pictures with the lowest F1 over all classes, of equals those with more errors; none without an error."""
-    matches = numbers.matches
-    shown, found = matches.shown(numbers.thresholds), matches.found(numbers.thresholds)
-    pictures = numbers.result.images
-    hits = np.bincount(matches.truth_picture[found], minlength=pictures)
-    truths = np.bincount(matches.truth_picture[~matches.truth_ignored], minlength=pictures)
-    false = np.bincount(matches.picture[shown & ~matches.hit], minlength=pictures)
+def worst_images(metrics: ReportMetrics, *, count: int) -> list[ImageErrors]:
+    """Return the images with the lowest F1 over all classes. Ties go to more errors; flawless images are left out."""
+    matches = metrics.matches
+    shown, found = matches.shown(metrics.thresholds), matches.found(metrics.thresholds)
+    image_count = metrics.result.images
+    hits = np.bincount(matches.truth_image_index[found], minlength=image_count)
+    truths = np.bincount(matches.truth_image_index[~matches.truth_ignored], minlength=image_count)
+    false_positives = np.bincount(matches.image_index[shown & ~matches.hit], minlength=image_count)
     missed = truths - hits
-    f1 = 2 * hits / np.maximum(2 * hits + missed + false, 1)
-    rows = [PictureErrors(i, int(hits[i]), int(missed[i]), int(false[i]), float(f1[i])) for i in range(pictures)]
-    wrong = [row for row in rows if row.missed + row.false]
-    return sorted(wrong, key=lambda row: (row.f1, -(row.missed + row.false), row.picture))[:count]
+    f1 = 2 * hits / np.maximum(2 * hits + missed + false_positives, 1)
+    rows = [
+        ImageErrors(i, int(hits[i]), int(missed[i]), int(false_positives[i]), float(f1[i])) for i in range(image_count)
+    ]
+    with_errors = [row for row in rows if row.missed + row.false_positives]
+    return sorted(with_errors, key=lambda row: (row.f1, -(row.missed + row.false_positives), row.image_index))[:count]
 
 
-def suspects(numbers: Numbers, samples: Sequence[Sample], *, count: int) -> list[Suspect]:
-    """At most `count` of each kind, the most suspect first; at most two of a kind from one picture."""
+def suspects(metrics: ReportMetrics, samples: Sequence[Sample], *, count: int) -> list[Suspect]:
+    """Return at most `count` suspects of each kind, the most suspicious first, and at most two per kind and image."""
     found: list[Suspect] = []
-    for picture in range(len(samples)):
-        found += _in_picture(numbers, picture)
-    chosen: list[Suspect] = []
+    for image_index in range(len(samples)):
+        found += _find_suspects(metrics, image_index)
+    selected: list[Suspect] = []
     for kind in ("missing", "class", "box"):
-        seen: dict[int, int] = {}
-        mine: list[Suspect] = []
-        for suspect in sorted((s for s in found if s.kind == kind), key=lambda s: (-s.suspicion, s.picture)):
-            seen[suspect.picture] = seen.get(suspect.picture, 0) + 1
-            if seen[suspect.picture] <= 2 and len(mine) < count:
-                mine.append(suspect)
-        chosen += mine
-    return chosen
+        per_image: dict[int, int] = {}
+        of_kind: list[Suspect] = []
+        for suspect in sorted((s for s in found if s.kind == kind), key=lambda s: (-s.suspicion, s.image_index)):
+            per_image[suspect.image_index] = per_image.get(suspect.image_index, 0) + 1
+            if per_image[suspect.image_index] <= 2 and len(of_kind) < count:
+                of_kind.append(suspect)
+        selected += of_kind
+    return selected
 
 
-def _in_picture(numbers: Numbers, picture: int) -> list[Suspect]:
-    matches = numbers.matches
-    found = np.flatnonzero(matches.picture == picture)
-    truth = np.flatnonzero(matches.truth_picture == picture)
+def _find_suspects(metrics: ReportMetrics, image_index: int) -> list[Suspect]:
+    matches = metrics.matches
+    found = np.flatnonzero(matches.image_index == image_index)
+    truth = np.flatnonzero(matches.truth_image_index == image_index)
     boxes, truths = matches.boxes[found], matches.truth_boxes[truth]
     ignored = matches.truth_ignored[truth]
-    shared = box_iou(boxes, truths)  # [detections, truths]
+    ious = box_iou(boxes, truths)  # [detections, truths]
     on_crowd = (box_ioa(boxes, truths[ignored]) >= IOU).any(1) if ignored.any() else np.zeros(len(found), bool)
-    confident = matches.shown(numbers.thresholds)[found] & ~matches.hit[found] & ~on_crowd
+    confident = matches.shown(metrics.thresholds)[found] & ~matches.hit[found] & ~on_crowd
     rows: list[Suspect] = []
     for i in np.flatnonzero(confident):
-        score, seen = float(matches.scores[found[i]]), int(matches.classes[found[i]])
-        if not len(truth) or shared[i].max() < NEAR:
-            rows.append(Suspect("missing", picture, _box(boxes[i]), None, seen, score, 0.0, None, score))
+        score, detected = float(matches.scores[found[i]]), int(matches.classes[found[i]])
+        if not len(truth) or ious[i].max() < MIN_IOU:
+            rows.append(Suspect("missing", image_index, _box(boxes[i]), None, detected, score, 0.0, None, score))
             continue
-        nearest = int(np.argmax(shared[i]))
-        label, overlap = int(matches.truth_classes[truth[nearest]]), float(shared[i, nearest])
-        hit = matches.found_at[truth[nearest]] >= numbers.thresholds[label]
-        if label != seen and overlap >= IOU and not hit and not ignored[nearest]:
-            place = _box(truths[nearest])
-            rows.append(Suspect("class", picture, _box(boxes[i]), label, seen, score, overlap, place, score * overlap))
+        nearest = int(np.argmax(ious[i]))
+        label, overlap = int(matches.truth_classes[truth[nearest]]), float(ious[i, nearest])
+        hit = matches.match_scores[truth[nearest]] >= metrics.thresholds[label]
+        if label != detected and overlap >= IOU and not hit and not ignored[nearest]:
+            truth_box, suspicion = _box(truths[nearest]), score * overlap
+            rows.append(
+                Suspect("class", image_index, _box(boxes[i]), label, detected, score, overlap, truth_box, suspicion)
+            )
     for j in np.flatnonzero(~ignored):
-        best = float(shared[:, j].max()) if len(found) else 0.0
-        if best < NEAR:
+        best = float(ious[:, j].max()) if len(found) else 0.0
+        if best < MIN_IOU:
             label = int(matches.truth_classes[truth[j]])
-            doubt = (1 - best / NEAR) * _size_share(truths[j])
-            rows.append(Suspect("box", picture, _box(truths[j]), label, None, None, best, _box(truths[j]), doubt))
+            suspicion = (1 - best / MIN_IOU) * _size_factor(truths[j])
+            truth_box = _box(truths[j])
+            rows.append(Suspect("box", image_index, truth_box, label, None, None, best, truth_box, suspicion))
     return rows
 
 
-def _size_share(box: Floats) -> float:
-    """0 for a point, 1/2 for a box of 32 pixels a side, towards 1 for large ones."""
+def _size_factor(box: Floats) -> float:
+    """Return 0 for a point, 1/2 for a box with sides of 32 pixels, approaching 1 for large boxes."""
     side = float(np.sqrt((box[2] - box[0]) * (box[3] - box[1])))
     return side / (side + 32)
 

@@ -1,6 +1,6 @@
-"""The builder at work: ONNX → strongly typed network → the bytes of an engine. See `tensorrt.build_engine`.
+"""Running TensorRT's builder: ONNX → strongly typed network → serialized engine. See `engine.build_engine`.
 
-Written for `tensorrt` 10 and 11 and `tensorrt_rtx` 1; a method that is for some of them only says so.
+Supports `tensorrt` 10 and 11 and `tensorrt_rtx` 1. Methods that apply to only some of them say so.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8":
 
 
 class EngineBuilder:
-    """One graph, parsed. Its objects need one another alive, so they are held until the engine is there.
+    """One parsed graph. Keeps TensorRT's objects alive until the engine is built.
 
-    types: layers with weights by precision, as TensorRT has inferred it from the ONNX; of a strongly typed network this
-    is what the engine computes in. Raises ModelError naming the node that cannot be read, FcosError where TensorRT does
-    not start.
+    precisions: number of layers with weights by precision, as inferred by TensorRT from the ONNX file. In a strongly
+    typed network this is also the precision of the computation. Raises ModelError naming the node that cannot be
+    parsed, FcosError if TensorRT does not start.
     """
 
     def __init__(self, package: Package, gpu: Gpu | None, onnx: Path) -> None:
@@ -34,15 +34,15 @@ class EngineBuilder:
         mark = package.log.mark()
         try:
             self.builder = self.module.Builder(package.logger)
-        except TypeError as error:  # pybind11's way to say that it got no builder
+        except TypeError as error:  # pybind11 raises this if no builder is returned
             raise FcosError(
                 f"{package.label} does not start ({package.log.errors(mark)})",
-                remedy="check the NVIDIA driver and CUDA's libraries",
+                remedy="check the NVIDIA driver and the CUDA libraries",
             ) from error
         self.network = self._parse(self.builder)
-        self.types = self._types(self.network)
+        self.precisions = self._count_precisions(self.network)
 
-    def plan(
+    def build(
         self,
         shapes: Profile | None,
         *,
@@ -51,12 +51,12 @@ class EngineBuilder:
         compute_capabilities: Sequence[str],
         say: Callable[[str], object],
     ) -> bytes:
-        """The engine. shapes: None where the graph leaves none free.
+        """Return the serialized engine. shapes: None if the graph has no dynamic dimensions.
 
-        Raises ModelError with the builder's last errors, UsageError.
+        Raises ModelError with the builder's last errors, and UsageError.
         """
         config = self._configure(shapes, workspace_mb)
-        self._target(config, compute_capabilities)
+        self._set_compute_capabilities(config, compute_capabilities)
         cache = self._open_cache(config, timing_cache, say)
         mark = self.package.log.mark()
         plan = self.builder.build_serialized_network(self.network, config)
@@ -76,10 +76,10 @@ class EngineBuilder:
         if parser.parse_from_file(str(self.onnx)):
             return network
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        told = [f"{e.node_operator()} {e.node_name()!r}: {' '.join(e.desc().split())}" for e in errors]
-        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        messages = [f"{e.node_operator()} {e.node_name()!r}: {' '.join(e.desc().split())}" for e in errors]
+        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
         raise ModelError(
-            f"{self.package.label} cannot read the graph at {told[0] if told else 'an unknown node'}{more}",
+            f"{self.package.label} cannot parse the graph at {messages[0] if messages else 'an unknown node'}{more}",
             where=self.onnx,
             remedy=f"export it again with --format {self.package.flavour}",
         )
@@ -97,25 +97,29 @@ class EngineBuilder:
             if any(self.network.get_input(i).name == SIZES for i in range(self.network.num_inputs)):
                 profile.set_shape(SIZES, *((shape[0], 2) for shape in bounds))
             if config.add_optimization_profile(profile) < 0:
-                raise ModelError(f"{self.package.label} does not take the profile {bounds}", where=self.onnx)
+                raise ModelError(f"{self.package.label} rejects the profile {bounds}", where=self.onnx)
         return config
 
-    def _target(self, config: Any, capabilities: Sequence[str]) -> None:
-        """TensorRT-RTX only. Slots first: without them a capability is refused without an error."""
+    def _set_compute_capabilities(self, config: Any, capabilities: Sequence[str]) -> None:
+        """For TensorRT-RTX only.
+
+        The number of slots is set first: without slots, a capability is rejected without an error.
+        """
         if not capabilities:
             return
         known = {n: c for n, c in self.module.ComputeCapability.__members__.items() if n.startswith("SM")}
-        chosen = [_member(capability) for capability in capabilities]
-        listed = ", ".join(dotted_name(name) for name in known)
-        wrong = [c for c, name in zip(capabilities, chosen, strict=True) if name not in (*known, "CURRENT")]
-        if wrong:
+        chosen = [_member_name(capability) for capability in capabilities]
+        supported = ", ".join(dotted_name(name) for name in known)
+        unknown = [c for c, name in zip(capabilities, chosen, strict=True) if name not in (*known, "CURRENT")]
+        if unknown:
             raise UsageError(
-                f"{self.package.label} does not build for compute capability {wrong[0]}", remedy=f"use some of {listed}"
+                f"{self.package.label} does not build for compute capability {unknown[0]}",
+                remedy=f"choose from {supported}",
             )
         if len(set(chosen)) < len(chosen) or ("CURRENT" in chosen and (len(chosen) > 1 or self.gpu is None)):
             raise UsageError(
-                f"{' '.join(capabilities)} is no list of compute capabilities",
-                remedy=f"name each of {listed} once, or {CURRENT_GPU} alone where there is a GPU",
+                f"invalid list of compute capabilities: {' '.join(capabilities)}",
+                remedy=f"use each of {supported} at most once, or only {CURRENT_GPU} on a machine with a GPU",
             )
         config.num_compute_capabilities = len(chosen)
         for index, name in enumerate(chosen):
@@ -123,34 +127,34 @@ class EngineBuilder:
                 raise ModelError(f"{self.package.label} does not build for {dotted_name(name)}", where=self.onnx)
 
     def _open_cache(self, config: Any, path: Path | None, say: Callable[[str], object]) -> Path | None:
-        """`path` where a timing cache is in use, to be written after the build."""
+        """Load the timing cache. Return the path to save it to after the build, or None if unused."""
         if path is None:
             return None
         if self.package.flavour == "trt-rtx":
             # deprecated no-ops since 1.2
-            say("TensorRT-RTX measures no kernels when it builds: the timing cache is neither read nor written")
+            say("TensorRT-RTX times no kernels during the build: the timing cache is neither read nor written")
             return None
         stored = path.read_bytes() if path.is_file() else b""
         cache = config.create_timing_cache(stored)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-            say(f"the timing cache {path} is of another GPU or version of TensorRT: it begins anew")
+            say(f"the timing cache {path} is from another GPU or TensorRT version; starting with an empty one")
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
         return path
 
-    def _types(self, network: Any) -> dict[str, int]:
-        """Layers with weights by precision, as TensorRT has inferred it; int8 where the input was dequantised."""
-        kinds, counts, makers = self.module.LayerType, Counter[str](), {}
-        products = (kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY)
+    def _count_precisions(self, network: Any) -> dict[str, int]:
+        """Number of layers with weights by precision, as inferred by TensorRT; int8 if the input was dequantized."""
+        kinds, counts, producers = self.module.LayerType, Counter[str](), {}
+        weighted = (kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY)
         for layer in map(network.get_layer, range(network.num_layers)):
-            makers.update({layer.get_output(index).name: layer.type for index in range(layer.num_outputs)})
-            if layer.type in products:
+            producers.update({layer.get_output(index).name: layer.type for index in range(layer.num_outputs)})
+            if layer.type in weighted:
                 tensor = layer.get_input(0)
-                quantised = makers.get(tensor.name) == kinds.DEQUANTIZE
-                counts["int8" if quantised else TYPES.get(tensor.dtype.name, "other")] += 1
+                quantized = producers.get(tensor.name) == kinds.DEQUANTIZE
+                counts["int8" if quantized else TYPES.get(tensor.dtype.name, "other")] += 1
         return dict(counts)
 
 
-def _member(capability: str) -> str:
+def _member_name(capability: str) -> str:
     """`8.6`, `86`, `sm86`, `SM_86` → `SM86`; `current` → `CURRENT_GPU`."""
     text = capability.strip().upper().replace(".", "").replace("_", "")
     return text if text == "CURRENT" else f"SM{text.removeprefix('SM')}"
@@ -158,5 +162,5 @@ def _member(capability: str) -> str:
 
 def dotted_name(capability: str) -> str:
     """`SM86`, `sm86`, `86` → `8.6`; `CURRENT_GPU` → `current`."""
-    text = _member(capability).removeprefix("SM")
+    text = _member_name(capability).removeprefix("SM")
     return CURRENT_GPU if text == "CURRENT" else f"{text[:-1]}.{text[-1:]}"

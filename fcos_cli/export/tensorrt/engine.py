@@ -1,12 +1,13 @@
-"""ONNX → a TensorRT engine and the facts beside it. One way for `tensorrt` 10 and 11 and for `tensorrt_rtx`.
+"""ONNX → a TensorRT engine and its JSON file. One code path for `tensorrt` 10 and 11 and for `tensorrt_rtx`.
 
 Notable choices:
-- Networks are strongly typed: TensorRT 11 and RTX know no others, 10 is asked for them. One ONNX means one thing, and
-  its types are the engine's; nothing is made half precision, or left in full, by a builder's flag.
+- Networks are strongly typed, which TensorRT 11 and RTX require and TensorRT 10 supports. The engine's types are those
+  of the ONNX file: no builder flag changes the precision of a layer.
 - TensorFloat-32 is off: fp32 means fp32.
-- What was built is read back, on a GPU from the engine, elsewhere from the typed network, and `fp16` without a single
-  layer in half is an error.
-- An engine is never `verified` by being built: whoever has run it writes that into its facts (`write_sidecar`).
+- The precision is read back, with a GPU from the engine, otherwise from the typed network. An `fp16` engine without a
+  single fp16 layer is an error.
+- Building an engine does not make it `verified`; the caller writes that into the facts after a parity check
+  (`write_sidecar`).
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ __all__ = ["BuildUnavailable", "EngineRecord", "Profile", "Shape", "build_engine
 
 
 class BuildUnavailable(FcosError):
-    """This machine cannot build the engine; another one can, from the ONNX. `command` finishes the job there."""
+    """This machine cannot build the engine. `command` finishes the job on another machine."""
 
     def __init__(self, reason: str, *, onnx: Path, command: str) -> None:
-        super().__init__(reason, where=onnx, remedy=f"on a machine that can: {command}")
+        super().__init__(reason, where=onnx, remedy=f"on another machine, run: {command}")
         self.command = command
 
 
@@ -53,24 +54,24 @@ def build_engine(
     command: str | None = None,
     say: Callable[[str], object] = console.say,
 ) -> EngineRecord:
-    """Build `engine` from `onnx` (one that `fcos export` wrote) and write what is known of it to `engine`.json.
+    """Build `engine` from an ONNX file written by `fcos export`, and write its facts and record to `engine`.json.
 
-    profile: sizes of input where the graph leaves them free (default: `Profile.default`). workspace_mb: most GPU memory
-    a layer may take for its work. timing_cache: file of measured kernel times, used and updated (`trt` only).
-    compute_capabilities: GPUs to build for, `8.6` or `sm86`, or `current` (`trt-rtx` only; default 8.0 and later).
-    command: what finishes the job elsewhere. Raises UsageError, ModelError with the builder's last errors, CannotBuild.
+    profile: input shapes for dynamic dimensions (default: `Profile.default`). workspace_mb: limit of a layer's
+    temporary GPU memory. timing_cache: file of kernel timings, read and updated (`trt` only). compute_capabilities:
+    GPUs to build for, `8.6` or `sm86`, or `current` (`trt-rtx` only; default: 8.0 and later). command: what finishes
+    the job on another machine. Raises UsageError, ModelError with the builder's last errors, and BuildUnavailable.
     """
     graph = EngineGraph.read(onnx, flavour)
     shapes = profile or Profile.default(graph.facts.resize, graph.dimensions)
     shapes.check(graph.dimensions, graph.facts.resize)
     if workspace_mb is not None and workspace_mb < 1:
-        raise UsageError(f"a workspace of {workspace_mb} MB is none", where="workspace")
+        raise UsageError(f"a workspace of {workspace_mb} MB is too small: use at least 1", where="workspace")
     if compute_capabilities and flavour == "trt":
         raise UsageError(
-            "TensorRT builds for the GPU it runs on; only TensorRT-RTX builds for chosen compute capabilities",
+            "TensorRT builds for the GPU of this machine; only TensorRT-RTX builds for chosen compute capabilities",
             remedy="use --format trt-rtx, or build on the GPU that will run the engine",
         )
-    command = command or elsewhere(
+    command = command or vendor_command(
         onnx,
         engine,
         flavour,
@@ -79,12 +80,12 @@ def build_engine(
         compute_capabilities,
         clips=graph.facts.conventions.clip == "picture",
     )
-    package, gpu = _machine(onnx, flavour, command)
+    package, gpu = _find_tensorrt(onnx, flavour, command)
     say(f"building {engine} with {package.label}{f' on {gpu.name}' if gpu else ', ahead of time'}")
     began, mark = time.monotonic(), package.log.mark()
-    build = EngineBuilder(package, gpu, onnx)
-    _insist(graph.facts.precision, build.types, "network's", onnx)
-    plan = build.plan(
+    builder = EngineBuilder(package, gpu, onnx)
+    _require_precision(graph.facts.precision, builder.precisions, "network's", onnx)
+    plan = builder.build(
         shapes if graph.is_free else None,
         workspace_mb=workspace_mb,
         timing_cache=timing_cache,
@@ -97,7 +98,7 @@ def build_engine(
         flavour=flavour,
         version=package.version,
         precision=graph.facts.precision,
-        network=build.types,
+        network=builder.precisions,
         min=shapes.min,
         opt=shapes.opt,
         max=shapes.max,
@@ -114,54 +115,61 @@ def build_engine(
         warnings=tuple(package.log.warnings(mark)[-20:]),
         log=tuple(package.log.since(mark)),
     )
-    _insist(record.precision, record.body or record.layers or {}, "engine's", onnx)
+    _require_precision(record.precision, record.body or record.layers or {}, "engine's", onnx)
     _write(engine, plan, graph, record)
-    say(f"built in {seconds:.1f} s, {len(plan) / 1e6:.1f} MB; {_told(record)}")
+    say(f"built in {seconds:.1f} s, {len(plan) / 1e6:.1f} MB; {_layer_summary(record)}")
     return record
 
 
-def _insist(precision: str, counts: dict[str, int], whose: str, onnx: Path) -> None:
-    """ModelError where half precision or int8 was asked for and no layer has it: never silently something else."""
+def _require_precision(precision: str, counts: dict[str, int], owner: str, onnx: Path) -> None:
+    """Raise ModelError if fp16, bf16 or int8 was requested and no layer uses it."""
     if precision in ("fp16", "bf16", "int8") and counts and not counts.get(precision):
         raise ModelError(
-            f"{precision} was asked for, but the {whose} layers with weights are in {_listed(counts)}",
+            f"{precision} was requested, but the {owner} layers with weights are in {_format_counts(counts)}",
             where=onnx,
-            remedy=f"export it again with --precision {precision}, or take --precision fp32",
+            remedy=f"export it again with --precision {precision}, or use --precision fp32",
         )
 
 
 def _read_back(
     plan: bytes, package: Package, gpu: Gpu | None, graph: EngineGraph, onnx: Path
 ) -> tuple[Layers | None, str | None]:
-    """Layers by precision from the engine itself, or why they could not be read."""
+    """Number of layers by precision, read from the engine, or the reason why they cannot be read."""
     from fcos_cli.runtime.tensorrt.engine import load_engine, read_engine_layers
 
     if gpu is None:
-        return None, "built without a GPU, and only on one an engine can be read"
+        return None, "built without a GPU, which is needed to read an engine"
     try:
-        return read_engine_layers(load_engine(plan, package, gpu, where=onnx), weighty=graph.weighty), None
+        loaded = load_engine(plan, package, gpu, where=onnx)
+        return read_engine_layers(loaded, weighted_nodes=graph.weighted_nodes), None
     except ValueError as error:
         return None, str(error)
     except ModelError as error:
-        if package.flavour == "trt":  # built here, for here
+        if package.flavour == "trt":  # it was built for this GPU, so it must load
             raise
         return None, f"this {gpu.name} cannot load it: {error.what}"
 
 
 def _write(engine: Path, plan: bytes, graph: EngineGraph, record: EngineRecord) -> None:
-    """Both files, each whole or not at all; an old JSON never stands beside a new engine."""
+    """Write engine and JSON file, each atomically.
+
+    The old JSON file is deleted first: it must not describe a new engine.
+    """
     sidecar_path(engine).unlink(missing_ok=True)
     with atomic_write(engine, binary=True) as file:
         file.write(plan)
     write_sidecar(engine, replace(graph.facts, verified=False), record)
 
 
-def _machine(onnx: Path, flavour: Flavour, command: str) -> tuple[Package, Gpu | None]:
-    """Raises CannotBuild where the package, or for `trt` the GPU, is missing."""
+def _find_tensorrt(onnx: Path, flavour: Flavour, command: str) -> tuple[Package, Gpu | None]:
+    """The installed package and the GPU, if any.
+
+    Raises BuildUnavailable if the package or, for `trt`, the GPU is missing.
+    """
     gpu = find_gpu()
     if gpu is None and flavour == "trt":
         raise BuildUnavailable(
-            "TensorRT builds an engine on the GPU that will run it, and torch sees none here",
+            "TensorRT builds an engine on the GPU that will run it, and torch finds no GPU here",
             onnx=onnx,
             command=command,
         )
@@ -172,7 +180,7 @@ def _machine(onnx: Path, flavour: Flavour, command: str) -> tuple[Package, Gpu |
     return package, gpu
 
 
-def elsewhere(
+def vendor_command(
     onnx: Path,
     engine: Path,
     flavour: Flavour,
@@ -182,18 +190,19 @@ def elsewhere(
     *,
     clips: bool = False,
 ) -> str:
-    """The same build by the vendor's own program: `trtexec` (TensorRT 10, 11) or `tensorrt_rtx` (the RTX SDK).
+    """The command for the same build with NVIDIA's `trtexec` (TensorRT 10, 11) or `tensorrt_rtx` (RTX SDK).
 
-    clips: the graph takes `sizes` too. The engine has no facts beside it: it is for programs of one's own, `fcos` opens
-    only what `fcos` has built.
+    clips: the graph has the input `sizes` too. The engine is for other programs: it has no JSON file beside it, so
+    `fcos` cannot open it.
     """
     words = ["trtexec" if flavour == "trt" else "tensorrt_rtx", f"--onnx={onnx}", f"--saveEngine={engine}"]
     if shapes is not None:
         for name, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max)):
-            further = f",{SIZES}:{shape.batch}x2" if clips else ""
-            words.append(f"--{name}Shapes={INPUT}:{shape.batch}x3x{shape.height}x{shape.width}{further}")
+            sizes = f",{SIZES}:{shape.batch}x2" if clips else ""
+            words.append(f"--{name}Shapes={INPUT}:{shape.batch}x3x{shape.height}x{shape.width}{sizes}")
     if flavour == "trt":
-        words += ["--stronglyTyped", "--noTF32", "--profilingVerbosity=detailed"]  # the first is for 10; 11 is always
+        # --stronglyTyped matters to TensorRT 10 only
+        words += ["--stronglyTyped", "--noTF32", "--profilingVerbosity=detailed"]
         words += [] if workspace_mb is None else [f"--memPoolSize=workspace:{workspace_mb}"]
     elif compute_capabilities:
         numbers = (dotted_name(capability).replace(".", "") for capability in compute_capabilities)
@@ -201,11 +210,13 @@ def elsewhere(
     return shlex.join([*words, "--skipInference"])
 
 
-def _listed(counts: dict[str, int]) -> str:
+def _format_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
 
 
-def _told(record: EngineRecord) -> str:
+def _layer_summary(record: EngineRecord) -> str:
     if record.layers is None:
-        return f"layers with weights by type: {_listed(record.network)}; not read back: {record.unread}"
-    return f"layers read back: {_listed(record.layers)}, of them with weights: {_listed(record.body or {})}"
+        return f"layers with weights by type: {_format_counts(record.network)}; not read back: {record.unread}"
+    return (
+        f"layers read back: {_format_counts(record.layers)}, of them with weights: {_format_counts(record.body or {})}"
+    )

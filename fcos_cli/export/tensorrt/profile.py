@@ -1,4 +1,4 @@
-"""Which sizes of input an engine is built for: TensorRT's optimisation profile, checked before it is built."""
+"""The input shapes that an engine is built for: TensorRT's optimization profile, checked before the build."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fcos_cli.runtime.tensorrt.sidecar import Shape
 BATCHES = (1, 1, 8)
 
 Dimensions = tuple[int | None, int | None, int | None]
-"""Batch, height, width of a graph's input; None = free."""
+"""Batch, height and width of a graph's input; None = dynamic."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Inputs from `min` to `max` are taken, those of `opt` are the fastest. Wrong values raise UsageError."""
+    """The engine accepts inputs from `min` to `max` and is fastest at `opt`. Raises UsageError for invalid values."""
 
     min: Shape
     opt: Shape
@@ -26,21 +26,22 @@ class Profile:
     def __post_init__(self) -> None:
         for side, low, middle, high in zip(Shape._fields, self.min, self.opt, self.max, strict=True):
             if not 1 <= low <= middle <= high:
-                raise _wrong(f"the {side} has min {low}, opt {middle}, max {high}; they must rise, and from 1")
+                raise _profile_error(f"the {side} has min {low}, opt {middle}, max {high}; use 1 <= min <= opt <= max")
 
     @classmethod
     def default(cls, resize: ResizeRule, dimensions: Dimensions = (None, None, None)) -> Profile:
-        """What pictures placed by `resize` need: batches of 1 to 8, the letterbox's size or every canvas of the rule.
+        """Profile for images resized by `resize`: batches of 1 to 8, the letterbox size or every canvas of the rule.
 
-        Where the shorter side is scaled, a canvas has sides from SMALLEST (a very long picture) to the rule's longest,
-        in steps of its divisor; opt is the canvas of a 4:3 picture. Fixed `dimensions` of the graph stay as they are.
+        If the shorter side is scaled, canvas sides range from SMALLEST (a very elongated image) to the rule's longest
+        side, in steps of its divisor, and `opt` is the canvas of a 4:3 image. Fixed `dimensions` of the graph stay as
+        they are.
         """
         if resize.mode == "letterbox":
             heights, widths = ((side,) * 3 for side in resize.size)
         else:
-            short, long = (_rounded(side, resize.divisor) for side in resize.size)
-            low, high = _rounded(SMALLEST, resize.divisor), _rounded(max(long, SMALLEST), resize.divisor)
-            wide = _rounded(min(resize.size[0] * 4 / 3, resize.size[1]), resize.divisor)
+            short, long = (_round_up(side, resize.divisor) for side in resize.size)
+            low, high = _round_up(SMALLEST, resize.divisor), _round_up(max(long, SMALLEST), resize.divisor)
+            wide = _round_up(min(resize.size[0] * 4 / 3, resize.size[1]), resize.divisor)
             heights, widths = (low, max(short, low), high), (low, max(wide, low), high)
         columns = [
             (fixed,) * 3 if fixed is not None else free
@@ -49,26 +50,28 @@ class Profile:
         return cls(*(Shape(*row) for row in zip(*columns, strict=True)))
 
     def check(self, dimensions: Dimensions, resize: ResizeRule) -> None:
-        """Raises UsageError where the profile leaves what the graph fixes, or its own pictures do not fit into it."""
+        """Raise UsageError if the profile contradicts fixed dimensions or excludes the model's own images."""
         for side, fixed, values in zip(
             Shape._fields, dimensions, zip(self.min, self.opt, self.max, strict=True), strict=True
         ):
             if fixed is not None and set(values) != {fixed}:
-                raise _wrong(f"the graph has a fixed {side} of {fixed}, the profile {min(values)} to {max(values)}")
+                raise _profile_error(
+                    f"the graph has a fixed {side} of {fixed}, but the profile has {min(values)} to {max(values)}"
+                )
         low, high = self.min, self.max
         if resize.mode == "letterbox":
             height, width = resize.size
             if not (low.height <= height <= high.height and low.width <= width <= high.width):
-                raise _wrong(f"the model's pictures are {height} x {width} pixels, outside of {low} to {high}")
-        elif max(high.height, high.width) < _rounded(resize.size[0], resize.divisor):
-            raise _wrong(f"the shorter side of the model's pictures is {resize.size[0]} pixels, more than {high} holds")
+                raise _profile_error(f"the model's images are {height} x {width} pixels, outside of {low} to {high}")
+        elif max(high.height, high.width) < _round_up(resize.size[0], resize.divisor):
+            raise _profile_error(
+                f"the shorter side of the model's images is {resize.size[0]} pixels, larger than {high}"
+            )
 
 
-def _rounded(side: float, divisor: int) -> int:
+def _round_up(side: float, divisor: int) -> int:
     return int(-(-side // divisor) * divisor)
 
 
-def _wrong(what: str) -> UsageError:
-    return UsageError(
-        f"the engine's profile does not work: {what}", where="profile", remedy="change it or leave it out"
-    )
+def _profile_error(reason: str) -> UsageError:
+    return UsageError(f"invalid engine profile: {reason}", where="profile", remedy="change or omit the profile")

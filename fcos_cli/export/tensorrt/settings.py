@@ -1,4 +1,4 @@
-"""`--engine KEY=VALUE`: how a TensorRT engine is built, from the command line's words. No TensorRT."""
+"""`--engine KEY=VALUE`: parse the settings of a TensorRT engine build. Does not need TensorRT."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ KEYS = ("min", "opt", "max", "workspace", "cache", "sm")
 
 
 def engine_settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """Keyword arguments of `build_engine`: `min`, `opt` and `max` (BxHxW, all three or none) make the profile,
-    `workspace` is in MB, `cache` a file of measured kernel times, `sm` compute capabilities, separated by commas.
+    """Parse `--engine` assignments into keyword arguments of `build_engine`.
 
-    Raises UsageError naming the assignment.
+    `min`, `opt` and `max` (BxHxW, all three or none) make the profile; `workspace` is in MB; `cache` is a file of
+    kernel timings; `sm` is a comma-separated list of compute capabilities. Raises UsageError naming the assignment.
     """
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or key not in KEYS or not value:
             raise UsageError(
-                f"--engine {assignment!r} is not understood", remedy=f"use KEY=VALUE with one of {', '.join(KEYS)}"
+                f"invalid --engine {assignment!r}", remedy=f"use KEY=VALUE with one of the keys {', '.join(KEYS)}"
             )
-        given[key] = value
+        values[key] = value
     settings: dict[str, Any] = {}
-    ends = [key for key in ("min", "opt", "max") if key in given]
-    if ends and len(ends) < 3:
+    shapes = [key for key in ("min", "opt", "max") if key in values]
+    if shapes and len(shapes) < 3:
         raise UsageError(
-            f"--engine names {' and '.join(ends)} alone", remedy="name min, opt and max, for example min=1x320x320"
+            f"--engine sets only {' and '.join(shapes)}", remedy="set min, opt and max, for example min=1x320x320"
         )
-    if ends:
-        settings["profile"] = Profile(*(_shape(given[key]) for key in ends))
-    if "workspace" in given:
-        settings["workspace_mb"] = _number(given["workspace"], "workspace")
-    if "cache" in given:
-        settings["timing_cache"] = Path(given["cache"])
-    if "sm" in given:
-        settings["compute_capabilities"] = given["sm"].split(",")
+    if shapes:
+        settings["profile"] = Profile(*(_shape(values[key]) for key in shapes))
+    if "workspace" in values:
+        settings["workspace_mb"] = _number(values["workspace"], "workspace")
+    if "cache" in values:
+        settings["timing_cache"] = Path(values["cache"])
+    if "sm" in values:
+        settings["compute_capabilities"] = values["sm"].split(",")
     return settings
 
 
@@ -48,7 +48,7 @@ def _shape(text: str) -> Shape:
     """`4x320x416` → batch 4, height 320, width 416."""
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-        raise UsageError(f"--engine: {text!r} is not BATCHxHEIGHTxWIDTH", remedy="for example 1x320x320")
+        raise UsageError(f"--engine: {text!r} is not BATCHxHEIGHTxWIDTH", remedy="use a shape such as 1x320x320")
     return Shape(*map(int, parts))
 
 

@@ -141,15 +141,15 @@ def _why_invalid(package: Package, runtime: Any, plan: bytes) -> str:
     return f"{', '.join(reasons)}: " if reasons else ""
 
 
-def read_engine_layers(loaded: LoadedEngine, *, weighty: Collection[str] = ()) -> Layers:
-    """Read the precision of the engine's layers. weighty: names of ONNX nodes with weights, if known.
+def read_engine_layers(loaded: LoadedEngine, *, weighted_nodes: Collection[str] = ()) -> Layers:
+    """Read the precision of the engine's layers. weighted_nodes: names of ONNX nodes with weights, if known.
 
     Raises ValueError with the reason if the engine does not report it.
     """
     inspector = loaded.engine.create_engine_inspector()
     as_json = loaded.package.module.LayerInformationFormat.JSON
     try:
-        return read_layers(str(inspector.get_engine_information(as_json)), weighty=weighty)
+        return read_layers(str(inspector.get_engine_information(as_json)), weighted_nodes=weighted_nodes)
     except ValueError:
         inspector.execution_context = loaded.context  # TensorRT-RTX chooses its kernels with the context
-        return read_layers(str(inspector.get_engine_information(as_json)), weighty=weighty)
+        return read_layers(str(inspector.get_engine_information(as_json)), weighted_nodes=weighted_nodes)

@@ -1,9 +1,9 @@
-"""In what precision the layers of a TensorRT engine run, read back from the engine itself.
+"""The precision of the layers of a TensorRT engine, read back from the engine.
 
-The engine inspector tells it as JSON, {"Layers": [{"Name", "LayerType", "Inputs", "Outputs", "Metadata", …}, …]}, of
-engines built with ProfilingVerbosity.DETAILED; otherwise a layer is just its name. A tensor's type stands in
-"Format/Datatype", by the engine's older parts in words ("Channel major FP16 format where channel % 8 == 0"), by its
-compiler in one ("Half", "Float"); some versions write "Datatype".
+The engine inspector returns JSON, {"Layers": [{"Name", "LayerType", "Inputs", "Outputs", "Metadata", …}, …]}, for
+engines built with ProfilingVerbosity.DETAILED; for others, a layer is only a name. A tensor's type is in
+"Format/Datatype", or "Datatype" in some versions. It is a phrase ("Channel major FP16 format where channel % 8 == 0")
+in the older parts of TensorRT and a word ("Half", "Float") in its compiler.
 """
 
 from __future__ import annotations
@@ -21,41 +21,45 @@ TYPES = (
     ("fp16", r"(?<!b)fp16|half|(?<!b)float16"),
     ("fp32", r"fp32|float32|\bfloat\b"),
 )
-"""Narrowest first: a layer that has a wide and a narrow side has a cast merged into it, and computes in the narrow."""
+"""Narrowest first: a layer with a wide and a narrow type has a cast fused into it and computes in the narrow one."""
 
-MOVES = ("reformat", "constant", "noop", "shuffle", "signal", "wait", "copy", "cast")
-"""Kinds of layers that compute nothing, whatever their names and types."""
+COPY_KINDS = ("reformat", "constant", "noop", "shuffle", "signal", "wait", "copy", "cast")
+"""Prefixes of the kinds of layers that compute nothing, whatever their names and types."""
 
-PRODUCTS = re.compile(r"conv|gemm|matrixmultiply|matmul|fullyconnected", re.IGNORECASE)
+WEIGHTED_KINDS = re.compile(r"conv|gemm|matrixmultiply|matmul|fullyconnected", re.IGNORECASE)
 
 
 class Layers(NamedTuple):
-    """Number of layers by precision (`fp32`, `fp16`, `bf16`, `int8`, `fp8`, `other`): of all, and of those with
-    weights."""
+    """Number of layers by precision (`fp32`, `fp16`, `bf16`, `int8`, `fp8`, `other`).
+
+    all: all layers. body: the layers with weights.
+    """
 
     all: dict[str, int]
     body: dict[str, int]
 
 
-def read_layers(information: str, *, weighty: Collection[str] = ()) -> Layers:
-    """Counts from the inspector's JSON. weighty: names of the ONNX nodes that have weights.
+def read_layers(information: str, *, weighted_nodes: Collection[str] = ()) -> Layers:
+    """Count the layers in the inspector's JSON. weighted_nodes: names of the ONNX nodes with weights.
 
-    Raises ValueError, saying why, where the text does not tell the types.
+    Raises ValueError with the reason if the JSON does not contain the types.
     """
     layers = json.loads(information).get("Layers", [])
-    told = [layer for layer in layers if isinstance(layer, Mapping)]
-    if not told:
-        raise ValueError("the inspector gave names only" if layers else "the inspector gave no layers")
-    names = frozenset(weighty)
-    every = Counter(precision_of(layer) for layer in told)
-    if set(every) <= {"other"}:
-        raise ValueError("the inspector gave no types")
-    body = Counter(precision_of(layer) for layer in told if _has_weights(layer, names))
-    return Layers(dict(every), dict(body))
+    detailed = [layer for layer in layers if isinstance(layer, Mapping)]
+    if not detailed:
+        raise ValueError(
+            "the engine inspector reports only names" if layers else "the engine inspector reports no layers"
+        )
+    names = frozenset(weighted_nodes)
+    counts = Counter(precision_of(layer) for layer in detailed)
+    if set(counts) <= {"other"}:
+        raise ValueError("the engine inspector reports no types")
+    body = Counter(precision_of(layer) for layer in detailed if _has_weights(layer, names))
+    return Layers(dict(counts), dict(body))
 
 
 def precision_of(layer: Mapping[str, Any]) -> str:
-    """`int8` and `fp8` by what goes in (a half-precision layer may quantise its answer), else the narrower side."""
+    """`int8` and `fp8` by input (a half-precision layer may quantize its output), otherwise the narrowest type."""
     inputs, outputs = _types(layer.get("Inputs")), _types(layer.get("Outputs"))
     for name, _ in TYPES:
         if name in inputs or (name in outputs and name not in ("int8", "fp8")):
@@ -71,9 +75,9 @@ def _types(tensors: Iterable[Any] | None) -> set[str]:
     return found
 
 
-def _has_weights(layer: Mapping[str, Any], weighty: frozenset[str]) -> bool:
+def _has_weights(layer: Mapping[str, Any], weighted_nodes: frozenset[str]) -> bool:
     kind, name = str(layer.get("LayerType", "")), str(layer.get("Name", ""))
-    if kind.lower().startswith(MOVES) or name.startswith("Reformatting CopyNode"):
+    if kind.lower().startswith(COPY_KINDS) or name.startswith("Reformatting CopyNode"):
         return False
     origins = set(re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(layer.get("Metadata", "")))) | set(name.split(" + "))
-    return bool(origins & weighty) or PRODUCTS.search(kind) is not None
+    return bool(origins & weighted_nodes) or WEIGHTED_KINDS.search(kind) is not None

@@ -1,8 +1,8 @@
-"""TensorRT as it is found on this machine: its Python module, its log, and the GPU. Nothing is imported before asked.
+"""TensorRT on this machine: its Python module, its log, and the GPU. Imports nothing until needed.
 
 Three products share one Python API: `tensorrt` 10 and 11 (an engine is built on, and for, the GPU that runs it) and
 `tensorrt_rtx` (TensorRT for RTX: an engine is built ahead of time on any machine, and finished on the GPU that runs
-it). Where they differ, the docstring of the function says which is meant.
+it). If they differ, the docstring says which one is meant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Flavour = Literal["trt", "trt-rtx"]
 
 MODULES: dict[str, tuple[str, ...]] = {
-    # the second name is what the first one imports; the vendor's wheels of the bindings alone bring only that
+    # the first module imports the second; NVIDIA's bindings-only wheels contain only the second
     "trt": ("tensorrt", "tensorrt_bindings"),
     "trt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
@@ -35,7 +35,7 @@ OLDEST = {"trt": 10, "trt-rtx": 1}
 
 @dataclass(frozen=True)
 class Package:
-    """An installed TensorRT. version: as the module states it, for example `10.13.2.6`."""
+    """An installed TensorRT. version: as reported by the module, for example `10.13.2.6`."""
 
     flavour: Flavour
     module: ModuleType
@@ -51,12 +51,15 @@ class Package:
 
     @property
     def logger(self) -> Any:
-        """The ILogger that every builder, parser and runtime gets."""
+        """The ILogger that every builder, parser and runtime needs."""
         return _logger_of(self.module)
 
 
 def find_package(flavour: Flavour) -> Package:
-    """Raises MissingExtra where it is not installed or its libraries cannot be loaded, ModelError if it is too old."""
+    """Import TensorRT.
+
+    Raises MissingExtra if it is not installed or its libraries cannot be loaded, ModelError if it is too old.
+    """
     reason = "it is not installed"
     for name in MODULES[flavour]:
         try:
@@ -65,7 +68,7 @@ def find_package(flavour: Flavour) -> Package:
             if error.name not in MODULES[flavour]:
                 reason = str(error)
             continue
-        except (ImportError, OSError) as error:  # installed, but one of its libraries is not
+        except (ImportError, OSError) as error:  # it is installed, but one of its libraries is missing
             reason = str(error).splitlines()[0]
             continue
         version = str(module.__version__)
@@ -79,13 +82,13 @@ def find_package(flavour: Flavour) -> Package:
 
 
 def parse_version(version: str) -> tuple[int, ...]:
-    """`10.13.2.6` → (10, 13, 2, 6); what follows the digits (`.post1`, `+cuda13`) is left out."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in found[0].split(".")) if found else (0,)
+    """`10.13.2.6` → (10, 13, 2, 6). Suffixes such as `.post1` and `+cuda13` are ignored."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else (0,)
 
 
 class Log:
-    """The last messages of TensorRT, oldest first, without its VERBOSE ones."""
+    """The most recent messages of TensorRT, oldest first, without VERBOSE ones."""
 
     def __init__(self, *, keep: int = 5000) -> None:
         self._lines: deque[tuple[int, str, str]] = deque(maxlen=keep)
@@ -97,26 +100,26 @@ class Log:
             self._lines.append((self._count, severity, text.strip()))
 
     def mark(self) -> int:
-        """A place; `since` returns what comes after it."""
+        """The current position; `since` returns the messages after it."""
         return self._count
 
     def since(self, mark: int) -> list[str]:
         return [f"[{severity}] {text}" for count, severity, text in self._lines if count > mark]
 
     def warnings(self, mark: int) -> list[str]:
-        """Each text once, errors among them."""
+        """Warnings and errors since `mark`, without duplicates."""
         texts = (text for count, severity, text in self._lines if count > mark and severity != "INFO")
         return list(dict.fromkeys(texts))
 
     def errors(self, mark: int, *, last: int = 3) -> str:
-        """The last few errors since `mark` in one line, or what can be said without any."""
+        """The last few errors since `mark` in one line, or a placeholder if there are none."""
         texts = [text for count, severity, text in self._lines if count > mark and severity.endswith("ERROR")]
-        return "; ".join(" ".join(text.split()) for text in texts[-last:]) or "it gave no reason"
+        return "; ".join(" ".join(text.split()) for text in texts[-last:]) or "no reason given"
 
 
 @lru_cache
 def _log_of(module: ModuleType) -> Log:  # noqa: ARG001 (the cache's key)
-    """One per process, because TensorRT has one: it ignores a second logger while objects of the first live."""
+    """One log per process, as TensorRT ignores a second logger while objects of the first one exist."""
     return Log()
 
 
@@ -126,7 +129,7 @@ def _logger_of(module: ModuleType) -> Any:
 
     class Recorder(module.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
-            module.ILogger.__init__(self)  # pybind11 wants the base by name
+            module.ILogger.__init__(self)  # pybind11 requires an explicit call of the base class
 
         def log(self, severity: Any, msg: str) -> None:
             log.add(severity.name, msg)
@@ -135,9 +138,9 @@ def _logger_of(module: ModuleType) -> Any:
 
 
 class Gpu:
-    """An NVIDIA GPU, through torch: its memory, and one stream of its own.
+    """An NVIDIA GPU, accessed through torch, with a stream of its own.
 
-    name as NVIDIA calls it; capability: compute capability (major, minor).
+    name: NVIDIA's name of the GPU. capability: compute capability (major, minor).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -150,12 +153,12 @@ class Gpu:
 
     @property
     def stream(self) -> int:
-        """The handle of the CUDA stream that `active` copies and computes on."""
+        """The handle of the CUDA stream that `active` uses."""
         return int(self._stream.cuda_stream)
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Inside, this is the current device and `stream` the current stream; at the end all work of it is done."""
+        """Make this the current device and `stream` the current stream; synchronize the stream at the end."""
         import torch
 
         with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
@@ -164,14 +167,14 @@ class Gpu:
 
 
 def find_gpu(device: str = "auto") -> Gpu | None:
-    """The GPU named by `auto`, `cuda` or `cuda:N`, or None where there is none. Other names raise UsageError."""
+    """The GPU given by `auto`, `cuda` or `cuda:N`, or None if there is no GPU. Raises UsageError for other names."""
     import torch
 
     if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
         raise UsageError(
             f"TensorRT runs on NVIDIA GPUs, not on {device!r}",
             where="--device",
-            remedy="use --device cuda, or a .onnx of the model",
+            remedy="use --device cuda, or the .onnx file of the model",
         )
     if not torch.cuda.is_available():
         return None
@@ -179,7 +182,7 @@ def find_gpu(device: str = "auto") -> Gpu | None:
     index = torch.cuda.current_device() if chosen.index is None else chosen.index
     if index >= torch.cuda.device_count():
         raise UsageError(
-            f"there is no {device!r} here: the GPUs are cuda:0 to cuda:{torch.cuda.device_count() - 1}",
+            f"there is no {device!r} on this machine: the GPUs are cuda:0 to cuda:{torch.cuda.device_count() - 1}",
             where="--device",
         )
     return Gpu(torch.device("cuda", index))

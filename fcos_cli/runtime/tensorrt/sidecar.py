@@ -1,7 +1,8 @@
-"""What is known of a TensorRT engine: the table `engine` of the JSON file beside it.
+"""The record of a TensorRT engine: the object `engine` of the JSON file beside it.
 
 The file is `MODEL.engine.json`: {"schema_version": 1, "facts": {…}, "engine": {…}}, where `facts` are the strings of
-`Facts.to_metadata`. An engine itself tells nothing before it is loaded, and cannot be loaded where it does not fit.
+`Facts.to_metadata`. The engine file itself says nothing until it is loaded, and cannot be loaded on an incompatible
+machine.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from fcos_cli.runtime.tensorrt.package import Flavour
 SCHEMA_VERSION = 1
 
 CURRENT_GPU = "current"
-"""In place of a compute capability: that of the GPU on which the engine is built."""
+"""Stands for the compute capability of the GPU that the engine is built on."""
 
 
 class Shape(NamedTuple):
-    """What one call takes: pictures, and their height and width in pixels."""
+    """An input shape: batch size, and height and width in pixels."""
 
     batch: int
     height: int
@@ -35,15 +36,15 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """How an engine came about.
+    """How an engine was built.
 
-    version: of the TensorRT that built it, which is the only one that runs it. gpu, compute_capability: name and
-    `major.minor` of the GPU it was built on, None without one. compute_capabilities: those TensorRT-RTX was asked to
-    build for, or CURRENT; none = its default, `8.0` and later. precision: what was asked of the export. network: layers
-    with weights (convolutions, matrix products) by the precision in which the strongly typed network has them. layers,
-    body: all layers, and those with weights, by precision as read back from the built engine; None, with the reason in
-    unread, where they could not be read. min, opt, max: of the input. date: UTC, ISO 8601. log: the builder's lines,
-    not stored; warnings: those of them that are no mere information.
+    version: TensorRT version that built it; no other version can run it. gpu, compute_capability: name and
+    `major.minor` of the GPU it was built on; None if built without one. compute_capabilities: those requested of
+    TensorRT-RTX, or CURRENT_GPU; empty = its default, `8.0` and later. precision: as requested from the export.
+    network: number of layers with weights (convolutions, matrix products) by their precision in the strongly typed
+    network. layers, body: number of all layers, and of those with weights, by precision as read back from the engine;
+    None if they could not be read, with the reason in `unread`. min, opt, max: input shapes. date: UTC, ISO 8601. log:
+    the builder's messages, not stored; warnings: those more severe than INFO.
     """
 
     flavour: Flavour
@@ -69,26 +70,29 @@ class EngineRecord:
 
     @property
     def precision_used(self) -> str:
-        """In what most layers with weights run: `fp32`, `fp16`, `bf16`, `int8`; `mixed` where none has the half."""
+        """Precision of most layers with weights: `fp32`, `fp16`, `bf16`, `int8`; `mixed` if none has half of them."""
         counts = self.body or self.network
         best = max(counts, key=lambda key: counts[key], default=self.precision)
-        # int8 leaves layers out that suffer from it
+        # an int8 export keeps sensitive layers in float
         if self.precision == "int8" and counts.get("int8", 0) * 2 >= sum(counts.values()):
             best = "int8"
         return best if counts.get(best, 1) * 2 >= sum(counts.values()) else "mixed"
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of JSON values; `from_json` reads it back."""
+        """Return a dict of JSON values, which `from_json` reads back."""
         return {key: value for key, value in asdict(self).items() if key != "log"}
 
     @classmethod
     def from_json(cls, content: dict[str, Any], *, where: Path) -> EngineRecord:
-        """Raises ModelError naming what is missing or wrong. What a newer version added is left aside."""
+        """Inverse of `to_json`. Unknown keys, from newer versions, are ignored.
+
+        Raises ModelError naming the missing or invalid key.
+        """
         try:
             known = {entry.name: content[entry.name] for entry in fields(cls) if entry.name in content}
-            lacking = [e.name for e in fields(cls) if e.default is e.default_factory is MISSING and e.name not in known]
-            if lacking:
-                raise KeyError(lacking[0])
+            missing = [e.name for e in fields(cls) if e.default is e.default_factory is MISSING and e.name not in known]
+            if missing:
+                raise KeyError(missing[0])
             for key in ("min", "opt", "max"):
                 known[key] = Shape(*(int(value) for value in known[key]))
             for key in ("compute_capabilities", "warnings"):
@@ -97,9 +101,9 @@ class EngineRecord:
                 raise ValueError(f"unknown flavour {known['flavour']!r}")
             return cls(**known)
         except (KeyError, TypeError, ValueError) as error:
-            missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ModelError(
-                f"what is noted of this engine cannot be used: {missing}",
+                f"the record of this engine is invalid: {reason}",
                 where=where,
                 remedy="export the engine again with this version",
             ) from error
@@ -111,7 +115,7 @@ def sidecar_path(engine: Path) -> Path:
 
 
 def write_sidecar(engine: Path, facts: Facts, record: EngineRecord) -> None:
-    """Write, or write again (after a parity run, with `facts.verified` changed), what is known of `engine`."""
+    """Write the JSON file of `engine`, or overwrite it after a parity check changed `facts.verified`."""
     content = {"schema_version": SCHEMA_VERSION, "facts": facts.to_metadata(), "engine": record.to_json()}
     with atomic_write(sidecar_path(engine)) as file:
         json.dump(content, file, indent=2)
@@ -119,7 +123,7 @@ def write_sidecar(engine: Path, facts: Facts, record: EngineRecord) -> None:
 
 
 def read_sidecar(engine: Path) -> tuple[Facts, EngineRecord]:
-    """Raises ModelError where the file beside `engine` is missing, damaged, too new or of something else."""
+    """Read the JSON file of `engine`. Raises ModelError if it is missing, damaged, too new or of another kind."""
     from fcos_cli.runtime.headers import read_header
 
     header = read_header(engine)

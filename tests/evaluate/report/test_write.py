@@ -1,4 +1,4 @@
-"""The report as a reader meets it: in a browser, from disk."""
+"""The report in a browser, opened from disk."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def data(shapes: Path) -> Dataset:
     return read_dataset(shapes, split="train")
 
 
-def answers(data: Dataset, *, shift: float, seed: int = 0) -> list[Detections]:
-    """The truth, moved by up to `shift` pixels; every fifth of another class, every seventh left out; false alarms."""
+def detections_of(data: Dataset, *, shift: float, seed: int = 0) -> list[Detections]:
+    """Return the ground truth moved by up to `shift` pixels, with some wrong classes, misses and false positives."""
     rng = np.random.default_rng(seed)
     found, number = [], 0
     for sample in data.samples:
@@ -44,21 +44,21 @@ def answers(data: Dataset, *, shift: float, seed: int = 0) -> list[Detections]:
     return found
 
 
-def subject(name: str, data: Dataset, detections: list[Detections]) -> EvaluatedModel:
+def evaluated(name: str, data: Dataset, detections: list[Detections]) -> EvaluatedModel:
     return EvaluatedModel(name, score(detections, data.samples, data.classes), detections, THRESHOLDS)
 
 
 @pytest.fixture(scope="module")
 def page(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, data, [subject("runs/one", data, answers(data, shift=2))])
+    write_report(path, data, [evaluated("runs/one", data, detections_of(data, shift=2))])
     return path
 
 
 @pytest.fixture(scope="module")
 def two(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "two.html"
-    both = [subject(n, data, answers(data, shift=s)) for n, s in (("runs/a", 2), ("runs/b", 6))]
+    both = [evaluated(n, data, detections_of(data, shift=s)) for n, s in (("runs/a", 2), ("runs/b", 6))]
     comparison = compare(
         (both[0].result, both[1].result),
         (both[0].detections, both[1].detections),
@@ -70,18 +70,18 @@ def two(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def column(browser: Browser, place: int) -> list[str]:
+def column(browser: Browser, index: int) -> list[str]:
     script = (
         "return [...document.querySelectorAll('table.sortable tbody tr')].map(r => r.cells[arguments[0]].textContent)"
     )
-    cells: list[str] = browser.run(script, place)
+    cells: list[str] = browser.run(script, index)
     return cells
 
 
-# --- the file --------------------------------------------------------------------------------------------------------
+# --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_is_whole_and_small(page: Path) -> None:
+def test_the_page_is_self_contained_and_small(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert "default-src 'none'" in html
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)
@@ -89,25 +89,25 @@ def test_the_page_is_whole_and_small(page: Path) -> None:
     for heading in (
         "Classes",
         "Confusion",
-        "Kinds of error",
+        "Error types",
         "Calibration",
         "Size",
-        "Worst pictures",
+        "Worst images",
         "Suspect labels",
     ):
         assert f">{heading}</h2>" in html
 
 
-def test_the_page_gives_the_figures_that_eval_gives(page: Path, data: Dataset) -> None:
-    html, result = page.read_text(encoding="utf-8"), subject("x", data, answers(data, shift=2)).result
+def test_the_page_shows_the_same_metrics_as_eval(page: Path, data: Dataset) -> None:
+    html, result = page.read_text(encoding="utf-8"), evaluated("x", data, detections_of(data, shift=2)).result
     shown = dict(re.findall(r'<dt>(\w+)</dt><dd><span class="value">([^<]+)', html))
     assert shown == {name: "–" if value == -1 else f"{value:.3f}" for name, value in result.metrics.items()}
 
 
-def test_names_of_others_are_text_not_markup(data: Dataset, tmp_path: Path) -> None:
+def test_class_and_file_names_are_escaped(data: Dataset, tmp_path: Path) -> None:
     names = ClassTable(("<script>alert(1)</script>", 'a"b', "c&d"), (1, 2, 3))
     odd = replace(data, classes=names)
-    write_report(tmp_path / "r.html", odd, [subject("<b>", odd, answers(odd, shift=9))], title="<i>")
+    write_report(tmp_path / "r.html", odd, [evaluated("<b>", odd, detections_of(odd, shift=9))], title="<i>")
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)" in html
@@ -115,51 +115,51 @@ def test_names_of_others_are_text_not_markup(data: Dataset, tmp_path: Path) -> N
     assert html.count("<script>") == 1
 
 
-def test_many_classes_get_pairs_instead_of_a_matrix(data: Dataset, tmp_path: Path) -> None:
+def test_many_classes_are_listed_as_pairs_instead_of_a_matrix(data: Dataset, tmp_path: Path) -> None:
     names = ClassTable(tuple(f"class {i}" for i in range(40)), tuple(range(40)))
     many = replace(data, classes=names)
-    found = answers(many, shift=2)
+    found = detections_of(many, shift=2)
     limits = np.full(40, 0.5, np.float32)
     result = score(found, many.samples, names)
     write_report(tmp_path / "r.html", many, [EvaluatedModel("x", result, found, limits)])
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert 'class="confusion"' not in html
-    assert "taken for" in html
+    assert "detected as" in html
 
 
-def test_a_picture_that_is_gone_costs_its_place_only(data: Dataset, tmp_path: Path) -> None:
+def test_a_missing_image_only_affects_its_own_figure(data: Dataset, tmp_path: Path) -> None:
     gone = replace(data, samples=[replace(s, image=tmp_path / s.image.name) for s in data.samples])
-    write_report(tmp_path / "r.html", gone, [subject("x", gone, answers(gone, shift=9))])
-    assert "the picture does not exist" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    write_report(tmp_path / "r.html", gone, [evaluated("x", gone, detections_of(gone, shift=9))])
+    assert "the image does not exist" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_without_detections_there_is_a_page_all_the_same(data: Dataset, tmp_path: Path, browser: Browser) -> None:
+def test_without_detections_the_page_is_still_written(data: Dataset, tmp_path: Path, browser: Browser) -> None:
     nothing = [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))] * len(data)
-    write_report(tmp_path / "r.html", data, [subject("x", data, nothing)])
+    write_report(tmp_path / "r.html", data, [evaluated("x", data, nothing)])
     browser.open(tmp_path / "r.html")
     assert browser.errors() == []
-    assert "No detections" in browser.find("main").text
+    assert "there are no detections" in browser.find("main").text
 
 
-def test_no_pictures_and_no_place_to_write_are_errors(data: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no picture"):
+def test_no_images_and_an_unwritable_path_are_errors(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no images"):
         write_report(tmp_path / "r.html", replace(data, samples=[]), [])
     with pytest.raises(UsageError):
-        write_report(tmp_path, data, [subject("x", data, answers(data, shift=2))])
+        write_report(tmp_path, data, [evaluated("x", data, detections_of(data, shift=2))])
 
 
-def test_models_are_called_by_as_much_of_their_path_as_tells_them_apart() -> None:
+def test_models_are_named_by_the_shortest_distinct_part_of_their_path() -> None:
     assert short_names(["runs/train/x/best.onnx"]) == ["best.onnx"]
     assert short_names(["runs/x/best.onnx", "runs/y/best.onnx"]) == ["x/best.onnx", "y/best.onnx"]
     assert short_names(["default", "default"]) == ["default (1)", "default (2)"]
 
 
-# --- in the browser --------------------------------------------------------------------------------------------------
+# --- in the browser ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [400, 1200])
 @pytest.mark.parametrize("name", ["page", "two"])
-def test_it_opens_from_disk_asks_nobody_and_fits(
+def test_it_opens_from_disk_makes_no_requests_and_fits_the_window(
     browser: Browser, request: pytest.FixtureRequest, name: str, width: int
 ) -> None:
     browser.open(request.getfixturevalue(name), width=width)
@@ -176,7 +176,7 @@ def test_dark_pages_are_dark_and_light_ones_light(browser: Browser, page: Path) 
     assert backgrounds == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_the_order(browser: Browser, page: Path) -> None:
+def test_clicking_a_heading_sorts_and_clicking_again_reverses(browser: Browser, page: Path) -> None:
     browser.open(page)
     heading = browser.find("table.sortable th:nth-child(3)")
     before = column(browser, 2)
@@ -191,24 +191,24 @@ def test_a_click_on_a_heading_sorts_and_another_turns_the_order(browser: Browser
     assert heading.get_attribute("aria-sort") is None
 
 
-def test_the_chooser_brings_one_class_of_both_curves_to_the_front(browser: Browser, page: Path) -> None:
+def test_the_chooser_highlights_one_class_in_both_charts(browser: Browser, page: Path) -> None:
     browser.open(page)
     assert browser.find_all("path.line.on") == []
     browser.run("const e = document.querySelector('select'); e.value = 'c1'; e.dispatchEvent(new Event('change'))")
     assert [e.get_attribute("data-key") for e in browser.find_all("path.line.on")] == ["c1", "c1"]
     assert len(browser.find_all("circle.dot.on[data-key=c1]")) == 1
-    assert browser.find("[data-said]").text.startswith("square: AP50 ")
+    assert browser.find("[data-summary]").text.startswith("square: AP50 ")
 
 
 def shown(browser: Browser) -> list[float]:
-    """Scores of the detections that can be seen."""
+    """Return the scores of the visible detections."""
     script = """return [...document.querySelectorAll(".gallery .box.found")]
         .filter(b => getComputedStyle(b).display !== "none").map(b => Number(b.dataset.score))"""
     scores: list[float] = browser.run(script)
     return scores
 
 
-def test_the_slider_chooses_detections_and_truths_that_lose_theirs_are_missed(browser: Browser, page: Path) -> None:
+def test_the_slider_selects_detections_and_marks_missed_ground_truth(browser: Browser, page: Path) -> None:
     browser.open(page)
     as_predicted, missed = shown(browser), len(browser.find_all(".gallery .truth.bad"))
     assert as_predicted
@@ -226,14 +226,14 @@ def test_the_slider_chooses_detections_and_truths_that_lose_theirs_are_missed(br
     assert len(browser.find_all(".gallery .truth.bad")) == missed
 
 
-def test_layers_can_be_switched_and_laid_over_each_other(browser: Browser, page: Path) -> None:
+def test_layers_can_be_switched_and_overlaid(browser: Browser, page: Path) -> None:
     browser.open(page)
 
     def visible(selector: str) -> int:
         return sum(element.is_displayed() for element in browser.find_all(selector))
 
-    pictures = len(browser.find_all(".shots"))
-    assert visible(".shots > div") == 2 * pictures
+    panels = len(browser.find_all(".shots"))
+    assert visible(".shots > div") == 2 * panels
     browser.find("input[data-css=no-found]").click()
     assert shown(browser) == []
     browser.find("input[data-css=no-found]").click()
@@ -243,23 +243,23 @@ def test_layers_can_be_switched_and_laid_over_each_other(browser: Browser, page:
     assert visible(".gallery .truth rect.edge") == 0
     browser.find("input[data-css=no-truth]").click()
     browser.find("input[data-css=over]").click()
-    assert visible(".shots > div") == pictures
+    assert visible(".shots > div") == panels
     assert visible(".gallery .truth rect.edge") == truths
     assert shown(browser)
 
 
-def test_pictures_are_drawn_on_both_sides(browser: Browser, page: Path, tmp_path: Path) -> None:
+def test_images_are_drawn_on_both_sides(browser: Browser, page: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     browser.open(page)
-    for place in (1, 2):
-        panel = tmp_path / f"{place}.png"
-        browser.screenshot(panel, part=f".shots > div:nth-child({place}) svg")
-        with Image.open(panel) as picture:
-            assert len(set(picture.convert("RGB").resize((40, 40)).get_flattened_data())) > 100
+    for index in (1, 2):
+        panel = tmp_path / f"{index}.png"
+        browser.screenshot(panel, part=f".shots > div:nth-child({index}) svg")
+        with Image.open(panel) as panel_image:
+            assert len(set(panel_image.convert("RGB").resize((40, 40)).get_flattened_data())) > 100
 
 
-def test_two_models_show_their_details_one_at_a_time(browser: Browser, two: Path) -> None:
+def test_with_two_models_details_are_shown_one_at_a_time(browser: Browser, two: Path) -> None:
     browser.open(two)
     assert "a" in browser.find(".verdict").text
     parts = browser.find_all(".owner")

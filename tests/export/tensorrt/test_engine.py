@@ -1,6 +1,6 @@
-"""Building engines: really, with TensorRT-RTX on any machine; the rest of the logic with a stand-in of TensorRT.
+"""Building engines: with TensorRT-RTX on any machine, and the rest of the logic with a stand-in for TensorRT.
 
-Marked `gpu`: built, loaded, read back and run, and compared with ONNX Runtime.
+Tests marked `gpu` build, load, read back and run an engine, and compare it with ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def graph(tmp_path: Path) -> Path:
     return write_onnx(tmp_path / "m.onnx")
 
 
-# Really built, ahead of time
+# Built with TensorRT-RTX, without a GPU
 
 
 @needs_rtx
@@ -48,7 +48,7 @@ def graph(tmp_path: Path) -> Path:
     ("precision", "network"),
     [("fp32", {"fp32": 2}), ("fp16", {"fp16": 2}), ("int8", {"int8": 1, "fp32": 1})],
 )
-def test_an_engine_is_built_without_a_gpu_and_its_facts_stand_beside_it(
+def test_an_engine_is_built_without_a_gpu_with_its_facts_in_a_json_file(
     tmp_path: Path, precision: str, network: dict[str, int], free: bool
 ) -> None:
     said: list[str] = []
@@ -60,24 +60,24 @@ def test_an_engine_is_built_without_a_gpu_and_its_facts_stand_beside_it(
     assert record.max == (8 if free else 1, 64, 64)
     assert (tmp_path / "m.engine").stat().st_size > 10_000
     assert facts.classes == FACTS.classes
-    assert facts.verified is False, "an ONNX that was verified makes no verified engine"
+    assert facts.verified is False, "a verified ONNX file does not make the engine verified"
     assert precision in said[-1]
 
 
 @needs_rtx
-@pytest.mark.parametrize("asked", [("sm75",), ("8.6", "SM89"), ("80", "8.6", "8.9", "12.0", "sm_121")])
-def test_an_engine_for_chosen_compute_capabilities(tmp_path: Path, graph: Path, asked: tuple[str, ...]) -> None:
-    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=asked, say=str)
+@pytest.mark.parametrize("requested", [("sm75",), ("8.6", "SM89"), ("80", "8.6", "8.9", "12.0", "sm_121")])
+def test_an_engine_for_chosen_compute_capabilities(tmp_path: Path, graph: Path, requested: tuple[str, ...]) -> None:
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=requested, say=str)
     assert record.compute_capabilities == {
         1: ("7.5",),
         2: ("8.6", "8.9"),
         5: ("8.0", "8.6", "8.9", "12.0", "12.1"),
-    }.get(len(asked))
+    }.get(len(requested))
 
 
 @needs_rtx
 @pytest.mark.slow
-def test_a_real_detector_with_decode_and_nms_becomes_an_engine(tmp_path: Path) -> None:
+def test_a_traced_detector_with_decode_and_nms_is_built(tmp_path: Path) -> None:
     from fcos_cli.export.onnx import finalize, trace, write
     from fcos_cli.export.options import ExportOptions
     from fcos_cli.runtime.graph_io import output_names
@@ -92,14 +92,14 @@ def test_a_real_detector_with_decode_and_nms_becomes_an_engine(tmp_path: Path) -
     record = build_engine(
         tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5", "8.9"), say=str
     )
-    assert set(record.network) == {"fp16"}, "every convolution in half"
+    assert set(record.network) == {"fp16"}, "every convolution in fp16"
     assert (record.min, record.max) == (Shape(1, 160, 160), Shape(8, 256, 256))
 
 
 @needs_rtx
-def test_what_the_builder_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
+def test_a_build_error_quotes_the_builder(tmp_path: Path) -> None:
     model = detector_graph()
-    # a product of matrices in fp32, which TensorRT-RTX does not have for Turing
+    # TensorRT-RTX has no fp32 matrix product for Turing
     model.graph.node.extend(
         [
             helper.make_node("MatMul", ["flat", "sides"], ["product"], "the_product"),
@@ -124,33 +124,33 @@ def test_what_the_builder_refuses_is_told_in_its_own_words(tmp_path: Path) -> No
 
 
 @needs_rtx
-def test_a_compute_capability_that_this_version_does_not_know(tmp_path: Path, graph: Path) -> None:
+def test_an_unknown_compute_capability(tmp_path: Path, graph: Path) -> None:
     with pytest.raises(UsageError, match=r"compute capability 9\.0") as caught:
         build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("9.0",), say=str)
     assert "8.6, 8.9" in str(caught.value.remedy)
 
 
 @needs_rtx
-def test_the_stand_in_has_no_member_that_the_real_thing_lacks() -> None:
+def test_every_member_of_the_stand_in_exists_in_tensorrt() -> None:
     real = find_package("trt-rtx").module
     stand_in = tensorrt_stand_in.module_of(tensorrt_stand_in.World("trt-rtx", "1.7"))
     names = [name for name in vars(stand_in) if not name.startswith("__")]
     names += ["INetworkDefinition", "ITimingCache", "IOptimizationProfile", "ParserError", "EngineInspector"]
     pairs = {name: name for name in (*names, "IExecutionContext")} | {"Config": "IBuilderConfig"}
     own = {"world", "plan", "content", "shapes", "layers", "flags", "capabilities", "workspace", "profiles"}
-    kinds = {mine: getattr(stand_in, mine, None) or getattr(tensorrt_stand_in, mine) for mine in pairs}
-    lacking = [
-        f"{theirs}.{member}"
-        for mine, theirs in pairs.items()
-        for base in kinds[mine].__mro__[:-1]
+    classes = {name: getattr(stand_in, name, None) or getattr(tensorrt_stand_in, name) for name in pairs}
+    missing = [
+        f"{real_name}.{member}"
+        for name, real_name in pairs.items()
+        for base in classes[name].__mro__[:-1]
         if base.__module__ == tensorrt_stand_in.__name__
         for member in vars(base)
-        if not member.startswith("_") and member not in own and not hasattr(getattr(real, theirs), member)
+        if not member.startswith("_") and member not in own and not hasattr(getattr(real, real_name), member)
     ]
-    assert lacking == []
+    assert missing == []
 
 
-# The same, of every version, with the stand-in
+# Every version, with the stand-in
 
 
 @pytest.mark.parametrize(
@@ -190,24 +190,24 @@ def test_the_json_beside_the_engine(tmp_path: Path, graph: Path, monkeypatch: py
     assert "log" not in content["engine"]
 
 
-def test_half_precision_that_did_not_happen_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_fp16_engine_without_fp16_layers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx_file = write_onnx(tmp_path / "m.onnx", precision="fp16")
-    install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu())  # whose parser finds a convolution in fp32
-    with pytest.raises(ModelError, match=r"fp16 was asked for, but the network's .* fp32 \(1\)"):
+    install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu())  # its network has a convolution in fp32
+    with pytest.raises(ModelError, match=r"fp16 was requested, but the network's .* fp32 \(1\)"):
         build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
     full = {"Name": "conv1", "LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]}
     cast = {"Name": "cast_in", "LayerType": "Reformat", "Outputs": [{"Format/Datatype": "Half"}]}
     install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu(), layers=CONV_HALF, inspector={"Layers": [cast, full]})
-    with pytest.raises(ModelError, match=r"fp16 was asked for, but the engine's .* fp32 \(1\)"):
+    with pytest.raises(ModelError, match=r"fp16 was requested, but the engine's .* fp32 \(1\)"):
         build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
     assert not (tmp_path / "m.engine").exists()
 
 
 @pytest.mark.parametrize(
     ("inspector", "reason"),
-    [({"Layers": ["conv1"]}, "names only"), ({}, "no layers"), ({"Layers": [{"Name": "conv1"}]}, "no types")],
+    [({"Layers": ["conv1"]}, "only names"), ({}, "no layers"), ({"Layers": [{"Name": "conv1"}]}, "no types")],
 )
-def test_an_engine_that_does_not_tell_is_noted_as_unread(
+def test_an_engine_whose_layers_cannot_be_read_records_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inspector: object, reason: str
 ) -> None:
     onnx_file = write_onnx(tmp_path / "m.onnx", precision="fp16")
@@ -215,10 +215,10 @@ def test_an_engine_that_does_not_tell_is_noted_as_unread(
     record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
     assert record.layers is None
     assert reason in str(record.unread)
-    assert record.precision_used == "fp16", "as the network is typed"
+    assert record.precision_used == "fp16", "from the types of the network"
 
 
-def test_an_engine_for_another_gpu_than_the_one_here_is_kept_unread(
+def test_layers_of_an_engine_for_another_gpu_stay_unread(
     tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu((7, 5)))
@@ -231,9 +231,7 @@ def test_an_engine_for_another_gpu_than_the_one_here_is_kept_unread(
         build_engine(graph, tmp_path / "n.engine", flavour="trt", say=str)
 
 
-def test_the_words_of_parser_and_builder_are_in_the_error(
-    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_quote_the_parser_and_the_builder(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = (("TopK", "topk_1", "K exceeds\nthe maximum"), ("Foo", "foo", "no"))
     install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), parse_errors=errors)
     with pytest.raises(ModelError, match=r"TensorRT 10.0.1 .* at TopK 'topk_1': K exceeds the maximum \(and 1 more\)"):
@@ -250,12 +248,12 @@ def test_the_timing_cache_is_used_and_written(tmp_path: Path, graph: Path, monke
     cache, said = tmp_path / "timing.cache", []
     install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
     build_engine(graph, tmp_path / "m.engine", flavour="trt", timing_cache=cache, say=said.append)
-    assert cache.read_bytes() == b"mine and more"
-    assert not any("anew" in line for line in said)
-    cache.write_bytes(b"of another GPU")
+    assert cache.read_bytes() == b"valid and more"
+    assert not any("empty one" in line for line in said)
+    cache.write_bytes(b"from another GPU")
     build_engine(graph, tmp_path / "m.engine", flavour="trt", timing_cache=cache, say=said.append)
-    assert any("begins anew" in line for line in said)
-    assert cache.read_bytes() == b"mine and more"
+    assert any("starting with an empty one" in line for line in said)
+    assert cache.read_bytes() == b"valid and more"
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=None)
     cache.unlink()
     build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", timing_cache=cache, say=said.append)
@@ -264,29 +262,29 @@ def test_the_timing_cache_is_used_and_written(tmp_path: Path, graph: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("asked", "flavour", "words"),
+    ("requested", "flavour", "message"),
     [
         (("8.6",), "trt", "chosen compute capabilities"),
-        (("8.6", "sm86"), "trt-rtx", "no list"),
-        (("current",), "trt-rtx", "no list"),
+        (("8.6", "sm86"), "trt-rtx", "invalid list"),
+        (("current",), "trt-rtx", "invalid list"),
         (("5",), "trt-rtx", "compute capability 5"),
     ],
 )
-def test_compute_capabilities_that_cannot_be(
-    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], flavour: str, words: str
+def test_invalid_compute_capabilities(
+    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch, requested: tuple[str, ...], flavour: str, message: str
 ) -> None:
     install(monkeypatch, flavour, "1.7.1", gpu=None)
-    with pytest.raises(UsageError, match=words):
-        build_engine(graph, tmp_path / "m.engine", flavour=flavour, compute_capabilities=asked, say=str)
+    with pytest.raises(UsageError, match=message):
+        build_engine(graph, tmp_path / "m.engine", flavour=flavour, compute_capabilities=requested, say=str)
 
 
-def test_the_capability_of_the_gpu_at_hand(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_current_means_the_capability_of_this_gpu(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu((12, 0)))
     record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("current",), say=str)
     assert (record.compute_capabilities, record.compute_capability) == (("current",), "12.0")
 
 
-def test_a_machine_that_cannot_build_says_why_and_what_finishes_the_job(
+def test_a_machine_that_cannot_build_reports_the_reason_and_a_command_for_another_one(
     tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, "trt", "11.4.0", gpu=None)
@@ -306,10 +304,10 @@ def test_a_machine_that_cannot_build_says_why_and_what_finishes_the_job(
     assert "--computeCapabilities=86,89" in caught.value.command
     with pytest.raises(BuildUnavailable) as caught:
         build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", command="fcos export m --format x", say=str)
-    assert caught.value.remedy == "on a machine that can: fcos export m --format x"
+    assert caught.value.remedy == "on another machine, run: fcos export m --format x"
 
 
-def test_versions_that_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_old_versions_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "trt", "8.6.1.post1", gpu=None)
     with pytest.raises(ModelError, match=r"8\.6\.1\.post1 is too old"):
         find_package("trt")
@@ -328,7 +326,7 @@ def test_the_log_keeps_the_last_messages() -> None:
     log.add("WARNING", "hm")
     assert log.errors(mark) == "one two"
     assert log.warnings(mark) == ["one\ntwo", "hm"]
-    assert Log().errors(0) == "it gave no reason"
+    assert Log().errors(0) == "no reason given"
 
 
 # Profiles
@@ -344,7 +342,7 @@ def test_the_log_keeps_the_last_messages() -> None:
         (ResizeRule("letterbox", (640, 640)), (1, 640, 640), [(1, 640, 640)] * 3),
     ],
 )
-def test_a_profile_by_default_holds_every_picture_of_the_rule(
+def test_the_default_profile_covers_every_image_of_the_rule(
     rule: ResizeRule, dimensions: tuple[int | None, ...], expected: list[tuple[int, ...]]
 ) -> None:
     profile = Profile.default(rule, dimensions)
@@ -353,18 +351,18 @@ def test_a_profile_by_default_holds_every_picture_of_the_rule(
 
 
 @pytest.mark.parametrize(
-    ("profile", "dimensions", "words"),
+    ("profile", "dimensions", "message"),
     [
         (((2, 64, 64), (1, 64, 64), (8, 64, 64)), (None, None, None), "batch has min 2, opt 1"),
-        (((0, 64, 64), (1, 64, 64), (8, 64, 64)), (None, None, None), "from 1"),
-        (((1, 64, 64), (1, 64, 64), (8, 64, 64)), (1, None, None), "fixed batch of 1, the profile 1 to 8"),
-        (((1, 96, 64), (1, 96, 64), (8, 128, 64)), (None, None, None), "pictures are 64 x 64"),
+        (((0, 64, 64), (1, 64, 64), (8, 64, 64)), (None, None, None), "use 1 <= min"),
+        (((1, 64, 64), (1, 64, 64), (8, 64, 64)), (1, None, None), "fixed batch of 1, but the profile has 1 to 8"),
+        (((1, 96, 64), (1, 96, 64), (8, 128, 64)), (None, None, None), "images are 64 x 64"),
     ],
 )
-def test_profiles_that_do_not_work(
-    tmp_path: Path, profile: tuple[tuple[int, ...], ...], dimensions: tuple[int | None, ...], words: str
+def test_invalid_profiles(
+    tmp_path: Path, profile: tuple[tuple[int, ...], ...], dimensions: tuple[int | None, ...], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         Profile(*(Shape(*shape) for shape in profile)).check(dimensions, FACTS.resize)
 
 
@@ -397,11 +395,11 @@ def test_topk_has_a_limit(tmp_path: Path) -> None:
         )
 
     check_graph(topk(3840), "trt-rtx")
-    with pytest.raises(ModelError, match="cannot build TopK 't': it takes the best 3841, the most is 3840"):
+    with pytest.raises(ModelError, match="cannot build TopK 't': it selects 3841 values, but the limit is 3840"):
         check_graph(topk(3841), "trt")
 
 
-def test_non_maximum_suppression_is_for_tensorrt_only(tmp_path: Path) -> None:
+def test_trt_rtx_has_no_non_max_suppression(tmp_path: Path) -> None:
     path = graph_of(tmp_path / "m.onnx", [helper.make_node("NonMaxSuppression", ["x", "x"], ["y"], "n")])
     check_graph(path, "trt")
     with pytest.raises(ModelError, match="TensorRT-RTX cannot build NonMaxSuppression 'n'") as caught:
@@ -409,41 +407,41 @@ def test_non_maximum_suppression_is_for_tensorrt_only(tmp_path: Path) -> None:
     assert "--format trt-rtx" in str(caught.value.remedy)
 
 
-def test_foreign_operators_also_inside_of_loops(tmp_path: Path) -> None:
+def test_custom_operators_are_found_inside_loops(tmp_path: Path) -> None:
     body = helper.make_graph([helper.make_node("Gelu", ["c"], ["d"], "inner", domain="com.microsoft")], "b", [], [])
     path = graph_of(tmp_path / "m.onnx", [helper.make_node("Loop", ["n", "c", "x"], ["y"], "loop", body=body)])
-    with pytest.raises(ModelError, match=r"Gelu 'inner': it is of the domain 'com\.microsoft'"):
+    with pytest.raises(ModelError, match=r"Gelu 'inner': it belongs to the domain 'com\.microsoft'"):
         check_graph(path, "trt")
 
 
 @pytest.mark.parametrize(
-    ("operation", "stored", "point", "words"),
+    ("operation", "stored", "point", "message"),
     [
-        ("QuantizeLinear", None, np.uint8(0), "quantises to uint8"),
+        ("QuantizeLinear", None, np.uint8(0), "quantizes to uint8"),
         ("QuantizeLinear", None, np.int8(3), "zero point is not 0"),
         ("QuantizeLinear", None, None, "without a zero point"),
-        ("DequantizeLinear", np.zeros(5, np.int32), np.int32(0), "quantises to int32"),
+        ("DequantizeLinear", np.zeros(5, np.int32), np.int32(0), "quantizes to int32"),
         ("QuantizeLinear", None, np.int8(0), None),
         ("DequantizeLinear", np.zeros(5, np.int8), np.int8(0), None),
     ],
 )
 def test_only_symmetric_int8_is_computed_as_written(
-    tmp_path: Path, operation: str, stored: np.ndarray | None, point: np.ndarray | None, words: str | None
+    tmp_path: Path, operation: str, stored: np.ndarray | None, point: np.ndarray | None, message: str | None
 ) -> None:
     constants = {"s": np.float32(0.1)}
     constants |= {} if stored is None else {"q": stored}
     constants |= {} if point is None else {"z": point}
     inputs = ["x" if stored is None else "q", "s", *(() if point is None else ("z",))]
     path = graph_of(tmp_path / "m.onnx", [helper.make_node(operation, inputs, ["y"], "node")], **constants)
-    if words is None:
+    if message is None:
         check_graph(path, "trt-rtx")
         return
-    with pytest.raises(ModelError, match=words) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         check_graph(path, "trt")
     assert "--target tensorrt" in str(caught.value.remedy)
 
 
-def test_files_that_are_no_exported_detector(tmp_path: Path) -> None:
+def test_files_that_are_not_exported_detectors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lacks the fact"):
         build_engine(graph_of(tmp_path / "a.onnx", []), tmp_path / "a.engine", flavour="trt-rtx", say=str)
     (tmp_path / "b.onnx").write_bytes(b"what is this")
@@ -459,7 +457,7 @@ def test_files_that_are_no_exported_detector(tmp_path: Path) -> None:
         build_engine(tmp_path / "d.onnx", tmp_path / "d.engine", flavour="trt-rtx", say=str)
 
 
-# What the inspector tells
+# Layers reported by the inspector
 
 
 @pytest.mark.parametrize(
@@ -471,7 +469,7 @@ def test_files_that_are_no_exported_detector(tmp_path: Path) -> None:
         (["Half"], ["Float"], "fp16"),
         (["BFloat16"], ["Float"], "bf16"),
         (["Thirty-two wide channel vectorized row major Int8 format"], ["Half"], "int8"),
-        (["Half"], ["Int8"], "fp16"),  # quantises its answer
+        (["Half"], ["Int8"], "fp16"),  # quantizes its output
         (["Row major linear UInt8 format"], ["Half"], "fp16"),
         (["Int64"], ["Bool"], "other"),
         (["FP8"], ["Half"], "fp8"),
@@ -483,7 +481,7 @@ def test_the_precision_of_a_layer(inputs: list[str], outputs: list[str], precisi
     assert precision_of(layer) == precision
 
 
-def test_layers_with_weights_are_known_by_kind_or_by_the_node_they_come_from() -> None:
+def test_layers_with_weights_are_recognized_by_kind_or_onnx_node() -> None:
     half, full = [{"Format/Datatype": "Half"}], [{"Format/Datatype": "Float"}]
     layers = [
         {"Name": "conv1 + relu1", "LayerType": "CaskConvolution", "Inputs": half, "Outputs": half},
@@ -498,18 +496,18 @@ def test_layers_with_weights_are_known_by_kind_or_by_the_node_they_come_from() -
         {"Name": "Reformatting CopyNode for Input Tensor 0 to conv1", "LayerType": "Reformat", "Inputs": full},
         {"Name": "w", "LayerType": "Constant", "Outputs": full, "Metadata": "[ONNX Layer: conv2]"},
     ]
-    told = read_layers(json.dumps({"Layers": layers, "Bindings": ["images"]}), weighty={"conv1", "conv2"})
-    assert told.body == {"fp16": 2, "fp32": 1}
-    assert told.all == {"fp16": 2, "fp32": 4}
+    counts = read_layers(json.dumps({"Layers": layers, "Bindings": ["images"]}), weighted_nodes={"conv1", "conv2"})
+    assert counts.body == {"fp16": 2, "fp32": 1}
+    assert counts.all == {"fp16": 2, "fp32": 4}
 
 
-# Where there is a GPU
+# With a GPU
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("flavour", ["trt", "trt-rtx"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_an_engine_answers_as_onnx_runtime_does(tmp_path: Path, flavour: str, precision: str) -> None:
+def test_an_engine_matches_onnx_runtime(tmp_path: Path, flavour: str, precision: str) -> None:
     import torch
 
     from fcos_cli.errors import MissingExtra
@@ -517,7 +515,7 @@ def test_an_engine_answers_as_onnx_runtime_does(tmp_path: Path, flavour: str, pr
     from fcos_cli.runtime.tensorrt.detector import TensorRtDetector
 
     if not torch.cuda.is_available():
-        pytest.skip("there is no NVIDIA GPU here")
+        pytest.skip("no NVIDIA GPU")
     try:
         find_package(flavour)
     except MissingExtra as error:

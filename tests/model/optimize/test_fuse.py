@@ -1,4 +1,4 @@
-"""Folding BatchNorm into convolutions: the same answers, and nothing folded that must not be."""
+"""Folding BatchNorm into convolutions: outputs stay the same, and unfoldable modules are left alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.tiny import tiny_model
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """In eval mode, with statistics and weights that matter."""
+    """Return a BatchNorm in eval mode with nontrivial statistics and weights."""
     layer = nn.BatchNorm2d(channels)
     nn.init.uniform_(layer.weight, 0.5, 2)
     nn.init.normal_(layer.bias)
@@ -30,11 +30,11 @@ def norms_in(module: nn.Module) -> int:
     return sum(isinstance(part, NORMS) for part in module.modules())
 
 
-def relative(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
 
 
-def test_a_fold_by_hand() -> None:
+def test_fold_computed_by_hand() -> None:
     """y = 3 · (2x + 1 - 5) / √(3 + 1) + 7 = 3x + 1."""
     conv, layer = nn.Conv2d(1, 1, 1).eval(), nn.BatchNorm2d(1, eps=1.0).eval()
     assert conv.bias is not None
@@ -64,21 +64,21 @@ def test_a_fold_by_hand() -> None:
     ],
     ids=str,
 )
-def test_a_network_answers_the_same_without_any_batch_norm(changes: dict[str, Any]) -> None:
+def test_folded_network_gives_the_same_outputs(changes: dict[str, Any]) -> None:
     model = with_statistics(tiny_model(**changes))
     images = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.inference_mode():
-        wanted = model(images).flat()
+        expected = model(images).flat()
     before = norms_in(model)
     assert fold_batch_norm(model) == before > 0
     assert norms_in(model) == 0
     with torch.inference_mode():
         found = model(images).flat()
-    assert max(map(relative, found, wanted)) < 1e-5
+    assert max(map(relative, found, expected)) < 1e-5
 
 
 def with_statistics(model: FCOS) -> FCOS:
-    """Statistics near those of an untrained network, but not the neutral ones."""
+    """Set statistics near those of an untrained network, but different from the initial ones."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, NORMS):
@@ -90,7 +90,7 @@ def with_statistics(model: FCOS) -> FCOS:
 
 
 class Forked(nn.Module):
-    """The convolution's own output is needed too."""
+    """The output of the convolution is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Forked(nn.Module):
 
 
 class Shared(nn.Module):
-    """One convolution before two norms."""
+    """One convolution is followed by two norms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Shared(nn.Module):
 
 
 class Between(nn.Module):
-    """Something lies between convolution and norm."""
+    """There is another operation between convolution and norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Between(nn.Module):
 
 
 class Wavering(nn.Module):
-    """The way depends on values: it cannot be followed."""
+    """Control flow depends on values and cannot be traced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,17 +143,17 @@ def first() -> nn.Module:
 
 
 @pytest.mark.parametrize("build", [Forked, Shared, Between, Wavering, standardised, first])
-def test_what_cannot_be_folded_stays_as_it_is(build: Any) -> None:
+def test_unfoldable_modules_are_unchanged(build: Any) -> None:
     torch.manual_seed(0)
     module = build().eval()
     x = torch.randn(2, 4, 8, 8)
     with torch.inference_mode():
-        wanted, norms = module(x), norms_in(module)
+        expected, norms = module(x), norms_in(module)
         assert fold_inside(module) == 0
-        assert torch.equal(module(x), wanted)
+        assert torch.equal(module(x), expected)
     assert norms_in(module) == norms
 
 
-def test_a_norm_that_still_learns_is_not_folded() -> None:
+def test_norm_without_fixed_statistics_is_not_folded() -> None:
     assert fold_inside(nn.Sequential(nn.Conv2d(4, 4, 1), norm(4).train())) == 0
     assert fold_inside(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)).eval()) == 0

@@ -1,4 +1,4 @@
-"""Winograd's convolutions: those of PyTorch, but for rounding."""
+"""Winograd convolutions equal PyTorch's except for rounding."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def conv_of(channels: int = 8, outputs: int = 8, *, dtype: torch.dtype = torch.f
 
 
 def relative(found: Tensor, conv: nn.Conv2d, x: Tensor) -> float:
-    """Error against the convolution in float64."""
+    """Return the relative error against the convolution in float64."""
     bias = None if conv.bias is None else conv.bias.double()
-    wanted = nn.functional.conv2d(x.double(), conv.weight.double(), bias, padding=1)
-    assert found.shape == wanted.shape
-    return float((found.double() - wanted).norm() / wanted.norm())
+    expected = nn.functional.conv2d(x.double(), conv.weight.double(), bias, padding=1)
+    assert found.shape == expected.shape
+    return float((found.double() - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("dtype", list(FILTERINGS))
 @pytest.mark.parametrize("shape", [(1, 20, 20), (1, 21, 19), (2, 22, 23), (3, 1, 400), (1, 150, 3)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_answers_what_the_convolution_answers(dtype: torch.dtype, shape: tuple[int, int, int], bias: bool) -> None:
+def test_output_equals_the_convolution(dtype: torch.dtype, shape: tuple[int, int, int], bias: bool) -> None:
     batch, height, width = shape
     conv = conv_of(12, 7, dtype=dtype, bias=bias)
     x = torch.randn(batch, 12, height, width, dtype=dtype)
@@ -41,7 +41,7 @@ def test_it_answers_what_the_convolution_answers(dtype: torch.dtype, shape: tupl
 
 
 @pytest.mark.parametrize("dtype", list(FILTERINGS))
-def test_it_rounds_little_where_many_channels_are_summed(dtype: torch.dtype) -> None:
+def test_rounding_error_with_many_channels(dtype: torch.dtype) -> None:
     conv = conv_of(256, 256, dtype=dtype)
     x = torch.randn(1, 256, 20, 24, dtype=dtype).relu()
     with torch.inference_mode():
@@ -49,17 +49,17 @@ def test_it_rounds_little_where_many_channels_are_summed(dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("dtype", list(FILTERINGS))
-def test_matrices_are_a_minimal_filtering(dtype: torch.dtype) -> None:
-    """Cook and Toom's identity in one dimension: m outputs of a filter of 3 by m + 2 products, exactly."""
+def test_matrices_compute_minimal_filtering(dtype: torch.dtype) -> None:
+    """Cook-Toom identity in one dimension: m outputs of a 3-tap filter with m + 2 products, exactly."""
     m, _, b, g, a = FILTERINGS[dtype]
     take, filters, give = (torch.tensor(matrix, dtype=torch.float64) for matrix in (b, g, a))
     signal, taps = torch.arange(1.0, m + 3).double() ** 2, torch.tensor([2.0, -3.0, 5.0]).double()
     found = give @ ((filters @ taps) * (take @ signal))
-    wanted = [sum(signal[place + k] * taps[k] for k in range(3)) for place in range(m)]
-    torch.testing.assert_close(found, torch.stack(wanted))  # type: ignore[arg-type]
+    expected = [sum(signal[place + k] * taps[k] for k in range(3)) for place in range(m)]
+    torch.testing.assert_close(found, torch.stack(expected))  # type: ignore[arg-type]
 
 
-def test_steps_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunking_does_not_change_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
     module, x = WinogradConv2d(conv_of()), torch.randn(2, 8, 30, 25)
     with torch.inference_mode():
         at_once = module(x)
@@ -74,7 +74,7 @@ def test_small_maps_are_convolved_directly() -> None:
         assert torch.equal(WinogradConv2d(conv)(x), conv(x))
 
 
-def test_the_answer_is_channels_last() -> None:
+def test_output_is_channels_last() -> None:
     x = torch.randn(1, 8, 20, 20).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         assert WinogradConv2d(conv_of())(x).is_contiguous(memory_format=torch.channels_last)
@@ -100,7 +100,7 @@ def test_the_answer_is_channels_last() -> None:
     ],
     ids=lambda value: str(value.extra_repr() if isinstance(value, nn.Conv2d) else value),
 )
-def test_convolutions_that_gain_are_replaced_and_no_others(conv: nn.Conv2d, gains: bool) -> None:
+def test_only_convolutions_that_get_faster_are_replaced(conv: nn.Conv2d, gains: bool) -> None:
     model = nn.Sequential(nn.Sequential(conv, nn.ReLU()), nn.Identity())
     assert use_winograd(model) == gains
     assert isinstance(model[0][0], WinogradConv2d) == gains  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""The TensorRT detector against a stand-in; the real one runs in tests/export/tensorrt where there is a GPU."""
+"""The TensorRT detector with a stand-in for TensorRT; tests/export/tensorrt runs the real one on a GPU."""
 
 from __future__ import annotations
 
@@ -41,100 +41,100 @@ def engine(tmp_path: Path, world: World) -> Path:
     return tmp_path / "m.engine"
 
 
-def pictures(*reds: int, height: int = 64, width: int = 64) -> Any:
+def images_of(*reds: int, height: int = 64, width: int = 64) -> Any:
     images = np.zeros((len(reds), 3, height, width), np.uint8)
     images[:, 0, 0, 0] = reds
     return images
 
 
 def change(engine: Path, **record: Any) -> None:
-    """Write the JSON beside `engine` again, with something changed."""
+    """Overwrite the JSON file beside `engine` with a changed record."""
     facts, known = read_sidecar(engine)
     write_sidecar(engine, facts, replace(known, **record))
 
 
-def test_it_answers_and_tells_what_it_is(engine: Path) -> None:
+def test_detections_and_properties(engine: Path) -> None:
     detector = TensorRtDetector.open(engine, name="the engine")
     assert (detector.name, detector.backend, detector.precision, detector.device) == (
         "the engine",
         "tensorrt",
         "fp32",
-        "cpu",  # of the stand-in
+        "cpu",  # the stand-in's
     )
     assert detector.facts.classes.names == ("a", "b", "c")
-    found = detector(pictures(128, height=32, width=96))
-    assert found.boxes[0].tolist() == [[0, 0, 96, 32], [0, 0, 96, 32], [0, 0, 0, 0], [0, 0, 0, 0]]
-    np.testing.assert_allclose(found.scores, [[0.75, 0.5, 0, 0]])
-    assert found.classes.tolist() == [[0, 1, -1, -1]]
-    assert found.counts.tolist() == [2]
-    assert (found.classes.dtype, found.counts.dtype) == (np.int64, np.int64)
+    result = detector(images_of(128, height=32, width=96))
+    assert result.boxes[0].tolist() == [[0, 0, 96, 32], [0, 0, 96, 32], [0, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(result.scores, [[0.75, 0.5, 0, 0]])
+    assert result.classes.tolist() == [[0, 1, -1, -1]]
+    assert result.counts.tolist() == [2]
+    assert (result.classes.dtype, result.counts.dtype) == (np.int64, np.int64)
 
 
-def test_a_large_batch_goes_through_in_parts(engine: Path, world: World) -> None:
-    found = TensorRtDetector.open(engine, name="e")(pictures(*range(11)))
+def test_a_large_batch_is_split(engine: Path, world: World) -> None:
+    result = TensorRtDetector.open(engine, name="e")(images_of(*range(11)))
     assert world.executed == [(4, 3, 64, 64), (4, 3, 64, 64), (3, 3, 64, 64)]
-    np.testing.assert_allclose(found.scores[:, 1], np.arange(11) / 256)
+    np.testing.assert_allclose(result.scores[:, 1], np.arange(11) / 256)
 
 
-def test_a_fixed_batch_is_filled_up(tmp_path: Path, world: World) -> None:
+def test_a_fixed_batch_is_padded(tmp_path: Path, world: World) -> None:
     onnx_file = write_onnx(tmp_path / "m.onnx", free=False, batch=4)
     build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
-    found = TensorRtDetector.open(tmp_path / "m.engine", name="e")(pictures(1, 2, 3, 4, 5))
+    result = TensorRtDetector.open(tmp_path / "m.engine", name="e")(images_of(1, 2, 3, 4, 5))
     assert world.executed == [(4, 3, 64, 64)] * 2
-    np.testing.assert_allclose(found.scores[:, 1], np.arange(1, 6) / 256)
+    np.testing.assert_allclose(result.scores[:, 1], np.arange(1, 6) / 256)
 
 
-def test_a_read_only_picture_is_taken(engine: Path) -> None:
-    images = pictures(64)
+def test_read_only_images_are_accepted(engine: Path) -> None:
+    images = images_of(64)
     images.flags.writeable = False
     assert TensorRtDetector.open(engine, name="e")(images).counts.tolist() == [2]
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 160), (16, 64), (128, 128)])
-def test_sizes_outside_of_the_profile_are_refused(engine: Path, height: int, width: int) -> None:
+def test_sizes_outside_of_the_profile_are_rejected(engine: Path, height: int, width: int) -> None:
     with pytest.raises(ModelError, match=f"32 to 96 x 64 to 128 pixels .* not {height} x {width}"):
-        TensorRtDetector.open(engine, name="e")(pictures(1, height=height, width=width))
+        TensorRtDetector.open(engine, name="e")(images_of(1, height=height, width=width))
 
 
 def test_memory_grows_to_the_largest_call_and_is_reused(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector, taken, empty = TensorRtDetector.open(engine, name="e"), [], torch.empty
 
-    def counted(*args: Any, **named: Any) -> torch.Tensor:
+    def counting_empty(*args: Any, **named: Any) -> torch.Tensor:
         taken.append(args)
         return empty(*args, **named)
 
-    monkeypatch.setattr(torch, "empty", counted)
-    first = detector(pictures(10, 20, 30, 40, height=96, width=128))
+    monkeypatch.setattr(torch, "empty", counting_empty)
+    first = detector(images_of(10, 20, 30, 40, height=96, width=128))
     assert len(taken) == 5, "input and four outputs"
-    second = detector(pictures(50, height=32))
-    detector(pictures(60, 70, height=96, width=128))
+    second = detector(images_of(50, height=32))
+    detector(images_of(60, 70, height=96, width=128))
     assert len(taken) == 5
-    np.testing.assert_allclose(first.scores[:, 1] * 256, [10, 20, 30, 40])  # not written over by later calls
+    np.testing.assert_allclose(first.scores[:, 1] * 256, [10, 20, 30, 40])  # not overwritten by later calls
     np.testing.assert_allclose(second.scores[:, 1] * 256, [50])
 
 
-def test_classes_as_int32_come_out_as_int64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int32_classes_become_int64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = OUTPUTS | {"classes": DataType.INT32, "counts": DataType.INT32}
     install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), outputs=narrow)
     build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt", say=str)
-    found = TensorRtDetector.open(tmp_path / "m.engine", name="e")(pictures(1))
-    assert (found.classes.dtype, found.counts.dtype) == (np.int64, np.int64)
-    assert found.classes[0, :2].tolist() == [0, 1]
+    result = TensorRtDetector.open(tmp_path / "m.engine", name="e")(images_of(1))
+    assert (result.classes.dtype, result.counts.dtype) == (np.int64, np.int64)
+    assert result.classes[0, :2].tolist() == [0, 1]
 
 
-def test_nms_that_did_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nms_that_does_not_converge_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = OUTPUTS | {"converged": DataType.BOOL}
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu(), outputs=outputs, unconverged=99)
     build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt-rtx", say=str)
     detector = TensorRtDetector.open(tmp_path / "m.engine", name="e")
-    assert detector(pictures(1, 2)).counts.tolist() == [2, 2]
+    assert detector(images_of(1, 2)).counts.tolist() == [2, 2]
     with pytest.raises(FcosError, match="chain"):
-        detector(pictures(1, 99))
+        detector(images_of(1, 99))
 
 
-def test_scores_above_and_below_the_files_own(engine: Path) -> None:
-    found = TensorRtDetector.open(engine, name="e", score=0.5)(pictures(64, 192))
-    assert found.counts.tolist() == [1, 2]
+def test_scores_above_and_below_the_threshold_of_the_file(engine: Path) -> None:
+    result = TensorRtDetector.open(engine, name="e", score=0.5)(images_of(64, 192))
+    assert result.counts.tolist() == [1, 2]
     with pytest.raises(UsageError, match=r"drops detections below 0\.25"):
         TensorRtDetector.open(engine, name="e", score=0.1)
 
@@ -143,31 +143,31 @@ def test_an_execution_that_fails(engine: Path, world: World) -> None:
     detector = TensorRtDetector.open(engine, name="e")
     world.fails = True
     with pytest.raises(FcosError, match="TensorRT failed on 2 images of 64 x 64"):
-        detector(pictures(1, 2))
+        detector(images_of(1, 2))
 
 
 # What is checked before an engine is loaded
 
 
-def test_without_its_json_an_engine_is_not_opened(engine: Path) -> None:
+def test_an_engine_without_its_json_file_is_rejected(engine: Path) -> None:
     sidecar_path(engine).unlink()
     with pytest.raises(ModelError, match="JSON file that describes this model is missing"):
         TensorRtDetector.open(engine, name="e")
 
 
-def test_a_json_of_another_engine(engine: Path) -> None:
+def test_a_json_file_of_another_engine(engine: Path) -> None:
     engine.write_bytes(engine.read_bytes() + b" ")
     with pytest.raises(ModelError, match="belongs to another one"):
         TensorRtDetector.open(engine, name="e")
 
 
 @pytest.mark.parametrize("lost", ["version", "min", "flavour"])
-def test_a_json_that_lacks_something(engine: Path, lost: str) -> None:
+def test_an_incomplete_json_file(engine: Path, lost: str) -> None:
     import json
 
     content = json.loads(sidecar_path(engine).read_text())
     del content["engine"][lost]
-    content["engine"]["of a later version"] = 1
+    content["engine"]["key of a later version"] = 1
     sidecar_path(engine).write_text(json.dumps(content))
     with pytest.raises(ModelError, match=f"'{lost}' is missing"):
         TensorRtDetector.open(engine, name="e")
@@ -177,13 +177,13 @@ def test_a_json_that_lacks_something(engine: Path, lost: str) -> None:
     ("built", "here", "runs"),
     [
         ("11.4.0.9", "11.4.0.9", True),
-        ("11.4.0.9", "11.4.0", True),  # some packages state three numbers
+        ("11.4.0.9", "11.4.0", True),  # some packages report three numbers
         ("11.4.0.9", "11.4.1", False),
         ("10.13.2.6", "11.4.0", False),
         ("11.4.0", "11.5.0", False),
     ],
 )
-def test_an_engine_runs_on_the_version_that_built_it(
+def test_an_engine_runs_only_on_the_version_that_built_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str, here: str, runs: bool
 ) -> None:
     gpu, path = StandInGpu(), tmp_path / "m.engine"
@@ -191,8 +191,8 @@ def test_an_engine_runs_on_the_version_that_built_it(
     build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour="trt", say=str)
     world = install(monkeypatch, "trt", here, gpu=gpu)
     if runs:
-        world.version = built  # the library under the package's shorter number
-        assert TensorRtDetector.open(path, name="e")(pictures(1)).counts.tolist() == [2]
+        world.version = built  # the library behind the package's shorter version
+        assert TensorRtDetector.open(path, name="e")(images_of(1)).counts.tolist() == [2]
         return
     with pytest.raises(ModelError, match=f"built by TensorRT {built} .*; here is {here}") as caught:
         TensorRtDetector.open(path, name="e")
@@ -214,12 +214,12 @@ def test_without_a_gpu(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flavour", "asked", "gpu", "runs"),
+    ("flavour", "requested", "gpu", "runs"),
     [
         ("trt", (), (8, 9), True),
         ("trt", (), (8, 6), False),
         ("trt-rtx", (), (8, 6), True),
-        ("trt-rtx", (), (10, 0), True),  # later than this version: TensorRT-RTX compiles for it
+        ("trt-rtx", (), (10, 0), True),  # newer than this version: TensorRT-RTX compiles for it
         ("trt-rtx", (), (7, 5), False),
         ("trt-rtx", ("7.5", "8.6"), (8, 6), True),
         ("trt-rtx", ("7.5", "8.6"), (8, 9), False),
@@ -227,27 +227,27 @@ def test_without_a_gpu(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("trt-rtx", ("current",), (8, 6), False),
     ],
 )
-def test_an_engine_runs_on_the_gpus_it_was_built_for(
+def test_an_engine_runs_only_on_the_gpus_it_was_built_for(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     flavour: str,
-    asked: tuple[str, ...],
+    requested: tuple[str, ...],
     gpu: tuple[int, int],
     runs: bool,
 ) -> None:
     path = tmp_path / "m.engine"
     install(monkeypatch, flavour, "11.4.0", gpu=StandInGpu((8, 9)))
-    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour=flavour, compute_capabilities=asked, say=str)
+    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour=flavour, compute_capabilities=requested, say=str)
     install(monkeypatch, flavour, "11.4.0", gpu=StandInGpu(gpu, "NVIDIA Test 2"))
     if runs:
-        assert TensorRtDetector.open(path, name="e")(pictures(1)).counts.tolist() == [2]
+        assert TensorRtDetector.open(path, name="e")(images_of(1)).counts.tolist() == [2]
         return
     with pytest.raises(ModelError, match=f"the engine was built for .*NVIDIA Test 2 has {gpu[0]}.{gpu[1]}") as caught:
         TensorRtDetector.open(path, name="e")
     assert "export it again" in str(caught.value.remedy)
 
 
-def test_a_plan_that_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_cannot_be_loaded_reports_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hashlib
 
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu())
@@ -259,7 +259,7 @@ def test_a_plan_that_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pyte
         TensorRtDetector.open(path, name="e")
 
 
-def test_an_engine_of_other_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_with_other_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
     build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt", say=str)
     world.outputs = {"boxes": DataType.FLOAT, "labels": DataType.INT64}
@@ -287,7 +287,7 @@ def test_the_precision_of_an_engine_built_elsewhere_is_read_when_it_is_opened(
 
 
 @pytest.mark.parametrize(
-    ("asked", "body", "used"),
+    ("requested", "body", "used"),
     [
         ("fp32", {"fp32": 9}, "fp32"),
         ("fp16", {"fp16": 8, "fp32": 1}, "fp16"),
@@ -297,12 +297,12 @@ def test_the_precision_of_an_engine_built_elsewhere_is_read_when_it_is_opened(
         ("fp16", {}, "fp16"),
     ],
 )
-def test_the_precision_that_is_told(engine: Path, asked: str, body: dict[str, int], used: str) -> None:
+def test_precision_used(engine: Path, requested: str, body: dict[str, int], used: str) -> None:
     _, record = read_sidecar(engine)
-    assert replace(record, precision=asked, network={}, body=body or None).precision_used == used
+    assert replace(record, precision=requested, network={}, body=body or None).precision_used == used
 
 
-def test_what_is_noted_reads_back_as_it_was(engine: Path) -> None:
+def test_the_record_survives_a_round_trip(engine: Path) -> None:
     _, record = read_sidecar(engine)
     assert EngineRecord.from_json(record.to_json(), where=engine) == record
 
@@ -310,12 +310,12 @@ def test_what_is_noted_reads_back_as_it_was(engine: Path) -> None:
 # Devices
 
 
-def test_devices_that_are_no_gpu() -> None:
+def test_a_device_that_is_not_a_gpu() -> None:
     with pytest.raises(UsageError, match="not on 'cpu'"):
         package.find_gpu("cpu")
 
 
-def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert package.find_gpu("cuda:3") is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

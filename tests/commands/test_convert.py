@@ -1,55 +1,30 @@
-"""`fcos convert` and the model name `coco` as scripts meet them."""
+"""fcos convert, and the model name `coco` in other commands."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from fcos_cli.cli import main
 from fcos_cli.convert.run import convert
 from fcos_cli.convert.zoo import cache_folder
 from fcos_cli.model.artifact import load, save
 from fcos_cli.runtime.open import open_detector
+from tests.cli_runner import Fcos
 from tests.convert.foreign import ours, pth, shapes_of, theirs
-
-Fcos = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def fcos(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Fcos:
-    """Runs `fcos ARGUMENTS` in an empty folder; exit code, stdout, stderr."""
-    monkeypatch.setattr("fcos_cli.allocator.keep_freed_memory", lambda: False)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fcos", *map(str, arguments)])
-        capfd.readouterr()
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        return (code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture
 def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cached file that `coco` means: torchvision's network, untrained and narrow."""
+    """The cached file of `coco`: torchvision's network, untrained and narrow."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = cache_folder() / "fcos_resnet50_fpn_coco-99b0c9b7.safetensors"
     save(path, convert(pth(tmp_path / "coco.pth", ours(classes=91))).artifact)
     return path
 
 
-def test_a_checkpoint_becomes_a_model_beside_it(fcos: Fcos, tmp_path: Path) -> None:
+def test_default_output_is_next_to_the_checkpoint(fcos: Fcos, tmp_path: Path) -> None:
     file = pth(tmp_path / "theirs.pth", {"model": theirs("fcos", ours(scales=True)), "iteration": 9})
     code, out, err = fcos("convert", file, "--preset", "fcos-imprv")
     assert (code, out) == (0, "")
@@ -61,18 +36,18 @@ def test_a_checkpoint_becomes_a_model_beside_it(fcos: Fcos, tmp_path: Path) -> N
     assert code == 0
 
 
-def test_the_converted_model_finds_things(fcos: Fcos, tmp_path: Path) -> None:
+def test_converted_model_can_be_opened(fcos: Fcos, tmp_path: Path) -> None:
     file = pth(tmp_path / "theirs.pth", theirs("detectron2", ours()))
     code, out, _ = fcos("convert", file, "--out", tmp_path / "m.safetensors", "--json")
     assert code == 0
     document = json.loads(out)
     assert document["artifact"] == str(tmp_path / "m.safetensors")
     assert (document["schema_version"], document["from"], document["preset"]) == (1, "detectron2", "detectron2")
-    assert any("input channels turned round" in note for note in document["notes"])
+    assert any("input channels reversed from BGR to RGB" in note for note in document["notes"])
     assert open_detector(tmp_path / "m.safetensors").facts.classes.names[0] == "person"
 
 
-def test_a_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Path) -> None:
+def test_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Path) -> None:
     file = tmp_path / "theirs.safetensors"
     save_file(theirs("detectron2", ours()), file)
     before = file.read_bytes()
@@ -88,10 +63,10 @@ def test_a_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         ((), 2, "--preset fcos-v1: trained with"),
-        (("--preset", "adelaidet"), 2, "is none of"),
+        (("--preset", "adelaidet"), 2, "is not a preset of"),
         (("--from", "mmdet", "--preset", "mmdet-base"), 2, "contradicts the file"),
         (("--preset", "fcos-v1", "--out", "x.pth"), 2, "must end in .safetensors"),
         (("--to", "onnx"), 2, "unknown --to 'onnx'"),
@@ -99,17 +74,15 @@ def test_a_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Pat
         (("--preset", "fcos-v1", "--classes", "gone.txt"), 2, "class names cannot be read"),
     ],
 )
-def test_what_cannot_be_done_is_said(
-    arguments: tuple[str, ...], code: int, told: str, fcos: Fcos, tmp_path: Path
-) -> None:
+def test_usage_errors(arguments: tuple[str, ...], code: int, message: str, fcos: Fcos, tmp_path: Path) -> None:
     file = pth(tmp_path / "theirs.pth", theirs("fcos", shapes_of(scales=True)))
     found, out, err = fcos("convert", file, *arguments)
     assert (found, out) == (code, "")
-    assert told in err
+    assert message in err
     assert not (tmp_path / "theirs.safetensors").exists()
 
 
-def test_a_broken_checkpoint_ends_with_4_and_the_whole_list(fcos: Fcos, tmp_path: Path) -> None:
+def test_incomplete_checkpoint_is_exit_code_4_and_lists_all_tensors(fcos: Fcos, tmp_path: Path) -> None:
     state = theirs("detectron2", shapes_of())
     gone = [key for key in state if key.startswith("head.bbox_")]
     file = pth(tmp_path / "theirs.pth", {key: value for key, value in state.items() if key not in gone})
@@ -118,7 +91,7 @@ def test_a_broken_checkpoint_ends_with_4_and_the_whole_list(fcos: Fcos, tmp_path
     assert all(key in err for key in gone)
 
 
-def test_there_and_back_to_torchvision(fcos: Fcos, tmp_path: Path) -> None:
+def test_round_trip_to_torchvision(fcos: Fcos, tmp_path: Path) -> None:
     state = shapes_of(classes=91, backbone="resnet50", channels=256, convs=4)
     file = pth(tmp_path / "theirs.pth", state)
     assert fcos("convert", file)[0] == 0
@@ -131,16 +104,16 @@ def test_there_and_back_to_torchvision(fcos: Fcos, tmp_path: Path) -> None:
     assert {key for key in again if not key.endswith("num_batches_tracked")} == state.keys()
 
 
-def test_a_model_of_another_kind_does_not_go_back(fcos: Fcos, model_file: Path) -> None:
+def test_other_network_cannot_be_converted_to_torchvision(fcos: Fcos, model_file: Path) -> None:
     code, _, err = fcos("convert", model_file, "--to", "torchvision", "--out", "x.pth")
     assert code == 4
     assert "backbone is test_efficientnet" in err
     assert not Path("x.pth").exists()
 
 
-def test_coco_is_a_model_wherever_one_is_named(fcos: Fcos, coco: Path, shapes: Path) -> None:
-    picture = next(path for path in sorted(shapes.rglob("*")) if path.suffix in (".jpg", ".png"))
-    code, out, _ = fcos("predict", picture, "--weights", "coco", "--score", "0.2", "--json")
+def test_coco_is_accepted_as_a_model_name(fcos: Fcos, coco: Path, shapes: Path) -> None:
+    image = next(path for path in sorted(shapes.rglob("*")) if path.suffix in (".jpg", ".png"))
+    code, out, _ = fcos("predict", image, "--weights", "coco", "--score", "0.2", "--json")
     assert code == 0
     assert json.loads(out)["model"] == "coco"
     code, out, _ = fcos("info", "coco", "--json")
@@ -148,7 +121,7 @@ def test_coco_is_a_model_wherever_one_is_named(fcos: Fcos, coco: Path, shapes: P
     assert json.loads(out)["file"] == str(coco)
 
 
-def test_training_from_coco_takes_its_network(fcos: Fcos, coco: Path, shapes: Path) -> None:
+def test_training_from_coco_uses_its_network(fcos: Fcos, coco: Path, shapes: Path) -> None:
     code, _, err = fcos("train", shapes, "--init", "coco", "--size", "64", "--set", "model.candidates=77", "--dry-run")
     assert code == 0
     lines = {line.split()[0]: line.split() for line in err.splitlines() if line.strip().startswith("model.")}

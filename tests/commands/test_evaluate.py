@@ -1,0 +1,83 @@
+"""fcos eval: exit codes, JSON on stdout and the report."""
+
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.evaluate.coco import METRICS
+from tests.cli_runner import Fcos, created_files
+
+
+@pytest.mark.parametrize("evaluator", ["hotcoco", "pycocotools"])
+def test_json_is_one_document(fcos: Fcos, model_file: Path, shapes: Path, evaluator: str) -> None:
+    result = fcos("eval", model_file, shapes, "--json", "--evaluator", evaluator)
+    assert result.code == 0
+    document = result.document
+    assert document["schema_version"] == 1
+    assert (document["model"], document["data"], document["images"]) == (str(model_file), str(shapes), 4)
+    assert list(document["metrics"]) == list(METRICS)
+    assert [(row["name"], row["category_id"]) for row in document["per_class"]] == [
+        ("circle", 1),
+        ("square", 2),
+        ("triangle", 3),
+    ]
+    keys = {"name", "category_id", "AP", "AP50", "best_threshold", "truths"}
+    assert all(keys <= set(row) for row in document["per_class"])
+    assert created_files() == []
+
+
+def test_tables_go_to_stderr(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    result = fcos("eval", model_file, shapes)
+    assert (result.code, result.out) == (0, "")
+    assert "AP50" in result.err
+    assert "triangle" in result.err
+
+
+def test_split_and_limit_select_the_images(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    def images(*flags: object) -> int:
+        count: int = fcos("eval", model_file, shapes, "--json", *flags).document["images"]
+        return count
+
+    assert images("--split", "train", "--limit", 5) == 5
+    assert images("--split", "all") == 16
+
+
+def test_unusable_data_is_exit_code_3(fcos: Fcos, model_file: Path, shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments in ((tmp_path / "gone",), (tmp_path / "empty",), (shapes, "--split", "nope")):
+        result = fcos("eval", model_file, *arguments, "--json")
+        assert (result.code, result.out) == (3, "")
+
+
+def test_unknown_evaluator_is_exit_code_2(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    assert fcos("eval", model_file, shapes, "--evaluator", "nope").code == 2
+
+
+def test_report_is_written_together_with_json(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    result = fcos("eval", model_file, shapes, "--report", "out/report.html", "--json")
+    assert (result.code, result.document["images"]) == (0, 4)
+    assert [path.name for path in created_files()] == ["out", "report.html"]
+    assert Path("out/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert fcos("eval", model_file, shapes, "--report", "out").code == 2
+
+
+def test_two_models_are_compared(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    document = fcos("eval", model_file, model_file, shapes, "--report", "r.html", "--json").document
+    assert document.keys() == {"schema_version", "models", "data", "split", "comparison"}
+    alone = fcos("eval", model_file, shapes, "--json").document
+    assert [model["metrics"] for model in document["models"]] == [alone["metrics"]] * 2
+    comparison = document["comparison"]
+    assert list(comparison["metrics"]) == list(METRICS)
+    assert comparison["metrics"]["AP"]["difference"] == comparison["metrics"]["AP"]["high"] == 0
+    assert [row["name"] for row in comparison["per_class"]] == ["circle", "square", "triangle"]
+    assert 'id="comparison"' in Path("r.html").read_text(encoding="utf-8")
+    people = fcos("eval", model_file, model_file, shapes)
+    assert (people.code, people.out) == (0, "")
+    assert "B - A" in people.err
+
+
+def test_number_of_models_is_one_or_two(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    for models in ((), (model_file,) * 3):
+        result = fcos("eval", *models, shapes)
+        assert (result.code, result.out) == (2, "")
+        assert "MODEL [MODEL] DATA" in result.err

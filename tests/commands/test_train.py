@@ -1,0 +1,162 @@
+"""fcos train: exit codes, settings, runs and resuming."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli_runner import Fcos, created_files
+from tests.tiny import tiny_config
+
+
+def test_training_evaluation_and_prediction(
+    fcos: Fcos, shapes: Path, settings: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    result = fcos("train", shapes, "--config", settings, "--name", "first", "--json")
+    assert result.code == 0
+    document = result.document
+    assert document["schema_version"] == 1
+    assert document["run"] == "runs/train/first"
+    assert set(document["best"]) == {"AP", "epoch"}
+    written = {path.name for path in Path("runs/train/first").iterdir()}
+    assert written >= {"config.toml", "best.safetensors", "state.pt", "report.html"}
+    assert fcos("eval", "runs/train/first", shapes, "--json").document["images"] == 4
+    assert fcos("predict", image_folder, "--model", "runs/train/first", "--json").code == 0
+
+    again = fcos("train", shapes, "--config", settings, "--name", "first")
+    assert again.code == 2
+    assert "--resume runs/train/first" in again.err
+
+
+def test_run_is_named_after_its_data_and_numbered(fcos: Fcos, shapes: Path, settings: Path) -> None:
+    for name in ("shapes", "shapes-2"):
+        assert fcos("train", shapes, "--config", settings, "--json").document["run"] == f"runs/train/{name}"
+
+
+def test_precedence_is_flag_set_environment_file(
+    fcos: Fcos, shapes: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FCOS_TRAIN__LR", "0.5")
+    monkeypatch.setenv("FCOS_TRAIN__SEED", "5")
+    monkeypatch.chdir(settings.parent)  # a long path would be shortened in the table
+    line = ("--set", "train.seed=6", "--set", "train.ema=0.5", "--epochs", 7, "--size", "64x96")
+    result = fcos("train", shapes, "--config", settings.name, *line, "--dry-run")
+    assert (result.code, result.out) == (0, "")
+    rows = {line.split()[0]: line for line in result.err.splitlines() if line.strip().startswith(("train.", "data."))}
+    for key, value, origin in (
+        ("train.lr", "0.5", "FCOS_TRAIN__LR"),
+        ("train.seed", "6", "--set train.seed"),
+        ("train.ema", "0.5", "--set"),
+        ("train.epochs", "7", "flag"),
+        ("data.size", "[64, 96]", "flag"),
+        ("train.batch", "6", "tiny.toml"),
+    ):
+        assert value in rows[key], key
+        assert origin in rows[key], key
+
+
+def test_dry_run_writes_nothing(fcos: Fcos, shapes: Path, settings: Path) -> None:
+    result = fcos("train", shapes, "--config", settings, "--dry-run")
+    assert result.code == 0
+    assert "12 images" in result.err
+    assert created_files() == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--size", "big"), "big"),
+        (("--size", "0"), "--size"),
+        (("--size", "320x320x3"), "--size"),
+        (("--size", "²"), "--size"),
+        (("--set", "data.size=[0, 320]"), "data.size"),
+        (("--set", "data.size=[-64, 64]"), "data.size"),
+        (("--set", "data.size=[96, 64]", "--set", "data.resize=shortest"), "data"),
+        (("--set", "augment.scale=[0, 1]"), "augment.scale"),
+        (("--set", "augment.scale=[1.2, 0.8]"), "augment.scale"),
+        (("--set", "train.lrr=1"), "train.lr"),
+        (("--amp", "int4"), "train.amp"),
+        (("--epochs", "0"), "train.epochs"),
+        (("--backbone", "resnet5o"), "resnet50"),
+        (("--config", "gone.toml"), "gone.toml"),
+        (("--device", "warp"), "warp"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_invalid_setting_is_exit_code_2_and_writes_nothing(
+    fcos: Fcos, shapes: Path, settings: Path, flags: tuple[str, ...], message: str
+) -> None:
+    config = () if "--config" in flags else ("--config", settings)
+    result = fcos("train", shapes, *config, *flags)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert created_files() == []
+
+
+def test_unusable_data_is_exit_code_3(fcos: Fcos, settings: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for data in (tmp_path / "gone", tmp_path / "empty", settings):
+        result = fcos("train", data, "--config", settings)
+        assert result.code == 3
+        assert str(data) in result.err
+    assert created_files() == []
+
+
+def test_missing_initial_weights_are_exit_code_4(fcos: Fcos, shapes: Path, settings: Path) -> None:
+    result = fcos("train", shapes, "--config", settings, "--init", "gone.safetensors")
+    assert result.code == 4
+    assert "gone.safetensors" in result.err
+    assert created_files() == []
+
+
+def test_sigterm_is_exit_code_143_and_the_run_can_be_resumed(
+    fcos: Fcos, shapes: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strike(_self: object, row: dict[str, Any]) -> None:
+        if row["step"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcos_cli.train.progress.TerminalReporter.step", strike)
+        result = fcos("train", shapes, "--config", settings, "--out", "run")
+    assert result.code == 143
+    assert "fcos train --resume run" in result.err
+
+    refused = fcos("train", "--resume", "run", "--epochs", 5)
+    assert refused.code == 2
+    assert "train.epochs" in refused.err
+    result = fcos("train", "--resume", "run", "--workers", 0, "--json")
+    assert result.code == 0
+    assert result.document["run"] == "run"
+
+
+def test_sigterm_to_the_process_group_saves_the_state(
+    fcos: Fcos, shapes: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strike(_self: object, row: dict[str, Any]) -> None:
+        if row["step"] == 1:
+            loaders = multiprocessing.active_children()
+            assert loaders
+            for process in loaders:
+                os.kill(int(process.pid or 0), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("fcos_cli.train.progress.TerminalReporter.step", strike)
+    result = fcos("train", shapes, "--config", settings, "--out", "run", "--workers", 1)
+    assert result.code == 143
+    assert Path("run/state.pt").is_file()
+
+
+def test_resuming_a_folder_without_a_run_is_exit_code_2(fcos: Fcos) -> None:
+    result = fcos("train", "--resume", "nowhere")
+    assert result.code == 2
+    assert "nowhere" in result.err
+
+
+def test_settings_of_these_tests_match_tiny_config(settings: Path) -> None:
+    from fcos_cli.config import resolve
+
+    assert resolve(file=settings, environ={})[0].model == tiny_config()
