@@ -78,7 +78,7 @@ class AugmentConfig(BaseModel):
 
 
 class TrainConfig(BaseModel):
-    """Settings of a training run: optimisation, losses, hardware and validation."""
+    """Settings of a training run: optimization, losses, hardware and validation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -16,7 +16,7 @@ from fcos_cli.model.points import Points, all_points, make_grids
 class FCOS(nn.Module):
     """Fully convolutional one-stage detection (Tian et al., 2019; improvements 2020).
 
-    Takes RGB pixels 0…255, [B, 3, H, W], uint8 or float32. Normalisation is part of the network, so it cannot get lost.
+    Takes RGB pixels 0…255, [B, 3, H, W], uint8 or float32. Normalization is part of the network, so it cannot get lost.
     `classes` is the number of classes; there is no background class.
     """
 
@@ -34,11 +34,11 @@ class FCOS(nn.Module):
 
     def forward(self, images: Tensor) -> RawOutputs:
         """Images [B, 3, H, W], RGB 0…255 → RawOutputs, per level [B, ·, ⌈H/s⌉, ⌈W/s⌉]."""
-        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         if images.device.type != "meta" and not torch.compiler.is_compiling():
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        # an exported network may be in half precision, but normalisation never is
-        raw: RawOutputs = self.head(self.backbone(normalised.to(next(self.backbone.parameters()).dtype)))
+            normalized = normalized.contiguous(memory_format=torch.channels_last)
+        # an exported network may be in half precision, but normalization never is
+        raw: RawOutputs = self.head(self.backbone(normalized.to(next(self.backbone.parameters()).dtype)))
         return raw
 
     def points(self, raw: RawOutputs, *, input_size: tuple[int, int] | None = None) -> Points:

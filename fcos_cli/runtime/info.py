@@ -21,7 +21,7 @@ def print_info(header: Header, *, path: Path, as_json: bool) -> None:
     facts = header.facts
     weights = "" if header.parameters is None else f", {header.parameters / 1e6:.2f} M parameters"
     proof = {None: "", True: ", verified against PyTorch", False: ", not verified"}[facts.verified]
-    form = f" with {facts.winograd} convolutions in Winograd's form" if facts.winograd else ""
+    form = f", {facts.winograd} Winograd convolutions" if facts.winograd else ""
     say(f"{path} ({header.bytes / 1e6:.1f} MB{weights}, {facts.precision}{form}{proof})")
     thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     table(

@@ -74,7 +74,7 @@ def open_detector(
 
     score: minimum score to return. Default: the artifact's own candidate threshold; an exported model cannot go below
     it. device: `auto`, `cpu`, or a name of the backend's devices. backend: one that can run the file; default: the
-    first. precision: default: as stored; OpenVINO can run unquantised models in `bf16`, PyTorch weights in `bf16` and
+    first. precision: default: as stored; OpenVINO can run unquantized models in `bf16`, PyTorch weights in `bf16` and
     on a GPU in `fp16`. threads: CPU threads, default all; for PyTorch the setting applies to the whole process. Only
     `.safetensors` files import torch. Raises UsageError, ModelError, MissingExtra.
     """

@@ -25,7 +25,7 @@ TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 class OpenVinoDetector:
     """Runs an exported graph. Created by `open`.
 
-    precision: as reported by the compiled model; `int8` if the file is quantised, `mixed` if its other layers do not
+    precision: as reported by the compiled model; `int8` if the file is quantized, `mixed` if its other layers do not
     run in float32. device: `cpu`, `gpu`, `gpu.1` ….
     """
 
@@ -64,7 +64,7 @@ class OpenVinoDetector:
         """Open an exported model.
 
         score: minimum score to return (default: the file's own). device: `auto` (the CPU), `cpu`, `gpu`, `gpu.1` ….
-        precision of the layers that are not quantised: `fp32` (default), or `bf16` and `fp16` if the device supports
+        precision of the layers that are not quantized: `fp32` (default), or `bf16` and `fp16` if the device supports
         them. The default is explicit because OpenVINO would use bf16 on some CPUs, and results would differ between
         machines. threads: CPU threads, default all. Raises UsageError, ModelError, MissingExtra.
         """

@@ -22,7 +22,7 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PyTorchDetector:
-    """Runs a network in eager mode. `from_artifact` opens a file and optimises the network for inference."""
+    """Runs a network in eager mode. `from_artifact` opens a file and optimizes the network for inference."""
 
     backend = "pytorch"
 
@@ -78,7 +78,7 @@ class PyTorchDetector:
 
 
 def optimized(model: FCOS, *, precision: str = "fp32") -> FCOS:
-    """Optimise a network in eval mode for inference, in place. It can no longer be trained.
+    """Optimize a network in eval mode for inference, in place. It can no longer be trained.
 
     BatchNorm is folded into convolutions; `bf16` and `fp16` networks compute in that type; wide 3×3 convolutions on a
     CPU use Winograd's method; memory is channels_last. In float32 the raw outputs stay within a relative error of 1e-5.

@@ -60,8 +60,8 @@ def test_torchvision_weights_give_torchvision_outputs() -> None:
     images = pixels(64, 96, batch=1)
     with torch.inference_mode():
         raw = ours(images)
-        normalised = oracle.transform.normalize(images[0] / 255)[None]
-        outputs = oracle.head(list(oracle.backbone(normalised).values()))
+        normalized = oracle.transform.normalize(images[0] / 255)[None]
+        outputs = oracle.head(list(oracle.backbone(normalized).values()))
     cls, ltrb, ctr = raw.flat()
     strides = torch.cat([torch.full((h * w,), s) for (h, w), s in zip(raw.sizes(), STRIDES, strict=True)])
     torch.testing.assert_close(cls, outputs["cls_logits"], rtol=1e-4, atol=1e-4)

@@ -63,7 +63,7 @@ def test_a_file_in_winograds_form_says_so_and_older_files_have_none(tmp_path, ca
     path = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, winograd=40, verified=True))
     header = read_header(path)
     print_info(header, path=path, as_json=False)
-    assert "fp32 with 40 convolutions in Winograd's form, verified" in capsys.readouterr().err
+    assert "fp32, 40 Winograd convolutions, verified" in capsys.readouterr().err
     metadata = header.facts.to_metadata()
     del metadata["winograd"]
     assert Facts.from_metadata(metadata, where=path).winograd == 0

@@ -45,7 +45,7 @@ def test_both_kinds_of_file_and_onnx_runtime_agree_to_the_last_bit(tmp_path):
 
 
 def test_an_input_may_have_further_names(tmp_path):
-    """As that of a quantised file has, whose normalisation was folded away."""
+    """As that of a quantized file has, whose normalization was folded away."""
     core = openvino.Core()
     model = core.read_model(write_onnx(tmp_path / "m.onnx"))
     model.input(0).get_tensor().add_names({"scaled_QuantizeLinear_Output"})
@@ -64,7 +64,7 @@ def test_float32_is_asked_for_even_where_the_cpu_has_bf16(tmp_path):
 
 
 @pytest.mark.skipif(not BF16, reason="this CPU has no bf16")
-def test_a_quantised_model_is_int8_and_with_bf16_for_the_rest_mixed(tmp_path):
+def test_a_quantized_model_is_int8_and_with_bf16_for_the_rest_mixed(tmp_path):
     path = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, precision="int8"))
     assert open_detector(path, backend="openvino").precision == "int8"
     assert open_detector(path, backend="openvino", precision="int8").precision == "int8"

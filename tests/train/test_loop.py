@@ -289,9 +289,7 @@ def test_images_without_objects_can_be_trained_on(data: tuple[Dataset, Dataset],
     assert listener.steps[-1]["box"] == 0
 
 
-def test_validation_set_without_objects_is_no_error(
-    data: tuple[Dataset, Dataset], tmp_path: Path
-) -> None:
+def test_validation_set_without_objects_is_no_error(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     listener = run(tmp_path / "run", (data[0], without_boxes(data[1])), epochs=1)
     assert [row["AP"] for row in listener.validations] == [-1]
     assert load(tmp_path / "run" / "best.safetensors").class_thresholds is None

@@ -43,9 +43,7 @@ def run(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory)
     return folder, seen
 
 
-def test_first_batches_are_those_the_network_saw(
-    run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset]
-) -> None:
+def test_first_batches_are_those_the_network_saw(run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset]) -> None:
     state = torch.get_rng_state()
     examples = first_examples(CONFIG, data[0].samples)
     assert torch.equal(torch.get_rng_state(), state)

@@ -23,9 +23,7 @@ def test_data_path_is_stored_absolute(shapes: Path, monkeypatch: pytest.MonkeyPa
     assert plan(Path("data")).config.data.path == str(shapes.resolve())
 
 
-def test_folder_with_a_saved_run_is_refused(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_with_a_saved_run_is_refused(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
     monkeypatch.setattr(start, "train", lambda *_, **__: begun.append(True))
     (tmp_path / "config.toml").write_text("")  # killed before the first save

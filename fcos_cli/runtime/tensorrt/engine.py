@@ -93,7 +93,7 @@ class LoadedEngine:
 
 
 def load_engine(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> LoadedEngine:
-    """Load a serialised engine. Raises ModelError with TensorRT's message if it cannot be used on this machine."""
+    """Load a serialized engine. Raises ModelError with TensorRT's message if it cannot be used on this machine."""
     import torch
 
     mark = package.log.mark()
