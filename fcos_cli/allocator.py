@@ -10,8 +10,7 @@ def keep_freed_memory() -> bool:
     """Tell glibc not to return large freed blocks to the kernel. Call it first in a process.
 
     A training step frees and allocates the same large buffers repeatedly. By default each one goes back to the kernel
-    and
-    is faulted in again page by page, which is slow in a virtual machine. Returns False on other systems.
+    and is faulted in again page by page, which is slow in a virtual machine. Returns False on other systems.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False

@@ -44,6 +44,7 @@ class DataConfig(BaseModel):
     val_fraction: float = Field(0.1, gt=0, lt=1, description="fraction held out if the data has no val split")
     split_seed: int = Field(0, description="seed of that split")
     drop_empty: bool = Field(False, description="skip images without objects")
+    cache: bool = Field(True, description="keep decoded images in memory, shrunk to twice the input, if they fit")
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:
@@ -87,6 +88,9 @@ class TrainConfig(BaseModel):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0, description="learning rate for 16 images per step; scaled to the actual batch")
     backbone_lr: float = Field(0.5, ge=0, description="learning rate factor of the backbone; 0 freezes it")
+    freeze: int = Field(
+        0, ge=0, le=5, description="backbone stages that are not trained: 2 = up to the map of stride 4"
+    )
     weight_decay: float = Field(0.02, ge=0, description="not applied to norms, biases and scales")
     warmup: int = Field(100, ge=0, description="warm-up steps; at most a tenth of the run")
     clip: float = Field(10.0, gt=0, description="maximum gradient norm")
@@ -101,6 +105,7 @@ class TrainConfig(BaseModel):
         "auto", description="mixed precision; auto uses it if the hardware supports it"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    tune: bool = Field(True, description="on a CPU, time the convolutions first and compute each in its fastest way")
     workers: int = Field(-1, ge=-1, description="data loader processes; -1 = half the cores, at most 8")
     val_every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
     save_minutes: float = Field(5.0, gt=0, description="maximum minutes between two saved states")

@@ -1,11 +1,13 @@
-"""Which devices compute in bf16 at full speed."""
+"""Which devices compute in bf16 at full speed, and how much memory is left."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 
-from fcos_cli.hardware import has_native_bf16
+from fcos_cli.hardware import available_memory, has_native_bf16
 
 
 @pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
@@ -18,3 +20,15 @@ def test_gpus_since_ampere_have_native_bf16(
 
 def test_cpu_is_supported() -> None:
     assert has_native_bf16(torch.device("cpu")) in (True, False)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("max", 1000 * 1024), ("900000", 400_000), ("100", 0)])
+def test_available_memory_is_what_the_system_and_the_container_allow(tmp_path: Path, limit: str, expected: int) -> None:
+    group = tmp_path / "sys/fs/cgroup"
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 2000 kB\nMemAvailable:     1000 kB\n")
+    assert available_memory(tmp_path) == 1000 * 1024
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text("500000\n")
+    assert available_memory(tmp_path) == expected

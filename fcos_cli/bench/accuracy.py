@@ -17,8 +17,7 @@ def accuracy_on(data: Path, *, split: str | None = None, limit: int | None = Non
     """Return a function detector → AP (0…1) on the data set, which is read now.
 
     limit: use the first N images only. Raises DataError if the data set cannot be read; the returned function raises it
-    if
-    no AP can be computed.
+    if no AP can be computed.
     """
     dataset = read_dataset(data, split=split)
     if limit is not None:

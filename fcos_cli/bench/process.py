@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fcos_cli
-from fcos_cli.bench.messages import Job, JobSkipped, Ready, Refusal, unwrap
+from fcos_cli.bench.protocol import Job, JobSkipped, Ready, Refusal, unwrap
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
@@ -27,8 +27,7 @@ class Worker:
     """A process with one open model. Start it with `start` and always `close` it; it holds no state worth keeping.
 
     ready: the model's description. start_ms: from the start of the process to its first result, including imports,
-    loading
-    and one batch of images.
+    loading and one batch of images.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], connection: Any, output: IO[bytes]) -> None:

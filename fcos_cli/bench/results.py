@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fcos_cli.bench.messages import STAGES, Job, Sample
+from fcos_cli.bench.protocol import STAGES, Job, Sample
 
 PERCENTILES = (50, 95, 99)
 
@@ -18,8 +18,7 @@ class BenchResult:
     """One model with one backend, precision and batch size.
 
     asked: the requested precision, None for the file's own; precision: the precision that ran. Times are milliseconds
-    per
-    batch, from files to detections in source pixels. rounds: the samples of each turn (see `Sample`), in order.
+    per batch, from files to detections in source pixels. rounds: the samples of each turn (see `Sample`), in order.
     cold_start_ms: from process start to the first result, with the files in the page cache. peak_memory, model_bytes:
     bytes, of the process and of the model's files. ap: 0…1, None if not measured. ratio: speed relative to the first
     measured row, see `add_ratios`. skipped: why there are no results.

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from fcos_cli.bench.messages import Job, JobSkipped, Sample
 from fcos_cli.bench.process import RemoteDetector, Worker
+from fcos_cli.bench.protocol import Job, JobSkipped, Sample
 from fcos_cli.bench.results import BenchResult, add_ratios
 from fcos_cli.bench.settings import Settings
 from fcos_cli.console import progress, say, warn
@@ -23,8 +23,7 @@ def run_benchmark(settings: Settings, *, accuracy: AccuracyFn | None = None) -> 
     """Measure all jobs and return one row per job; rows that cannot run have `skipped` set to the reason.
 
     Progress is logged on stderr. accuracy: computes the AP, once per model, backend and precision. All worker processes
-    are
-    ended, also after an error.
+    are ended, also after an error.
     """
     jobs = settings.jobs()
     rows = [BenchResult.of(job) for job in jobs]
@@ -60,8 +59,7 @@ def run_rounds(
     """Call each function once per round; return the samples per round, and the functions that raised JobSkipped.
 
     A failed function is not called again; the others continue. The order rotates by one each round, so that no model
-    always
-    runs after the same one.
+    always runs after the same one.
     """
     turns: dict[int, list[list[Sample]]] = {index: [] for index in measure}
     failed: dict[int, JobSkipped] = {}
@@ -81,8 +79,7 @@ def _start(job: Job, row: BenchResult, stack: ExitStack) -> Worker:
     """Start and warm up a worker for `job`; its description is stored in `row`. Raises JobSkipped.
 
     Two processes are started: the first finds a precision that works and brings the files into the page cache; the
-    start of
-    the second is timed.
+    start of the second is timed.
     """
     say(f"starting {row.label}")
     first = Worker.start(job)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 
-from fcos_cli.bench.messages import Job
 from fcos_cli.bench.precision import precisions_to_try
+from fcos_cli.bench.protocol import Job
 from fcos_cli.console import say
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
@@ -25,8 +25,7 @@ class Settings:
     """What to measure: every combination of model, backend, precision and batch size.
 
     A backend of None is the model's default, a precision of None its own. pictures: image paths. rounds: number of
-    rounds,
-    with one turn per row. device, threads, size: as in `Job`.
+    rounds, with one turn per row. device, threads, size: as in `Job`.
     """
 
     models: tuple[str, ...]

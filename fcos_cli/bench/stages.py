@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from fcos_cli.bench.messages import Sample
+from fcos_cli.bench.protocol import Sample
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.runtime.detector import Detector, detect_batch

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fcos_cli.allocator import keep_freed_memory
-from fcos_cli.bench.messages import Job, Ready, Refusal
+from fcos_cli.bench.protocol import Job, Ready, Refusal
 
 
 def main(descriptor: int) -> None:

@@ -33,8 +33,7 @@ def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: i
     """Draw `train` + `val` images of size × size pixels; return `folder`.
 
     Writes `images/*.jpg` and the COCO files `train.json` and `val.json`; the same arguments give the same files.
-    Replaces
-    an earlier demo data set; raises DataError if the folder contains anything else.
+    Replaces an earlier demo data set; raises DataError if the folder contains anything else.
     """
     if train < 1 or val < 1 or size < 32:
         raise UsageError(

@@ -44,11 +44,9 @@ def read_dataset(
     """Read one split of the data set at `path`, a folder or an annotation file (COCO .json, YOLO data.yaml).
 
     split: see the table above. val_fraction: fraction of the images held out if there is no val split, 0…1. seed: seed
-    of
-    that selection. classes: use this class table; the data's classes are matched to it by name, and boxes of other
-    classes
-    are dropped with a finding. By default the table is the data set's own, the same for every split.
-    Raises DataError if nothing can be read, UsageError if `val_fraction` is not between 0 and 1.
+    of that selection. classes: use this class table; the data's classes are matched to it by name, and boxes of other
+    classes are dropped with a finding. By default the table is the data set's own, the same for every split. Raises
+    DataError if nothing can be read, UsageError if `val_fraction` is not between 0 and 1.
     """
     if not 0 < val_fraction < 1:
         raise UsageError(

@@ -64,18 +64,15 @@ class ResizeRule:
     """The rule by which images become network input; part of every artifact.
 
     mode `letterbox`: fit into `size` = (height, width) keeping the aspect ratio (enlarging if needed), then pad right
-    and
-    bottom to exactly `size`. mode `shortest`: resize the shorter side to size[0] unless the longer would exceed size[1]
-    (the papers' 800/1333), then pad right and bottom to the next multiple of `divisor` and to the largest image of the
-    batch. pad_value: gray value or RGB color of the padding, 0…255.
+    and bottom to exactly `size`. mode `shortest`: resize the shorter side to size[0] unless the longer would exceed
+    size[1] (the papers' 800/1333), then pad right and bottom to the next multiple of `divisor` and to the largest image
+    of the batch. pad_value: gray value or RGB color of the padding, 0…255.
 
     rounding of sides in mode `shortest`: `half-up` (mmdetection); `twice`: scale for the shorter side, then for the
-    longer,
-    then round half up (Detectron2); `floor` (torchvision); `short-first`: round the shorter side, then scale the longer
-    in
-    proportion and round down (maskrcnn-benchmark, the authors' FCOS). filter: bilinear by `pillow`; `point` without
-    antialiasing, rounded to whole values (as OpenCV, within 1); `float` without antialiasing and without rounding
-    (torchvision). Invalid values raise ValueError naming the field.
+    longer, then round half up (Detectron2); `floor` (torchvision); `short-first`: round the shorter side, then scale
+    the longer in proportion and round down (maskrcnn-benchmark, the authors' FCOS). filter: bilinear by `pillow`;
+    `point` without antialiasing, rounded to whole values (as OpenCV, within 1); `float` without antialiasing and
+    without rounding (torchvision). Invalid values raise ValueError naming the field.
     """
 
     mode: Literal["letterbox", "shortest"] = "letterbox"

@@ -63,8 +63,7 @@ def open_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS)
     Only the first frame of an animation is returned. Gray becomes three equal channels; transparency is composited onto
     white; CMYK is converted as Pillow does; 16-bit gray is scaled to 8 bits (65535 → 255); for 32-bit gray see
     `_scale_gray`. The array is writable and contiguous. Raises DataError if the file is missing, a folder, empty, not
-    an
-    image, truncated or damaged, or if it has more than `max_pixels` pixels (checked before decoding).
+    an image, truncated or damaged, or if it has more than `max_pixels` pixels (checked before decoding).
     """
     place = str(source) if isinstance(source, Path) else "image in memory"
     with _stream(source, place) as stream:
@@ -192,10 +191,9 @@ def _scale_gray(pixels: npt.NDArray[np.generic], *, full_range: bool) -> npt.NDA
     """Convert 16- or 32-bit gray [H, W] to uint8 [H, W].
 
     16-bit: 0…65535 → 0…255, rounded. 32-bit files do not say which range they use, so it is inferred from the values:
-    if
-    all are within 0…1 (floats), 0…255 or 0…65535, that range is used; otherwise the values are stretched from minimum
-    to
-    maximum. NaN becomes black, infinity the end of the range. full_range: the decoder is known to scale to 0…65535.
+    if all are within 0…1 (floats), 0…255 or 0…65535, that range is used; otherwise the values are stretched from
+    minimum to maximum. NaN becomes black, infinity the end of the range. full_range: the decoder is known to scale to
+    0…65535.
     """
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
         return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

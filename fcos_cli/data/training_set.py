@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
+from torchvision.transforms import v2
 
+from fcos_cli.data.cache import ImageCache, reduced_size
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Sample
 from fcos_cli.data.transforms import Augmentation
@@ -51,11 +54,14 @@ class Key(NamedTuple):
 
 
 class TrainingSet(Dataset[Example | Unreadable]):
-    """Samples with augmentation. The same key gives the same example in any process."""
+    """Samples with augmentation. The same key gives the same example in any process, with or without a cache."""
 
-    def __init__(self, samples: Sequence[Sample], augmentation: Augmentation) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], augmentation: Augmentation, *, cache: ImageCache | None = None
+    ) -> None:
         self.samples = samples
         self.augmentation = augmentation
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -63,16 +69,34 @@ class TrainingSet(Dataset[Example | Unreadable]):
     def __getitem__(self, key: Key) -> Example | Unreadable:
         sample = self.samples[key.number]
         try:
-            pixels = open_image(sample.image)
+            image, boxes = self._load(key.number)
         except DataError as error:
             return Unreadable(str(error))  # one bad file must not stop the run; it is reported
-        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.seed)
-            example = self.augmentation(
-                image, torch.from_numpy(sample.boxes), torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore)
-            )
+            example = self.augmentation(image, boxes, torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore))
         return Example(*example, name=str(sample.image))
+
+    def _load(self, number: int) -> tuple[Tensor, Tensor]:
+        """Image uint8 [3, h, w] and its boxes: as in the file, or reduced if there is a cache."""
+        sample, cache = self.samples[number], self.cache
+        boxes = torch.from_numpy(sample.boxes)
+        if cache is None:
+            return _channels_first(open_image(sample.image)), boxes
+
+        def reduced() -> npt.NDArray[np.uint8]:
+            image = _channels_first(open_image(sample.image))
+            size = reduced_size(*image.shape[1:], longest=cache.longest)
+            image = image if size == tuple(image.shape[1:]) else v2.functional.resize(image, list(size))
+            return image.permute(1, 2, 0).numpy()
+
+        image = _channels_first(cache.get(number, reduced))
+        scale = torch.tensor([image.shape[2] / sample.width, image.shape[1] / sample.height]).repeat(2)
+        return image, boxes * scale
+
+
+def _channels_first(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 class EpochBatches(Sampler[list[Key]]):

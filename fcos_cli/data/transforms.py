@@ -9,6 +9,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from fcos_cli.data.cache import reduced_size
+
 
 class Augmentation:
     """Turn an image and its boxes into a training example of exactly `size` = (height, width).
@@ -36,7 +38,7 @@ class Augmentation:
         sanitize = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_per_box)
         self.pipeline = v2.Compose(
             [
-                _Bound(2 * max(size)),
+                _Bound(longest_side(size)),
                 v2.RandomZoomOut(fill=fills, side_range=(1.0, zoom_out_max), p=zoom_out),
                 v2.RandomApply([v2.RandomIoUCrop(min_scale=0.4, trials=20)], p=crop),
                 sanitize,
@@ -56,8 +58,7 @@ class Augmentation:
         """Augment one example.
 
         image: uint8 [3, h, w]; boxes: float32 [N, 4] xyxy in its pixels; classes: int64 [N]; ignore: bool [N]. Returns
-        the
-        same, with image uint8 [3, H, W] and boxes in its pixels; boxes that are no longer in the image are dropped.
+        the same, with image uint8 [3, H, W] and boxes in its pixels; boxes that are no longer in the image are dropped.
         """
         example = {
             "image": tv_tensors.Image(image),
@@ -70,11 +71,13 @@ class Augmentation:
         return plain(out["image"], Tensor), plain(out["boxes"], Tensor).float(), out["classes"], out["ignore"]
 
 
-class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
-    """Shrink large photos, since no later step needs more than `longest` pixels per side.
+def longest_side(size: tuple[int, int]) -> int:
+    """Pixels of an image's longer side that training for an input of `size` can use; larger images are reduced."""
+    return 2 * max(size)
 
-    Sides of 1 or 2 pixels become 3, because the IoU crop cannot halve them.
-    """
+
+class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
+    """Reduce large photos with `reduced_size`, since no later step needs more pixels."""
 
     def __init__(self, longest: int) -> None:
         super().__init__()
@@ -82,9 +85,8 @@ class _Bound(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ARG002 (torchvision's signature)
         height, width = v2.functional.get_size(inpt)
-        factor = min(1.0, self.longest / max(height, width))
-        bound = [max(3, round(height * factor)), max(3, round(width * factor))]
-        return inpt if bound == [height, width] else v2.functional.resize(inpt, bound)
+        bound = reduced_size(height, width, longest=self.longest)
+        return inpt if bound == (height, width) else v2.functional.resize(inpt, list(bound))
 
 
 class _QuarterTurn(v2.Transform):  # type: ignore[misc]

@@ -22,7 +22,7 @@ from fcos_cli.errors import ModelError, ParityError
 from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.onnx import OPSET, finalize, store_in_half, trace, write
 from fcos_cli.export.options import ExportOptions
-from fcos_cli.export.pictures import calibration_pictures, network_inputs, parity_pictures
+from fcos_cli.export.sample_images import calibration_pictures, network_inputs, parity_pictures
 from fcos_cli.export.winograd import use_winograd
 from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.runtime.facts import Facts

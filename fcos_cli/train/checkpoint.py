@@ -1,4 +1,7 @@
-"""Training state: everything that is needed to resume a run exactly. Written atomically, read with `weights_only`."""
+"""Training state: everything that is needed to resume a run exactly. Written atomically, read with `weights_only`.
+
+The previous state stays beside the new one, so that a run survives a state.pt that was truncated or damaged.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError
 from fcos_cli.model.fcos import FCOS
 
-STATE_VERSION = 1
+STATE, PREVIOUS = "state.pt", "state.previous.pt"
+STATE_VERSION = 2
 
 
 @dataclass
@@ -42,8 +46,28 @@ class Parts:
     scaler: GradScaler
 
 
-def save_state(path: Path, parts: Parts, progress: Progress, *, data_hash: str) -> None:
-    """Write the state to one file. The previous file is replaced only when the new one is complete."""
+@dataclass(frozen=True)
+class SavedState:
+    """A state that was read. problem: why state.pt could not be used, if this is the previous one; else None."""
+
+    path: Path
+    content: dict[str, Any]
+    problem: str | None = None
+
+    @property
+    def tuning(self) -> dict[str, Any]:
+        """The methods of the convolutions (`speed.tuning`)."""
+        tuning: dict[str, Any] = self.content["tuning"]
+        return tuning
+
+
+def has_state(folder: Path) -> bool:
+    """Whether `folder` holds a run that can be resumed."""
+    return any((folder / name).is_file() for name in (STATE, PREVIOUS))
+
+
+def save_state(folder: Path, parts: Parts, progress: Progress, *, data_hash: str, tuning: dict[str, Any]) -> None:
+    """Save the state. At every moment the folder holds at least one complete state."""
     content = {
         "version": STATE_VERSION,
         "data_hash": data_hash,
@@ -54,21 +78,39 @@ def save_state(path: Path, parts: Parts, progress: Progress, *, data_hash: str) 
         "schedule": parts.schedule.state_dict(),
         "scaler": parts.scaler.state_dict(),
         "torch_rng": torch.get_rng_state(),
+        "tuning": tuning,
     }
-    with atomic_write(path, binary=True) as file:
+    path = folder / STATE
+    new = folder / f"{STATE}.new"
+    with atomic_write(new, binary=True) as file:
         torch.save(content, file)
+    if path.exists():
+        path.replace(folder / PREVIOUS)
+    new.replace(path)
 
 
-def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
-    """Restore `parts` and return the progress. Raises DataError if the file is unreadable or belongs to other data."""
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise DataError(
-            f"the saved state cannot be read ({type(error).__name__})",
-            where=path,
-            remedy="start a new run; best.safetensors and last.safetensors of this one are still good (--init)",
-        ) from error
+def read_state(folder: Path, *, data_hash: str) -> SavedState:
+    """Read state.pt, or the previous state if it is missing or damaged.
+
+    Raises DataError if neither can be read, or if the state belongs to other data or another version of fcos.
+    """
+    problems = []
+    for path in (folder / STATE, folder / PREVIOUS):
+        try:
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types of error for damaged files
+            problems.append(f"{path.name} cannot be read ({type(error).__name__})")
+            continue
+        _check(path, content, data_hash=data_hash)
+        return SavedState(path, content, problem=problems[0] if problems else None)
+    raise DataError(
+        f"the saved state {problems[0].removeprefix(f'{STATE} ')}",
+        where=folder / STATE,
+        remedy="start a new run; best.safetensors and last.safetensors of this one are still good (--init)",
+    )
+
+
+def _check(path: Path, content: Any, *, data_hash: str) -> None:
     if not isinstance(content, dict) or content.get("version") != STATE_VERSION:
         raise DataError(
             "the saved state is from another version of fcos", where=path, remedy="finish the run with that version"
@@ -79,6 +121,14 @@ def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
             where=path,
             remedy="restore the data, or start a new run with --init RUN/last.safetensors",
         )
+
+
+def restore_state(saved: SavedState, parts: Parts) -> Progress:
+    """Restore `parts` and torch's random state, and return the progress.
+
+    Raises DataError if the state does not fit the network.
+    """
+    content = saved.content
     try:
         parts.model.load_state_dict(content["model"])
         if parts.average is not None:
@@ -89,7 +139,7 @@ def load_state(path: Path, parts: Parts, *, data_hash: str) -> Progress:
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             "the saved state does not fit the network of config.toml",
-            where=path,
+            where=saved.path,
             remedy="restore config.toml beside it as it was, or start a new run",
         ) from error
     torch.set_rng_state(content["torch_rng"])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed
@@ -40,6 +41,15 @@ def join_world(*, cuda: bool, environ: Mapping[str, str] | None = None) -> Itera
         yield world
     finally:
         distributed.destroy_process_group()
+
+
+def from_main_process(value: Any) -> Any:
+    """Return the `value` of the main process in every process. All processes must call it together."""
+    if not distributed.is_initialized():
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def any_process(flag: bool, *, device: torch.device) -> bool:  # noqa: FBT001 (the flag is the subject)

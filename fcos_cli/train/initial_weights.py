@@ -23,8 +23,7 @@ BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1"}
 def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
     """Build a network for `classes`. Return it with a description of its initial weights.
 
-    `train.init`: `random`; `offline` (ImageNet weights from the extra `weights`); `pretrained` (downloaded by
-    timm);
+    `train.init`: `random`; `offline` (ImageNet weights from the extra `weights`); `pretrained` (downloaded by timm);
     `default`, `coco` (torchvision's FCOS) or the path of a detector (all tensors that fit are copied, class rows by
     name); `auto`: offline if installed, else the default detector if it has the same backbone, else random.
     """

@@ -20,6 +20,7 @@ from fcos_cli.model.targets import Truth, assign_targets, to_box_ends
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.distributed import any_process, join_world
+from fcos_cli.train.freezing import keep_frozen_norms
 from fcos_cli.train.metrics_log import Listener, Meter, Row
 from fcos_cli.train.run import Run, open_run, training_set
 from fcos_cli.train.signals import catching_signals
@@ -64,7 +65,7 @@ def _epoch(run: Run, progress: Progress) -> None:
         rank=run.world.rank,
         world=run.world.size,
     )
-    run.parts.model.train()
+    keep_frozen_norms(run.parts.model.train())
     pace, meter, saved = Meter(), Meter(), time.monotonic()
     for batch in _loader(run, keys):
         for error in batch.unreadable:
@@ -91,7 +92,7 @@ def _loader(run: Run, keys: EpochBatches) -> DataLoader[Any]:
     config = run.config
     workers = config.train.workers if config.train.workers >= 0 else min(8, max(1, (os.cpu_count() or 1) // 2))
     return DataLoader(
-        training_set(config, run.train.samples),
+        training_set(config, run.train.samples, cache=run.cache),
         batch_sampler=keys,
         collate_fn=collate,
         num_workers=workers,

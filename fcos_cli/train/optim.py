@@ -22,8 +22,7 @@ REFERENCE_BATCH = 16
 def scaled_lr(config: TrainConfig, *, pictures: int) -> float:
     """Return the learning rate for `pictures` images per step in all processes; `config.lr` is meant for 16.
 
-    SGD scales linearly (Goyal et al. 2017). AdamW scales with the square root, since it normalizes its steps
-    (Malladi
+    SGD scales linearly (Goyal et al. 2017). AdamW scales with the square root, since it normalizes its steps (Malladi
     et al. 2022).
     """
     factor = pictures / REFERENCE_BATCH
@@ -50,7 +49,9 @@ def build_optimizer(model: FCOS, config: TrainConfig, *, pictures: int) -> Optim
         }
         for (in_backbone, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return AdamW(settings, lr=lr) if config.optimizer == "adamw" else SGD(settings, lr=lr, momentum=0.9, nesterov=True)
+    if config.optimizer == "adamw":
+        return AdamW(settings, lr=lr, fused=True)
+    return SGD(settings, lr=lr, momentum=0.9, nesterov=True, fused=True)
 
 
 def build_schedule(optimizer: Optimizer, *, steps: int, warmup: int) -> LambdaLR:
@@ -104,8 +105,7 @@ class Precision:
 def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
     """Choose the training precision. `auto`: bf16 if the hardware supports it, fp16 on older GPUs, else float32.
 
-    On a CPU without bf16 instructions bf16 is emulated, twenty times slower than float32; if requested, it is used
-    with
+    On a CPU without bf16 instructions bf16 is emulated, twenty times slower than float32; if requested, it is used with
     a warning.
     """
     if config.amp == "off":

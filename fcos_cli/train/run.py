@@ -15,18 +15,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.config import Config, to_toml
+from fcos_cli.data.cache import ImageCache
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
-from fcos_cli.data.transforms import Augmentation
+from fcos_cli.data.transforms import Augmentation, longest_side
 from fcos_cli.errors import DataError, FcosError
+from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import pick_device
-from fcos_cli.train.checkpoint import Parts, Progress, load_state, save_state
-from fcos_cli.train.distributed import World
+from fcos_cli.train.checkpoint import Parts, Progress, SavedState, read_state, restore_state, save_state
+from fcos_cli.train.distributed import World, from_main_process
+from fcos_cli.train.freezing import freeze_stages
 from fcos_cli.train.initial_weights import build_initial
 from fcos_cli.train.metrics_log import Listener, MetricsFile, SilentListener
 from fcos_cli.train.optim import Precision, build_average, build_optimizer, build_schedule, choose_precision
 from fcos_cli.train.signals import StopRequest
+from fcos_cli.train.speed.folding import fold_frozen_norms
+from fcos_cli.train.speed.tuning import Tuning, apply_tuning, tune
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Run:
     device: torch.device
     origin: str
     data_hash: str
+    tuning: Tuning
+    cache: ImageCache | None
     metrics: MetricsFile | None
     listener: Listener
     stop: StopRequest
@@ -59,7 +66,8 @@ class Run:
     def save(self, progress: Progress) -> None:
         """Write state.pt, if this is the main process."""
         if self.world.main:
-            save_state(self.folder / "state.pt", self.parts, progress, data_hash=self.data_hash)
+            tuning = self.tuning.to_json()
+            save_state(self.folder, self.parts, progress, data_hash=self.data_hash, tuning=tuning)
 
     def stopped(self) -> FcosError:
         """Return the exception for a request to stop."""
@@ -86,6 +94,7 @@ def open_run(
         train_set = without_empty(train_set)
     if len(train_set) == 0:
         raise DataError("there are no images to train on", where=train_set.source)
+    freeze_stages(model, config.train.freeze)
     batch = config.train.batch
     optimizer = build_optimizer(model, config.train, pictures=batch * world.size)
     steps = batches_per_epoch(len(train_set), batch=batch, world=world.size) * config.train.epochs
@@ -98,11 +107,13 @@ def open_run(
         scaler=GradScaler(device.type, enabled=precision.scaled),
     )
     data_hash = fingerprint(train_set)
-    progress = load_state(folder / "state.pt", parts, data_hash=data_hash) if resume else Progress()
+    saved = read_state(folder, data_hash=data_hash) if resume else None
+    progress = Progress() if saved is None else restore_state(saved, parts)
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / "config.toml") as file:
             file.write(to_toml(config))
+    tuning = _speed_up(model, config, precision, saved)
     run = Run(
         config=config,
         train=train_set,
@@ -115,13 +126,19 @@ def open_run(
         device=device,
         origin=origin,
         data_hash=data_hash,
+        tuning=tuning,
+        cache=_make_cache(config, train_set, world),
         metrics=MetricsFile(folder / "metrics.jsonl", resume_at=progress.step) if world.main else None,
         listener=listener if world.main else SilentListener(),
         stop=stop,
     )
-    run.listener.note(f"starting from {origin}")
-    if precision.note:
-        run.listener.note(precision.note)
+    if saved is None:
+        run.listener.note(f"starting from {origin}")
+    elif saved.problem is not None:
+        run.listener.note(f"{saved.problem}: continuing from the state before it, step {progress.step}")
+    for note in (precision.note, tuning.describe()):
+        if note:
+            run.listener.note(note)
     try:
         yield run, progress
     finally:
@@ -129,14 +146,35 @@ def open_run(
             run.metrics.close()
 
 
+def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedState | None) -> Tuning:
+    """Prepare the network for fast training. A resumed run keeps its tuning: other methods round differently."""
+    fold_frozen_norms(model)
+    if saved is not None:
+        tuning = Tuning.from_json(saved.tuning)
+    elif config.train.tune and next(model.parameters()).device.type == "cpu":
+        measured = tune(model, batch=config.train.batch, size=config.data.size, dtype=precision.dtype)
+        tuning = Tuning.from_json(from_main_process(measured.to_json()))
+    else:
+        tuning = Tuning()
+    apply_tuning(model, tuning)
+    return tuning
+
+
+def _make_cache(config: Config, dataset: Dataset, world: World) -> ImageCache | None:
+    if not config.data.cache:
+        return None
+    return ImageCache.for_samples(dataset.samples, longest=longest_side(config.data.size), processes=world.size)
+
+
 def resize_rule(config: Config) -> ResizeRule:
     return ResizeRule(mode=config.data.resize, size=config.data.size)
 
 
-def training_set(config: Config, samples: Sequence[Sample]) -> TrainingSet:
+def training_set(config: Config, samples: Sequence[Sample], *, cache: ImageCache | None = None) -> TrainingSet:
     """Return the samples as augmented network inputs."""
     fill = resize_rule(config).colour
-    return TrainingSet(samples, Augmentation(size=config.data.size, fill=fill, **config.augment.model_dump()))
+    augmentation = Augmentation(size=config.data.size, fill=fill, **config.augment.model_dump())
+    return TrainingSet(samples, augmentation, cache=cache)
 
 
 def without_empty(dataset: Dataset) -> Dataset:

@@ -17,7 +17,7 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
-from fcos_cli.train.checkpoint import Progress
+from fcos_cli.train.checkpoint import Progress, has_state
 from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.loop import train
 from fcos_cli.train.progress import TerminalReporter
@@ -81,7 +81,7 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
 
 def start(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
     """Run the plan in `folder`. Raises UsageError if it already holds a run."""
-    if (folder / "state.pt").exists():
+    if has_state(folder):
         raise UsageError(
             "this run folder is already in use",
             where=folder,
@@ -93,7 +93,7 @@ def start(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
 
 def resume(folder: Path, *, flags: Mapping[str, Any]) -> tuple[Path, Progress]:
     """Continue the run in `folder` with the settings and data it started with; only machine settings may differ."""
-    if not (folder / "state.pt").is_file():
+    if not has_state(folder):
         raise UsageError(
             "there is no saved run to resume", where=folder, remedy="name a run folder that holds state.pt"
         )

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fcos_cli.bench import precision
-from fcos_cli.bench.messages import Job
 from fcos_cli.bench.precision import Opened, actual_precision, open_in_precision, precisions_to_try
+from fcos_cli.bench.protocol import Job
 from fcos_cli.errors import ModelError, UsageError
 from tests.runtime.fakes import CornerDetector
 

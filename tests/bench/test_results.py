@@ -2,7 +2,7 @@
 
 import pytest
 
-from fcos_cli.bench.messages import STAGES, Sample
+from fcos_cli.bench.protocol import STAGES, Sample
 from fcos_cli.bench.results import BenchResult, add_ratios, pareto_front, percentiles
 
 

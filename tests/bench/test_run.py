@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fcos_cli.bench import run as module
-from fcos_cli.bench.messages import Job, JobSkipped, Ready, Refusal, Sample
+from fcos_cli.bench.protocol import Job, JobSkipped, Ready, Refusal, Sample
 from fcos_cli.bench.results import BenchResult
 from fcos_cli.bench.run import exit_code, run_benchmark, run_rounds
 from fcos_cli.bench.settings import Settings

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from fcos_cli.export import quantize as module
 from fcos_cli.export.onnx import finalize, trace, write
 from fcos_cli.export.options import ExportOptions
-from fcos_cli.export.pictures import network_inputs
 from fcos_cli.export.quantize import backbone_and_head_nodes, float_candidates, fold, quantize, relative_error
+from fcos_cli.export.sample_images import network_inputs
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.graph_io import RAW, output_names
 from fcos_cli.runtime.open import open_detector

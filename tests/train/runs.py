@@ -18,9 +18,18 @@ SETTINGS: dict[str, Any] = {
     "model": SHAPE,
     "data": {"size": (64, 64)},
     "augment": {"crop": 0.0, "zoom_out": 0.0, "colour": 0.0},
-    "train": {"epochs": 2, "batch": 2, "lr": 0.01, "init": "random", "device": "cpu", "workers": 0, "amp": "off"},
+    "train": {
+        "epochs": 2,
+        "batch": 2,
+        "lr": 0.01,
+        "init": "random",
+        "device": "cpu",
+        "workers": 0,
+        "amp": "off",
+        "tune": False,
+    },
 }
-"""2 epochs of 3 steps, with the 6 pictures of `splits`."""
+"""2 epochs of 3 steps, with the 6 images of `splits`. Tuning would make two runs differ in their last bits."""
 
 
 def config_of(**train: Any) -> Config:

@@ -10,7 +10,17 @@ from torch.amp.grad_scaler import GradScaler
 
 from fcos_cli.config import TrainConfig
 from fcos_cli.errors import DataError
-from fcos_cli.train.checkpoint import STATE_VERSION, Parts, Progress, load_state, save_state
+from fcos_cli.train.checkpoint import (
+    PREVIOUS,
+    STATE,
+    STATE_VERSION,
+    Parts,
+    Progress,
+    has_state,
+    read_state,
+    restore_state,
+    save_state,
+)
 from fcos_cli.train.optim import build_average, build_optimizer, build_schedule
 from tests.tiny import tiny_model
 from tests.train.runs import same
@@ -44,21 +54,29 @@ def facts(parts: Parts) -> dict[str, object]:
     }
 
 
+def save(folder: Path, parts: Parts, progress: Progress = PROGRESS) -> None:
+    save_state(folder, parts, progress, data_hash="abc", tuning={"plans": {}})
+
+
+def load(folder: Path, parts: Parts) -> Progress:
+    return restore_state(read_state(folder, data_hash="abc"), parts)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    save_state(tmp_path / "state.pt", worked(parts_of(seed=0)), PROGRESS, data_hash="abc")
-    return tmp_path / "state.pt"
+    save(tmp_path, worked(parts_of(seed=0)))
+    return tmp_path / STATE
 
 
 @pytest.mark.parametrize("ema", [0.9, 0.0])
 def test_save_and_load_restore_everything(tmp_path: Path, ema: float) -> None:
     saved = worked(parts_of(seed=0, ema=ema))
     torch.manual_seed(5)
-    save_state(tmp_path / "state.pt", saved, PROGRESS, data_hash="abc")
+    save(tmp_path, saved)
     expected = torch.rand(3)
     other = parts_of(seed=1, ema=ema)
     torch.manual_seed(6)
-    assert load_state(tmp_path / "state.pt", other, data_hash="abc") == PROGRESS
+    assert load(tmp_path, other) == PROGRESS
     assert same(facts(other), facts(saved))
     assert torch.equal(torch.rand(3), expected)
     torch.manual_seed(1)
@@ -74,7 +92,7 @@ def test_loading_never_runs_code(path: Path) -> None:
 
     path.write_bytes(pickle.dumps(Evil()))
     with pytest.raises(DataError):
-        load_state(path, parts_of(seed=0), data_hash="abc")
+        load(path.parent, parts_of(seed=0))
     assert not (path.parent / "owned").exists()
 
 
@@ -82,7 +100,7 @@ def test_loading_never_runs_code(path: Path) -> None:
 def test_truncated_file_is_an_error_with_a_remedy(path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match="cannot be read") as caught:
-        load_state(path, parts_of(seed=0), data_hash="abc")
+        load(path.parent, parts_of(seed=0))
     assert caught.value.where == str(path)
     assert "--init" in str(caught.value.remedy)
 
@@ -93,7 +111,7 @@ def test_truncated_file_is_an_error_with_a_remedy(path: Path, kept: int) -> None
 def test_foreign_file_is_an_error(path: Path, content: object) -> None:
     torch.save(content, path)
     with pytest.raises(DataError) as caught:
-        load_state(path, parts_of(seed=0), data_hash="abc")
+        load(path.parent, parts_of(seed=0))
     assert caught.value.where == str(path)
 
 
@@ -101,21 +119,21 @@ def test_other_state_version_is_an_error(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     torch.save({**content, "version": STATE_VERSION + 1}, path)
     with pytest.raises(DataError, match="another version"):
-        load_state(path, parts_of(seed=0), data_hash="abc")
+        load(path.parent, parts_of(seed=0))
 
 
 def test_other_data_is_refused_before_anything_changes(path: Path) -> None:
     parts = parts_of(seed=1)
     before = {key: value.clone() for key, value in parts.model.state_dict().items()}
     with pytest.raises(DataError, match="not what this run started with"):
-        load_state(path, parts, data_hash="xyz")
+        restore_state(read_state(path.parent, data_hash="xyz"), parts)
     assert same(parts.model.state_dict(), before)
 
 
 def test_state_of_another_network_is_an_error(path: Path) -> None:
     for parts in (parts_of(seed=0, channels=32), parts_of(seed=0, convs=2)):
         with pytest.raises(DataError, match="does not fit") as caught:
-            load_state(path, parts, data_hash="abc")
+            load(path.parent, parts)
         assert caught.value.where == str(path)
 
 
@@ -128,6 +146,28 @@ def test_failed_save_keeps_the_previous_state(path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(RuntimeError, match="killed"):
-        save_state(path, parts_of(seed=3), PROGRESS, data_hash="abc")
+        save(path.parent, parts_of(seed=3))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["state.pt"]
+
+
+def test_the_previous_state_stays_beside_the_new_one(path: Path) -> None:
+    save(path.parent, worked(parts_of(seed=0)), Progress(step=8))
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted([STATE, PREVIOUS])
+    assert load(path.parent, parts_of(seed=0)).step == 8
+    assert read_state(path.parent, data_hash="abc").problem is None
+
+
+@pytest.mark.parametrize("kept", [0, 1000, None], ids=str)
+def test_a_damaged_state_falls_back_to_the_previous_one(path: Path, kept: int | None) -> None:
+    save(path.parent, worked(parts_of(seed=0)), Progress(step=8))
+    path.unlink() if kept is None else path.write_bytes(path.read_bytes()[:kept])
+    assert has_state(path.parent)
+    saved = read_state(path.parent, data_hash="abc")
+    assert restore_state(saved, parts_of(seed=0)) == PROGRESS
+    assert saved.path.name == PREVIOUS
+    assert "state.pt cannot be read" in str(saved.problem)
+
+
+def test_a_folder_without_any_state_is_not_a_run(tmp_path: Path) -> None:
+    assert not has_state(tmp_path)

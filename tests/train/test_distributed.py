@@ -31,7 +31,7 @@ from tests.train.runs import Recorder, config_of, splits
 data, folder = map(Path, sys.argv[1:])
 
 def save(self, progress):
-    save_state(folder / f"state-{{self.world.rank}}.pt", self.parts, progress, data_hash=self.data_hash)
+    save_state(folder / str(self.world.rank), self.parts, progress, data_hash=self.data_hash, tuning={{}})
 
 run.Run.save = save
 metrics_log.find_spec = lambda _: None
@@ -62,7 +62,7 @@ def test_two_processes_equal_one_process_with_twice_the_batch(
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     first, second, alone = (
-        torch.load(tmp_path / name, weights_only=True) for name in ("state-0.pt", "state-1.pt", "one/state.pt")
+        torch.load(tmp_path / name, weights_only=True) for name in ("0/state.pt", "1/state.pt", "one/state.pt")
     )
     assert first["progress"]["step"] == alone["progress"]["step"] == 6
     for part in ("model", "average", "optimizer"):

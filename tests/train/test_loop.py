@@ -79,7 +79,7 @@ def run(
 
 def test_run_writes_settings_metrics_weights_and_state(whole: tuple[Path, Recorder, Progress]) -> None:
     folder, _, progress = whole
-    names = {"config.toml", "metrics.jsonl", "best.safetensors", "last.safetensors", "state.pt"}
+    names = {"config.toml", "metrics.jsonl", "best.safetensors", "last.safetensors", "state.pt", "state.previous.pt"}
     assert {file.name for file in folder.iterdir()} == names
     assert resolve(file=folder / "config.toml", environ={})[0] == config_of()
     assert tomllib.loads((folder / "config.toml").read_text())["train"]["epochs"] == 2

@@ -42,7 +42,7 @@ def summarize(comparison: Comparison, names: tuple[str, str]) -> str:
         )
     better, by = (names[1], ap.difference) if ap.difference > 0 else (names[0], -ap.difference)
     low, high = sorted((abs(ap.low), abs(ap.high)))
-    return f"{better} is better by {by:.3f} AP (interval {low:.3f} …{high:.3f}). The difference is significant."
+    return f"{better} is better by {by:.3f} AP (interval {low:.3f} … {high:.3f}). The difference is significant."
 
 
 def _cells(row: Difference, reach: float) -> list[str]:

@@ -15,10 +15,10 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from fcos_cli.model.fcos import FCOS
 
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenBatchNormAct2d)
-"""Batch normalisation, also timm's kinds that hold their activation (its BatchNormAct2d is a BatchNorm2d)."""
+"""Batch normalization, also timm's kinds that hold their activation (its BatchNormAct2d is a BatchNorm2d)."""
 
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-"""Those that compute with their weights as they are; standardised ones and the like do not."""
+"""Those that compute with their weights as they are; standardized ones and the like do not."""
 
 
 def fold_batch_norm(model: FCOS) -> int:
@@ -41,24 +41,37 @@ class _Follower(fx.Tracer):
 @torch.no_grad()
 def fold_inside(root: nn.Module) -> int:
     """`fold_batch_norm` for a module whose submodules are called by its own forward pass only."""
-    try:
-        graph = _Follower().trace(root)
-    except Exception:  # data-dependent control flow raises many types of error
-        return 0
-    calls = [node for node in graph.nodes if node.op == "call_module"]
-    times = Counter(node.target for node in calls)
     folded = 0
-    for node in calls:
-        before = node.args[0] if node.args else None
-        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
-            continue
-        places = str(before.target), str(node.target)
+    for places in conv_norm_pairs(root):
         conv, norm = (root.get_submodule(place) for place in places)
-        if all(times[place] == 1 for place in places) and _can_fold(conv, norm):
+        if _can_fold(conv, norm):
             root.set_submodule(places[0], fuse_conv_bn_eval(cast(nn.Conv2d, conv), cast(Any, norm)))
             root.set_submodule(places[1], _rest(norm))
             folded += 1
     return folded
+
+
+def conv_norm_pairs(root: nn.Module) -> list[tuple[str, str]]:
+    """Names of the convolutions in `root` and of the BatchNorms that alone use their outputs; each is called once.
+
+    Empty if `root` cannot be traced symbolically.
+    """
+    try:
+        graph = _Follower().trace(root)
+    except Exception:  # data-dependent control flow raises many types of error
+        return []
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    times = Counter(str(node.target) for node in calls)
+    pairs = []
+    for node in calls:
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        conv, norm = str(before.target), str(node.target)
+        kinds = isinstance(root.get_submodule(conv), nn.Conv2d), isinstance(root.get_submodule(norm), NORMS)
+        if all(kinds) and times[conv] == times[norm] == 1:
+            pairs.append((conv, norm))
+    return pairs
 
 
 def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
@@ -67,6 +80,6 @@ def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
 
 
 def _rest(norm: nn.Module) -> nn.Module:
-    """What a norm layer does after normalising: timm's include the activation."""
+    """What a norm layer does after normalizing: timm's include the activation."""
     activation = getattr(norm, "act", None)
     return nn.Identity() if activation is None else cast(nn.Module, activation)

@@ -134,7 +134,7 @@ class Wavering(nn.Module):
         return self.norm(self.conv(x)) if x.sum() > 0 else x
 
 
-def standardised() -> nn.Module:
+def standardized() -> nn.Module:
     return nn.Sequential(StdConv2d(4, 4, 3, padding=1), norm(4))
 
 
@@ -142,7 +142,7 @@ def first() -> nn.Module:
     return nn.Sequential(norm(4), nn.Conv2d(4, 4, 3, padding=1))
 
 
-@pytest.mark.parametrize("build", [Forked, Shared, Between, Wavering, standardised, first])
+@pytest.mark.parametrize("build", [Forked, Shared, Between, Wavering, standardized, first])
 def test_unfoldable_modules_are_unchanged(build: Any) -> None:
     torch.manual_seed(0)
     module = build().eval()

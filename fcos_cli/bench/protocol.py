@@ -22,8 +22,7 @@ class Job:
 
     model: as for `open_detector`. pictures: image paths, at least one; used in order, `batch` at a time. asked: the
     requested precision, None for the file's own. attempts: precisions to try in this order when opening the model.
-    size:
-    (height, width) of the network input with letterboxing; None for the model's own resize rule.
+    size: (height, width) of the network input with letterboxing; None for the model's own resize rule.
     """
 
     model: str
@@ -42,8 +41,7 @@ class Ready:
     """The model has been opened and has run once.
 
     attempt: the entry of `Job.attempts` that worked. precision: the precision that is computed in. facts: with the
-    resize
-    rule in use. threads: CPU threads, if the backend reports them.
+    resize rule in use. threads: CPU threads, if the backend reports them.
     """
 
     backend: str

@@ -1,0 +1,67 @@
+"""Decoded images in memory that all data loader processes share, so that each file is decoded once per run."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.data.samples import Sample
+from fcos_cli.hardware import available_memory
+
+SHARE_OF_MEMORY = 0.25
+"""Share of the available memory that the cache may use."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class ImageCache:
+    """Slots for images [H, W, 3] uint8 in anonymous shared memory, which forked processes inherit.
+
+    Each slot is filled by whichever process first needs its image. Two processes that fill the same slot at the same
+    time write the same bytes.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int]], *, longest: int) -> None:
+        self.shapes, self.longest = shapes, longest
+        self.ends = list(accumulate(3 * height * width for height, width in shapes))
+        self.memory = mmap.mmap(-1, max(1, self.ends[-1] + len(shapes)))
+        self.buffer: Pixels = np.frombuffer(self.memory, np.uint8)
+
+    @classmethod
+    def for_samples(cls, samples: Sequence[Sample], *, longest: int, processes: int = 1) -> ImageCache | None:
+        """A cache for images whose longer side is reduced to `longest` pixels, or None if they do not fit in memory.
+
+        processes: number of training processes on this machine, each of which has a cache.
+        """
+        if not samples or not hasattr(os, "fork"):
+            return None
+        shapes = [reduced_size(sample.height, sample.width, longest=longest) for sample in samples]
+        size = sum(3 * height * width for height, width in shapes)
+        return cls(shapes, longest=longest) if size * processes < SHARE_OF_MEMORY * available_memory() else None
+
+    def get(self, index: int, load: Callable[[], Pixels]) -> Pixels:
+        """The image of a slot, from memory or else from `load`. An image of another shape is not stored."""
+        height, width = self.shapes[index]
+        end, flag = self.ends[index], self.ends[-1] + index
+        slot = self.buffer[end - 3 * height * width : end]
+        if self.buffer[flag]:
+            return slot.reshape(height, width, 3).copy()
+        image = load()
+        if image.shape == (height, width, 3):
+            slot[:] = image.reshape(-1)
+            self.buffer[flag] = 1
+        return image
+
+
+def reduced_size(height: int, width: int, *, longest: int) -> tuple[int, int]:
+    """(height, width) of an image after its longer side is reduced to at most `longest` pixels.
+
+    Sides of 1 or 2 pixels become 3, because the random crop cannot halve them.
+    """
+    factor = min(1.0, longest / max(height, width))
+    return max(3, round(height * factor)), max(3, round(width * factor))
