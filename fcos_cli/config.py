@@ -84,7 +84,10 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(30, ge=1)
+    time: float = Field(0, ge=0, description="limit in seconds for the whole run, instead of epochs; 0: none")
+    patience: int = Field(0, ge=0, description="end after this many validations without a better AP; 0: never")
     batch: int = Field(8, ge=1, description="images per step and process")
+    accumulate: int = Field(1, ge=1, description="compute each batch in this many parts, which saves memory")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0, description="learning rate for 16 images per step; scaled to the actual batch")
     backbone_lr: float = Field(0.5, ge=0, description="learning rate factor of the backbone; 0 freezes it")
@@ -109,6 +112,9 @@ class TrainConfig(BaseModel):
     workers: int = Field(-1, ge=-1, description="data loader processes; -1 = half the cores, at most 8")
     val_every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
     save_minutes: float = Field(5.0, gt=0, description="maximum minutes between two saved states")
+    tracker: Literal["auto", "none", "tensorboard", "mlflow", "wandb"] = Field(
+        "auto", description="experiment tracker; auto is TensorBoard if it is installed"
+    )
     seed: int = 0
 
 

@@ -35,7 +35,7 @@ def fcos(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
     for name in [name for name in os.environ if name.startswith("FCOS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("fcos_cli.allocator.keep_freed_memory", lambda: False)
-    monkeypatch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
+    monkeypatch.setattr("fcos_cli.train.tracking.trackers.find_spec", lambda _: None)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -30,7 +30,20 @@ def train(
         ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Network input size: 320, or HEIGHTxWIDTH.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs. With --resume: in all, to make the run longer.")
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="End within this time, e.g. 30m or 2h, instead of after a number of epochs. With --resume, +20m adds "
+            "to it.",
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End early if the AP on val is not better for this many validations.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Number of images per step and process.")] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate for 16 images per step; scaled to the actual batch size.")
@@ -49,6 +62,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a detector and write a run folder with the best and the last weights."""
+    from time import monotonic
+
+    started = monotonic()
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -59,6 +75,7 @@ def train(
         "train.init": init,
         "data.size": None if size is None else parse_size(size),
         "train.epochs": epochs,
+        "train.patience": patience,
         "train.batch": batch,
         "train.lr": lr,
         "train.amp": amp,
@@ -68,18 +85,23 @@ def train(
     }
     if resume is not None:
         others = {"DATA": data, "--config": config, "--set": assignments, "--name": name, "--out": out}
-        folder, progress = start.resume(resume, flags={**flags, **{k: v for k, v in others.items() if v}})
+        flags |= {"train.time": time, **{name: value for name, value in others.items() if value}}
+        folder, progress = start.resume(resume, flags=flags, started=started)
     else:
         folder = out or start.new_folder("demo" if demo and name is None else name, data)
         if demo:
             data = start.demo_data(Path("runs/demo-data"))
+        flags["train.time"] = None if time is None else start.parse_duration(time)
         base = start.DEMO if demo else {}
         plan = start.plan(data, file=config, assignments=assignments or [], flags=flags, base=base)
         if dry_run:
             start.print_config(plan)
             findings = start.print_data_summary(plan)
-            raise typer.Exit(3 if any(finding.severity == "error" for finding in findings) else 0)
-        folder, progress = start.start(plan, folder=folder)
+            if any(finding.severity == "error" for finding in findings):
+                raise typer.Exit(3)
+            start.print_estimate(plan)
+            raise typer.Exit
+        folder, progress = start.start(plan, folder=folder, started=started)
     from fcos_cli.console import emit_json, say
 
     if as_json:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,13 @@ from fcos_cli.model.points import Points
 from fcos_cli.model.targets import Targets
 
 
+class Normalizers(NamedTuple):
+    """Divisors of the sums in the losses; float32 scalars. points: of `cls` and `centerness`. box: of `box`."""
+
+    points: Tensor
+    box: Tensor
+
+
 def compute_losses(
     raw: RawOutputs,
     targets: Targets,
@@ -24,9 +32,11 @@ def compute_losses(
     box_loss: BoxLoss = "giou",
     box_by_centerness: bool = False,
     quality: Literal["centerness", "iou"] = "centerness",
+    divide_by: Normalizers | None = None,
 ) -> dict[str, Tensor]:
     """Return {"cls", "box", "centerness"}: scalars, each a sum divided by the number of positive points (at least 1).
 
+    divide_by: the divisors of a larger batch of which this is a part; default: those of these targets.
     box_by_centerness: weight points by centerness in `box`, and divide by the sum of the weights (the authors' FCOS,
     AdelaiDet, mmdetection). quality: target of the centerness branch, as in `Conventions`. The number of positives is
     averaged over processes, so that averaging gradients over processes gives the gradient of one large batch. Points
@@ -35,14 +45,13 @@ def compute_losses(
     """
     logits, ltrb, ctr = raw.flat()
     positive = targets.classes >= 0
-    count = positives_per_process(positive)
+    count, box_count = divide_by or normalizers([targets], box_by_centerness=box_by_centerness)
     # multiply instead of indexing by a mask: no special case without positives, and every parameter gets a gradient
     weight = positive.float()
     box = box_terms(ltrb, targets.ltrb, points, kind=box_loss)
     shares = targets.centerness * weight if box_by_centerness else weight
     aim = iou(ltrb.detach(), targets.ltrb) if quality == "iou" else targets.centerness
     branch = F.binary_cross_entropy_with_logits(ctr, aim, reduction="none")
-    box_count = mean_over_processes(shares.sum()).clamp(min=1e-6) if box_by_centerness else count
     return {
         "cls": (class_terms(logits, targets.classes, kind=class_loss) * ~targets.ignored).sum() / count,
         "box": (box * shares).sum() / box_count,
@@ -50,9 +59,14 @@ def compute_losses(
     }
 
 
-def positives_per_process(positive: Tensor) -> Tensor:
-    """Number of positive points, averaged over processes, at least 1; float32 scalar."""
-    return mean_over_processes(positive.sum().float()).clamp(min=1)
+def normalizers(targets: Sequence[Targets], *, box_by_centerness: bool) -> Normalizers:
+    """The divisors for all parts of a batch together: sums over the parts, averaged over processes."""
+    positive = torch.stack([(part.classes >= 0).sum().float() for part in targets]).sum()
+    count = mean_over_processes(positive).clamp(min=1)
+    if not box_by_centerness:
+        return Normalizers(count, count)
+    shares = torch.stack([(part.centerness * (part.classes >= 0)).sum() for part in targets]).sum()
+    return Normalizers(count, mean_over_processes(shares).clamp(min=1e-6))
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

@@ -5,19 +5,19 @@ The previous state stays beside the new one, so that a run survives a state.pt t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError
 from fcos_cli.model.fcos import FCOS
+from fcos_cli.train.schedule import Schedule
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 STATE_VERSION = 2
@@ -25,7 +25,12 @@ STATE_VERSION = 2
 
 @dataclass
 class Progress:
-    """Position in a run: `step` steps are done in all, and `step_in_epoch` of them in the current `epoch` (from 0)."""
+    """Position in a run: `step` steps are done in all, and `step_in_epoch` of them in the current `epoch` (from 0).
+
+    planned: epochs and time limit in seconds at the last save. seconds: time used. stale: validations since the best
+    one. end: last step of a cool-down, once one has begun. recoveries: losses that were not finite; skipped: (epoch,
+    index) of the batches that were left out because of them.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -33,6 +38,13 @@ class Progress:
     best: float = -1.0
     best_epoch: int = -1
     pending_validation: bool = False
+    finished: bool = False
+    planned: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    stale: int = 0
+    end: int | None = None
+    recoveries: int = 0
+    skipped: list[list[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Parts:
     model: FCOS
     average: AveragedModel | None
     optimizer: Optimizer
-    schedule: LambdaLR
+    schedule: Schedule
     scaler: GradScaler
 
 
@@ -71,7 +83,7 @@ def save_state(folder: Path, parts: Parts, progress: Progress, *, data_hash: str
     content = {
         "version": STATE_VERSION,
         "data_hash": data_hash,
-        "progress": vars(progress),
+        "progress": dict(vars(progress)),
         "model": parts.model.state_dict(),
         "average": None if parts.average is None else parts.average.state_dict(),
         "optimizer": parts.optimizer.state_dict(),
@@ -110,6 +122,17 @@ def read_state(folder: Path, *, data_hash: str) -> SavedState:
     )
 
 
+def read_progress(folder: Path) -> Progress:
+    """How far the run in `folder` has come, whatever its data. Raises DataError if no state can be read."""
+    for path in (folder / STATE, folder / PREVIOUS):
+        try:
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return Progress(**content["progress"])
+        except Exception:  # read_state reports damaged files
+            continue
+    raise DataError("the saved state cannot be read", where=folder / STATE, remedy="start a new run")
+
+
 def _check(path: Path, content: Any, *, data_hash: str) -> None:
     if not isinstance(content, dict) or content.get("version") != STATE_VERSION:
         raise DataError(
@@ -136,7 +159,7 @@ def restore_state(saved: SavedState, parts: Parts) -> Progress:
         parts.optimizer.load_state_dict(content["optimizer"])
         parts.schedule.load_state_dict(content["schedule"])
         parts.scaler.load_state_dict(content["scaler"])
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise DataError(
             "the saved state does not fit the network of config.toml",
             where=saved.path,

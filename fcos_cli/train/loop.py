@@ -2,163 +2,147 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
-from fcos_cli.data.training_set import Batch, EpochBatches, collate
+from fcos_cli.data.training_set import EpochBatches
 from fcos_cli.errors import FcosError
-from fcos_cli.model.losses import compute_losses, mean_over_processes
-from fcos_cli.model.targets import Truth, assign_targets, to_box_ends
 from fcos_cli.runtime.pytorch import pick_device
-from fcos_cli.train.checkpoint import Progress
-from fcos_cli.train.distributed import any_process, join_world
-from fcos_cli.train.freezing import keep_frozen_norms
-from fcos_cli.train.metrics_log import Listener, Meter, Row
-from fcos_cli.train.run import Run, open_run, training_set
+from fcos_cli.train.checkpoint import Progress, read_state, restore_state
+from fcos_cli.train.distributed import any_process, from_main_process, join_world
+from fcos_cli.train.estimate import estimate
+from fcos_cli.train.pace import Clock
+from fcos_cli.train.run import Run, image_loader, open_run
 from fcos_cli.train.signals import catching_signals
+from fcos_cli.train.speed.freezing import keep_frozen_norms
+from fcos_cli.train.step import NonFiniteLoss, optimizer_step
+from fcos_cli.train.tracking.listener import Listener, Row
+from fcos_cli.train.tracking.metrics import Meter
 from fcos_cli.train.validation import validate
 
 LOG_EVERY = 20
 """Steps between two train rows of metrics.jsonl."""
 
+MAX_RECOVERIES = 3
+"""Losses that are not finite from which a run recovers."""
+
 
 def train(
-    config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, resume: bool, listener: Listener
+    config: Config,
+    train_set: Dataset,
+    val_set: Dataset,
+    *,
+    folder: Path,
+    resume: bool,
+    listener: Listener,
+    started: float | None = None,
 ) -> Progress:
     """Train on `train_set`, validate on `val_set` and write the run to `folder`. Return the final progress.
 
-    resume: continue from `folder`/state.pt. Raises Interrupted or Stopped after saving the state, FcosError if the loss
-    is not finite, DataError if the data differs from what the run started with.
+    resume: continue from `folder`/state.pt. started: `time.monotonic()` when the command began, from which a time limit
+    counts; default: now. Raises Interrupted or Stopped after saving the state, FcosError if the loss is not finite for
+    the fourth time, DataError if the data differs from what the run started with.
     """
     device = pick_device(config.train.device)
+    clock = Clock(started=started)
     with join_world(cuda=device.type == "cuda") as world, catching_signals() as stop:
-        with open_run(config, train_set, val_set, folder, world, listener, stop, resume=resume) as (run, progress):
-            while progress.epoch < config.train.epochs:
+        with open_run(config, train_set, val_set, folder, world, listener, stop, clock, resume=resume) as run:
+            progress = run.progress
+            if not resume:
+                run.save()
+                run.listener.note(estimate(run))
+            while not progress.finished:
                 if not progress.pending_validation:
-                    _epoch(run, progress)
+                    try:
+                        _epoch(run)
+                    except NonFiniteLoss as error:
+                        _recover(run, error)
+                        continue
                     progress.pending_validation = True
-                    run.save(progress)
-                done = progress.epoch + 1
-                if done % config.train.val_every == 0 or done == config.train.epochs:
-                    validate(run, progress)
-                progress.epoch, progress.step_in_epoch, progress.pending_validation = done, 0, False
-                run.save(progress)
+                    run.save()
+                over = from_main_process(run.length.is_over(progress))
+                if from_main_process(run.length.validation_due(progress)):
+                    validate(run)
+                progress.epoch, progress.step_in_epoch, progress.pending_validation = progress.epoch + 1, 0, False
+                progress.finished = over
+                run.save()
         return progress
 
 
-def _epoch(run: Run, progress: Progress) -> None:
-    """Run the rest of the current epoch, from `progress.step_in_epoch` on."""
+def _epoch(run: Run) -> None:
+    """Run the rest of the current epoch, from `progress.step_in_epoch` on, or until the run is over."""
+    progress, config = run.progress, run.config.train
     keys = EpochBatches(
         len(run.train),
-        batch=run.config.train.batch,
-        seed=run.config.train.seed,
+        batch=config.batch,
+        seed=config.seed,
         epoch=progress.epoch,
-        skip=progress.step_in_epoch,
         rank=run.world.rank,
         world=run.world.size,
-    )
+    ).batches
+    left_out = {index for epoch, index in progress.skipped if epoch == progress.epoch}
+    indexes = [index for index in range(progress.step_in_epoch, len(keys)) if index not in left_out]
     keep_frozen_norms(run.parts.model.train())
-    pace, meter, saved = Meter(), Meter(), time.monotonic()
-    for batch in _loader(run, keys):
+    run.length.pace.pause()
+    meter, saved = Meter(), time.monotonic()
+    for index, batch in zip(indexes, image_loader(run, [keys[index] for index in indexes]), strict=True):
+        remaining = from_main_process(run.length.remaining(progress))
+        if remaining < 1:
+            return
         for error in batch.unreadable:
             run.listener.note(f"skipped an image: {error}")
-        terms = _step(run, batch)
-        progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
+        terms = optimizer_step(run, batch)
+        run.parts.schedule.advance(remaining=remaining)
+        run.length.pace.tick()
+        progress.step, progress.step_in_epoch = progress.step + 1, index + 1
         if terms is not None:
             meter.add(terms, pictures=len(batch.names))
-            pace.add({}, pictures=len(batch.names))
-            row = _row(run, progress, meter)
-            run.listener.step({**row, "steps": run.steps, "seconds_left": _seconds_left(run, progress, pace)})
+            row = _row(run, meter)
+            total = progress.step + round(run.length.remaining(progress))
+            run.listener.step({**row, "steps": total, "seconds_left": run.length.seconds_left(progress)})
             if run.metrics is not None and progress.step % LOG_EVERY == 0:
                 run.metrics.add(row)
                 meter = Meter()
         if any_process(bool(run.stop), device=run.device):
-            run.save(progress)
+            run.save()
             raise run.stopped()
-        if time.monotonic() - saved > 60 * run.config.train.save_minutes:
-            run.save(progress)
+        if time.monotonic() - saved > 60 * config.save_minutes:
+            run.save()
             saved = time.monotonic()
+    progress.step_in_epoch = len(keys)
 
 
-def _loader(run: Run, keys: EpochBatches) -> DataLoader[Any]:
-    config = run.config
-    workers = config.train.workers if config.train.workers >= 0 else min(8, max(1, (os.cpu_count() or 1) // 2))
-    return DataLoader(
-        training_set(config, run.train.samples, cache=run.cache),
-        batch_sampler=keys,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=run.device.type == "cuda",
-        worker_init_fn=_ignore_signals if workers else None,
-        generator=torch.Generator(),  # iterators draw a seed; the global generator must stay as it is for resuming
-    )
+def _recover(run: Run, error: NonFiniteLoss) -> None:
+    """Go back to the last saved state, leave the batch out from now on, and halve the learning rate.
 
-
-def _ignore_signals(_worker: int) -> None:
-    """Ignore SIGINT and SIGTERM, which reach the whole process group: only the training loop handles them."""
-    import signal
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _step(run: Run, batch: Batch) -> dict[str, float] | None:
-    """Run one optimizer step. Return the loss terms, or None if no image of the batch could be read."""
-    if any_process(not batch.names, device=run.device):
-        run.parts.schedule.step()
-        return None
-    parts, config = run.parts, run.config.train
-    images = batch.images.to(run.device, non_blocking=True)
-    model = run.config.model
-    truth = to_box_ends(Truth(*(tensor.to(run.device, non_blocking=True) for tensor in batch.truth)), model.conventions)
-    with torch.autocast(run.device.type, dtype=run.precision.dtype, enabled=run.precision.dtype is not None):
-        raw = run.network(images)
-    points = parts.model.points(raw, input_size=(images.shape[-2], images.shape[-1]))
-    targets = assign_targets(points, truth, ranges=model.ranges, conventions=model.conventions)
-    terms = compute_losses(
-        raw,
-        targets,
-        points,
-        class_loss=config.class_loss,
-        box_loss=config.box_loss,
-        box_by_centerness=config.box_by_centerness,
-        quality=model.conventions.quality,
-    )
-    total = terms["cls"] + config.box_weight * terms["box"] + config.centerness_weight * terms["centerness"]
-    if any_process(not bool(torch.isfinite(total)), device=run.device):
+    Raises FcosError after MAX_RECOVERIES times.
+    """
+    progress, names = run.progress, ", ".join(error.names)
+    if progress.recoveries >= MAX_RECOVERIES:
         raise FcosError(
-            f"the loss is not finite ({', '.join(f'{k} {v.item():.3g}' for k, v in terms.items())})",
-            where=", ".join(batch.names),
+            f"the loss is not finite ({error}), for the fourth time",
+            where=names,
             remedy="lower --lr, or check these images and their boxes; the last saved state is kept",
-        )
-    parts.optimizer.zero_grad(set_to_none=True)
-    parts.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-    parts.scaler.unscale_(parts.optimizer)
-    norm = nn.utils.clip_grad_norm_(parts.model.parameters(), config.clip)
-    parts.scaler.step(parts.optimizer)
-    parts.scaler.update()
-    parts.schedule.step()
-    if parts.average is not None:
-        parts.average.update_parameters(parts.model)
-    return _numbers(total, terms, norm)
+        ) from error
+    failed, count = progress.step, progress.recoveries + 1
+    skipped = [*progress.skipped, [progress.epoch, progress.step_in_epoch]]
+    restored = restore_state(read_state(run.folder, data_hash=run.data_hash), run.parts)
+    vars(progress).update({**vars(restored), "skipped": skipped, "recoveries": count})
+    run.parts.schedule.scale = 0.5**count
+    if run.metrics is not None:
+        run.metrics.rewind(progress.step)
+    run.listener.note(
+        f"the loss is not finite at step {failed + 1} ({error}), {names}: back to step {progress.step}, without this "
+        f"batch and with half the learning rate ({count} of {MAX_RECOVERIES} times)"
+    )
+    run.save()
 
 
-def _numbers(total: Tensor, terms: dict[str, Tensor], norm: Tensor) -> dict[str, float]:
-    named = {"loss": total, **terms, "grad_norm": norm}
-    means = mean_over_processes(torch.stack([value.detach().float() for value in named.values()]))
-    return dict(zip(named, means.tolist(), strict=True))
-
-
-def _row(run: Run, progress: Progress, meter: Meter) -> Row:
+def _row(run: Run, meter: Meter) -> Row:
     lr = max(group["lr"] for group in run.parts.optimizer.param_groups)
+    progress = run.progress
     return {
         "kind": "train",
         "step": progress.step,
@@ -166,8 +150,3 @@ def _row(run: Run, progress: Progress, meter: Meter) -> Row:
         **meter.read(),
         "lr": float(f"{lr:.4g}"),
     }
-
-
-def _seconds_left(run: Run, progress: Progress, pace: Meter) -> float:
-    """Estimated seconds until the end of training, without validation."""
-    return (run.steps - progress.step) * pace.seconds_per_step

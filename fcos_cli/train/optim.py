@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule, averaged weights and precision, built from TrainConfig."""
+"""Optimizer, averaged weights and precision, built from TrainConfig."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from fcos_cli.config import TrainConfig
@@ -52,19 +51,6 @@ def build_optimizer(model: FCOS, config: TrainConfig, *, pictures: int) -> Optim
     if config.optimizer == "adamw":
         return AdamW(settings, lr=lr, fused=True)
     return SGD(settings, lr=lr, momentum=0.9, nesterov=True, fused=True)
-
-
-def build_schedule(optimizer: Optimizer, *, steps: int, warmup: int) -> LambdaLR:
-    """Linear warm-up, followed by half a cosine that falls to 1 % of the learning rate at the last step."""
-    warmup = min(warmup, steps // 10)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        progress = (step - warmup) / max(1, steps - warmup)
-        return 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, progress))) / 2
-
-    return LambdaLR(optimizer, factor)
 
 
 def build_average(model: FCOS, config: TrainConfig) -> AveragedModel | None:

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.config import Config, to_toml
 from fcos_cli.data.cache import ImageCache
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
-from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
+from fcos_cli.data.training_set import Key, TrainingSet, batches_per_epoch, collate
 from fcos_cli.data.transforms import Augmentation, longest_side
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Parts, Progress, SavedState, read_state, restore_state, save_state
 from fcos_cli.train.distributed import World, from_main_process
-from fcos_cli.train.freezing import freeze_stages
 from fcos_cli.train.initial_weights import build_initial
-from fcos_cli.train.metrics_log import Listener, MetricsFile, SilentListener
-from fcos_cli.train.optim import Precision, build_average, build_optimizer, build_schedule, choose_precision
+from fcos_cli.train.optim import Precision, build_average, build_optimizer, choose_precision
+from fcos_cli.train.pace import Clock, Pace, RunLength
+from fcos_cli.train.schedule import Schedule
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.speed.folding import fold_frozen_norms
+from fcos_cli.train.speed.freezing import freeze_stages
 from fcos_cli.train.speed.tuning import Tuning, apply_tuning, tune
+from fcos_cli.train.tracking.listener import Listener, SilentListener
+from fcos_cli.train.tracking.metrics import MetricsFile
+
+
+@dataclass
+class Accumulation:
+    """Number of parts in which each batch is computed; doubled when memory runs out."""
+
+    parts: int
 
 
 @dataclass(frozen=True)
@@ -54,17 +68,14 @@ class Run:
     metrics: MetricsFile | None
     listener: Listener
     stop: StopRequest
+    progress: Progress
+    length: RunLength
+    accumulation: Accumulation
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return batches_per_epoch(len(self.train), batch=self.config.train.batch, world=self.world.size)
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.config.train.epochs
-
-    def save(self, progress: Progress) -> None:
+    def save(self) -> None:
         """Write state.pt, if this is the main process."""
+        progress, config = self.progress, self.config.train
+        progress.planned, progress.seconds = [config.epochs, config.time], self.length.clock.seconds
         if self.world.main:
             tuning = self.tuning.to_json()
             save_state(self.folder, self.parts, progress, data_hash=self.data_hash, tuning=tuning)
@@ -83,9 +94,10 @@ def open_run(
     world: World,
     listener: Listener,
     stop: StopRequest,
+    clock: Clock,
     *,
     resume: bool,
-) -> Iterator[tuple[Run, Progress]]:
+) -> Iterator[Run]:
     """Build all parts of a run, or restore them from `folder`/state.pt."""
     device = pick_device(config.train.device)
     model, origin = build_initial(config, train_set.classes)
@@ -97,18 +109,26 @@ def open_run(
     freeze_stages(model, config.train.freeze)
     batch = config.train.batch
     optimizer = build_optimizer(model, config.train, pictures=batch * world.size)
-    steps = batches_per_epoch(len(train_set), batch=batch, world=world.size) * config.train.epochs
     precision = choose_precision(config.train, device)
     parts = Parts(
         model=model,
         average=build_average(model, config.train),
         optimizer=optimizer,
-        schedule=build_schedule(optimizer, steps=steps, warmup=config.train.warmup),
+        schedule=Schedule(optimizer, warmup=0),
         scaler=GradScaler(device.type, enabled=precision.scaled),
     )
     data_hash = fingerprint(train_set)
     saved = read_state(folder, data_hash=data_hash) if resume else None
     progress = Progress() if saved is None else restore_state(saved, parts)
+    clock.used = progress.seconds
+    length = RunLength(
+        epochs=config.train.epochs,
+        steps_per_epoch=batches_per_epoch(len(train_set), batch=batch, world=world.size),
+        val_every=config.train.val_every,
+        limit=config.train.time or None,
+        clock=clock,
+        pace=Pace(),
+    )
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / "config.toml") as file:
@@ -131,7 +151,11 @@ def open_run(
         metrics=MetricsFile(folder / "metrics.jsonl", resume_at=progress.step) if world.main else None,
         listener=listener if world.main else SilentListener(),
         stop=stop,
+        progress=progress,
+        length=length,
+        accumulation=Accumulation(config.train.accumulate),
     )
+    _plan_schedule(run, extended=saved is not None and progress.planned != [config.train.epochs, config.train.time])
     if saved is None:
         run.listener.note(f"starting from {origin}")
     elif saved.problem is not None:
@@ -140,10 +164,9 @@ def open_run(
         if note:
             run.listener.note(note)
     try:
-        yield run, progress
+        yield run
     finally:
-        if run.metrics is not None:
-            run.metrics.close()
+        run.listener.close()
 
 
 def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedState | None) -> Tuning:
@@ -158,6 +181,22 @@ def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedSta
         tuning = Tuning()
     apply_tuning(model, tuning)
     return tuning
+
+
+def _plan_schedule(run: Run, *, extended: bool) -> None:
+    """Set the warm-up of a new run, or of one that goes on for longer than it was planned."""
+    progress, schedule, config = run.progress, run.parts.schedule, run.config.train
+    if progress.step == 0:
+        schedule.restart(warmup=min(config.warmup, run.length.steps_per_epoch * config.epochs // 10))
+        schedule.warmup_from = 0.0
+    elif extended:
+        progress.finished, progress.end, progress.stale = False, None, 0
+        schedule.restart(warmup=min(config.warmup, int(run.length.remaining(progress)) // 10))
+        run.listener.note(
+            f"going on after step {progress.step}: {schedule.warmup} steps of warm-up, then the learning rate falls "
+            "along a new cosine to the new end"
+        )
+        run.save()
 
 
 def _make_cache(config: Config, dataset: Dataset, world: World) -> ImageCache | None:
@@ -194,3 +233,24 @@ def fingerprint(dataset: Dataset) -> str:
         add(sample)
     digest.update(repr((dataset.classes.names, dataset.classes.ids)).encode())
     return digest.hexdigest()[:16]
+
+
+def image_loader(run: Run, keys: list[list[Key]]) -> DataLoader[Any]:
+    """Load the batches with these keys, in order, in worker processes."""
+    workers = run.config.train.workers
+    workers = workers if workers >= 0 else min(8, max(1, (os.cpu_count() or 1) // 2))
+    return DataLoader(
+        training_set(run.config, run.train.samples, cache=run.cache),
+        batch_sampler=keys,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=run.device.type == "cuda",
+        worker_init_fn=_ignore_signals if workers else None,
+        generator=torch.Generator(),  # iterators draw a seed; the global generator must stay as it is for resuming
+    )
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Ignore SIGINT and SIGTERM, which reach the whole process group: only the training loop handles them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

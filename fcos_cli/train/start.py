@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,18 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
-from fcos_cli.train.checkpoint import Progress, has_state
+from fcos_cli.train.checkpoint import Progress, has_state, read_progress
+from fcos_cli.train.distributed import World
+from fcos_cli.train.estimate import estimate
 from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.loop import train
-from fcos_cli.train.progress import TerminalReporter
-from fcos_cli.train.report import write_run_report
-from fcos_cli.train.run import resize_rule
+from fcos_cli.train.pace import Clock
+from fcos_cli.train.run import open_run, resize_rule
+from fcos_cli.train.signals import catching_signals
+from fcos_cli.train.tracking.listener import Listeners, SilentListener
+from fcos_cli.train.tracking.report import RunReport
+from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration
+from fcos_cli.train.tracking.trackers import open_tracker
 
 RUNS = Path("runs/train")
 
@@ -79,8 +86,11 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
     return train_set, val_set
 
 
-def start(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
-    """Run the plan in `folder`. Raises UsageError if it already holds a run."""
+def start(plan: Plan, *, folder: Path, started: float | None = None) -> tuple[Path, Progress]:
+    """Run the plan in `folder`. Raises UsageError if it already holds a run.
+
+    started: `time.monotonic()` when the command began, from which a time limit counts.
+    """
     if has_state(folder):
         raise UsageError(
             "this run folder is already in use",
@@ -88,41 +98,112 @@ def start(plan: Plan, *, folder: Path) -> tuple[Path, Progress]:
             remedy=f"fcos train --resume {folder}, or choose another --name or --out",
         )
     print_data_summary(plan)
-    return folder, _run(plan, folder, resume=False)
+    return folder, _run(plan, folder, resume=False, started=started)
 
 
-def resume(folder: Path, *, flags: Mapping[str, Any]) -> tuple[Path, Progress]:
-    """Continue the run in `folder` with the settings and data it started with; only machine settings may differ."""
+def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = None) -> tuple[Path, Progress]:
+    """Continue the run in `folder` with the settings and data it started with.
+
+    Machine settings may differ, and the run may be made longer: by `train.epochs`, or by `train.time` (text such as
+    `2h` for the whole run, or `+20m` from now on).
+    """
     if not has_state(folder):
         raise UsageError(
             "there is no saved run to resume", where=folder, remedy="name a run folder that holds state.pt"
         )
-    changed = [key for key, value in flags.items() if value is not None and key not in MACHINE]
+    changed = [key for key, value in flags.items() if value is not None and key not in {*MACHINE, *LENGTH}]
     if changed:
         raise UsageError(
             f"a resumed run keeps its settings; {', '.join(changed)} cannot change",
             remedy=f"omit them, or start a new run with --init {folder / 'last.safetensors'}",
         )
-    config, origins = resolve(file=folder / "config.toml", environ={}, flags=flags)
+    config, origins = resolve(file=folder / "config.toml", environ={}, flags=_longer(folder, flags))
     train_set, val_set = read_splits(config)
-    return folder, _run(Plan(config, origins, train_set, val_set), folder, resume=True)
+    return folder, _run(Plan(config, origins, train_set, val_set), folder, resume=True, started=started)
 
 
 MACHINE = {"train.device", "train.workers", "train.amp"}
 """Settings that may change when a run is resumed."""
 
+LENGTH = {"train.epochs", "train.time"}
+"""Settings that make a resumed run longer."""
 
-def _run(plan: Plan, folder: Path, *, resume: bool) -> Progress:
-    listener = TerminalReporter()
+
+def _longer(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a resumed run, with its new length in epochs or seconds. Raises UsageError if that is no longer."""
+    flags = dict(flags)
+    epochs, text = flags.get("train.epochs"), flags.get("train.time")
+    if epochs is None and text is None:
+        return flags
+    done = read_progress(folder)
+    if text is not None:
+        limit = parse_duration(text.removeprefix("+")) + (done.seconds if text.startswith("+") else 0)
+        if limit <= done.seconds:
+            raise UsageError(
+                f"this run has already used {format_duration(done.seconds)}",
+                where=f"--time {text}",
+                remedy="give a longer time in all, or +20m for twenty minutes more",
+            )
+        flags["train.time"] = limit
+    elif epochs is not None and epochs <= done.epoch:
+        raise UsageError(
+            f"this run has already done {done.epoch} epochs",
+            where=f"--epochs {epochs}",
+            remedy="give more epochs in all",
+        )
+    else:
+        flags["train.time"] = 0.0
+    return flags
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `30m`, `2h`, `1h30m` → seconds, more than 0. Raises UsageError for anything else."""
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise UsageError(f"--time {text!r} is not a duration", remedy="for example 30m, 2h, 1h30m or 90s")
+    return total
+
+
+def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Progress:
+    check_settings(plan)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    main = int(os.environ.get("RANK", "0")) == 0
+    report = RunReport(plan.config, plan.train, plan.val, folder=folder, world=world)
+    terminal = TerminalReporter()
+    tracker = open_tracker(folder, plan.config) if main else SilentListener()
     say(f"run folder: {folder}")
-    try:
-        progress = train(plan.config, plan.train, plan.val, folder=folder, resume=resume, listener=listener)
-    finally:
-        listener.close()
-    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    if rank == 0:
-        write_run_report(plan.config, plan.train, plan.val, folder=folder, world=world)
+    listener = Listeners(terminal, report, tracker)
+    progress = train(
+        plan.config, plan.train, plan.val, folder=folder, resume=resume, listener=listener, started=started
+    )
+    if main and (report.best is not None or report.write() is not None):
+        say(f"report: {folder / 'report.html'}")
     return progress
+
+
+def check_settings(plan: Plan) -> None:
+    """Raise UsageError or DataError for settings that do not fit the data."""
+    config, count = plan.config.train, len(plan.train)
+    if config.batch > count:
+        raise UsageError(
+            f"a batch of {config.batch} is larger than the training data ({count} images)",
+            where="train.batch",
+            remedy=f"use --batch {max(1, count // 4)}",
+        )
+    if config.accumulate > config.batch:
+        raise UsageError(
+            f"a batch of {config.batch} cannot be computed in {config.accumulate} parts",
+            where="train.accumulate",
+            remedy=f"use at most {config.batch}",
+        )
+    if config.patience and not any((~sample.ignore).any() for sample in plan.val.samples):
+        raise DataError(
+            "patience needs a val split with boxes: without them there is no AP",
+            where=plan.val.source,
+            remedy="add labelled images to val, or set train.patience = 0",
+        )
 
 
 def demo_data(folder: Path) -> Path:
@@ -164,5 +245,13 @@ def print_config(plan: Plan) -> None:
         for key, value in flatten(plan.config.model_dump(mode="json")).items()
     ]
     table(("setting", "value", "from"), rows, title="settings")
-    steps = max(1, math.floor(len(plan.train) / plan.config.train.batch))
-    say(f"{plan.config.train.epochs} epochs of {steps} steps of {plan.config.train.batch} images")
+
+
+def print_estimate(plan: Plan) -> None:
+    """Measure a few steps, and print how long the run will take."""
+    check_settings(plan)
+    with tempfile.TemporaryDirectory() as folder, catching_signals() as stop:
+        terminal, clock = TerminalReporter(), Clock()
+        sets = (plan.train, plan.val)
+        with open_run(plan.config, *sets, Path(folder), World(), terminal, stop, clock, resume=False) as run:
+            say(estimate(run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import cast
@@ -10,32 +11,35 @@ from typing import cast
 import torch
 
 from fcos_cli import __version__
-from fcos_cli.evaluate.coco import CocoResult, evaluate
+from fcos_cli.evaluate.coco import CocoResult, collect_detections, score
 from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.pytorch import PyTorchDetector
-from fcos_cli.train.checkpoint import Progress
-from fcos_cli.train.metrics_log import Row
+from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.train.run import Run, resize_rule
+from fcos_cli.train.tracking.listener import Evaluation, Row
+
+COOL_DOWN = 0.1
+"""Length of the cool-down after `patience` validations without a better AP: a share of the steps done, at most an
+epoch."""
 
 
-def validate(run: Run, progress: Progress) -> None:
+def validate(run: Run) -> None:
     """Evaluate the averaged weights on val.
 
-    Write last.safetensors, and best.safetensors if the AP is the highest so far.
+    Write last.safetensors, and best.safetensors if the AP is the highest so far. If there was no better AP for
+    `patience` validations, set the end of the run to that of a short cool-down.
     """
+    progress, started = run.progress, time.monotonic()
     if run.world.main:
-        model = _averaged(run)
-        facts = Facts(classes=run.train.classes, resize=resize_rule(run.config))
-        detector = PyTorchDetector(model.eval(), facts, name="last", device=run.device)
-        started = time.monotonic()
-        result = evaluate(
+        artifact = build_artifact(run)
+        detector = PyTorchDetector.from_artifact(artifact, name="last", device=str(run.device))
+        detections, notes = collect_detections(
             detector,
             run.val,
             on_progress=partial(_on_progress, run),
             on_unreadable=lambda failure: run.listener.note(f"no detections in a val image: {failure.error}"),
         )
+        result = score(detections, run.val.samples, run.val.classes, notes=notes)
         row: Row = {
             "kind": "val",
             "step": progress.step,
@@ -43,17 +47,34 @@ def validate(run: Run, progress: Progress) -> None:
             **{name: round(value, 5) for name, value in result.metrics.items()},
             "seconds": round(time.monotonic() - started, 1),
         }
+        artifact = _with_result(artifact, result)
         better = result.metrics["AP"] >= progress.best
-        artifact = _build_artifact(run, model, result, progress)
         save(run.folder / "last.safetensors", artifact)
         if better:
+            improved = result.metrics["AP"] > progress.best
             progress.best, progress.best_epoch = result.metrics["AP"], progress.epoch
+            progress.stale = 0 if improved else progress.stale + 1
             save(run.folder / "best.safetensors", artifact)
+        else:
+            progress.stale += 1
         if run.metrics is not None:
             run.metrics.add(row)
-        run.listener.validated({**row, "best": better})
+        _check_patience(run)
+        run.listener.validated({**row, "best": better}, Evaluation(facts_of(artifact), result, detections, better))
     if run.world.size > 1:
         torch.distributed.barrier()
+    run.length.validated(time.monotonic() - started)
+
+
+def _check_patience(run: Run) -> None:
+    """Set the end of the run if the AP has not improved for too long."""
+    progress, patience = run.progress, run.config.train.patience
+    if not patience or progress.stale < patience or progress.end is not None:
+        return
+    steps = max(1, min(run.length.steps_per_epoch, round(COOL_DOWN * progress.step)))
+    if steps < run.length.remaining(progress):
+        progress.end = progress.step + steps
+        run.listener.note(f"no better AP for {patience} validations: cooling down for {steps} steps, then the end")
 
 
 def _on_progress(run: Run, done: int, total: int) -> None:
@@ -63,13 +84,11 @@ def _on_progress(run: Run, done: int, total: int) -> None:
         raise run.stopped()
 
 
-def _averaged(run: Run) -> FCOS:
-    return run.parts.model if run.parts.average is None else cast(FCOS, run.parts.average.module)
-
-
-def _build_artifact(run: Run, model: FCOS, result: CocoResult, progress: Progress) -> Artifact:
-    """Return the weights with classes, geometry, thresholds and provenance."""
-    artifact = Artifact(
+def build_artifact(run: Run) -> Artifact:
+    """Return the averaged weights with classes, geometry and provenance. The tensors are not copied."""
+    average = run.parts.average
+    model = run.parts.model if average is None else cast(FCOS, average.module)
+    return Artifact(
         weights=dict(model.state_dict()),
         config=run.config.model,
         classes=run.train.classes,
@@ -80,11 +99,16 @@ def _build_artifact(run: Run, model: FCOS, result: CocoResult, progress: Progres
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "data": {"name": run.train.source.name, "pictures": len(run.train), "sha256": run.data_hash},
             "initial_weights": run.origin,
-            "epoch": progress.epoch + 1,
-            "step": progress.step,
-            "metrics": {name: round(value, 4) for name, value in result.metrics.items()},
+            "epoch": run.progress.epoch + 1,
+            "step": run.progress.step,
         },
     )
+
+
+def _with_result(artifact: Artifact, result: CocoResult) -> Artifact:
+    """Add the metrics, and the best threshold of each class; the mean of the others for classes without one."""
+    metrics = {name: round(value, 4) for name, value in result.metrics.items()}
+    artifact = replace(artifact, provenance={**artifact.provenance, "metrics": metrics})
     thresholds = [row.best_threshold for row in result.per_class if row.best_threshold is not None]
     if not thresholds:
         return artifact

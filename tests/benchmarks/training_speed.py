@@ -34,12 +34,13 @@ from fcos_cli.config import Config
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
 from fcos_cli.model.backbone import Backbone, input_normalization
-from fcos_cli.train import loop
+from fcos_cli.train import step as steps
 from fcos_cli.train.distributed import World
-from fcos_cli.train.metrics_log import SilentListener
 from fcos_cli.train.optim import choose_precision
-from fcos_cli.train.run import Run, open_run
+from fcos_cli.train.pace import Clock
+from fcos_cli.train.run import Run, image_loader, open_run
 from fcos_cli.train.signals import StopRequest
+from fcos_cli.train.tracking.listener import SilentListener
 
 ROUNDS, STEPS, WARMUP = 5, 6, 3
 """Turns of each row, steps per turn, and steps before the first turn."""
@@ -75,7 +76,7 @@ def batches(run: Run) -> Iterator[Batch]:
     epoch = 0
     while True:
         keys = EpochBatches(len(run.train), batch=run.config.train.batch, seed=0, epoch=epoch)
-        yield from loop._loader(run, keys)
+        yield from image_loader(run, keys.batches)
         epoch += 1
 
 
@@ -138,12 +139,13 @@ def torchvision_step(run: Run, *, tuned: bool, watch: Watch) -> Callable[[Batch]
 def fcos_step(run: Run, *, watch: Watch) -> Callable[[Batch], None]:
     network = run.network
     network.forward = watch.timed("forward", network.forward)  # type: ignore[method-assign]
-    loop.assign_targets = watch.timed("targets and losses", loop.assign_targets)
-    loop.compute_losses = watch.timed("targets and losses", loop.compute_losses)
+    for name in ("assign_targets", "compute_losses"):
+        setattr(steps, name, watch.timed("targets and losses", getattr(steps, name)))
     Tensor.backward = watch.timed("backward", Tensor.backward)  # type: ignore[method-assign]
 
     def step(batch: Batch) -> None:
-        loop._step(run, batch)
+        steps.optimizer_step(run, batch)
+        run.parts.schedule.advance(remaining=1000)
 
     return step
 
@@ -155,8 +157,8 @@ def work(connection: Connection, row: str, options: argparse.Namespace) -> None:
     config, watch = make_config(options), Watch()
     data, val = (read_dataset(options.data, split=split) for split in ("train", "val"))
     with tempfile.TemporaryDirectory() as folder:
-        world, stop = World(), StopRequest()
-        with open_run(config, data, val, Path(folder), world, SilentListener(), stop, resume=False) as (run, _):
+        fresh = (World(), SilentListener(), StopRequest(), Clock())
+        with open_run(config, data, val, Path(folder), *fresh, resume=False) as run:
             if row == "fcos":
                 step = fcos_step(run, watch=watch)
             else:

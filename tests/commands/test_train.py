@@ -120,14 +120,14 @@ def test_sigterm_is_exit_code_143_and_the_run_can_be_resumed(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr("fcos_cli.train.progress.TerminalReporter.step", strike)
+        patch.setattr("fcos_cli.train.tracking.terminal.TerminalReporter.step", strike)
         result = fcos("train", shapes, "--config", settings, "--out", "run")
     assert result.code == 143
     assert "fcos train --resume run" in result.err
 
-    refused = fcos("train", "--resume", "run", "--epochs", 5)
+    refused = fcos("train", "--resume", "run", "--lr", 0.5)
     assert refused.code == 2
-    assert "train.epochs" in refused.err
+    assert "train.lr" in refused.err
     result = fcos("train", "--resume", "run", "--workers", 0, "--json")
     assert result.code == 0
     assert result.document["run"] == "run"
@@ -144,7 +144,7 @@ def test_sigterm_to_the_process_group_saves_the_state(
                 os.kill(int(process.pid or 0), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("fcos_cli.train.progress.TerminalReporter.step", strike)
+    monkeypatch.setattr("fcos_cli.train.tracking.terminal.TerminalReporter.step", strike)
     result = fcos("train", shapes, "--config", settings, "--out", "run", "--workers", 1)
     assert result.code == 143
     assert Path("run/state.pt").is_file()

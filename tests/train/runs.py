@@ -11,7 +11,7 @@ import torch
 from fcos_cli.config import Config
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset
-from fcos_cli.train.metrics_log import Row
+from fcos_cli.train.tracking.listener import Evaluation, Row
 from tests.tiny import SHAPE
 
 SETTINGS: dict[str, Any] = {
@@ -49,6 +49,8 @@ class Recorder:
         self.notes: list[str] = []
         self.steps: list[Row] = []
         self.validations: list[Row] = []
+        self.evaluations: list[Evaluation] = []
+        self.closed = 0
         self.on_step, self.on_validating = on_step, on_validating
 
     def note(self, text: str) -> None:
@@ -63,8 +65,12 @@ class Recorder:
         if self.on_validating:
             self.on_validating(done, total)
 
-    def validated(self, row: Row) -> None:
+    def validated(self, row: Row, evaluation: Evaluation) -> None:
         self.validations.append(row)
+        self.evaluations.append(evaluation)
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def same(a: Any, b: Any) -> bool:

@@ -21,7 +21,8 @@ from fcos_cli.train.checkpoint import (
     restore_state,
     save_state,
 )
-from fcos_cli.train.optim import build_average, build_optimizer, build_schedule
+from fcos_cli.train.optim import build_average, build_optimizer
+from fcos_cli.train.schedule import Schedule
 from tests.tiny import tiny_model
 from tests.train.runs import same
 
@@ -33,7 +34,7 @@ def parts_of(*, seed: int, ema: float = 0.9, **shape: object) -> Parts:
     config = TrainConfig(ema=ema)
     optimizer = build_optimizer(model, config, pictures=4)
     scaler = GradScaler("cpu", enabled=False)
-    return Parts(model, build_average(model, config), optimizer, build_schedule(optimizer, steps=50, warmup=5), scaler)
+    return Parts(model, build_average(model, config), optimizer, Schedule(optimizer, warmup=5), scaler)
 
 
 def worked(parts: Parts, steps: int = 3) -> Parts:
@@ -41,7 +42,7 @@ def worked(parts: Parts, steps: int = 3) -> Parts:
         parts.optimizer.zero_grad()
         sum(level.sum() for level in parts.model(torch.rand(1, 3, 64, 64) * 255).cls).backward()  # type: ignore[union-attr]
         parts.optimizer.step()
-        parts.schedule.step()
+        parts.schedule.advance(remaining=40)
         if parts.average is not None:
             parts.average.update_parameters(parts.model)
     return parts

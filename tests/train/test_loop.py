@@ -1,10 +1,14 @@
 """The training loop: the files of a run, and that stopping anywhere and resuming changes nothing."""
 
 import json
+import math
 import os
+import re
 import signal
+import time
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +20,11 @@ from PIL import Image
 
 from fcos_cli.config import AugmentConfig, Config, resolve
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.training_set import EpochBatches
 from fcos_cli.errors import DataError, FcosError, Interrupted, Stopped
 from fcos_cli.model.artifact import load
-from fcos_cli.train import loop
+from fcos_cli.train import estimate, loop
+from fcos_cli.train import step as step_module
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.loop import train
 from tests.train.runs import SETTINGS, Recorder, config_of, same, splits
@@ -29,17 +35,11 @@ def data(shapes: Path) -> tuple[Dataset, Dataset]:
     return splits(shapes)
 
 
-@pytest.fixture(autouse=True)
-def _no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
-
-
 @pytest.fixture(scope="module")
 def whole(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorder, Progress]:
     """A run without interruption."""
     folder, listener = tmp_path_factory.mktemp("whole") / "run", Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
         patch.setattr(loop, "LOG_EVERY", 2)
         progress = train(config_of(), *data, folder=folder, resume=False, listener=listener)
     return folder, listener, progress
@@ -55,7 +55,9 @@ def figures(folder: Path) -> list[dict[str, Any]]:
 
 
 def state(folder: Path) -> dict[str, Any]:
+    """The saved state, without the time that was used."""
     content: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
+    del content["progress"]["seconds"]
     return content
 
 
@@ -134,16 +136,16 @@ def test_run_does_not_depend_on_earlier_random_state(
 def test_every_epoch_has_its_own_order(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epochs: list[list[Any]] = []
-    true = loop.EpochBatches
+    loaded: list[list[Any]] = []
+    true = loop.image_loader
 
-    def watched(*arguments: Any, **settings: Any) -> Any:
-        epochs.append(list(true(*arguments, **settings)))
-        return true(*arguments, **settings)
+    def watched(run: Any, keys: list[Any]) -> Any:
+        loaded.append(keys)
+        return true(run, keys)
 
-    monkeypatch.setattr(loop, "EpochBatches", watched)
+    monkeypatch.setattr(loop, "image_loader", watched)
     run(tmp_path / "run", data)
-    assert epochs == [list(true(6, batch=2, seed=0, epoch=epoch)) for epoch in (0, 1)]
+    assert loaded == [EpochBatches(6, batch=2, seed=0, epoch=epoch).batches for epoch in (0, 1)]
 
 
 @pytest.mark.parametrize("steps", [(2,), (3,), (1, 5), (6,)], ids=str)
@@ -254,28 +256,6 @@ def test_resuming_with_other_data_is_an_error(data: tuple[Dataset, Dataset], tmp
     run(folder, (replace(train_set, samples=moved), val_set), resume=True)  # the same data elsewhere is the same
 
 
-def test_non_finite_loss_names_its_images_and_keeps_the_state(
-    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    true, calls = loop.compute_losses, []
-
-    def spoiled(*arguments: Any, **settings: Any) -> dict[str, torch.Tensor]:
-        terms = true(*arguments, **settings)
-        calls.append(1)
-        return {**terms, "box": terms["box"] * float("nan")} if len(calls) == 5 else terms
-
-    monkeypatch.setattr(loop, "compute_losses", spoiled)
-    with pytest.raises(FcosError, match=r"not finite.*box nan") as caught:
-        run(tmp_path / "run", data)
-    assert caught.value.exit_code == 1
-    named = str(caught.value.where).split(", ")
-    assert len(named) == 2
-    assert set(named) <= {str(sample.image) for sample in data[0].samples}
-    weights = load(tmp_path / "run" / "last.safetensors").weights  # of the first epoch
-    assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
-    assert state(tmp_path / "run")["progress"]["step"] == 3
-
-
 def without_boxes(dataset: Dataset) -> Dataset:
     empty = {"boxes": np.zeros((0, 4), np.float32), "classes": np.zeros(0, np.int64)}
     empty |= {"ignore": np.zeros(0, np.bool_), "areas": np.zeros(0)}
@@ -316,8 +296,7 @@ def test_unreadable_image_is_skipped_with_a_note(data: tuple[Dataset, Dataset], 
 
 def test_step_without_readable_images_is_skipped(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     gone = [replace(sample, image=tmp_path / "gone.jpg") for sample in data[0].samples]
-    with pytest.warns(UserWarning, match="lr_scheduler"):  # torch's, about a step of the schedule alone
-        listener = run(tmp_path / "run", (replace(data[0], samples=gone), data[1]), epochs=1)
+    listener = run(tmp_path / "run", (replace(data[0], samples=gone), data[1]), epochs=1)
     assert listener.steps == []
     assert len(listener.validations) == 1
 
@@ -371,3 +350,149 @@ def test_signal_handlers_are_restored(data: tuple[Dataset, Dataset], tmp_path: P
     with pytest.raises(Stopped):
         run(tmp_path / "run", data, on_step=at(1))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+class Spoiler:
+    """Makes the loss of some calls infinite, counted from 1."""
+
+    def __init__(self, *calls: int) -> None:
+        self.true, self.calls, self.count = step_module.compute_losses, calls, 0
+
+    def __call__(self, *arguments: Any, **settings: Any) -> dict[str, torch.Tensor]:
+        self.count += 1
+        terms = self.true(*arguments, **settings)
+        return {**terms, "box": terms["box"] * float("nan")} if self.count in self.calls else terms
+
+
+def measured(calls: int) -> int:
+    """Number of a call in training, after those of the estimate."""
+    return estimate.WARMUP + estimate.STEPS + calls
+
+
+def test_a_loss_that_is_not_finite_is_left_out_and_the_run_goes_on(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_module, "compute_losses", Spoiler(measured(5)))
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    folder = tmp_path / "run"
+    listener = run(folder, data)
+    (note,) = [note for note in listener.notes if "not finite" in note]
+    assert "at step 5" in note
+    assert "box nan" in note
+    assert "back to step 3" in note
+    assert "1 of 3 times" in note
+    named = EpochBatches(6, batch=2, seed=0, epoch=1).batches[1]
+    assert all(str(data[0].samples[key.number].image) in note for key in named)
+    saved = state(folder)["progress"]
+    assert (saved["recoveries"], saved["skipped"], saved["finished"], saved["step"]) == (1, [[1, 1]], True, 5)
+    assert [row["step"] for row in rows(folder) if row["kind"] == "train"] == [1, 2, 3, 4, 5]
+    full = [row["lr"] for row in rows(folder) if row["kind"] == "train"]
+    assert full[3] < 0.6 * full[2]  # halved after step 3
+    for name in ("best", "last"):
+        weights = load(folder / f"{name}.safetensors").weights
+        assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+
+
+def test_after_a_recovery_a_run_still_resumes_exactly(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        monkeypatch.setattr(step_module, "compute_losses", Spoiler(measured(2)))
+        hooks = {"on_step": at(4)} if name == "b" else {}
+        with pytest.raises(Stopped) if name == "b" else nullcontext():
+            run(tmp_path / name, data, **hooks)
+        monkeypatch.undo()
+    run(tmp_path / "b", data, resume=True)
+    assert same(state(tmp_path / "a"), state(tmp_path / "b"))
+
+
+def test_the_fourth_loss_that_is_not_finite_ends_the_run(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_module, "compute_losses", Spoiler(*range(measured(1), 99)))
+    with pytest.raises(FcosError, match=r"not finite.*box nan.*fourth time") as caught:
+        run(tmp_path / "run", data, epochs=3)
+    assert caught.value.exit_code == 1
+    named = str(caught.value.where).split(", ")
+    assert set(named) <= {str(sample.image) for sample in data[0].samples}
+    assert all(bool(torch.isfinite(value).all()) for value in state(tmp_path / "run")["model"].values())
+
+
+def test_a_finished_run_goes_on_with_more_epochs(
+    whole: tuple[Path, Recorder, Progress],
+    data: tuple[Dataset, Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    folder = tmp_path / "run"
+    run(folder, data, epochs=2)
+    listener = run(folder, data, epochs=4, resume=True)
+    assert [row["step"] for row in listener.steps] == [7, 8, 9, 10, 11, 12]
+    assert "going on after step 6" in " ".join(listener.notes)
+    rates = [row["lr"] for row in listener.steps]
+    assert rates[0] > 0.5 * 0.01 / math.sqrt(8)  # anew, not the one percent that was left
+    assert rates == sorted(rates, reverse=True)
+    assert state(folder)["progress"]["finished"]
+    assert tomllib.loads((folder / "config.toml").read_text())["train"]["epochs"] == 4
+    assert [row["step"] for row in rows(folder) if row["kind"] == "val"] == [3, 6, 9, 12]
+
+
+def test_an_extension_that_is_interrupted_goes_on_without_flags(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(tmp_path / name, data, epochs=1)
+    run(tmp_path / "a", data, epochs=3, resume=True)
+    with pytest.raises(Stopped):
+        run(tmp_path / "b", data, epochs=3, resume=True, on_step=at(5))
+    listener = run(tmp_path / "b", data, epochs=3, resume=True)
+    assert not [note for note in listener.notes if "going on after" in note]
+    assert same(state(tmp_path / "a"), state(tmp_path / "b"))
+
+
+def test_without_a_better_ap_a_run_cools_down_and_ends(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    listener = Recorder()  # AP stays 0: none of these is better
+    config = config_of(epochs=30, patience=3)
+    progress = train(config, *data, folder=tmp_path / "run", resume=False, listener=listener)
+    (note,) = [note for note in listener.notes if "no better AP" in note]
+    assert note == "no better AP for 3 validations: cooling down for 1 steps, then the end"
+    assert progress.finished
+    assert progress.step < 20
+    assert listener.validations[-1]["step"] == progress.step
+    assert state(tmp_path / "run")["schedule"]["progress"] == pytest.approx(1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [12.0, 25.0])
+def test_a_run_with_a_time_limit_ends_in_time(data: tuple[Dataset, Dataset], tmp_path: Path, seconds: float) -> None:
+    listener, started = Recorder(), time.monotonic()
+    config = config_of(time=seconds)
+    progress = train(config, *data, folder=tmp_path / "run", resume=False, listener=listener)
+    took = time.monotonic() - started
+    assert 0.75 * seconds < took < 1.05 * seconds  # the machine may be busy with other tests
+    assert progress.finished
+    assert state(tmp_path / "run")["schedule"]["progress"] == pytest.approx(1.0, abs=0.05)
+    assert listener.validations[-1]["step"] == progress.step
+    assert "on this machine" in " ".join(listener.notes)
+
+
+@pytest.mark.slow
+def test_time_of_an_earlier_session_counts(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    config, folder = config_of(time=16.0), tmp_path / "run"
+
+    def stop_after(seconds: float) -> Callable[[int], None]:
+        end = time.monotonic() + seconds
+        return lambda _: os.kill(os.getpid(), signal.SIGTERM) if time.monotonic() > end else None
+
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        train(config, *data, folder=folder, resume=False, listener=Recorder(on_step=stop_after(8)))
+    used = time.monotonic() - started
+    started = time.monotonic()
+    train(config, *data, folder=folder, resume=True, listener=Recorder())
+    assert 0.8 * 16 < used + time.monotonic() - started < 1.1 * 16
+
+
+def test_a_new_run_says_how_long_it_will_take(whole: tuple[Path, Recorder, Progress]) -> None:
+    (note,) = [note for note in whole[1].notes if "on this machine" in note]
+    assert re.fullmatch(r"2 epochs of 3 steps: about \d+ s on this machine, \d\.\d GB", note)
+    assert whole[1].closed == 1

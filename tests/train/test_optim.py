@@ -1,10 +1,7 @@
 """Optimizer, schedule, averaging and precision against values worked out by hand."""
 
-import math
-
 import pytest
 import torch
-from torch import nn
 from torch.optim import SGD, AdamW
 
 from fcos_cli.config import TrainConfig
@@ -15,7 +12,6 @@ from fcos_cli.train.optim import (
     Precision,
     build_average,
     build_optimizer,
-    build_schedule,
     choose_precision,
     scaled_lr,
 )
@@ -64,41 +60,6 @@ def test_sgd_has_nesterov_momentum(model: FCOS) -> None:
     assert isinstance(optimizer, SGD)
     group = optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], group["nesterov"]) == (pytest.approx(0.02), 0.9, True)
-
-
-def rates(*, steps: int, warmup: int, lr: float = 1.0) -> list[float]:
-    """The learning rate of each step."""
-    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    schedule = build_schedule(optimizer, steps=steps, warmup=warmup)
-    used = []
-    for _ in range(steps):
-        used.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return used
-
-
-def test_schedule_is_linear_warmup_then_half_a_cosine() -> None:
-    used = rates(steps=44, warmup=4, lr=2.0)
-    assert used[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
-    assert used[24] == pytest.approx(2 * (0.01 + 0.99 / 2))  # half way from 4 to 44
-    assert used[14] == pytest.approx(2 * (0.01 + 0.99 * (1 + math.sqrt(0.5)) / 2))  # a quarter
-    assert used[43] == pytest.approx(2 * (0.01 + 0.99 * (1 + math.cos(math.pi * 39 / 40)) / 2))
-    assert used[4:] == sorted(used[4:], reverse=True)
-
-
-def test_warmup_takes_at_most_a_tenth_of_the_run() -> None:
-    assert rates(steps=20, warmup=1000)[:3] == pytest.approx([1 / 3, 2 / 3, 1])
-    assert rates(steps=5, warmup=1000)[0] == 1
-
-
-def test_rate_stays_at_one_percent_after_the_last_step() -> None:
-    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = build_schedule(optimizer, steps=3, warmup=0)
-    optimizer.step()
-    for _ in range(10):
-        schedule.step()
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
 
 
 def test_averaged_weights_follow_the_formula(model: FCOS) -> None:

@@ -1,12 +1,16 @@
 """Starting and resuming runs: settings, data and errors."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from fcos_cli.data.demo_shapes import write_shapes
-from fcos_cli.errors import UsageError
+from fcos_cli.errors import DataError, UsageError
 from fcos_cli.train import start
+from fcos_cli.train.checkpoint import Progress
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +19,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(data: Path, **flags: object) -> start.Plan:
-    return start.plan(data, file=None, assignments=[], flags=flags, base={})
+    return start.plan(data, file=None, assignments=[], flags={"train.batch": 2, **flags}, base={})
 
 
 def test_data_path_is_stored_absolute(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +66,41 @@ def test_another_backbone_than_that_of_the_initial_weights_sets_its_mean(shapes:
     assert (made.config.model.backbone, made.config.model.channels) == ("resnet18", 16)
     assert made.config.model.mean == pytest.approx((123.675, 116.28, 103.53), abs=1e-2)
     assert made.origins["model.mean"] == "timm's resnet18"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800), (" 5M ", 300)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert start.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0m", "30", "m", "-5m", "2d", "1m1h"])
+def test_other_text_is_not_a_duration(text: str) -> None:
+    with pytest.raises(UsageError, match="not a duration"):
+        start.parse_duration(text)
+
+
+def test_settings_that_do_not_fit_the_data_are_errors(shapes: Path) -> None:
+    with pytest.raises(UsageError, match=r"batch of 3 is larger than the training data \(2 images\)"):
+        start.check_settings(plan(shapes, **{"train.batch": 3}))
+    with pytest.raises(UsageError, match="cannot be computed in 4 parts"):
+        start.check_settings(plan(shapes, **{"train.accumulate": 4}))
+    made = plan(shapes, **{"train.patience": 2})
+    start.check_settings(made)
+    blank = [replace(sample, ignore=np.ones(len(sample.boxes), np.bool_)) for sample in made.val.samples]
+    with pytest.raises(DataError, match="patience needs a val split with boxes"):
+        start.check_settings(replace(made, val=replace(made.val, samples=blank)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [({"train.epochs": 4}, "already done 4 epochs"), ({"train.time": "90s"}, "already used 2 min")],
+)
+def test_a_run_cannot_be_made_shorter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "state.pt").write_bytes(b"")
+    monkeypatch.setattr(start, "read_progress", lambda _: Progress(epoch=4, seconds=100))
+    with pytest.raises(UsageError, match=words):
+        start.resume(tmp_path, flags=flags)

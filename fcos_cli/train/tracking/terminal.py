@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from fcos_cli.console import progress, say
-from fcos_cli.train.metrics_log import Row
+from fcos_cli.train.tracking.listener import Evaluation, Row
 
 PLAIN_EVERY = 50
 """Steps between two plain lines of output."""
@@ -43,7 +43,7 @@ class TerminalReporter:
                 self.close()
             self._bar("validating", done, total)
 
-    def validated(self, row: Row) -> None:
+    def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
         self.close()
         figures = " ".join(f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP75"))
         say(f"epoch {row['epoch']} val {figures} in {row['seconds']:.0f} s{' (best so far)' if row['best'] else ''}")

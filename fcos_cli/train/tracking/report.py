@@ -1,7 +1,7 @@
 """`report.html` of a run: training curves, the first batches, and the evaluation of the best weights.
 
-It is written at the end, from the run folder and the data: the curves from metrics.jsonl, the first batches from the
-run's data, order and seeds, which reproduce the same images. A report that fails does not affect the run.
+It is written after each validation: the curves from metrics.jsonl, the first batches from the run's data, order and
+seeds, which reproduce the same images. A report that fails does not affect the run.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from fcos_cli.config import Config
-from fcos_cli.console import progress, say, warn
+from fcos_cli.console import progress, warn
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.training_set import EpochBatches, Example
-from fcos_cli.evaluate.coco import collect_detections, score
+from fcos_cli.evaluate.coco import collect_detections, score, thresholds_for
 from fcos_cli.evaluate.report.charts import Line, legend, line_chart, nice_ticks, unit
 from fcos_cli.evaluate.report.page import Section, bar, figure, note, pair, table, text
 from fcos_cli.evaluate.report.pictures import box, jpeg, svg
@@ -25,6 +25,7 @@ from fcos_cli.evaluate.report.write import EvaluatedModel, write_report
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.train.run import training_set, without_empty
+from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
 
 SHOWN, SIDE = 16, 240
 """Number of images shown from the first batches, and their longer side in the page, in pixels."""
@@ -32,44 +33,62 @@ SHOWN, SIDE = 16, 240
 STYLES = ("first", "second", "third", "fourth")
 
 
-def write_run_report(
-    config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, world: int = 1
-) -> Path | None:
-    """Write `folder`/report.html for the finished run. Return its path, or None (with a warning) if that failed.
+class RunReport(SilentListener):
+    """Writes `folder`/report.html about the best weights after each validation, so that a browser shows how a run is
+    doing.
 
-    world: number of processes that trained; the batches shown are those of the first process.
+    world: number of processes that train; the batches shown are those of the first.
     """
-    path = folder / "report.html"
-    try:
-        _write(path, config, train_set, val_set, folder=folder, world=world)
-    except Exception as error:  # the weights are complete; no error in the report may hide that
-        warn(f"the run is complete, but its report could not be written: {type(error).__name__}: {error}")
-        return None
-    say(f"report: {path}")
-    return path
 
+    def __init__(self, config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, world: int = 1) -> None:
+        self.config, self.folder, self.world = config, folder, world
+        self.train_set = without_empty(train_set) if config.data.drop_empty else train_set
+        self.val_set = val_set
+        self.best: EvaluatedModel | None = None
 
-def _write(path: Path, config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, world: int) -> None:
-    detector = open_detector(folder, device=config.train.device)
-    unreadable: list[str] = []
-    with progress("report", total=len(val_set)) as update:
-        detections, notes = collect_detections(
-            detector,
-            val_set,
-            on_progress=update,
-            on_unreadable=lambda failure: unreadable.append(f"no detections in an image: {failure.error}"),
-        )
-    result = score(detections, val_set.samples, val_set.classes, notes=[*notes, *unreadable])
-    if config.data.drop_empty:
-        train_set = without_empty(train_set)
-    extra = [
-        Section("training", "Training", curves(read_rows(folder / "metrics.jsonl"))),
-        Section("labels", "Training data", histogram(train_set, val_set)),
-        Section("batches", "First batches", first_batches(config, train_set.samples, train_set.classes, world=world)),
-    ]
-    subject = EvaluatedModel.of(detector, result, detections, val_set)
-    title = f"{folder.resolve().name}: trained on {train_set.source.stem}"
-    write_report(path, val_set, [subject], title=title, extra=extra)
+    def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
+        if evaluation.best:
+            thresholds = thresholds_for(evaluation.facts, self.val_set.classes)
+            rule = evaluation.facts.resize
+            about = [("input", f"{rule.size[0]} × {rule.size[1]}, {rule.mode}")]
+            self.best = EvaluatedModel("best", evaluation.result, evaluation.detections, thresholds, about)
+        if self.best is not None:
+            self.write()
+
+    def write(self) -> Path | None:
+        """Write the report. Return its path, or None (with a warning) if that failed: the run does not depend on it."""
+        path = self.folder / "report.html"
+        try:
+            self._write(path)
+        except Exception as error:  # no error in the report may end the run, or hide that it is complete
+            warn(f"the report could not be written: {type(error).__name__}: {error}")
+            return None
+        return path
+
+    def _write(self, path: Path) -> None:
+        model = self.best or self._evaluate_best()
+        samples, classes = self.train_set.samples, self.train_set.classes
+        extra = [
+            Section("training", "Training", curves(read_rows(self.folder / "metrics.jsonl"))),
+            Section("labels", "Training data", histogram(self.train_set, self.val_set)),
+            Section("batches", "First batches", first_batches(self.config, samples, classes, world=self.world)),
+        ]
+        title = f"{self.folder.resolve().name}: trained on {self.train_set.source.stem}"
+        write_report(path, self.val_set, [model], title=title, extra=extra)
+
+    def _evaluate_best(self) -> EvaluatedModel:
+        """Evaluate best.safetensors, if another session wrote it."""
+        detector = open_detector(self.folder, device=self.config.train.device)
+        unreadable: list[str] = []
+        with progress("report", total=len(self.val_set)) as update:
+            detections, notes = collect_detections(
+                detector,
+                self.val_set,
+                on_progress=update,
+                on_unreadable=lambda failure: unreadable.append(f"no detections in an image: {failure.error}"),
+            )
+        result = score(detections, self.val_set.samples, self.val_set.classes, notes=[*notes, *unreadable])
+        return EvaluatedModel.of(detector, result, detections, self.val_set)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

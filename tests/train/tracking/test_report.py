@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import ModelError
-from fcos_cli.train import loop, report
+from fcos_cli.train import loop
 from fcos_cli.train.loop import train
-from fcos_cli.train.report import curves, first_examples, histogram, read_rows, write_run_report
+from fcos_cli.train.tracking import report
+from fcos_cli.train.tracking.report import RunReport, curves, first_examples, histogram, read_rows
 from tests.browser import Browser
 from tests.train.runs import Recorder, config_of, splits
 
@@ -29,16 +31,15 @@ def data(shapes: Path) -> tuple[Dataset, Dataset]:
 def run(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A finished run of three steps, and the batches its network saw."""
     folder, seen = tmp_path_factory.mktemp("report") / "run", []
-    step = loop._step
+    step = loop.optimizer_step
 
     def spy(parts: Any, batch: Any) -> Any:
         seen.append(batch)
         return step(parts, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fcos_cli.train.metrics_log.find_spec", lambda _: None)
         patch.setattr(loop, "LOG_EVERY", 1)
-        patch.setattr(loop, "_step", spy)
+        patch.setattr(loop, "optimizer_step", spy)
         train(CONFIG, *data, folder=folder, resume=False, listener=Recorder())
     return folder, seen
 
@@ -59,7 +60,7 @@ def test_report_covers_the_run_and_changes_no_other_file(
 ) -> None:
     folder = run[0]
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "report.html"}
-    path = write_run_report(CONFIG, *data, folder=folder)
+    path = RunReport(CONFIG, *data, folder=folder).write()
     assert path == folder / "report.html"
     assert {file.name: file.read_bytes() for file in folder.iterdir() if file != path} == before
     last = [row for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "val"][-1]
@@ -72,6 +73,26 @@ def test_report_covers_the_run_and_changes_no_other_file(
     assert len(browser.find_all("#training svg.chart")) == 4
 
 
+def test_each_validation_writes_the_report_about_the_best_weights_so_far(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[float] = []
+
+    def watched(path: Path, dataset: Dataset, models: Any, **_: Any) -> None:
+        shown.append(models[0].result.metrics["AP"])
+
+    monkeypatch.setattr(report, "write_report", watched)
+    listener = RunReport(CONFIG, *data, folder=tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    recorder = Recorder()
+    train(config_of(epochs=2), *data, folder=tmp_path / "run", resume=False, listener=recorder)
+    first = recorder.evaluations[0]
+    for best, ap in ((True, 0.3), (False, 0.2), (True, 0.4)):
+        result = replace(first.result, metrics={**first.result.metrics, "AP": ap})
+        listener.validated({}, first._replace(best=best, result=result))
+    assert shown == [0.3, 0.3, 0.4]
+
+
 def test_failed_report_is_a_warning(
     run: tuple[Path, list[Any]],
     data: tuple[Dataset, Dataset],
@@ -82,10 +103,8 @@ def test_failed_report_is_a_warning(
         raise ModelError("no such thing")
 
     monkeypatch.setattr(report, "write_report", broken)
-    assert write_run_report(CONFIG, *data, folder=run[0]) is None
-    assert (
-        "the run is complete, but its report could not be written: ModelError: no such thing" in capsys.readouterr().err
-    )
+    assert RunReport(CONFIG, *data, folder=run[0]).write() is None
+    assert "the report could not be written: ModelError: no such thing" in capsys.readouterr().err
 
 
 def test_incomplete_rows_are_skipped_and_no_rows_give_no_curves(tmp_path: Path) -> None:

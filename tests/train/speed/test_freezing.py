@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fcos_cli.train.freezing import freeze_stages, keep_frozen_norms
+from fcos_cli.train.speed.freezing import freeze_stages, keep_frozen_norms
 from tests.tiny import tiny_model
 
 

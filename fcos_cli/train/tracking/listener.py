@@ -1,0 +1,82 @@
+"""The events of a run, and who may listen to them: the terminal, the report, experiment trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from fcos_cli.evaluate.coco import CocoResult
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.results import Detections
+
+Row = dict[str, Any]
+"""A row of metrics.jsonl."""
+
+
+class Evaluation(NamedTuple):
+    """What a validation found.
+
+    facts: of the weights, with their thresholds. detections: of each val image, in order. best: whether these are the
+    best weights so far.
+    """
+
+    facts: Facts
+    result: CocoResult
+    detections: Sequence[Detections]
+    best: bool
+
+
+class Listener(Protocol):
+    """Receives the events of a run, in the main process."""
+
+    def note(self, text: str) -> None:
+        """Called with a message of one line."""
+
+    def step(self, row: Row) -> None:
+        """Called after each step. `row` is that of metrics.jsonl plus `steps` (total) and `seconds_left`."""
+
+    def validating(self, done: int, total: int) -> None:
+        """Called when `done` of `total` validation images have been processed."""
+
+    def validated(self, row: Row, evaluation: Evaluation) -> None:
+        """Called after validation with the row of metrics.jsonl."""
+
+    def close(self) -> None:
+        """Called once, when the run ends or stops."""
+
+
+class SilentListener:
+    """Ignores all events. A base for listeners that only want some of them."""
+
+    def note(self, text: str) -> None: ...
+    def step(self, row: Row) -> None: ...
+    def validating(self, done: int, total: int) -> None: ...
+    def validated(self, row: Row, evaluation: Evaluation) -> None: ...
+    def close(self) -> None: ...
+
+
+class Listeners:
+    """Passes every event on to several listeners, in order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def note(self, text: str) -> None:
+        for listener in self.listeners:
+            listener.note(text)
+
+    def step(self, row: Row) -> None:
+        for listener in self.listeners:
+            listener.step(row)
+
+    def validating(self, done: int, total: int) -> None:
+        for listener in self.listeners:
+            listener.validating(done, total)
+
+    def validated(self, row: Row, evaluation: Evaluation) -> None:
+        for listener in self.listeners:
+            listener.validated(row, evaluation)
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()

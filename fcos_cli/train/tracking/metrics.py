@@ -1,0 +1,57 @@
+"""Metrics of a run: the file metrics.jsonl, mean loss terms and speed."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from fcos_cli.atomic import atomic_write
+from fcos_cli.train.tracking.listener import Row
+
+
+class MetricsFile:
+    """Writes `metrics.jsonl`: one JSON object per line, of `kind` train or val.
+
+    resume_at: step at which the run is resumed; later rows are removed.
+    """
+
+    def __init__(self, path: Path, *, resume_at: int) -> None:
+        self.path = path
+        self.rewind(resume_at)
+
+    def rewind(self, step: int) -> None:
+        """Remove the rows after `step`."""
+        kept = []
+        if step and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines if line.endswith("}")]
+            kept = [row for row in rows if row["step"] <= step]
+        with atomic_write(self.path) as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+
+    def add(self, row: Row) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class Meter:
+    """Mean loss terms, and images per second."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.steps = 0
+        self.pictures = 0
+        self.started = time.monotonic()
+
+    def add(self, terms: dict[str, float], *, pictures: int) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+        self.pictures += pictures
+
+    def read(self) -> Row:
+        """Return the mean of each term, and images per second in this process."""
+        steps = max(1, self.steps)
+        speed = self.pictures / max(1e-9, time.monotonic() - self.started)
+        return {**{name: round(total / steps, 5) for name, total in self.sums.items()}, "images_per_s": round(speed, 2)}

@@ -1,0 +1,81 @@
+"""The length of a run: epochs, or a time limit and the measured pace."""
+
+from typing import Any
+
+import pytest
+
+from fcos_cli.train import pace
+from fcos_cli.train.checkpoint import Progress
+from fcos_cli.train.pace import AIM, Clock, Pace, RunLength
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time; tests set it."""
+    clock = [1000.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
+    return clock
+
+
+def length_of(**changes: Any) -> RunLength:
+    settings = {"epochs": 3, "steps_per_epoch": 10, "val_every": 1, "limit": None, "clock": Clock(), "pace": Pace(0.5)}
+    return RunLength(**{**settings, **changes})
+
+
+def test_a_run_of_epochs_counts_down_its_steps(now: list[float]) -> None:
+    length = length_of()
+    assert length.remaining(Progress()) == 30
+    assert length.remaining(Progress(step=14, epoch=1, step_in_epoch=4)) == 16
+    assert not length.is_over(Progress(step=29, epoch=2, step_in_epoch=9))
+    assert length.is_over(Progress(step=30, epoch=2, step_in_epoch=10))
+
+
+def test_a_time_limit_leaves_as_many_steps_as_fit(now: list[float]) -> None:
+    length = length_of(limit=1000.0, validation_seconds=20.0)
+    interval = max(10, 20 / 0.2 / 0.5)
+    assert length.remaining(Progress()) == pytest.approx((1000 * AIM - 20) / (0.5 + 20 / interval))
+    now[0] += 1000 * AIM - 20 - 0.1
+    assert length.is_over(Progress(step=900))
+
+
+def test_time_of_earlier_sessions_counts(now: list[float]) -> None:
+    fresh, resumed = length_of(limit=100.0), length_of(limit=100.0, clock=Clock(used=60.0))
+    assert resumed.remaining(Progress()) == pytest.approx(fresh.remaining(Progress()) * (100 * AIM - 60) / (100 * AIM))
+
+
+def test_the_pace_follows_the_last_steps_without_pauses(now: list[float]) -> None:
+    measured = Pace(0.5)
+    assert measured.seconds_per_step == 0.5
+    for _ in range(5):
+        measured.tick()
+        now[0] += 2
+    assert measured.seconds_per_step == pytest.approx(2.0)
+    measured.pause()
+    now[0] += 500  # a validation
+    measured.tick()
+    assert measured.seconds_per_step == pytest.approx(2.0)
+
+
+def test_slower_hours_leave_fewer_steps(now: list[float]) -> None:
+    fast, slow = (length_of(limit=1000.0, pace=Pace(seconds)) for seconds in (0.5, 1.0))
+    assert slow.remaining(Progress()) == pytest.approx(fast.remaining(Progress()) / 2)
+
+
+def test_a_cool_down_ends_a_run_of_either_kind(now: list[float]) -> None:
+    for limit in (None, 1000.0):
+        assert length_of(limit=limit).remaining(Progress(step=5, step_in_epoch=5, end=8)) == 3
+
+
+def test_with_epochs_every_validation_is_due(now: list[float]) -> None:
+    length = length_of(val_every=2, epochs=3, validation_seconds=1e6)
+    done = [length.validation_due(Progress(epoch=epoch, step_in_epoch=10)) for epoch in range(3)]
+    assert done == [False, True, True]  # the last one always
+
+
+def test_with_a_time_limit_validations_take_a_limited_share(now: list[float]) -> None:
+    length = length_of(limit=10_000.0)
+    length.validated(30.0)
+    now[0] += 149
+    assert not length.validation_due(Progress())
+    now[0] += 2
+    assert length.validation_due(Progress())
