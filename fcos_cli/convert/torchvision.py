@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,8 +61,10 @@ def to_torchvision(artifact: Artifact, *, where: Path) -> StateDict:
 
 def save(path: Path, state: StateDict) -> None:
     """Write the tensors with torch.save, atomically."""
+    buffer = io.BytesIO()  # on a full disk, torch.save to a file hides the reason behind an internal error
+    torch.save(state.weights, buffer)
     with atomic_write(path, binary=True) as file:
-        torch.save(state.weights, file)
+        file.write(buffer.getbuffer())
 
 
 def _rows_by_id(artifact: Artifact) -> list[int]:

@@ -5,6 +5,7 @@ The previous state stays beside the new one, so that a run survives a state.pt t
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Progress:
 
     planned: epochs and time limit in seconds at the last save. seconds: time used. stale: validations since the best
     one. end: last step of a cool-down, once one has begun. recoveries: losses that were not finite; skipped: (epoch,
-    index) of the batches that were left out because of them.
+    index) of the batches that were left out because of them. world: number of processes at the last save.
     """
 
     step: int = 0
@@ -45,6 +46,7 @@ class Progress:
     end: int | None = None
     recoveries: int = 0
     skipped: list[list[int]] = field(default_factory=list)
+    world: int = 1
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ def save_state(folder: Path, parts: Parts, progress: Progress, *, data_hash: str
     }
     path = folder / STATE
     new = folder / f"{STATE}.new"
+    buffer = io.BytesIO()  # on a full disk, torch.save to a file hides the reason behind an internal error
+    torch.save(content, buffer)
     with atomic_write(new, binary=True) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
     if path.exists():
         path.replace(folder / PREVIOUS)
     new.replace(path)

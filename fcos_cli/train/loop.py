@@ -11,7 +11,7 @@ from fcos_cli.data.training_set import EpochBatches
 from fcos_cli.errors import FcosError
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Progress, read_state, restore_state
-from fcos_cli.train.distributed import any_process, from_main_process, join_world
+from fcos_cli.train.distributed import from_main_process, join_world, share_stop
 from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, image_loader, open_run
@@ -88,7 +88,9 @@ def _epoch(run: Run) -> None:
     run.length.pace.pause()
     meter, saved = Meter(), time.monotonic()
     for index, batch in zip(indexes, image_loader(run, [keys[index] for index in indexes]), strict=True):
-        remaining = from_main_process(run.length.remaining(progress))
+        remaining = run.length.remaining(progress)
+        if run.length.limit is not None:  # each process has measured another pace
+            remaining = from_main_process(remaining)
         if remaining < 1:
             return
         for error in batch.unreadable:
@@ -105,7 +107,8 @@ def _epoch(run: Run) -> None:
             if run.metrics is not None and progress.step % LOG_EVERY == 0:
                 run.metrics.add(row)
                 meter = Meter()
-        if any_process(bool(run.stop), device=run.device):
+        share_stop(run.stop, device=run.device)
+        if run.stop:
             run.save()
             raise run.stopped()
         if time.monotonic() - saved > 60 * config.save_minutes:

@@ -76,6 +76,7 @@ class Run:
         """Write state.pt, if this is the main process."""
         progress, config = self.progress, self.config.train
         progress.planned, progress.seconds = [config.epochs, config.time], self.length.clock.seconds
+        progress.world = self.world.size
         if self.world.main:
             tuning = self.tuning.to_json()
             save_state(self.folder, self.parts, progress, data_hash=self.data_hash, tuning=tuning)
@@ -120,6 +121,9 @@ def open_run(
     data_hash = fingerprint(train_set)
     saved = read_state(folder, data_hash=data_hash) if resume else None
     progress = Progress() if saved is None else restore_state(saved, parts)
+    if progress.world != world.size:  # the epoch goes on where as many images were seen
+        progress.step_in_epoch = progress.step_in_epoch * progress.world // world.size
+        progress.skipped = []
     clock.used = progress.seconds
     length = RunLength(
         epochs=config.train.epochs,
@@ -187,8 +191,8 @@ def _plan_schedule(run: Run, *, extended: bool) -> None:
     """Set the warm-up of a new run, or of one that goes on for longer than it was planned."""
     progress, schedule, config = run.progress, run.parts.schedule, run.config.train
     if progress.step == 0:
-        schedule.restart(warmup=min(config.warmup, run.length.steps_per_epoch * config.epochs // 10))
-        schedule.warmup_from = 0.0
+        steps = run.length.steps_per_epoch * config.epochs
+        schedule.restart(warmup=min(config.warmup, steps // 10), warmup_from=0.0)
     elif extended:
         progress.finished, progress.end, progress.stale = False, None, 0
         schedule.restart(warmup=min(config.warmup, int(run.length.remaining(progress)) // 10))

@@ -46,9 +46,10 @@ class Schedule:
         self.step += 1
         self._apply()
 
-    def restart(self, *, warmup: int) -> None:
-        """Begin anew from the current learning rate: warm-up to the full rate, then a whole cosine."""
-        self.warmup_from, self.warmup, self.start, self.progress = self.factor, warmup, self.step, 0.0
+    def restart(self, *, warmup: int, warmup_from: float | None = None) -> None:
+        """Begin anew: warm-up to the full rate from a share of it (default: the current one), then a whole cosine."""
+        self.warmup_from = self.factor if warmup_from is None else warmup_from
+        self.warmup, self.start, self.progress = warmup, self.step, 0.0
         self._apply()
 
     def state_dict(self) -> dict[str, Any]:

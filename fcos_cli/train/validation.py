@@ -15,6 +15,7 @@ from fcos_cli.evaluate.coco import CocoResult, collect_detections, score
 from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
+from fcos_cli.train.distributed import from_main_process, share_stop, wait_for_main
 from fcos_cli.train.run import Run, resize_rule
 from fcos_cli.train.tracking.listener import Evaluation, Row
 
@@ -61,8 +62,12 @@ def validate(run: Run) -> None:
             run.metrics.add(row)
         _check_patience(run)
         run.listener.validated({**row, "best": better}, Evaluation(facts_of(artifact), result, detections, better))
-    if run.world.size > 1:
-        torch.distributed.barrier()
+        share_stop(run.stop, device=run.device, done=True)
+    else:
+        wait_for_main(run.stop, device=run.device)
+    if run.stop:
+        raise run.stopped()
+    vars(progress).update(from_main_process(vars(progress)))
     run.length.validated(time.monotonic() - started)
 
 
@@ -80,6 +85,7 @@ def _check_patience(run: Run) -> None:
 def _on_progress(run: Run, done: int, total: int) -> None:
     """Report progress, and stop on request; the state was saved before validation."""
     run.listener.validating(done, total)
+    share_stop(run.stop, device=run.device)
     if run.stop:
         raise run.stopped()
 

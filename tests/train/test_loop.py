@@ -418,6 +418,24 @@ def test_the_fourth_loss_that_is_not_finite_ends_the_run(
     assert all(bool(torch.isfinite(value).all()) for value in state(tmp_path / "run")["model"].values())
 
 
+def test_warm_up_begins_with_the_first_step(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_step: int) -> None:
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    config = config_of(epochs=10, val_every=10)  # 30 steps, 3 of them warm-up
+    listener = Recorder(on_step=crash)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(config, *data, folder=tmp_path / "run", resume=False, listener=listener)
+    again = Recorder()
+    train(config, *data, folder=tmp_path / "run", resume=True, listener=again)  # from step 0
+    rates = [row["lr"] for row in again.steps]
+    assert [rates[0] / rates[3], rates[1] / rates[3]] == pytest.approx([0.5, 0.75], abs=0.01)
+    assert rates[0] == listener.steps[0]["lr"]
+
+
 def test_a_finished_run_goes_on_with_more_epochs(
     whole: tuple[Path, Recorder, Progress],
     data: tuple[Dataset, Dataset],
