@@ -44,7 +44,12 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="End early if the AP on val is not better for this many validations.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Number of images per step and process.")] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            help="Number of images per step and process, or auto: the largest that fits in memory and is not slower."
+        ),
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate for 16 images per step; scaled to the actual batch size.")
     ] = None,
@@ -76,7 +81,7 @@ def train(
         "data.size": None if size is None else parse_size(size),
         "train.epochs": epochs,
         "train.patience": patience,
-        "train.batch": batch,
+        "train.batch": None if batch in (None, "auto") else batch,
         "train.lr": lr,
         "train.amp": amp,
         "train.device": device,
@@ -94,6 +99,8 @@ def train(
         flags["train.time"] = None if time is None else start.parse_duration(time)
         base = start.DEMO if demo else {}
         plan = start.plan(data, file=config, assignments=assignments or [], flags=flags, base=base)
+        if batch == "auto":
+            plan = start.with_chosen_batch(plan)
         if dry_run:
             start.print_config(plan)
             findings = start.print_data_summary(plan)

@@ -38,8 +38,19 @@ class Estimate:
     memory: int
 
 
-def measure(run: Run) -> Estimate:
-    """Time training steps and validation on copies of the network. All processes of a run must call it together."""
+def estimate(run: Run) -> str:
+    """Measure a new run, tell its length what was found, and describe it in one line.
+
+    All processes of a run must call it together.
+    """
+    seconds = from_main_process(step_seconds(run))
+    validation = from_main_process(validation_seconds(run) if run.world.main else 0.0)
+    run.length.pace.initial, run.length.validation_seconds = seconds, validation
+    return describe(run, Estimate(seconds, validation, peak_memory(run.device)))
+
+
+def step_seconds(run: Run) -> float:
+    """Time training steps on a copy of the network. All processes of a run must call it together."""
     with torch.random.fork_rng(devices=[]):
         twin = _twin(run)
         keys = EpochBatches(
@@ -50,26 +61,13 @@ def measure(run: Run) -> Estimate:
             rank=run.world.rank,
             world=run.world.size,
         ).batches
-        wanted = [keys[index % len(keys)] for index in range(WARMUP + STEPS)]
         seconds = []
         started = time.monotonic()
-        for batch in image_loader(run, wanted):
+        for batch in image_loader(run, [keys[index % len(keys)] for index in range(WARMUP + STEPS)]):
             optimizer_step(twin, batch)
             seconds.append(time.monotonic() - started)
             started = time.monotonic()
-        validation = _validation_seconds(run) if run.world.main else 0.0
-    return Estimate(sum(seconds[WARMUP:]) / STEPS, validation, peak_memory(run.device))
-
-
-def estimate(run: Run) -> str:
-    """Measure a new run, tell its length what was found, and describe it in one line.
-
-    All processes of a run must call it together.
-    """
-    found: Estimate = from_main_process(measure(run))
-    run.length.pace.initial = found.step_seconds
-    run.length.validation_seconds = found.validation_seconds
-    return describe(run, found)
+    return sum(seconds[WARMUP:]) / STEPS
 
 
 def describe(run: Run, estimate: Estimate) -> str:
@@ -110,7 +108,7 @@ def _twin(run: Run) -> Run:
     return replace(run, parts=parts, network=model)
 
 
-def _validation_seconds(run: Run) -> float:
+def validation_seconds(run: Run) -> float:
     """Time of a validation, extrapolated from IMAGES images."""
     detector = PyTorchDetector.from_artifact(build_artifact(run), name="estimate", device=str(run.device))
     images = [sample.image for sample in run.val.samples[:IMAGES]]

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
+from fcos_cli.train.batch_size import choose_batch
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress
 from fcos_cli.train.distributed import World
 from fcos_cli.train.estimate import estimate
@@ -84,6 +85,13 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
     if train_set.classes != val_set.classes:
         raise DataError("train and val have different class tables", where=path)
     return train_set, val_set
+
+
+def with_chosen_batch(plan: Plan) -> Plan:
+    """The plan with the best batch size for this machine."""
+    batch = choose_batch(plan.config, plan.train, plan.val)
+    config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"batch": batch})})
+    return replace(plan, config=config, origins={**plan.origins, "train.batch": "--batch auto"})
 
 
 def start(plan: Plan, *, folder: Path, started: float | None = None) -> tuple[Path, Progress]:

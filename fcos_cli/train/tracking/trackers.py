@@ -60,14 +60,14 @@ class TensorBoard(Tracker):
 
 
 class MLflow(Tracker):
-    """Logs to MLflow; without a tracking URI, to files in the run folder."""
+    """Logs to MLflow; without a tracking URI, to a database in the run folder."""
 
     def __init__(self, folder: Path, config: Config) -> None:
         import mlflow
 
         self.mlflow: Any = mlflow
         if not self.mlflow.is_tracking_uri_set():
-            mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
+            mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
         mlflow.set_experiment("fcos")
         mlflow.start_run(run_name=folder.name)
         mlflow.log_params(settings(config))
@@ -94,7 +94,7 @@ class WeightsAndBiases(Tracker):
         self.run.log(values, step=step)
 
     def close(self) -> None:
-        self.run.finish(quiet=True)
+        self.run.finish()
 
 
 PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}

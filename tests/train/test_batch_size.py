@@ -1,0 +1,56 @@
+"""`--batch auto`: what is tried, and what is chosen."""
+
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.train import batch_size
+from fcos_cli.train.batch_size import choose_batch, search
+from tests.train.runs import config_of, splits
+
+
+class Machine:
+    """Seconds per image by batch size; sizes above `fits` run out of memory."""
+
+    def __init__(self, times: dict[int, float], *, fits: int = 999, share: float = 0.1) -> None:
+        self.times, self.fits, self.share, self.tried = times, fits, share, list[int]()
+
+    def __call__(self, batch: int) -> tuple[float, float]:
+        self.tried.append(batch)
+        if batch > self.fits:
+            raise MemoryError("no")
+        return self.times[batch], self.share
+
+
+TIMES = {2: 0.2, 4: 0.11, 8: 0.1, 16: 0.104, 32: 0.12, 64: 0.2, 128: 0.3}
+
+
+@pytest.mark.parametrize(
+    ("machine", "largest", "chosen", "tried"),
+    [
+        (Machine(TIMES), 999, 16, [2, 4, 8, 16, 32, 64]),  # 64 is much slower: the search ends
+        (Machine(TIMES), 8, 8, [2, 4, 8]),  # the data are few
+        (Machine(TIMES, fits=8), 999, 8, [2, 4, 8, 16]),
+        (Machine(TIMES, share=0.9), 999, 2, [2]),  # the memory is nearly used
+        (Machine(TIMES), 1, 2, [2]),
+    ],
+)
+def test_the_largest_that_fits_and_is_not_slower_is_chosen(
+    machine: Machine, largest: int, chosen: int, tried: list[int]
+) -> None:
+    assert search(machine, largest=largest) == chosen
+    assert machine.tried == tried
+
+
+def test_no_memory_for_the_smallest_batch_is_an_error() -> None:
+    with pytest.raises(MemoryError):
+        search(Machine(TIMES, fits=1), largest=64)
+
+
+def test_real_sizes_are_measured(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(batch_size, "SIZES", (2, 4))
+    monkeypatch.setattr(batch_size, "STEPS_PER_EPOCH", 1)
+    assert choose_batch(config_of(), *splits(shapes)) in (2, 4)
+    assert "batch 2: " in capsys.readouterr().err

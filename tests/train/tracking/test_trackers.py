@@ -1,0 +1,98 @@
+"""Experiment trackers, each against the real package in its offline mode."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fcos_cli.config import Config
+from fcos_cli.errors import MissingExtra
+from fcos_cli.train.tracking import trackers
+from fcos_cli.train.tracking.listener import Listeners, SilentListener
+from fcos_cli.train.tracking.trackers import numbers, open_tracker
+from tests.train.runs import Recorder, config_of
+
+NOTHING: Any = None
+TRAIN = {"kind": "train", "step": 20, "epoch": 1, "loss": 1.5, "lr": 0.01, "steps": 60, "seconds_left": 9.0}
+VAL = {"kind": "val", "step": 30, "epoch": 1, "AP": 0.25, "seconds": 3.0, "best": True}
+
+
+def tracked(folder: Path, name: str) -> Config:
+    """Send two rows to a tracker, one of them between two logged steps."""
+    config = config_of(tracker=name)
+    tracker = open_tracker(folder, config)
+    tracker.step(TRAIN)
+    tracker.step({**TRAIN, "step": 21, "loss": 99.0})
+    tracker.validated(VAL, NOTHING)
+    tracker.close()
+    return config
+
+
+def test_only_measurements_are_sent() -> None:
+    assert numbers(TRAIN) == {"train/loss": 1.5, "train/lr": 0.01}
+    assert numbers(VAL) == {"val/AP": 0.25, "val/seconds": 3.0}
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracked(tmp_path, "tensorboard")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(20, 1.5)]
+    assert [(event.step, event.value) for event in events.Scalars("val/AP")] == [(30, 0.25)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own dependencies
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow: Any = pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = mlflow.get_tracking_uri()
+    try:
+        config = tracked(tmp_path / "run", "mlflow")
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
+        (experiment,) = [e for e in client.search_experiments() if e.name == "fcos"]
+        (run,) = client.search_runs([experiment.experiment_id])
+        assert run.data.metrics["train/loss"] == 1.5
+        assert run.data.metrics["val/AP"] == 0.25
+        assert run.data.params["train.lr"] == str(config.train.lr)
+        assert run.info.status == "FINISHED"
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="needs the extra `wandb`")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    tracked(tmp_path, "wandb")
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    (file,) = folder.glob("run-*.wandb")
+    content = file.read_bytes()
+    assert b"train/loss" in content
+    assert b"val/AP" in content
+
+
+def test_a_tracker_that_is_not_installed_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match="wandb is not installed"):
+        open_tracker(tmp_path, config_of(tracker="wandb"))
+    assert isinstance(open_tracker(tmp_path, config_of(tracker="auto")), SilentListener)
+    assert isinstance(open_tracker(tmp_path, config_of(tracker="none")), SilentListener)
+
+
+def test_every_listener_hears_every_event() -> None:
+    recorders = [Recorder(), Recorder()]
+    listeners = Listeners(*recorders)
+    listeners.note("a")
+    listeners.step({"step": 1})
+    listeners.validating(1, 2)
+    listeners.validated({"AP": 0.5}, NOTHING)
+    listeners.close()
+    for recorder in recorders:
+        assert json.dumps([recorder.notes, recorder.steps, recorder.validations, recorder.closed]) == json.dumps(
+            [["a"], [{"step": 1}], [{"AP": 0.5}], 1]
+        )
