@@ -30,7 +30,8 @@ class Progress:
 
     planned: epochs and time limit in seconds at the last save. seconds: time used. stale: validations since the best
     one. end: last step of a cool-down, once one has begun. recoveries: losses that were not finite; skipped: (epoch,
-    index) of the batches that were left out because of them. world: number of processes at the last save.
+    index) of the batches that were left out because of them. world: number of processes at the last save. step_seconds,
+    validation_seconds: the measured pace.
     """
 
     step: int = 0
@@ -47,6 +48,8 @@ class Progress:
     recoveries: int = 0
     skipped: list[list[int]] = field(default_factory=list)
     world: int = 1
+    step_seconds: float = 0.0
+    validation_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from fcos_cli.train.checkpoint import Progress, read_state, restore_state
 from fcos_cli.train.distributed import from_main_process, join_world, share_stop
 from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
-from fcos_cli.train.run import Run, image_loader, open_run
+from fcos_cli.train.run import Run, image_loader, open_run, plan_schedule
 from fcos_cli.train.signals import catching_signals
 from fcos_cli.train.speed.freezing import keep_frozen_norms
 from fcos_cli.train.step import NonFiniteLoss, optimizer_step
@@ -51,8 +51,10 @@ def train(
         with open_run(config, train_set, val_set, folder, world, listener, stop, clock, resume=resume) as run:
             progress = run.progress
             if not resume:
-                run.save()
                 run.listener.note(estimate(run))
+            plan_schedule(run)
+            if not resume:
+                run.save()
             while not progress.finished:
                 if not progress.pending_validation:
                     try:

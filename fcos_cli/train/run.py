@@ -76,7 +76,8 @@ class Run:
         """Write state.pt, if this is the main process."""
         progress, config = self.progress, self.config.train
         progress.planned, progress.seconds = [config.epochs, config.time], self.length.clock.seconds
-        progress.world = self.world.size
+        progress.world, progress.step_seconds = self.world.size, self.length.pace.seconds_per_step
+        progress.validation_seconds = self.length.validation_seconds
         if self.world.main:
             tuning = self.tuning.to_json()
             save_state(self.folder, self.parts, progress, data_hash=self.data_hash, tuning=tuning)
@@ -131,7 +132,8 @@ def open_run(
         val_every=config.train.val_every,
         limit=config.train.time or None,
         clock=clock,
-        pace=Pace(),
+        pace=Pace(progress.step_seconds),
+        validation_seconds=progress.validation_seconds,
     )
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +161,6 @@ def open_run(
         length=length,
         accumulation=Accumulation(config.train.accumulate),
     )
-    _plan_schedule(run, extended=saved is not None and progress.planned != [config.train.epochs, config.train.time])
     if saved is None:
         run.listener.note(f"starting from {origin}")
     elif saved.problem is not None:
@@ -187,13 +188,13 @@ def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedSta
     return tuning
 
 
-def _plan_schedule(run: Run, *, extended: bool) -> None:
+def plan_schedule(run: Run) -> None:
     """Set the warm-up of a new run, or of one that goes on for longer than it was planned."""
     progress, schedule, config = run.progress, run.parts.schedule, run.config.train
     if progress.step == 0:
-        steps = run.length.steps_per_epoch * config.epochs
-        schedule.restart(warmup=min(config.warmup, steps // 10), warmup_from=0.0)
-    elif extended:
+        warmup = min(config.warmup, int(run.length.remaining(progress)) // 10)
+        schedule.restart(warmup=warmup, warmup_from=0.0)
+    elif progress.planned != [config.epochs, config.time]:
         progress.finished, progress.end, progress.stale = False, None, 0
         schedule.restart(warmup=min(config.warmup, int(run.length.remaining(progress)) // 10))
         run.listener.note(

@@ -67,6 +67,68 @@ def test_two_processes_equal_one_process_with_twice_the_batch(shapes: Path, tmp_
     assert (tmp_path / "best.safetensors").is_file()
 
 
+GRADIENTS = """
+import os, sys
+from pathlib import Path
+import torch
+from fcos_cli.model.targets import Truth
+from fcos_cli.runtime.pytorch import pick_device
+from fcos_cli.train.distributed import join_world
+from fcos_cli.train.pace import Clock
+from fcos_cli.train.run import image_loader, open_run
+from fcos_cli.train.signals import StopRequest
+from fcos_cli.train.step import accumulate_gradients
+from fcos_cli.data.training_set import EpochBatches
+from tests.train.runs import Recorder, config_of, splits
+
+data, folder = map(Path, sys.argv[1:3])
+by_centerness = bool(int(sys.argv[3]))
+with join_world(cuda=False) as world:
+    config = config_of(batch=2 // world.size, box_by_centerness=by_centerness)
+    fresh = (world, Recorder(), StopRequest(), Clock())
+    sets = splits(data)
+    with open_run(config, *sets, folder, *fresh, resume=False) as run:
+        run.parts.model.train()
+        batch = 2 // world.size
+        keys = EpochBatches(len(sets[0]), batch=batch, seed=0, epoch=0, rank=world.rank, world=world.size).batches[:1]
+        (images,) = image_loader(run, keys)
+        classes = images.truth.classes.clone()
+        if world.size == 1 or world.rank == 1:
+            classes[-1] = -1  # the second image has no objects
+        images = images._replace(truth=Truth(images.truth.boxes, classes, images.truth.ignore))
+        accumulate_gradients(run, images)
+        found = {n: p.grad for n, p in run.parts.model.named_parameters() if p.grad is not None}
+        torch.save(found, folder / f"gradients-{world.size}-{world.rank}.pt")
+"""
+
+
+@pytest.mark.parametrize("by_centerness", [0, 1])
+def test_gradients_of_two_processes_equal_those_of_one_with_twice_the_batch(
+    shapes: Path, tmp_path: Path, by_centerness: int
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for world in (2, 1):
+        for rank in range(world):
+            facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+            environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in facts.items()}}
+            folder = tmp_path / str(world)
+            folder.mkdir(exist_ok=True)
+            command = [sys.executable, "-c", GRADIENTS, str(shapes), str(folder), str(by_centerness)]
+            root = Path(__file__).parent.parent.parent
+            processes.append(subprocess.Popen(command, env=environ, cwd=root, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    names = ("2/gradients-2-0.pt", "2/gradients-2-1.pt", "1/gradients-1-0.pt")
+    first, second, alone = (torch.load(tmp_path / name, weights_only=True) for name in names)
+    for name, gradient in alone.items():
+        assert torch.equal(first[name], second[name])
+        assert (first[name] - gradient).norm() <= 1e-6 * max(1.0, float(gradient.norm())), name
+
+
 def test_without_torchrun_there_is_one_main_process() -> None:
     for environ in ({}, {"WORLD_SIZE": "1", "RANK": "0"}):
         with join_world(cuda=False, environ=environ) as world:

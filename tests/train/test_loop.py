@@ -55,9 +55,10 @@ def figures(folder: Path) -> list[dict[str, Any]]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """The saved state, without the time that was used."""
+    """The saved state, without the times that were measured."""
     content: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
-    del content["progress"]["seconds"]
+    for name in ("seconds", "step_seconds", "validation_seconds"):
+        del content["progress"][name]
     return content
 
 
@@ -514,3 +515,25 @@ def test_a_new_run_says_how_long_it_will_take(whole: tuple[Path, Recorder, Progr
     (note,) = [note for note in whole[1].notes if "on this machine" in note]
     assert re.fullmatch(r"2 epochs of 3 steps: about \d+ s on this machine, \d\.\d GB", note)
     assert whole[1].closed == 1
+
+
+def test_a_tuned_run_resumes_with_its_own_tuning(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(_call: Callable[..., Any], method: str) -> float:
+        return 0.001 if method == "default" else 0.0005
+
+    def again(*_: Any, **__: Any) -> None:
+        raise AssertionError("a resumed run must not measure again")
+
+    monkeypatch.setattr("fcos_cli.train.speed.tuning._timed", timed)
+    config = config_of(tune=True)
+    train(config, *data, folder=tmp_path / "a", resume=False, listener=Recorder())
+    listener = Recorder(on_step=at(2))
+    with pytest.raises(Stopped):
+        train(config, *data, folder=tmp_path / "b", resume=False, listener=listener)
+    assert [note for note in listener.notes if note.startswith("tuned ")]
+    assert state(tmp_path / "b")["tuning"]["plans"]
+    monkeypatch.setattr("fcos_cli.train.run.tune", again)
+    train(config, *data, folder=tmp_path / "b", resume=True, listener=Recorder())
+    assert same(state(tmp_path / "a"), state(tmp_path / "b"))
