@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-import os
+import multiprocessing
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
@@ -38,7 +38,7 @@ class ImageCache:
 
         processes: number of training processes on this machine, each of which has a cache.
         """
-        if not samples or not hasattr(os, "fork"):
+        if not samples or multiprocessing.get_start_method() != "fork":  # others cannot inherit the memory
             return None
         shapes = [reduced_size(sample.height, sample.width, longest=longest) for sample in samples]
         size = sum(3 * height * width for height, width in shapes)

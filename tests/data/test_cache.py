@@ -99,6 +99,13 @@ def test_there_is_no_cache_if_the_images_do_not_fit(samples: Sequence[Sample], m
     assert ImageCache.for_samples([], longest=80) is None
 
 
+def test_there_is_no_cache_if_loader_processes_cannot_inherit_it(
+    samples: Sequence[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache.multiprocessing, "get_start_method", lambda: "spawn")
+    assert ImageCache.for_samples(samples, longest=80) is None
+
+
 @pytest.mark.parametrize(
     ("size", "longest", "expected"),
     [((30, 40), 80, (30, 40)), ((600, 800), 400, (300, 400)), ((1, 9000), 640, (3, 640))],
