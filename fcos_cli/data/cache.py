@@ -32,6 +32,11 @@ class ImageCache:
         self.memory = mmap.mmap(-1, max(1, self.ends[-1] + len(shapes)))
         self.buffer: Pixels = np.frombuffer(self.memory, np.uint8)
 
+    @property
+    def size(self) -> int:
+        """Bytes that the cache takes once it is full."""
+        return len(self.buffer)
+
     @classmethod
     def for_samples(cls, samples: Sequence[Sample], *, longest: int, processes: int = 1) -> ImageCache | None:
         """A cache for images whose longer side is reduced to `longest` pixels, or None if they do not fit in memory.
@@ -41,8 +46,8 @@ class ImageCache:
         if not samples or multiprocessing.get_start_method() != "fork":  # others cannot inherit the memory
             return None
         shapes = [reduced_size(sample.height, sample.width, longest=longest) for sample in samples]
-        size = sum(3 * height * width for height, width in shapes)
-        return cls(shapes, longest=longest) if size * processes < SHARE_OF_MEMORY * available_memory() else None
+        needed = sum(3 * height * width for height, width in shapes)
+        return cls(shapes, longest=longest) if needed * processes < SHARE_OF_MEMORY * available_memory() else None
 
     def get(self, index: int, load: Callable[[], Pixels]) -> Pixels:
         """The image of a slot, from memory or else from `load`. An image of another shape is not stored."""

@@ -102,19 +102,17 @@ def _channels_first(pixels: npt.NDArray[np.uint8]) -> Tensor:
 class EpochBatches(Sampler[list[Key]]):
     """Batches of one epoch: a permutation that depends on (seed, epoch), split across `world` processes.
 
-    `skip` leaves out the first batches so that a resumed run continues where it stopped. An incomplete last batch is
-    dropped (unless it is the only one), so that the shape and the learning rate of a step stay constant.
+    An incomplete last batch is dropped (unless it is the only one), so that the shape and the learning rate of a step
+    stay constant.
     """
 
-    def __init__(
-        self, count: int, *, batch: int, seed: int, epoch: int, skip: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, count: int, *, batch: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> None:
         generator = np.random.default_rng((seed, epoch))
         order = generator.permutation(count)
         seeds = generator.integers(0, 2**63 - 1, size=count)
         keys = [Key(int(index), int(s)) for index, s in zip(order, seeds, strict=True)][rank::world]
         full = batches_per_epoch(count, batch=batch, world=world)
-        self.batches = [keys[i * batch : (i + 1) * batch] for i in range(full)][skip:]
+        self.batches = [keys[i * batch : (i + 1) * batch] for i in range(full)]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -31,7 +31,9 @@ REPORT_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """step_seconds: of one step. validation_seconds: of one validation with its report. memory: peak, in bytes."""
+    """step_seconds: of one step. validation_seconds: of one validation with its report. memory: peak in bytes, with the
+    image cache once it is full.
+    """
 
     step_seconds: float
     validation_seconds: float
@@ -46,7 +48,8 @@ def estimate(run: Run) -> str:
     seconds = from_main_process(step_seconds(run))
     validation = from_main_process(validation_seconds(run) if run.world.main else 0.0)
     run.length.pace.initial, run.length.validation_seconds = seconds, validation
-    return describe(run, Estimate(seconds, validation, peak_memory(run.device)))
+    memory = peak_memory(run.device) + (run.cache.size if run.cache and run.device.type == "cpu" else 0)
+    return describe(run, Estimate(seconds, validation, memory))
 
 
 def step_seconds(run: Run) -> float:

@@ -125,12 +125,6 @@ def test_every_image_occurs_once_per_epoch_with_a_new_seed() -> None:
     assert not seeds[0] & seeds[1]
 
 
-def test_skipping_continues_where_the_run_stopped() -> None:
-    whole = list(EpochBatches(23, batch=4, seed=3, epoch=1))
-    for skip in range(len(whole) + 1):
-        assert list(EpochBatches(23, batch=4, seed=3, epoch=1, skip=skip)) == whole[skip:]
-
-
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 4))
 def test_ranks_split_the_images_without_overlap_into_equally_many_steps(count: int, batch: int, world: int) -> None:
