@@ -15,7 +15,7 @@ VALIDATION_SHARE = 0.2
 
 
 class Clock:
-    """Seconds that a run has used, in this session and in earlier ones."""
+    """Seconds that a run has used, in this process and in earlier ones."""
 
     def __init__(self, *, used: float = 0.0, started: float | None = None) -> None:
         self.used = used

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -72,34 +72,39 @@ def accumulate_gradients(run: Run, batch: Batch) -> tuple[Tensor, Terms]:
     config = run.config.train
     chunks = split_batch(batch, run.accumulation.parts)
     size = (batch.images.shape[-2], batch.images.shape[-1])
-    raw = _forward(run, chunks[0])
+    with _synchronizing(run, last=len(chunks) == 1):
+        raw = _forward(run, chunks[0])
     points = run.parts.model.points(raw, input_size=size)
     targets = [_targets(run, points, chunk) for chunk in chunks]
     shared = normalizers(targets, box_by_centerness=config.box_by_centerness)
     run.parts.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for number, (chunk, target) in enumerate(zip(chunks, targets, strict=True)):
-        outputs = raw if number == 0 else _forward(run, chunk)
-        terms = compute_losses(
-            outputs,
-            target,
-            points,
-            class_loss=config.class_loss,
-            box_loss=config.box_loss,
-            box_by_centerness=config.box_by_centerness,
-            quality=run.config.model.conventions.quality,
-            divide_by=shared,
-        )
-        total = terms["cls"] + config.box_weight * terms["box"] + config.centerness_weight * terms["centerness"]
-        network = run.network
-        last = number == len(chunks) - 1
-        waits = isinstance(network, DistributedDataParallel) and not last  # gradients are averaged once, at the end
-        with network.no_sync() if waits else nullcontext():  # type: ignore[operator]
+        with _synchronizing(run, last=number == len(chunks) - 1):
+            outputs = raw if number == 0 else _forward(run, chunk)
+            terms = compute_losses(
+                outputs,
+                target,
+                points,
+                class_loss=config.class_loss,
+                box_loss=config.box_loss,
+                box_by_centerness=config.box_by_centerness,
+                quality=run.config.model.conventions.quality,
+                divide_by=shared,
+            )
+            total = terms["cls"] + config.box_weight * terms["box"] + config.centerness_weight * terms["centerness"]
             run.parts.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         for name, value in {"total": total, **terms}.items():
             sums[name] = sums.get(name, 0) + value.detach()
         raw = outputs = None  # type: ignore[assignment]  # free its memory before the next part
     return sums.pop("total"), sums
+
+
+def _synchronizing(run: Run, *, last: bool) -> AbstractContextManager[None]:
+    """With several processes, average gradients in the backward pass of the last part only."""
+    if isinstance(run.network, DistributedDataParallel) and not last:
+        return run.network.no_sync()
+    return nullcontext()
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:

@@ -84,17 +84,17 @@ from tests.train.runs import Recorder, config_of, splits
 data, folder = map(Path, sys.argv[1:3])
 by_centerness = bool(int(sys.argv[3]))
 with join_world(cuda=False) as world:
-    config = config_of(batch=2 // world.size, box_by_centerness=by_centerness)
+    config = config_of(batch=4 // world.size, box_by_centerness=by_centerness, accumulate=int(sys.argv[4]))
     fresh = (world, Recorder(), StopRequest(), Clock())
     sets = splits(data)
     with open_run(config, *sets, folder, *fresh, resume=False) as run:
         run.parts.model.train()
-        batch = 2 // world.size
+        batch = 4 // world.size
         keys = EpochBatches(len(sets[0]), batch=batch, seed=0, epoch=0, rank=world.rank, world=world.size).batches[:1]
         (images,) = image_loader(run, keys)
         classes = images.truth.classes.clone()
         if world.size == 1 or world.rank == 1:
-            classes[-1] = -1  # the second image has no objects
+            classes[-1] = -1  # the last image has no objects
         images = images._replace(truth=Truth(images.truth.boxes, classes, images.truth.ignore))
         accumulate_gradients(run, images)
         found = {n: p.grad for n, p in run.parts.model.named_parameters() if p.grad is not None}
@@ -102,9 +102,9 @@ with join_world(cuda=False) as world:
 """
 
 
-@pytest.mark.parametrize("by_centerness", [0, 1])
+@pytest.mark.parametrize(("by_centerness", "parts"), [(0, 1), (1, 1), (0, 2)])
 def test_gradients_of_two_processes_equal_those_of_one_with_twice_the_batch(
-    shapes: Path, tmp_path: Path, by_centerness: int
+    shapes: Path, tmp_path: Path, by_centerness: int, parts: int
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -116,7 +116,8 @@ def test_gradients_of_two_processes_equal_those_of_one_with_twice_the_batch(
             environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in facts.items()}}
             folder = tmp_path / str(world)
             folder.mkdir(exist_ok=True)
-            command = [sys.executable, "-c", GRADIENTS, str(shapes), str(folder), str(by_centerness)]
+            options = [str(by_centerness), str(parts if world == 2 else 1)]
+            command = [sys.executable, "-c", GRADIENTS, str(shapes), str(folder), *options]
             root = Path(__file__).parent.parent.parent
             processes.append(subprocess.Popen(command, env=environ, cwd=root, stderr=subprocess.PIPE, text=True))
     for process in processes:

@@ -209,7 +209,7 @@ def record_calls(model: FCOS, *, batch: int, size: tuple[int, int]) -> list[Call
     handles = [listen(name, module) for name, module in model.named_modules() if type(module) in TUNABLE]
     training = model.training
     try:
-        model.eval()(torch.zeros(1, 3, *size))
+        model.eval()(torch.zeros(2, 3, *size))  # GroupNorm refuses a single value per group
     finally:
         model.train(training)
         for handle in handles:
