@@ -6,6 +6,7 @@ import copy
 import math
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,7 @@ from fcos_cli.train.distributed import from_main_process
 from fcos_cli.train.optim import build_average, build_optimizer
 from fcos_cli.train.run import Run, image_loader
 from fcos_cli.train.schedule import Schedule
-from fcos_cli.train.step import optimizer_step
+from fcos_cli.train.step import NonFiniteLoss, optimizer_step
 from fcos_cli.train.tracking.terminal import format_duration
 from fcos_cli.train.validation import build_artifact
 
@@ -67,7 +68,8 @@ def step_seconds(run: Run) -> float:
         seconds = []
         started = time.monotonic()
         for batch in image_loader(run, [keys[index % len(keys)] for index in range(WARMUP + STEPS)]):
-            optimizer_step(twin, batch)
+            with suppress(NonFiniteLoss):  # the run itself deals with that
+                optimizer_step(twin, batch)
             seconds.append(time.monotonic() - started)
             started = time.monotonic()
     return sum(seconds[WARMUP:]) / STEPS

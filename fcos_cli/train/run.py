@@ -177,14 +177,13 @@ def open_run(
 def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedState | None) -> Tuning:
     """Prepare the network for fast training. A resumed run keeps its tuning: other methods round differently."""
     fold_frozen_norms(model)
-    if saved is not None:
-        tuning = Tuning.from_json(saved.tuning)
-    elif config.train.tune and next(model.parameters()).device.type == "cpu":
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    tuning = Tuning() if saved is None else Tuning.from_json(saved.tuning)
+    if saved is None and config.train.tune and on_cpu:
         measured = tune(model, batch=config.train.batch, size=config.data.size, dtype=precision.dtype)
         tuning = Tuning.from_json(from_main_process(measured.to_json()))
-    else:
-        tuning = Tuning()
-    apply_tuning(model, tuning)
+    if on_cpu:  # a run may go on on a GPU
+        apply_tuning(model, tuning)
     return tuning
 
 

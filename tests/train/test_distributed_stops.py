@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcos_cli.errors import Stopped
 from fcos_cli.train.loop import train
 from tests.train.runs import Recorder, config_of, splits
 
@@ -41,14 +42,15 @@ if moment == "step":
             strike()
         return true(run, batch)
     loop.optimizer_step = spy
-else:
+elif moment == "validation":
     true = loop.validate
     def spy(run):
         strike()
         return true(run)
     loop.validate = spy
 try:
-    loop.train(config_of(batch=1, epochs=4), *splits(data), folder=folder, resume=False, listener=Recorder())
+    resume = moment == "resume"
+    loop.train(config_of(batch=1, epochs=4), *splits(data), folder=folder, resume=resume, listener=Recorder())
 except FcosError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -102,3 +104,18 @@ def test_a_run_of_two_processes_goes_on_with_one(shapes: Path, tmp_path: Path) -
     train(config_of(batch=1, epochs=4), *splits(shapes), folder=tmp_path, resume=True, listener=listener)
     # three steps of two images and a fourth one are done: four images of this epoch are left, and two more epochs
     assert len(listener.steps) == 4 + 2 * 6
+
+
+def test_a_run_of_one_process_goes_on_with_two(shapes: Path, tmp_path: Path) -> None:
+    def stop(step: int) -> None:
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config, folder = config_of(batch=1, epochs=4), tmp_path
+    with pytest.raises(Stopped):
+        train(config, *splits(shapes), folder=folder, resume=False, listener=Recorder(on_step=stop))
+    ended = run_two(shapes, folder, victim=0, moment="resume", number=0)
+    assert [code for code, _ in ended] == [0, 0], ended
+    progress = torch.load(folder / "state.pt", weights_only=True)["progress"]
+    # two of the six images of the second epoch were seen: two steps of two processes are left in it
+    assert (progress["finished"], progress["world"], progress["step"]) == (True, 2, 8 + 2 + 2 * 3)

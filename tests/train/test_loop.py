@@ -394,6 +394,15 @@ def test_a_loss_that_is_not_finite_is_left_out_and_the_run_goes_on(
         assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
 
 
+def test_a_loss_that_is_not_finite_does_not_disturb_the_estimate(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_module, "compute_losses", Spoiler(1, 3, measured(0)))
+    listener = run(tmp_path / "run", data)
+    assert [row["step"] for row in listener.steps] == [1, 2, 3, 4, 5, 6]
+    assert "on this machine" in " ".join(listener.notes)
+
+
 def test_after_a_recovery_a_run_still_resumes_exactly(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
