@@ -23,6 +23,8 @@ from tests.train.runs import Recorder, config_of, same, splits
 
 EPOCHS = 4
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(shapes: Path) -> tuple[Dataset, Dataset]:
@@ -74,7 +76,6 @@ def equal(a: Path, b: Path) -> bool:
     return same(*states) and same(*weights)
 
 
-@pytest.mark.slow
 def test_twenty_kills_at_random_moments_cost_nothing(
     data: tuple[Dataset, Dataset], undisturbed: Path, tmp_path: Path
 ) -> None:

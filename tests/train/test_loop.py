@@ -29,6 +29,8 @@ from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.loop import train
 from tests.train.runs import SETTINGS, Recorder, config_of, same, splits
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(shapes: Path) -> tuple[Dataset, Dataset]:
@@ -489,7 +491,6 @@ def test_without_a_better_ap_a_run_cools_down_and_ends(data: tuple[Dataset, Data
     assert state(tmp_path / "run")["schedule"]["progress"] == pytest.approx(1.0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [12.0, 25.0])
 def test_a_run_with_a_time_limit_ends_in_time(data: tuple[Dataset, Dataset], tmp_path: Path, seconds: float) -> None:
     listener, started = Recorder(), time.monotonic()
@@ -503,7 +504,6 @@ def test_a_run_with_a_time_limit_ends_in_time(data: tuple[Dataset, Dataset], tmp
     assert "on this machine" in " ".join(listener.notes)
 
 
-@pytest.mark.slow
 def test_time_of_an_earlier_session_counts(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     config, folder = config_of(time=16.0), tmp_path / "run"
 
