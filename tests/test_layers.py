@@ -163,7 +163,7 @@ def test_importing_the_package_is_light_and_offers_the_public_names() -> None:
 
 def test_prediction_with_an_exported_model_needs_no_torch() -> None:
     folders = ("config", "data", "runtime", "predict", "evaluate")
-    with_torch = ("data.training_set", "data.transforms", "runtime.pytorch")
+    with_torch = ("data.training_set", "data.augment", "runtime.pytorch")
     names = [name_of(file) for file in FILES]
     modules = [name for name in names if name.split(".")[1:2] and name.split(".")[1] in folders]
     light = [name for name in modules if not name.startswith(tuple(f"fcos_cli.{part}" for part in with_torch))]

@@ -26,8 +26,8 @@ class ImageCache:
     time write the same bytes.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int]], *, longest: int) -> None:
-        self.shapes, self.longest = shapes, longest
+    def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
+        self.shapes = shapes
         self.ends = list(accumulate(3 * height * width for height, width in shapes))
         self.memory = mmap.mmap(-1, max(1, self.ends[-1] + len(shapes)))
         self.buffer: Pixels = np.frombuffer(self.memory, np.uint8)
@@ -47,7 +47,7 @@ class ImageCache:
             return None
         shapes = [reduced_size(sample.height, sample.width, longest=longest) for sample in samples]
         needed = sum(3 * height * width for height, width in shapes)
-        return cls(shapes, longest=longest) if needed * processes < SHARE_OF_MEMORY * available_memory() else None
+        return cls(shapes) if needed * processes < SHARE_OF_MEMORY * available_memory() else None
 
     def get(self, index: int, load: Callable[[], Pixels]) -> Pixels:
         """The image of a slot, from memory or else from `load`. An image of another shape is not stored."""
@@ -64,9 +64,6 @@ class ImageCache:
 
 
 def reduced_size(height: int, width: int, *, longest: int) -> tuple[int, int]:
-    """(height, width) of an image after its longer side is reduced to at most `longest` pixels.
-
-    Sides of 1 or 2 pixels become 3, because the random crop cannot halve them.
-    """
+    """(height, width) of an image after its longer side is reduced to at most `longest` pixels."""
     factor = min(1.0, longest / max(height, width))
-    return max(3, round(height * factor)), max(3, round(width * factor))
+    return max(1, round(height * factor)), max(1, round(width * factor))

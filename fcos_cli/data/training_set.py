@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
+from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache, reduced_size
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Sample
-from fcos_cli.data.transforms import Augmentation
 from fcos_cli.errors import DataError
 from fcos_cli.model.targets import Truth
 
@@ -54,13 +54,17 @@ class Key(NamedTuple):
 
 
 class TrainingSet(Dataset[Example | Unreadable]):
-    """Samples with augmentation. The same key gives the same example in any process, with or without a cache."""
+    """Samples with augmentation. The same key gives the same example in any process, with or without a cache.
+
+    longest: larger images are first reduced to so many pixels on their longer side.
+    """
 
     def __init__(
-        self, samples: Sequence[Sample], augmentation: Augmentation, *, cache: ImageCache | None = None
+        self, samples: Sequence[Sample], augmentation: Augmentation, *, longest: int, cache: ImageCache | None = None
     ) -> None:
         self.samples = samples
         self.augmentation = augmentation
+        self.longest = longest
         self.cache = cache
 
     def __len__(self) -> int:
@@ -72,31 +76,23 @@ class TrainingSet(Dataset[Example | Unreadable]):
             image, boxes = self._load(key.number)
         except DataError as error:
             return Unreadable(str(error))  # one bad file must not stop the run; it is reported
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key.seed)
-            example = self.augmentation(image, boxes, torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore))
+        classes, ignore = torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore)
+        example = self.augmentation(image, boxes, classes, ignore, random=np.random.default_rng(key.seed))
         return Example(*example, name=str(sample.image))
 
     def _load(self, number: int) -> tuple[Tensor, Tensor]:
-        """Image uint8 [3, h, w] and its boxes: as in the file, or reduced if there is a cache."""
-        sample, cache = self.samples[number], self.cache
-        boxes = torch.from_numpy(sample.boxes)
-        if cache is None:
-            return _channels_first(open_image(sample.image)), boxes
+        """Image uint8 [3, h, w], in channels last, and its boxes."""
+        sample = self.samples[number]
 
-        def reduced() -> npt.NDArray[np.uint8]:
-            image = _channels_first(open_image(sample.image))
-            size = reduced_size(*image.shape[1:], longest=cache.longest)
+        def load() -> npt.NDArray[np.uint8]:
+            image = torch.from_numpy(np.ascontiguousarray(open_image(sample.image))).permute(2, 0, 1)
+            size = reduced_size(*image.shape[1:], longest=self.longest)
             image = image if size == tuple(image.shape[1:]) else v2.functional.resize(image, list(size))
             return image.permute(1, 2, 0).numpy()
 
-        image = _channels_first(cache.get(number, reduced))
-        scale = torch.tensor([image.shape[2] / sample.width, image.shape[1] / sample.height]).repeat(2)
-        return image, boxes * scale
-
-
-def _channels_first(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        pixels = load() if self.cache is None else self.cache.get(number, load)
+        scale = torch.tensor([pixels.shape[1] / sample.width, pixels.shape[0] / sample.height]).repeat(2)
+        return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(sample.boxes) * scale
 
 
 class EpochBatches(Sampler[list[Key]]):

@@ -8,16 +8,17 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 
-from fcos_cli.data.training_set import EpochBatches
 from fcos_cli.predict.pipeline import predict
 from fcos_cli.runtime.pytorch import PyTorchDetector
+from fcos_cli.train.batches import image_loader, positions
 from fcos_cli.train.checkpoint import Parts
 from fcos_cli.train.distributed import from_main_process
 from fcos_cli.train.optim import build_average, build_optimizer
-from fcos_cli.train.run import Run, image_loader
+from fcos_cli.train.run import Run
 from fcos_cli.train.schedule import Schedule
 from fcos_cli.train.step import NonFiniteLoss, optimizer_step
 from fcos_cli.train.tracking.terminal import format_duration
@@ -57,17 +58,10 @@ def step_seconds(run: Run) -> float:
     """Time training steps on a copy of the network. All processes of a run must call it together."""
     with torch.random.fork_rng(devices=[]):
         twin = _twin(run)
-        keys = EpochBatches(
-            len(run.train),
-            batch=run.config.train.batch,
-            seed=run.config.train.seed,
-            epoch=0,
-            rank=run.world.rank,
-            world=run.world.size,
-        ).batches
+        keys = [position.keys for position in islice(positions(run), WARMUP + STEPS)]
         seconds = []
         started = time.monotonic()
-        for batch in image_loader(run, [keys[index % len(keys)] for index in range(WARMUP + STEPS)]):
+        for batch in image_loader(run, keys):
             with suppress(NonFiniteLoss):  # the run itself deals with that
                 optimizer_step(twin, batch)
             seconds.append(time.monotonic() - started)

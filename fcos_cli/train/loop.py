@@ -7,14 +7,14 @@ from pathlib import Path
 
 from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
-from fcos_cli.data.training_set import EpochBatches
 from fcos_cli.errors import FcosError
 from fcos_cli.runtime.pytorch import pick_device
+from fcos_cli.train.batches import BatchStream
 from fcos_cli.train.checkpoint import Progress, read_state, restore_state
 from fcos_cli.train.distributed import from_main_process, join_world, share_stop
 from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
-from fcos_cli.train.run import Run, image_loader, open_run, plan_schedule
+from fcos_cli.train.run import Run, open_run, plan_schedule
 from fcos_cli.train.signals import catching_signals
 from fcos_cli.train.speed.freezing import keep_frozen_norms
 from fcos_cli.train.step import NonFiniteLoss, optimizer_step
@@ -49,7 +49,7 @@ def train(
     clock = Clock(started=started)
     with join_world(cuda=device.type == "cuda") as world, catching_signals() as stop:
         with open_run(config, train_set, val_set, folder, world, listener, stop, clock, resume=resume) as run:
-            progress = run.progress
+            progress, stream = run.progress, BatchStream(run)
             if not resume:
                 run.listener.note(estimate(run))
             plan_schedule(run)
@@ -58,9 +58,10 @@ def train(
             while not progress.finished:
                 if not progress.pending_validation:
                     try:
-                        _epoch(run)
+                        _epoch(run, stream)
                     except NonFiniteLoss as error:
                         _recover(run, error)
+                        stream.restart(run)
                         continue
                     progress.pending_validation = True
                     run.save()
@@ -73,23 +74,13 @@ def train(
         return progress
 
 
-def _epoch(run: Run) -> None:
+def _epoch(run: Run, stream: BatchStream) -> None:
     """Run the rest of the current epoch, from `progress.step_in_epoch` on, or until the run is over."""
     progress, config = run.progress, run.config.train
-    keys = EpochBatches(
-        len(run.train),
-        batch=config.batch,
-        seed=config.seed,
-        epoch=progress.epoch,
-        rank=run.world.rank,
-        world=run.world.size,
-    ).batches
-    left_out = {index for epoch, index in progress.skipped if epoch == progress.epoch}
-    indexes = [index for index in range(progress.step_in_epoch, len(keys)) if index not in left_out]
     keep_frozen_norms(run.parts.model.train())
     run.length.pace.pause()
     meter, saved = Meter(), time.monotonic()
-    for index, batch in zip(indexes, image_loader(run, [keys[index] for index in indexes]), strict=True):
+    for index, batch in stream.epoch(progress.epoch):
         remaining = run.length.remaining(progress)
         if run.length.limit is not None:  # each process has measured another pace
             remaining = from_main_process(remaining)
@@ -116,7 +107,7 @@ def _epoch(run: Run) -> None:
         if time.monotonic() - saved > 60 * config.save_minutes:
             run.save()
             saved = time.monotonic()
-    progress.step_in_epoch = len(keys)
+    progress.step_in_epoch = run.length.steps_per_epoch
 
 
 def _recover(run: Run, error: NonFiniteLoss) -> None:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.config import Config, to_toml
+from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
-from fcos_cli.data.training_set import Key, TrainingSet, batches_per_epoch, collate
-from fcos_cli.data.transforms import Augmentation, longest_side
+from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import pick_device
@@ -34,6 +30,7 @@ from fcos_cli.train.optim import Precision, build_average, build_optimizer, choo
 from fcos_cli.train.pace import Clock, Pace, RunLength
 from fcos_cli.train.schedule import Schedule
 from fcos_cli.train.signals import StopRequest
+from fcos_cli.train.speed.convolution import guard_narrow_maps
 from fcos_cli.train.speed.folding import fold_frozen_norms
 from fcos_cli.train.speed.freezing import freeze_stages
 from fcos_cli.train.speed.tuning import Tuning, apply_tuning, tune
@@ -178,6 +175,8 @@ def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedSta
     """Prepare the network for fast training. A resumed run keeps its tuning: other methods round differently."""
     fold_frozen_norms(model)
     on_cpu = next(model.parameters()).device.type == "cpu"
+    if on_cpu:
+        guard_narrow_maps(model)
     tuning = Tuning() if saved is None else Tuning.from_json(saved.tuning)
     if saved is None and config.train.tune and on_cpu:
         measured = tune(model, batch=config.train.batch, size=config.data.size, dtype=precision.dtype)
@@ -206,7 +205,7 @@ def plan_schedule(run: Run) -> None:
 def _make_cache(config: Config, dataset: Dataset, world: World) -> ImageCache | None:
     if not config.data.cache:
         return None
-    return ImageCache.for_samples(dataset.samples, longest=longest_side(config.data.size), processes=world.size)
+    return ImageCache.for_samples(dataset.samples, longest=longest_side(config), processes=world.size)
 
 
 def resize_rule(config: Config) -> ResizeRule:
@@ -217,7 +216,12 @@ def training_set(config: Config, samples: Sequence[Sample], *, cache: ImageCache
     """Return the samples as augmented network inputs."""
     fill = resize_rule(config).colour
     augmentation = Augmentation(size=config.data.size, fill=fill, **config.augment.model_dump())
-    return TrainingSet(samples, augmentation, cache=cache)
+    return TrainingSet(samples, augmentation, longest=longest_side(config), cache=cache)
+
+
+def longest_side(config: Config) -> int:
+    """Pixels of an image's longer side that training can use; larger images are reduced."""
+    return 2 * max(config.data.size)
 
 
 def without_empty(dataset: Dataset) -> Dataset:
@@ -237,24 +241,3 @@ def fingerprint(dataset: Dataset) -> str:
         add(sample)
     digest.update(repr((dataset.classes.names, dataset.classes.ids)).encode())
     return digest.hexdigest()[:16]
-
-
-def image_loader(run: Run, keys: list[list[Key]]) -> DataLoader[Any]:
-    """Load the batches with these keys, in order, in worker processes."""
-    workers = run.config.train.workers
-    workers = workers if workers >= 0 else min(8, max(1, (os.cpu_count() or 1) // 2))
-    return DataLoader(
-        training_set(run.config, run.train.samples, cache=run.cache),
-        batch_sampler=keys,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=run.device.type == "cuda",
-        worker_init_fn=_ignore_signals if workers else None,
-        generator=torch.Generator(),  # iterators draw a seed; the global generator must stay as it is for resuming
-    )
-
-
-def _ignore_signals(_worker: int) -> None:
-    """Ignore SIGINT and SIGTERM, which reach the whole process group: only the training loop handles them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -35,10 +35,11 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
 from fcos_cli.model.backbone import Backbone, input_normalization
 from fcos_cli.train import step as steps
+from fcos_cli.train.batches import image_loader
 from fcos_cli.train.distributed import World
 from fcos_cli.train.optim import choose_precision
 from fcos_cli.train.pace import Clock
-from fcos_cli.train.run import Run, image_loader, open_run
+from fcos_cli.train.run import Run, open_run
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.tracking.listener import SilentListener
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.samples import Sample
 from fcos_cli.data.training_set import (
     Batch,
@@ -21,7 +22,6 @@ from fcos_cli.data.training_set import (
     batches_per_epoch,
     collate,
 )
-from fcos_cli.data.transforms import Augmentation
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def augmentation() -> Augmentation:
 
 @pytest.fixture(scope="module")
 def training(samples: list[Sample]) -> TrainingSet:
-    return TrainingSet(samples, augmentation())
+    return TrainingSet(samples, augmentation(), longest=128)
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -147,6 +147,7 @@ def test_truth_is_padded_to_the_largest_box_count_with_class_minus_one(training:
     still = TrainingSet(
         training.samples,
         Augmentation(size=(50, 70), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0),
+        longest=140,
     )
     batch = collate([still[Key(number, 0)] for number in (0, 3, 1)])
     assert batch.images.shape == (3, 3, 50, 70)
@@ -169,7 +170,7 @@ def test_an_unreadable_image_is_skipped_and_reported(samples: list[Sample], tmp_
     broken.write_bytes(b"not an image")
     gone = tmp_path / "gone.jpg"
     some = [samples[1], *(Sample(p, 9, 70, 50, *_no_boxes()) for p in (broken, gone)), samples[2]]
-    training = TrainingSet(some, augmentation())
+    training = TrainingSet(some, augmentation(), longest=128)
     assert isinstance(training[Key(1, 0)], Unreadable)
     batch = collate([training[Key(number, 0)] for number in range(4)])
     assert len(batch.images) == len(batch.truth.boxes) == 2

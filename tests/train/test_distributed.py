@@ -75,7 +75,8 @@ from fcos_cli.model.targets import Truth
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.distributed import join_world
 from fcos_cli.train.pace import Clock
-from fcos_cli.train.run import image_loader, open_run
+from fcos_cli.train.batches import image_loader
+from fcos_cli.train.run import open_run
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.step import accumulate_gradients
 from fcos_cli.data.training_set import EpochBatches

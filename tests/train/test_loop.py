@@ -136,21 +136,6 @@ def test_run_does_not_depend_on_earlier_random_state(
     assert same(state(whole[0]), state(tmp_path / "again"))
 
 
-def test_every_epoch_has_its_own_order(
-    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded: list[list[Any]] = []
-    true = loop.image_loader
-
-    def watched(run: Any, keys: list[Any]) -> Any:
-        loaded.append(keys)
-        return true(run, keys)
-
-    monkeypatch.setattr(loop, "image_loader", watched)
-    run(tmp_path / "run", data)
-    assert loaded == [EpochBatches(6, batch=2, seed=0, epoch=epoch).batches for epoch in (0, 1)]
-
-
 @pytest.mark.parametrize("steps", [(2,), (3,), (1, 5), (6,)], ids=str)
 def test_resumed_run_is_bit_equal_to_an_uninterrupted_one(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path, steps: tuple[int, ...]

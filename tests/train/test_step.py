@@ -16,9 +16,10 @@ from fcos_cli.data.training_set import Batch, EpochBatches
 from fcos_cli.errors import FcosError
 from fcos_cli.model.targets import Truth
 from fcos_cli.train import step
+from fcos_cli.train.batches import image_loader
 from fcos_cli.train.distributed import World
 from fcos_cli.train.pace import Clock
-from fcos_cli.train.run import Run, image_loader, open_run
+from fcos_cli.train.run import Run, open_run
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.step import NonFiniteLoss, accumulate_gradients, optimizer_step, split_batch
 from tests.train.runs import Recorder, config_of, splits

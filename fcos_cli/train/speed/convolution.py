@@ -17,6 +17,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
+from fcos_cli.model.optimize.fuse import CONVOLUTIONS
+
 Method = Literal["default", "fp32", "fp32-nchw", "nchw", "split"]
 """How one pass is computed. default: in autocast's dtype, channels last. fp32: in float32. nchw: channels first.
 split: the gradient of a large depthwise kernel, 3×3 weights at a time."""
@@ -86,6 +88,8 @@ class TunedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         plan = self.plans.get((x.shape[-2], x.shape[-1]), Plan())
         x = self.pad(x)
+        if x.shape[-1] == 1 and self.geometry.stride != (1, 1):
+            plan = plan._replace(weight_grad="fp32")  # see `guard_narrow_maps`
         weight, bias = self.weight, self.bias
         if self.training and self.scale is not None:
             weight, bias = weight * self.scale, self.shift
@@ -93,6 +97,17 @@ class TunedConv2d(nn.Conv2d):
             return self.geometry.run(x, weight, bias)
         result: Tensor = _Convolution.apply(x, weight, bias, self.geometry, plan)
         return result
+
+
+def guard_narrow_maps(model: nn.Module) -> None:
+    """Wrap every strided convolution of `model` in a TunedConv2d, which is safe for maps one cell wide.
+
+    oneDNN's bfloat16 gradient of the weights of such a convolution is uninitialized memory (seen with oneDNN 3.12):
+    infinite, or finite and huge, and then clipping wipes out all other gradients. An input of 64 px has such maps.
+    """
+    for name, layer in list(model.named_modules()):
+        if type(layer) in CONVOLUTIONS and isinstance(layer, nn.Conv2d) and _pair(layer.stride) != (1, 1):
+            model.set_submodule(name, TunedConv2d.wrap(layer))
 
 
 class _Convolution(torch.autograd.Function):

@@ -7,7 +7,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from fcos_cli.train.speed.convolution import Geometry, Method, Plan, TunedConv2d, can_split
+from fcos_cli.train.speed.convolution import Geometry, Method, Plan, TunedConv2d, can_split, guard_narrow_maps
 
 DEPTHWISE = [
     nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False),
@@ -89,3 +89,25 @@ def test_a_frozen_input_gets_no_gradient() -> None:
     tuned.plans = {(9, 9): Plan("default", "fp32", "split")}
     tuned(torch.rand(1, 4, 9, 9)).sum().backward()
     assert tuned.weight.grad is not None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 1), (1, 4), (2, 2)], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_gradients_in_bfloat16_are_right_for_maps_one_cell_wide(
+    size: tuple[int, int], layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(16, 16, 3, stride=2, padding=1)
+    model = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), conv)
+    x = torch.randn(4, 16, *size)
+    expected = run(model, x)
+    guard_narrow_maps(model)
+    assert [type(layer) for layer in model] == [nn.Conv2d, TunedConv2d]
+    model.to(memory_format=layout)  # type: ignore[call-overload]
+    for _ in range(5):
+        junk = [torch.full_like(conv.weight, 1e30, dtype=torch.bfloat16) for _ in range(20)]
+        del junk  # what a buffer that is never written to would now contain
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = run(model, x.to(memory_format=layout))
+        for grad, wanted in zip(found[2:], expected[2:], strict=True):
+            assert (grad - wanted).norm() < 0.05 * wanted.norm()

@@ -1,0 +1,97 @@
+"""The batches of a run in order, loaded by processes that live as long as the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from fcos_cli.data.training_set import Batch, EpochBatches, Key, collate
+from fcos_cli.train.run import Run, training_set
+
+
+class Position(NamedTuple):
+    """A step of a run: the epoch, the number of the batch in it, and the batch's images."""
+
+    epoch: int
+    number: int
+    keys: list[Key]
+
+
+class BatchStream:
+    """Batches from a run's current position on, without end.
+
+    The loader processes are started once: after each start, a step is several times slower, since the memory that it
+    writes to is copied first.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.restart(run)
+
+    def restart(self, run: Run) -> None:
+        """Go to the position in `run.progress`, without the batches that it leaves out."""
+        self.ahead = positions(run)
+        self.upcoming = next(self.ahead)
+        self.loaded: Iterator[Batch] = iter(image_loader(run, _Keys(positions(run))))
+
+    def epoch(self, epoch: int) -> Iterator[tuple[int, Batch]]:
+        """The rest of an epoch: the number of each batch in it, and the batch."""
+        while self.upcoming.epoch == epoch:
+            number = self.upcoming.number
+            self.upcoming = next(self.ahead)
+            yield number, next(self.loaded)
+
+
+def positions(run: Run) -> Iterator[Position]:
+    """Positions from `run.progress` on (as it is now), without end."""
+    epoch, first = run.progress.epoch, run.progress.step_in_epoch
+    return _positions(run, epoch, first, left_out={(skipped, number) for skipped, number in run.progress.skipped})
+
+
+def _positions(run: Run, epoch: int, first: int, *, left_out: set[tuple[int, int]]) -> Iterator[Position]:
+    while True:
+        batches = EpochBatches(
+            len(run.train),
+            batch=run.config.train.batch,
+            seed=run.config.train.seed,
+            epoch=epoch,
+            rank=run.world.rank,
+            world=run.world.size,
+        )
+        for number, keys in enumerate(batches):
+            if number >= first and (epoch, number) not in left_out:
+                yield Position(epoch, number, keys)
+        epoch, first = epoch + 1, 0
+
+
+class _Keys(Sampler[list[Key]]):
+    def __init__(self, source: Iterator[Position]) -> None:
+        self.source = source
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return (position.keys for position in self.source)
+
+
+def image_loader(run: Run, keys: Iterable[list[Key]]) -> DataLoader[Any]:
+    """Load the batches with these keys, in order, in worker processes."""
+    workers = run.config.train.workers
+    workers = workers if workers >= 0 else min(8, max(1, (os.cpu_count() or 1) // 2))
+    return DataLoader(
+        training_set(run.config, run.train.samples, cache=run.cache),
+        batch_sampler=keys,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=run.device.type == "cuda",
+        worker_init_fn=_ignore_signals if workers else None,
+        generator=torch.Generator(),  # iterators draw a seed; the global generator must stay as it is for resuming
+    )
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Ignore SIGINT and SIGTERM, which reach the whole process group: only the training loop handles them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

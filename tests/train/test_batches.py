@@ -1,0 +1,87 @@
+"""The order of a run's batches, and the processes that load them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from torch.utils import data as torch_data
+
+from fcos_cli.data.samples import Dataset
+from fcos_cli.data.training_set import EpochBatches, Key
+from fcos_cli.train.batches import BatchStream, positions
+from fcos_cli.train.distributed import World
+from fcos_cli.train.pace import Clock
+from fcos_cli.train.run import Run, open_run
+from fcos_cli.train.signals import StopRequest
+from tests.train.runs import Recorder, config_of, splits
+
+
+@pytest.fixture(scope="module")
+def data(shapes: Path) -> tuple[Dataset, Dataset]:
+    return splits(shapes)
+
+
+@contextmanager
+def opened(data: tuple[Dataset, Dataset], folder: Path, *, workers: int = 0) -> Iterator[Run]:
+    fresh = (World(), Recorder(), StopRequest(), Clock())
+    with open_run(config_of(batch=2, workers=workers), *data, folder, *fresh, resume=False) as run:
+        yield run
+
+
+def order(epoch: int) -> list[list[Key]]:
+    return EpochBatches(6, batch=2, seed=0, epoch=epoch).batches
+
+
+def names(data: tuple[Dataset, Dataset], keys: list[Key]) -> list[str]:
+    return [str(data[0].samples[key.number].image) for key in keys]
+
+
+def test_every_epoch_has_its_own_order_without_end(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    with opened(data, tmp_path) as run:
+        found = list(islice(positions(run), 9))
+    assert [position.keys for position in found] == [*order(0), *order(1), *order(2)]
+    assert [(position.epoch, position.number) for position in found] == [(e, n) for e in range(3) for n in range(3)]
+
+
+def test_positions_go_on_where_the_run_was_without_what_it_leaves_out(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    with opened(data, tmp_path) as run:
+        run.progress.epoch, run.progress.step_in_epoch, run.progress.skipped = 1, 1, [[1, 2], [0, 1], [2, 0]]
+        found = positions(run)
+        run.progress.epoch = 7  # positions are those of the moment at which they were asked for
+        assert [(position.epoch, position.number) for position in islice(found, 4)] == [(1, 1), (2, 1), (2, 2), (3, 0)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_gives_the_batches_epoch_by_epoch(data: tuple[Dataset, Dataset], tmp_path: Path, workers: int) -> None:
+    with opened(data, tmp_path, workers=workers) as run:
+        stream = BatchStream(run)
+        for epoch in range(2):
+            found = [(number, batch.names) for number, batch in stream.epoch(epoch)]
+            assert found == [(number, names(data, keys)) for number, keys in enumerate(order(epoch))]
+        assert next(stream.epoch(2))[1].names == names(data, order(2)[0])
+        run.progress.epoch, run.progress.step_in_epoch = 1, 2
+        stream.restart(run)
+        assert [batch.names for _, batch in stream.epoch(1)] == [names(data, order(1)[2])]
+        assert list(stream.epoch(1)) == []
+
+
+def test_loader_processes_are_started_once(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    original = torch_data.DataLoader.__iter__
+
+    def counted(self: torch_data.DataLoader[object]) -> object:
+        started.append(self)
+        return original(self)
+
+    monkeypatch.setattr(torch_data.DataLoader, "__iter__", counted)
+    with opened(data, tmp_path) as run:
+        stream = BatchStream(run)
+        for epoch in range(4):
+            assert len(list(stream.epoch(epoch))) == 3
+    assert len(started) == 1
