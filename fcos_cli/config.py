@@ -115,6 +115,9 @@ class TrainConfig(BaseModel):
     tracker: Literal["auto", "none", "tensorboard", "mlflow", "wandb"] = Field(
         "auto", description="experiment tracker; auto is TensorBoard if it is installed"
     )
+    repeat: float = Field(
+        0, ge=0, le=1, description="repeat images of classes that fewer than this share of the images have (as LVIS)"
+    )
     seed: int = 0
 
 

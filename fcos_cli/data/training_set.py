@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache, reduced_size
 from fcos_cli.data.images import open_image
+from fcos_cli.data.repeat import draw_epoch
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.targets import Truth
@@ -99,12 +100,23 @@ class EpochBatches(Sampler[list[Key]]):
     """Batches of one epoch: a permutation that depends on (seed, epoch), split across `world` processes.
 
     An incomplete last batch is dropped (unless it is the only one), so that the shape and the learning rate of a step
-    stay constant.
+    stay constant. repeats: how often each image comes on average (see `data.repeat`); default: once.
     """
 
-    def __init__(self, count: int, *, batch: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch: int,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world: int = 1,
+        repeats: npt.NDArray[np.float64] | None = None,
+    ) -> None:
         generator = np.random.default_rng((seed, epoch))
-        order = generator.permutation(count)
+        order = generator.permutation(count) if repeats is None else draw_epoch(repeats, random=generator)
+        count = len(order)
         seeds = generator.integers(0, 2**63 - 1, size=count)
         keys = [Key(int(index), int(s)) for index, s in zip(order, seeds, strict=True)][rank::world]
         full = batches_per_epoch(count, batch=batch, world=world)

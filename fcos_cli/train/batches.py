@@ -61,6 +61,7 @@ def _positions(run: Run, epoch: int, first: int, *, left_out: set[tuple[int, int
             epoch=epoch,
             rank=run.world.rank,
             world=run.world.size,
+            repeats=run.repeats,
         )
         for number, keys in enumerate(batches):
             if number >= first and (epoch, number) not in left_out:

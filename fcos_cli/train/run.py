@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
@@ -18,6 +20,7 @@ from fcos_cli.config import Config, to_toml
 from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache
 from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.data.repeat import epoch_length, repeat_factors
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
 from fcos_cli.errors import DataError, FcosError
@@ -60,6 +63,7 @@ class Run:
     device: torch.device
     origin: str
     data_hash: str
+    repeats: npt.NDArray[np.float64] | None
     tuning: Tuning
     cache: ImageCache | None
     metrics: MetricsFile | None
@@ -106,7 +110,7 @@ def open_run(
     if len(train_set) == 0:
         raise DataError("there are no images to train on", where=train_set.source)
     freeze_stages(model, config.train.freeze)
-    batch = config.train.batch
+    batch, repeats = config.train.batch, repeats_of(config, train_set)
     optimizer = build_optimizer(model, config.train, pictures=batch * world.size)
     precision = choose_precision(config.train, device)
     parts = Parts(
@@ -125,7 +129,7 @@ def open_run(
     clock.used = progress.seconds
     length = RunLength(
         epochs=config.train.epochs,
-        steps_per_epoch=batches_per_epoch(len(train_set), batch=batch, world=world.size),
+        steps_per_epoch=batches_per_epoch(images_per_epoch(train_set, repeats), batch=batch, world=world.size),
         val_every=config.train.val_every,
         limit=config.train.time or None,
         clock=clock,
@@ -149,6 +153,7 @@ def open_run(
         device=device,
         origin=origin,
         data_hash=data_hash,
+        repeats=repeats,
         tuning=tuning,
         cache=_make_cache(config, train_set, world),
         metrics=MetricsFile(folder / "metrics.jsonl", resume_at=progress.step) if world.main else None,
@@ -222,6 +227,16 @@ def training_set(config: Config, samples: Sequence[Sample], *, cache: ImageCache
 def longest_side(config: Config) -> int:
     """Pixels of an image's longer side that training can use; larger images are reduced."""
     return 2 * max(config.data.size)
+
+
+def repeats_of(config: Config, dataset: Dataset) -> npt.NDArray[np.float64] | None:
+    """How often each image comes per epoch, or None if each comes once."""
+    threshold = config.train.repeat
+    return repeat_factors(dataset.samples, classes=len(dataset.classes), threshold=threshold) if threshold else None
+
+
+def images_per_epoch(dataset: Dataset, repeats: npt.NDArray[np.float64] | None) -> int:
+    return len(dataset) if repeats is None else epoch_length(repeats)
 
 
 def without_empty(dataset: Dataset) -> Dataset:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fcos_cli.config import Config
 from fcos_cli.console import progress, warn
-from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import EpochBatches, Example
 from fcos_cli.evaluate.coco import collect_detections, score, thresholds_for
 from fcos_cli.evaluate.report.charts import Line, legend, line_chart, nice_ticks, unit
@@ -24,7 +24,7 @@ from fcos_cli.evaluate.report.pictures import box, jpeg, svg
 from fcos_cli.evaluate.report.write import EvaluatedModel, write_report
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import open_detector
-from fcos_cli.train.run import training_set, without_empty
+from fcos_cli.train.run import repeats_of, training_set, without_empty
 from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
 
 SHOWN, SIDE = 16, 240
@@ -67,11 +67,10 @@ class RunReport(SilentListener):
 
     def _write(self, path: Path) -> None:
         model = self.best or self._evaluate_best()
-        samples, classes = self.train_set.samples, self.train_set.classes
         extra = [
             Section("training", "Training", curves(read_rows(self.folder / "metrics.jsonl"))),
             Section("labels", "Training data", histogram(self.train_set, self.val_set)),
-            Section("batches", "First batches", first_batches(self.config, samples, classes, world=self.world)),
+            Section("batches", "First batches", first_batches(self.config, self.train_set, world=self.world)),
         ]
         title = f"{self.folder.resolve().name}: trained on {self.train_set.source.stem}"
         write_report(path, self.val_set, [model], title=title, extra=extra)
@@ -175,10 +174,11 @@ def _counts(dataset: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     return boxes, pictures
 
 
-def first_batches(config: Config, samples: Sequence[Sample], classes: ClassTable, *, world: int = 1) -> str:
+def first_batches(config: Config, dataset: Dataset, *, world: int = 1) -> str:
     """The first images of the run as the network saw them: augmented, with the boxes that remained."""
     figures = [
-        f"<figure>{_picture(example, classes)}</figure>" for example in first_examples(config, samples, world=world)
+        f"<figure>{_picture(example, dataset.classes)}</figure>"
+        for example in first_examples(config, dataset, world=world)
     ]
     summary = (
         f"The first {len(figures)} images of the run after augmentation,"
@@ -188,11 +188,11 @@ def first_batches(config: Config, samples: Sequence[Sample], classes: ClassTable
     return note(summary) + f'<div class="seen">{"".join(figures)}</div>'
 
 
-def first_examples(config: Config, samples: Sequence[Sample], *, world: int = 1) -> list[Example]:
+def first_examples(config: Config, dataset: Dataset, *, world: int = 1) -> list[Example]:
     """Return the first readable images of the run's first process, SHOWN at most. No random state is changed."""
-    train = config.train
-    keys = EpochBatches(len(samples), batch=train.batch, seed=train.seed, epoch=0, world=world)
-    source = training_set(config, samples)
+    train, repeats = config.train, repeats_of(config, dataset)
+    keys = EpochBatches(len(dataset), batch=train.batch, seed=train.seed, epoch=0, world=world, repeats=repeats)
+    source = training_set(config, dataset.samples)
     examples = [source[key] for key in [key for group in keys for key in group][:SHOWN]]
     return [example for example in examples if isinstance(example, Example)]
 

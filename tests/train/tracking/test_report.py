@@ -46,7 +46,7 @@ def run(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory)
 
 def test_first_batches_are_those_the_network_saw(run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset]) -> None:
     state = torch.get_rng_state()
-    examples = first_examples(CONFIG, data[0].samples)
+    examples = first_examples(CONFIG, data[0])
     assert torch.equal(torch.get_rng_state(), state)
     seen = [(name, image) for batch in run[1] for name, image in zip(batch.names, batch.images, strict=True)]
     assert [example.name for example in examples] == [name for name, _ in seen]

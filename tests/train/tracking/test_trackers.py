@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,12 @@ def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     tracked(tmp_path, "wandb")
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     (file,) = folder.glob("run-*.wandb")
-    content = file.read_bytes()
-    assert b"train/loss" in content
-    assert b"val/AP" in content
+    for _ in range(100):  # wandb's own process writes the file
+        content = file.read_bytes()
+        if b"train/loss" in content and b"val/AP" in content:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{len(content)} bytes without the values that were logged")
 
 
 def test_a_tracker_that_is_not_installed_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
