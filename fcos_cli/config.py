@@ -28,6 +28,9 @@ from fcos_cli.model.config import BoxLoss, ClassLoss, ModelConfig
 PREFIX = "FCOS_"
 RESERVED = {"FCOS_DEBUG"}
 
+AUTOMATIC = ("data.size", "model.ranges", "train.epochs", "train.repeat")
+"""Settings that `fcos train` chooses from the data, unless they are set. The value `auto` sets them back to that."""
+
 
 class DataConfig(BaseModel):
     """How images become network input."""
@@ -184,6 +187,18 @@ def _from_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, Any, st
         yield key.strip(), parse_value(text.strip()), f"--set {key.strip()}"
 
 
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with these values (dotted key → value). Raises ValidationError for a wrong one."""
+    tree = config.model_dump()
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        node = tree
+        for part in section.split("."):
+            node = node[part]
+        node[name] = value
+    return Config.model_validate(tree)
+
+
 def read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
@@ -244,8 +259,12 @@ def _put(tree: dict[str, Any], origins: Origins, key: str, value: Any, origin: s
     *sections, name = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
-    tree[name] = value
-    origins[key] = origin
+    if value == "auto" and key in AUTOMATIC:
+        tree.pop(name, None)
+        origins.pop(key, None)
+    else:
+        tree[name] = value
+        origins[key] = origin
 
 
 def _explain(error: ValidationError, origins: Origins) -> UsageError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fcos_cli.config import Config, Origins, flatten, resolve
+from fcos_cli.config import Config, Origins, flatten, resolve, with_values
 from fcos_cli.console import say, table, warn
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.data.doctor import examine, examine_pair
@@ -25,6 +25,7 @@ from fcos_cli.train.estimate import estimate
 from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
+from fcos_cli.train.recipe.automatic import with_automatic
 from fcos_cli.train.run import open_run, resize_rule
 from fcos_cli.train.signals import catching_signals
 from fcos_cli.train.tracking.listener import Listeners, SilentListener
@@ -72,8 +73,9 @@ def plan(
             "no data to train on",
             remedy="fcos train DATA, a folder with COCO, YOLO or VOC annotations; or try fcos train --demo",
         )
-    check_maps(config.model, size=config.data.size)
     train_set, val_set = read_splits(config)
+    config, origins = with_automatic(config, origins, train_set, val_set)
+    check_maps(config.model, size=config.data.size)
     return Plan(config, origins, train_set, val_set)
 
 
@@ -90,7 +92,7 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
 def with_chosen_batch(plan: Plan) -> Plan:
     """The plan with the best batch size for this machine."""
     batch = choose_batch(plan.config, plan.train, plan.val)
-    config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"batch": batch})})
+    config = with_values(plan.config, {"train.batch": batch})
     return replace(plan, config=config, origins={**plan.origins, "train.batch": "--batch auto"})
 
 

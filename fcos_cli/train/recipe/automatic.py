@@ -1,0 +1,80 @@
+"""Fill in the settings that the user left open, from the data, the machine and the time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from fcos_cli.config import Config, Origins, with_values
+from fcos_cli.data.samples import Dataset
+from fcos_cli.model.config import STRIDES
+from fcos_cli.train.distributed import World
+from fcos_cli.train.estimate import step_seconds
+from fcos_cli.train.pace import Clock
+from fcos_cli.train.recipe.choices import (
+    SMALLEST,
+    Choice,
+    choose_epochs,
+    choose_ranges,
+    choose_repeat,
+    choose_size,
+    input_shape,
+)
+from fcos_cli.train.recipe.facts import facts_of
+from fcos_cli.train.run import open_run
+from fcos_cli.train.signals import StopRequest
+from fcos_cli.train.tracking.listener import SilentListener
+
+SHORT = 300.0
+"""Seconds; a run with a shorter limit is not worth measuring the machine for, and takes the smallest input."""
+
+USABLE = 0.9
+"""Share of a time limit that is spent in training steps."""
+
+
+def with_automatic(config: Config, origins: Origins, train_set: Dataset, val_set: Dataset) -> tuple[Config, Origins]:
+    """Choose every automatic setting that has no origin yet. The new origins are the reasons.
+
+    A run with a time limit first takes a few steps, to see how many pixels this machine can train on in that time.
+    """
+    facts = facts_of(train_set)
+
+    def pixels() -> float | None:
+        limit = config.train.time
+        if not limit or int(os.environ.get("WORLD_SIZE", "1")) > 1:  # several processes would measure different rates
+            return None
+        return 0.0 if limit < SHORT else limit * USABLE * _pixel_rate(config, train_set, val_set)
+
+    choosers: dict[str, Callable[[Config], Choice]] = {
+        "data.size": lambda _: choose_size(facts, pixels=pixels()),
+        "model.ranges": lambda c: choose_ranges(STRIDES, size=c.data.size),
+        "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
+        "train.repeat": lambda _: choose_repeat(facts),
+    }
+    for key, choose in choosers.items():
+        if key not in origins and not _is_meaningless(key, config):
+            value, reason = choose(config)
+            config = with_values(config, {key: value})
+            origins = {**origins, key: f"auto: {reason}"}
+    return config, origins
+
+
+def _is_meaningless(key: str, config: Config) -> bool:
+    """Whether a setting does not matter, or means something else, beside the others."""
+    if key == "train.epochs":
+        return config.train.time > 0
+    return key == "data.size" and config.data.resize != "letterbox"
+
+
+def _pixel_rate(config: Config, train_set: Dataset, val_set: Dataset) -> float:
+    """Input pixels per second that this machine trains on, from a few steps with a small input."""
+    size = input_shape(facts_of(train_set), SMALLEST)
+    tried = with_values(config, {"data.size": size})
+    fresh = (World(), SilentListener(), StopRequest(), Clock())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_run(tried, train_set, val_set, Path(folder), *fresh, resume=False) as run,
+    ):
+        return size[0] * size[1] * config.train.batch / step_seconds(run)

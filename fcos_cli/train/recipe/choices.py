@@ -1,0 +1,105 @@
+"""The automatic settings: each is chosen from the data and the length of the run, and says why.
+
+examples/recipes/README.md has the experiments behind the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from fcos_cli.train.recipe.facts import DataFacts
+
+STEP = 32
+"""Sides of the network input are multiples of this."""
+
+SMALLEST, LARGEST = 320, 640
+"""Longer side of the network input, unless the images are smaller."""
+
+CLEAR = 24.0
+"""Pixels of network input that the sides of all but the smallest tenth of the boxes should have."""
+
+PASSES = 40
+"""A run with a time limit should see each image so often, or else MIN_IMAGES in all, before its input is enlarged."""
+
+MIN_IMAGES = 12_000
+
+MIN_STEPS, MIN_EPOCHS = 1500, 12
+"""Length of a run without a time limit: the longer one of the two."""
+
+RARE = 0.1
+"""Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE as common."""
+
+IMBALANCE = 5.0
+
+
+class Choice(NamedTuple):
+    """The value of a setting, and the reason for it in a few words."""
+
+    value: Any
+    reason: str
+
+
+def choose_size(facts: DataFacts, *, pixels: float | None) -> Choice:
+    """Height and width of the network input.
+
+    pixels: number of input pixels that the run can afford in all, or None if its length is free. The shape is that of
+    most images, or else a square. The longer side is large enough that small boxes stay clear, or as large as a run
+    with a time limit can afford; never larger than the images.
+    """
+    source = math.ceil(max(facts.width, facts.height) / STEP) * STEP
+    smallest, largest = min(SMALLEST, source), min(LARGEST, source)
+    wanted = math.ceil(CLEAR / facts.box_side(0.1) / STEP) * STEP
+    side, why = min(max(wanted, smallest), largest), f"so that 90 % of the boxes are {CLEAR:g} px or larger"
+    if wanted <= smallest:
+        why = "which is enough for these boxes"
+    elif wanted > largest:
+        why = "as large as the images" if largest == source else "the largest that is chosen without being told"
+    if pixels is not None:
+        images = max(MIN_IMAGES, PASSES * facts.images)
+        affordable = [
+            longer
+            for longer in range(smallest, largest + 1, STEP)
+            if math.prod(input_shape(facts, longer)) * images <= pixels
+        ]
+        limit = max(affordable, default=smallest)
+        if limit != side:
+            side, why = limit, f"the largest that leaves time for {images:,} images"
+    shape = "the shape of most images" if facts.one_shape else "images of various shapes"
+    return Choice(input_shape(facts, side), f"{shape}; {why}")
+
+
+def input_shape(facts: DataFacts, longer: int) -> tuple[int, int]:
+    """(height, width) with this longer side, multiples of STEP."""
+    if not facts.one_shape:
+        return longer, longer
+    shorter = longer * min(facts.width, facts.height) / max(facts.width, facts.height)
+    shorter = max(STEP, round(shorter / STEP) * STEP)
+    return (longer, shorter) if facts.height > facts.width else (shorter, longer)
+
+
+def choose_ranges(strides: tuple[int, ...], *, size: tuple[int, int]) -> Choice:
+    """Limits of the levels' distances: a multiple of their strides that grows with the input, as in the papers, where
+    8 strides went with 800 px.
+    """
+    factor = 4 if max(size) < 600 else 8
+    return Choice(
+        tuple(float(factor * stride) for stride in strides[:-1]), f"{factor} strides, for an input of {max(size)} px"
+    )
+
+
+def choose_epochs(facts: DataFacts, *, batch: int) -> Choice:
+    """Number of epochs of a run without a time limit."""
+    steps = max(1, facts.images // batch)
+    epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps))
+    return Choice(epochs, f"{epochs * steps:,} steps of {batch} images")
+
+
+def choose_repeat(facts: DataFacts) -> Choice:
+    """Threshold of `train.repeat`."""
+    present = facts.class_shares[facts.class_shares > 0]
+    if len(present) < 2 or present.max() < IMBALANCE * present.min() or present.min() >= RARE:
+        return Choice(0.0, "no class is rare")
+    return Choice(
+        RARE, f"the rarest class is in {present.min():.1%} of the images, the commonest in {present.max():.0%}"
+    )

@@ -1,0 +1,67 @@
+"""Each automatic setting on made data, and the reason it gives."""
+
+import pytest
+
+from fcos_cli.model.config import STRIDES
+from fcos_cli.train.recipe.choices import choose_epochs, choose_ranges, choose_repeat, choose_size
+from fcos_cli.train.recipe.facts import DataFacts, facts_of
+from tests.train.recipe.made import dataset, sample
+
+
+def facts(width: int = 1280, height: int = 960, *, sides: tuple[float, ...] = (200,), images: int = 100) -> DataFacts:
+    return facts_of(dataset([sample(width, height, sides=sides)] * images))
+
+
+@pytest.mark.parametrize(
+    ("made", "size", "reason"),
+    [
+        (facts(sides=(400,)), (256, 320), "enough for these boxes"),
+        (facts(sides=(60,)), (384, 512), "24 px or larger"),
+        (facts(sides=(12,)), (480, 640), "largest that is chosen"),
+        (facts(960, 1280, sides=(60,)), (512, 384), "24 px or larger"),
+        (facts(400, 300, sides=(4,)), (320, 416), "as large as the images"),
+        (facts(64, 64, sides=(30,)), (64, 64), "enough for these boxes"),
+    ],
+    ids=["large", "middle", "tiny", "tall", "small images", "thumbnails"],
+)
+def test_the_input_is_as_large_as_the_boxes_need(made: DataFacts, size: tuple[int, int], reason: str) -> None:
+    choice = choose_size(made, pixels=None)
+    assert choice.value == size
+    assert reason in choice.reason
+    assert "the shape of most images" in choice.reason
+
+
+def test_images_of_various_shapes_get_a_square() -> None:
+    mixed = facts_of(dataset([sample(640, 480, sides=[300]), sample(480, 640, sides=[300])]))
+    assert choose_size(mixed, pixels=None).value == (320, 320)
+
+
+def test_a_time_limit_decides_between_the_smallest_and_the_largest() -> None:
+    made = facts(sides=(60,), images=200)
+    images = 12_000
+    sizes = [choose_size(made, pixels=share * 480 * 640 * images).value for share in (0, 0.2, 0.5, 1, 9)]
+    assert sizes == [(256, 320), (256, 320), (320, 448), (480, 640), (480, 640)]
+    assert "time for 12,000 images" in choose_size(made, pixels=480 * 640 * images).reason
+    many = facts(sides=(60,), images=5000)  # 200,000 images at the least
+    assert choose_size(many, pixels=480 * 640 * images).value == (256, 320)
+
+
+def test_ranges_are_multiples_of_the_strides() -> None:
+    assert choose_ranges(STRIDES, size=(320, 320)).value == (32, 64, 128, 256)
+    assert choose_ranges(STRIDES, size=(480, 640)).value == (64, 128, 256, 512)
+    assert choose_ranges((4, 8, 16, 32, 64), size=(320, 320)).value == (16, 32, 64, 128)
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(20, 750), (300, 41), (5000, 12)])
+def test_small_sets_get_more_epochs(images: int, epochs: int) -> None:
+    choice = choose_epochs(facts(images=images), batch=8)
+    assert choice.value == epochs
+    assert f"{epochs * (images // 8):,} steps" in choice.reason
+
+
+def test_rare_classes_come_more_often() -> None:
+    common, rare = sample(64, 64, sides=[9], classes=[0]), sample(64, 64, sides=[9], classes=[1])
+    assert choose_repeat(facts_of(dataset([common] * 19 + [rare], classes=3))).value == 0.1
+    assert choose_repeat(facts_of(dataset([common] * 10 + [rare] * 9, classes=3))).value == 0
+    assert choose_repeat(facts()).value == 0
+    assert choose_repeat(facts(sides=())).value == 0

@@ -1,0 +1,36 @@
+"""Facts about made data sets."""
+
+import numpy as np
+import pytest
+
+from fcos_cli.train.recipe.facts import facts_of
+from tests.train.recipe.made import dataset, sample
+
+
+def test_sizes_are_shares_of_each_images_longer_side() -> None:
+    facts = facts_of(dataset([sample(640, 480, sides=[64, 32]), sample(240, 320, sides=[80])]))
+    assert facts.box_sides.tolist() == pytest.approx([0.05, 0.1, 0.25])
+    assert (facts.images, facts.boxes) == (2, 3)
+    assert facts.box_side(0.5) == pytest.approx(0.1)
+
+
+def test_medians_and_shapes() -> None:
+    wide, tall = sample(640, 480, sides=[9]), sample(480, 640, sides=[9])
+    facts = facts_of(dataset([wide] * 9 + [tall]))
+    assert (facts.width, facts.height, facts.one_shape) == (640, 480, True)
+    assert not facts_of(dataset([wide] * 6 + [tall] * 4)).one_shape
+    assert facts_of(dataset([sample(600 + 8 * i, 480, sides=[9]) for i in range(10)])).one_shape
+
+
+def test_class_shares_and_ignored_boxes() -> None:
+    ignored = sample(100, 100, sides=[50], ignore=True)
+    facts = facts_of(dataset([sample(100, 100, sides=[10, 10], classes=[0, 2]), ignored], classes=3))
+    assert facts.class_shares.tolist() == [0.5, 0, 0.5]
+    assert facts.boxes == 2
+
+
+def test_without_boxes_or_images_there_are_still_facts() -> None:
+    facts = facts_of(dataset([sample(64, 48)]))
+    assert (facts.boxes, facts.box_side(0.1)) == (0, 1.0)
+    nothing = facts_of(dataset([]))
+    assert (nothing.images, nothing.width, nothing.box_sides.dtype) == (0, 1, np.float64)
