@@ -1,6 +1,6 @@
 """Speed of training against torchvision's FCOS class, as ratios of one run.
 
-    python tests/benchmarks/training_speed.py DATA [--backbone resnet18] [--size 320]
+    python -m tests.benchmarks.training_speed DATA [--backbone resnet18] [--size 320]
 
 DATA is a folder that `fcos train` accepts. Each row trains in its own process with one data loader process, on the same
 batches of the same augmented images; the rows take turns. The network has the same backbone (without pretrained
@@ -24,16 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchvision.models import detection
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.fcos import FCOSHead
+from torch import Tensor
 
 from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.config import Config
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
-from fcos_cli.model.backbone import Backbone, input_normalization
+from fcos_cli.model.backbone import input_normalization
 from fcos_cli.train import step as steps
 from fcos_cli.train.batches import image_loader
 from fcos_cli.train.distributed import World
@@ -42,6 +39,7 @@ from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.tracking.listener import SilentListener
+from tests.benchmarks.torchvision_fcos import losses_of, torchvision_fcos
 
 ROUNDS, STEPS, WARMUP = 5, 8, 3
 """Turns of each row, steps per turn, and steps before the first turn."""
@@ -81,35 +79,8 @@ def batches(run: Run) -> Iterator[Batch]:
         epoch += 1
 
 
-def torchvision_model(config: Config, classes: int) -> nn.Module:
-    """torchvision's FCOS with the backbone, channels and towers of `config`."""
-
-    class Features(nn.Module):
-        out_channels = config.model.channels
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = Backbone(config.model)
-
-        def forward(self, images: Tensor) -> dict[str, Tensor]:
-            return dict(enumerate(self.backbone(images)))  # type: ignore[arg-type]
-
-    side = config.data.size[0]
-    mean, std = ([value / 255 for value in values] for values in (config.model.mean, config.model.std))
-    return detection.FCOS(  # type: ignore[no-any-return]
-        Features(),
-        num_classes=classes,
-        head=FCOSHead(config.model.channels, 1, classes, num_convs=config.model.convs),
-        anchor_generator=AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5),
-        min_size=side,
-        max_size=side,
-        image_mean=mean,
-        image_std=std,
-    ).train()
-
-
 def torchvision_step(run: Run, *, tuned: bool, watch: Watch) -> Callable[[Batch], None]:
-    model = torchvision_model(run.config, len(run.train.classes))
+    model = torchvision_fcos(run.config, len(run.train.classes))
     precision = choose_precision(run.config.train, run.device)
     dtype = precision.dtype if tuned else None
     if tuned:
@@ -119,17 +90,11 @@ def torchvision_step(run: Run, *, tuned: bool, watch: Watch) -> Callable[[Batch]
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(trained, lr=1e-4)
     else:
         optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9, weight_decay=1e-4)
-    forward = watch.timed("forward", model)
+    forward = watch.timed("forward", losses_of)
 
     def step(batch: Batch) -> None:
-        images = list(batch.images.float() / 255)
-        targets = [
-            {"boxes": boxes[classes >= 0], "labels": classes[classes >= 0]}
-            for boxes, classes in zip(batch.truth.boxes, batch.truth.classes, strict=True)
-        ]
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            losses = forward(images, targets)
-        total = sum(losses.values())
+            total = forward(model, batch)
         optimizer.zero_grad(set_to_none=True)
         watch.timed("backward", total.backward)()
         optimizer.step()
