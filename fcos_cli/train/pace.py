@@ -10,7 +10,7 @@ from fcos_cli.train.checkpoint import Progress
 AIM = 0.975
 """Share of a time limit that is planned for, to end in time on a machine whose speed varies."""
 
-VALIDATION_SHARE = 0.2
+VALIDATION_SHARE = 0.05
 """Largest share of a time limit that validations may take, apart from the last one."""
 
 

@@ -32,7 +32,7 @@ def test_a_run_of_epochs_counts_down_its_steps(now: list[float]) -> None:
 
 def test_a_time_limit_leaves_as_many_steps_as_fit(now: list[float]) -> None:
     length = length_of(limit=1000.0, validation_seconds=20.0)
-    interval = max(10, 20 / 0.2 / 0.5)
+    interval = max(10, 20 / 0.05 / 0.5)
     assert length.remaining(Progress()) == pytest.approx((1000 * AIM - 20) / (0.5 + 20 / interval))
     now[0] += 1000 * AIM - 20 - 0.1
     assert length.is_over(Progress(step=900))
@@ -75,7 +75,7 @@ def test_with_epochs_every_validation_is_due(now: list[float]) -> None:
 def test_with_a_time_limit_validations_take_a_limited_share(now: list[float]) -> None:
     length = length_of(limit=10_000.0)
     length.validated(30.0)
-    now[0] += 149
+    now[0] += 599
     assert not length.validation_due(Progress())
     now[0] += 2
     assert length.validation_due(Progress())
