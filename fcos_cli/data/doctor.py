@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ TINY = 8.0  # pixels of network input: one cell of the finest level
 TINY_SHARE = 0.1
 EXTREME_ASPECT = 10.0
 EXAMPLES = 3
+MIRRORS = re.compile(
+    r"^(.|\d+)$|(?<![a-z])(left|right|letter|digit|text|arrow|zero|one|two|three|four|five|six|seven|eight|nine|ten)(?![a-z])",
+    re.IGNORECASE,
+)
+"""Class names of characters, numbers and directions."""
 
 
 def examine(dataset: Dataset, *, resize: ResizeRule | None = None) -> list[Finding]:
@@ -51,6 +57,11 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     if large >= IMBALANCE * small:
         message = f"{most} has {large} boxes, {least} only {small}"
         yield Finding("imbalance", "warning", f"{most}, {least}", message, "check the AP per class, not only the mean")
+    mirrored = [name for name in dataset.classes.names if MIRRORS.search(name)]
+    if mirrored:
+        message = f"classes that may look different in a mirror: {len(mirrored)}"
+        remedy = "if so, train with --set augment.flip=0"
+        yield Finding("mirrored-classes", "info", _some(mirrored), message, remedy)
 
 
 def _boxes(dataset: Dataset, resize: ResizeRule | None) -> Iterator[Finding]:

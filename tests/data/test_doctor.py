@@ -52,6 +52,16 @@ def test_class_imbalance_is_reported_from_fifty_to_one() -> None:
     assert found(dataset(sample(*[(0, 50, 50)] * 1000, *[(1, 50, 50)] * 20)))["imbalance"].place == "cat, dog"
 
 
+def test_classes_that_a_mirror_changes_are_only_told_about() -> None:
+    names = ("A", "7", "42", "nine of hearts", "turn_left", "Right arrow", "leftover", "phone", "boeing747", "cat")
+    data = dataset(sample(*PLENTY), table=ClassTable(names, tuple(range(len(names)))))
+    finding = found(data)["mirrored-classes"]
+    assert finding.severity == "info"
+    assert finding.message.endswith(": 6")
+    assert "augment.flip=0" in finding.remedy
+    assert "mirrored-classes" not in found(dataset(sample(*PLENTY)))
+
+
 def test_tiny_boxes_are_measured_at_the_input_size() -> None:
     data = dataset(sample(*PLENTY, *[(0, 20, 20)] * 20))  # 400 px to 100 px makes 20 px into 5
     assert "tiny-boxes" not in found(data)
