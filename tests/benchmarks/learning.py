@@ -66,7 +66,9 @@ def train_torchvision(options: argparse.Namespace, run_folder: Path, *, rate: fl
     started, limit = time.monotonic(), parse_duration(options.time)
     ours, _ = resolve(file=run_folder / "config.toml", environ={})
     config = with_values(ours, {f"augment.{key}": value for key, value in PLAIN.items()})
-    config = with_values(config, {"train.seed": seed, "train.repeat": 0.0, "train.tune": False, "model.backbone_norm": "frozen"})
+    config = with_values(
+        config, {"train.seed": seed, "train.repeat": 0.0, "train.tune": False, "model.backbone_norm": "frozen"}
+    )
     train_set, val_set = (read_dataset(options.data, split=split) for split in ("train", "val"))
     torch.manual_seed(seed)
     model = torchvision_fcos(config, len(train_set.classes))
