@@ -48,7 +48,15 @@ from tests.benchmarks.torchvision_fcos import losses_of, torchvision_fcos
 RATES = (0.0025, 0.005, 0.01)
 """Learning rates for a batch of 8; torchvision's reference has 0.01 for 16."""
 
-PLAIN = {"turn": 0.0, "crop": 0.0, "zoom_out": 0.0, "scale": (1.0, 1.0), "colour": 0.0}
+PLAIN = {
+    **{f"augment.{name}": 0.0 for name in ("turn", "crop", "zoom_out", "colour")},
+    "augment.scale": (1.0, 1.0),
+    "model.backbone_norm": "frozen",
+    "train.repeat": 0.0,
+    "train.tune": False,
+}
+"""Settings of torchvision's run that differ from ours."""
+
 WARMUP_STEPS = 100
 
 
@@ -65,10 +73,7 @@ def train_torchvision(options: argparse.Namespace, run_folder: Path, *, rate: fl
     """torchvision's class, with the model settings and input size of our run in `run_folder`."""
     started, limit = time.monotonic(), parse_duration(options.time)
     ours, _ = resolve(file=run_folder / "config.toml", environ={})
-    config = with_values(ours, {f"augment.{key}": value for key, value in PLAIN.items()})
-    config = with_values(
-        config, {"train.seed": seed, "train.repeat": 0.0, "train.tune": False, "model.backbone_norm": "frozen"}
-    )
+    config = with_values(ours, {**PLAIN, "train.seed": seed})
     train_set, val_set = (read_dataset(options.data, split=split) for split in ("train", "val"))
     torch.manual_seed(seed)
     model = torchvision_fcos(config, len(train_set.classes))
