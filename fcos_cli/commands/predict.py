@@ -82,6 +82,7 @@ def predict(
 
     keep_freed_memory()
     from fcos_cli.errors import UsageError
+    from fcos_cli.predict.outputs import OutputNames, source_test
     from fcos_cli.predict.run import run_predict
     from fcos_cli.predict.sources import open_sources
     from fcos_cli.predict.tiles import Tiling
@@ -97,31 +98,38 @@ def predict(
         raise UsageError("--overlap requires --tile", remedy="add --tile, for example --tile 640")
     tiling = None if tile is None else Tiling(tile, 0.2 if overlap is None else overlap)
     sources, explanation = sources or [], None
+    leave_out = out if viz or crops or explain or targets else None
+    names = OutputNames(source_test(sources, leave_out=leave_out))
     if explain or targets is not None:
         from fcos_cli.explain.run import plan_explanation
 
         if tile is not None:
             raise UsageError("--explain and --targets cannot be combined with --tile", remedy="omit --tile")
-        explanation = plan_explanation(model, sources, detections=explain, targets=targets, backend=backend)
+        explanation = plan_explanation(
+            model, sources, detections=explain, targets=targets, backend=backend, leave_out=leave_out
+        )
         backend = "pytorch" if explain else backend
         if not sources and not explain:
-            explanation.write(out, score=score, device=device or "auto")
+            explanation.write(out, score=score, device=device or "auto", names=names)
             return
     detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
     live = any(is_camera(source) for source in sources)  # Ctrl-C ends it, and its video must be complete then
     with until_interrupted() if live else nullcontext() as stop:
         failed = run_predict(
             detector,
-            explanation.pictures if explanation else open_sources(sources, frames=frames, stop=stop),
+            explanation.pictures
+            if explanation
+            else open_sources(sources, frames=frames, stop=stop, leave_out=leave_out),
             score=score,
             viz_dir=out if viz else None,
             crops_dir=out / "crops" if crops else None,
+            names=names,
             stdout="json" if as_json else "jsonl" if jsonl else None,
             save=save or [],
             batch=batch,
             tiling=tiling,
         )
     if explanation:
-        explanation.write(out, score=score, device=device or "auto")
+        explanation.write(out, score=score, device=device or "auto", names=names)
     if failed:
         raise typer.Exit(1)

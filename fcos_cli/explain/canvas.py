@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fcos_cli.atomic import atomic_write
 from fcos_cli.explain.heatmaps import Bytes
 from fcos_cli.predict.draw import BLACK, Colour
+from fcos_cli.predict.mark import png_mark
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -104,7 +105,7 @@ class Canvas:
     def write(self, path: Path) -> None:
         """Write the canvas as PNG, atomically."""
         with atomic_write(path, binary=True) as stream:
-            Image.fromarray(self.pixels()).save(stream, "PNG")
+            Image.fromarray(self.pixels()).save(stream, "PNG", pnginfo=png_mark())
 
 
 def _without_accents(text: str) -> str:

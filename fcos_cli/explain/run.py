@@ -17,6 +17,7 @@ from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, ModelError, UsageError
 from fcos_cli.predict.frames import Frame
+from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.sources import open_sources
 from fcos_cli.runtime.facts import Facts
@@ -36,24 +37,38 @@ class Request:
     weights: Path | None
     truth: tuple[Dataset, list[Sample]] | None
 
-    def write(self, out: Path, *, score: float | None, device: str) -> None:
+    def write(self, out: Path, *, score: float | None, device: str, names: OutputNames) -> None:
         """Write pages, figures and log lines; see `explain_detections` and `explain_ground_truth`."""
         if self.weights is not None:
-            explain_detections(self.weights, self.pictures, model=self.model, out=out, score=score, device=device)
+            explain_detections(
+                self.weights,
+                self.pictures,
+                model=self.model,
+                out=out,
+                score=score,
+                device=device,
+                names=names.another(),
+            )
         if self.truth is not None:
-            explain_ground_truth(self.model, *self.truth, out=out)
+            explain_ground_truth(self.model, *self.truth, out=out, names=names.another())
 
 
 def plan_explanation(
-    model: str, sources: Sequence[str], *, detections: bool, targets: Path | None, backend: str | None
+    model: str,
+    sources: Sequence[str],
+    *,
+    detections: bool,
+    targets: Path | None,
+    backend: str | None,
+    leave_out: Path | None = None,
 ) -> Request:
     """Validate the options before anything runs.
 
-    sources: as in `open_sources`; if empty, the first images of the data set `targets`. detections: explain the
-    detections. Raises UsageError, DataError, ModelError.
+    sources, leave_out: as in `open_sources`; without sources, the first images of the data set `targets`. detections:
+    explain the detections. Raises UsageError, DataError, ModelError.
     """
     weights = weights_to_explain(model, backend=backend) if detections else None
-    pictures = list_images(open_sources(sources)) if sources or targets is None else None
+    pictures = list_images(open_sources(sources, leave_out=leave_out)) if sources or targets is None else None
     truth = None if targets is None else find_samples(targets, pictures)
     if pictures is None:
         pictures = [] if truth is None else [sample.image for sample in truth[1]]
@@ -87,12 +102,19 @@ def list_images(inputs: Iterable[Input]) -> list[Input]:
 
 
 def explain_detections(
-    weights: Path, inputs: Iterable[Input], *, model: str, out: Path, score: float | None, device: str
+    weights: Path,
+    inputs: Iterable[Input],
+    *,
+    model: str,
+    out: Path,
+    score: float | None,
+    device: str,
+    names: OutputNames,
 ) -> None:
     """Write `NAME.explain.html` and four figures for each image; unreadable images are skipped silently.
 
     weights: a `.safetensors` file. model: name to display. score: initial threshold of the pages; None = the model's
-    own.
+    own. names: free names in `out`.
     """
     from fcos_cli.explain.figures import centerness_figure, classes_figure, detection_figure
     from fcos_cli.explain.model_figure import model_figure
@@ -103,10 +125,12 @@ def explain_detections(
 
     artifact = load(weights)
     network, facts = artifact.build().to(pick_device(device)), facts_of(artifact)
-    paths = _OutputPaths(out)
+    kinds = ("classes", "detection", "centerness", "model")
+    endings = ["explain.html", *(f"{kind}.png" for kind in kinds)]
     for source, image in _open_readable(inputs):
         explained = explain(network, facts, image)
-        page = paths.page(source, "explain.html")
+        stem = names.choose(source.stem, lambda stem: [out / f"{stem}.{ending}" for ending in endings])
+        page, *files = (out / f"{stem}.{ending}" for ending in endings)
         with atomic_write(page) as stream:
             stream.write(detections_page(explained, title=source.name, model=model, score=score))
         figures = {
@@ -115,19 +139,21 @@ def explain_detections(
             "centerness": centerness_figure(explained),
             "model": model_figure(explained),
         }
-        for kind, figure in figures.items():
-            figure.write(paths.beside(page, f"{kind}.png"))
-        say(f"{source}: explained → {page} and {', '.join(f'{kind}.png' for kind in figures)}")
+        for kind, file in zip(kinds, files, strict=True):
+            figures[kind].write(file)
+        say(f"{source}: explained → {page} and {', '.join(f'{kind}.png' for kind in kinds)}")
 
 
-def explain_ground_truth(model: str, dataset: Dataset, samples: Sequence[Sample], *, out: Path) -> None:
+def explain_ground_truth(
+    model: str, dataset: Dataset, samples: Sequence[Sample], *, out: Path, names: OutputNames
+) -> None:
     """Write `NAME.targets.html` and `NAME.targets.png` per sample, at the input size and by the rules of `model`."""
     from fcos_cli.explain.targets import explain_targets
     from fcos_cli.explain.targets_figure import targets_figure
     from fcos_cli.explain.targets_page import targets_page
 
     facts = read_header(find_artifact(model)).facts
-    paths = _OutputPaths(out)
+    endings = ("targets.html", "targets.png")
     for sample in samples:
         explained = explain_targets(
             sample,
@@ -137,10 +163,11 @@ def explain_ground_truth(model: str, dataset: Dataset, samples: Sequence[Sample]
             ranges=ranges_of(facts, model),
             conventions=facts.conventions,
         )
-        page = paths.page(sample.image, "targets.html")
+        stem = names.choose(sample.image.stem, lambda stem: [out / f"{stem}.{ending}" for ending in endings])
+        page, figure = (out / f"{stem}.{ending}" for ending in endings)
         with atomic_write(page) as stream:
             stream.write(targets_page(explained, title=sample.image.name, model=model))
-        targets_figure(explained).write(paths.beside(page, "targets.png"))
+        targets_figure(explained).write(figure)
         orphans = [
             f"{number + 1} {dataset.classes.names[explained.boxes[number].index]}" for number in explained.orphans
         ]
@@ -198,22 +225,3 @@ def _open_readable(inputs: Iterable[Input]) -> Iterable[tuple[Path, npt.NDArray[
                 yield item, open_image(item)
             elif isinstance(item, Frame):
                 yield item.source, item.data if isinstance(item.data, np.ndarray) else open_image(item.data)
-
-
-class _OutputPaths:
-    """Output files named after their images, numbered if two images share a name."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._used = folder, set[str]()
-
-    def page(self, source: Path, kind: str) -> Path:
-        name, number = source.stem, 1
-        while name in self._used:
-            number += 1
-            name = f"{source.stem}-{number}"
-        self._used.add(name)
-        return self.folder / f"{name}.{kind}"
-
-    def beside(self, page: Path, kind: str) -> Path:
-        """`NAME.explain.html` → `NAME.kind`."""
-        return self.folder / f"{page.name.rsplit('.', 2)[0]}.{kind}"

@@ -6,11 +6,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+import numpy.typing as npt
+
 from fcos_cli.console import say
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.crops import safe_name, write_crops
-from fcos_cli.predict.draw import draw, save_image
-from fcos_cli.predict.frames import Clip
+from fcos_cli.predict.crops import Crop, crop_paths, crops_of, safe_name, write_crops
+from fcos_cli.predict.draw import JPEG_LIMIT, draw, save_image
+from fcos_cli.predict.frames import Clip, Moment
+from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.predict.video import VideoWriter, open_video
 
@@ -21,12 +25,14 @@ MIN_SIDE = 320
 class AnnotatedWriter:
     """Writes predictions that carry their images. A video is complete once the next clip starts or the context exits.
 
-    viz_dir: folder for annotated images and videos. crops_dir: folder for crops. None: not written.
+    viz_dir: folder for annotated images and videos. crops_dir: folder for crops. None: not written. names: the names
+    that are free.
     """
 
-    def __init__(self, classes: ClassTable, *, viz_dir: Path | None, crops_dir: Path | None) -> None:
-        self.classes, self.viz_dir, self.crops_dir = classes, viz_dir, crops_dir
-        self._used_stems: set[str] = set()
+    def __init__(
+        self, classes: ClassTable, *, viz_dir: Path | None, crops_dir: Path | None, names: OutputNames
+    ) -> None:
+        self.classes, self.viz_dir, self.crops_dir, self.names = classes, viz_dir, crops_dir, names
         self._clip: Clip | None = None
         self._clip_stem = ""
         self._video: VideoWriter | None = None
@@ -45,44 +51,47 @@ class AnnotatedWriter:
         if prediction.image is None:
             return None
         if prediction.moment is not None:
-            return self._write_frame(prediction, prediction.moment.clip)
-        stem = self._unique_stem(prediction.source.stem)
-        self._write_crops(prediction, stem)
+            return self._write_frame(prediction, prediction.image, prediction.moment)
+        as_png = prediction.source.suffix.lower() == ".png" or max(prediction.image.shape) > JPEG_LIMIT
+        crops = self._crops(prediction)
+
+        def paths(stem: str) -> list[Path]:
+            drawn = [] if self.viz_dir is None else [self.viz_dir / f"{stem}{'.png' if as_png else '.jpg'}"]
+            return [*self._crop_paths(stem, crops), *drawn]
+
+        chosen = paths(self.names.choose(prediction.source.stem, paths))
+        write_crops(prediction.image, crops, chosen[: len(crops)])
         if self.viz_dir is None:
             return None
-        path = self.viz_dir / f"{stem}{'.png' if prediction.source.suffix.lower() == '.png' else '.jpg'}"
-        save_image(path, draw(prediction.image, prediction.detections, self.classes, min_side=MIN_SIDE))
-        return path
+        save_image(chosen[-1], draw(prediction.image, prediction.detections, self.classes, min_side=MIN_SIDE))
+        return chosen[-1]
 
-    def _write_frame(self, prediction: Prediction, clip: Clip) -> Path | None:
-        assert prediction.image is not None
-        assert prediction.moment is not None
-        if clip is not self._clip:
-            self._start_clip(clip)
-        self._write_crops(prediction, f"{self._clip_stem}-{prediction.moment.number:06}")
+    def _write_frame(self, prediction: Prediction, image: npt.NDArray[np.uint8], moment: Moment) -> Path | None:
+        if moment.clip is not self._clip:
+            self._start_clip(moment.clip)
+        crops = self._crops(prediction)
+        if crops:
+            stem = f"{self._clip_stem}-{moment.number:06}"
+            name = self.names.choose(stem, lambda name: self._crop_paths(name, crops))
+            write_crops(image, crops, self._crop_paths(name, crops))
         if self._video is None or self.viz_dir is None:
             return None
-        self._video.write(draw(prediction.image, prediction.detections, self.classes), prediction.moment.time)
+        self._video.write(draw(image, prediction.detections, self.classes), moment.time)
         return self.viz_dir / f"{self._clip_stem}.mp4"
 
     def _start_clip(self, clip: Clip) -> None:
         self._open_files.close()
         stem = safe_name(clip.source.stem) if clip.live else clip.source.stem
-        self._clip, self._clip_stem = clip, self._unique_stem(stem)
-        if self.viz_dir is not None:
-            self._video = self._open_files.enter_context(open_video(self.viz_dir / f"{self._clip_stem}.mp4", clip))
+        folder = self.viz_dir
+        stem = self.names.choose(stem, lambda name: [] if folder is None else [folder / f"{name}.mp4"])
+        self._clip, self._clip_stem = clip, stem
+        if folder is not None:
+            self._video = self._open_files.enter_context(open_video(folder / f"{stem}.mp4", clip))
             if clip.sound:
                 say(f"{clip.source}: the sound is not copied")
 
-    def _write_crops(self, prediction: Prediction, stem: str) -> None:
-        if self.crops_dir is not None:
-            write_crops(self.crops_dir, stem, prediction, self.classes)
+    def _crops(self, prediction: Prediction) -> list[Crop]:
+        return [] if self.crops_dir is None else crops_of(prediction, self.classes)
 
-    def _unique_stem(self, stem: str) -> str:
-        """Return `stem`, with a number appended if another source already uses it."""
-        name, number = stem, 1
-        while name in self._used_stems:
-            number += 1
-            name = f"{stem}-{number}"
-        self._used_stems.add(name)
-        return name
+    def _crop_paths(self, stem: str, crops: list[Crop]) -> list[Path]:
+        return [] if self.crops_dir is None else crop_paths(self.crops_dir, stem, crops)

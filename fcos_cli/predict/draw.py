@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.predict.mark import MARK, png_mark
 from fcos_cli.runtime.results import Detections
 
 Colour = tuple[int, int, int]
@@ -85,6 +86,10 @@ def draw(
     return np.array(canvas)
 
 
+JPEG_LIMIT = 65_500
+"""Largest side of a JPEG file, in pixels."""
+
+
 def save_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
     """Write uint8 [H, W, 3] as JPEG (quality 92, no chroma subsampling) or PNG, by the suffix of `path`.
 
@@ -93,12 +98,12 @@ def save_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
     kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}.get(path.suffix.lower())
     if kind is None:
         raise UsageError(f"cannot write an image as {path.suffix!r}", where=path, remedy="use .jpg or .png")
-    if kind == "JPEG" and max(image.shape) > 65_500:
+    if kind == "JPEG" and max(image.shape) > JPEG_LIMIT:
         raise UsageError(
             "the image is too large for JPEG (at most 65,500 pixels per side)", where=path, remedy="use .png"
         )
     with atomic_write(path, binary=True) as stream:
-        Image.fromarray(image).save(stream, kind, quality=92, subsampling=0)
+        Image.fromarray(image).save(stream, kind, quality=92, subsampling=0, comment=MARK, pnginfo=png_mark())
 
 
 def colour(index: int) -> Colour:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.errors import DataError
+from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input, predict
 from fcos_cli.predict.prefetch import prefetch
 from fcos_cli.predict.progress import ProgressReporter
@@ -31,6 +32,7 @@ def run_predict(
     save: list[Path],
     batch: int,
     crops_dir: Path | None = None,
+    names: OutputNames | None = None,
     tiling: Tiling | None = None,
 ) -> int:
     """Predict all inputs and write results as they come. Returns the number of sources, images and parts of videos that
@@ -38,7 +40,8 @@ def run_predict(
 
     score: lowest score to report; None uses the model's thresholds per class. viz_dir: folder for annotated images and
     videos. stdout: format printed on stdout. save: files to write, format by suffix. batch: images (tiles) per network
-    call. crops_dir: folder for crops. tiling: also run on tiles. Raises DataError if there are no inputs.
+    call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles. Raises
+    DataError if there are no inputs.
     """
     classes = detector.facts.classes
     threshold = display_thresholds(detector.facts) if score is None else score
@@ -56,7 +59,9 @@ def run_predict(
         if viz_dir is not None or crops_dir is not None:
             from fcos_cli.predict.annotated import AnnotatedWriter  # loads fonts and encoders
 
-            annotated = stack.enter_context(AnnotatedWriter(classes, viz_dir=viz_dir, crops_dir=crops_dir))
+            annotated = stack.enter_context(
+                AnnotatedWriter(classes, viz_dir=viz_dir, crops_dir=crops_dir, names=names or OutputNames())
+            )
         keep = annotated is not None
         results = predict(detector, inputs, batch=batch, keep_images=keep, threshold=threshold, tiling=tiling)
         if annotated is not None:  # the network keeps running while images are drawn and written

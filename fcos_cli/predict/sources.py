@@ -18,6 +18,7 @@ from pathlib import Path
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.predict.frames import Frame
+from fcos_cli.predict.mark import was_written_by_us
 from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.video import VIDEO_SUFFIXES, is_camera, read_video
 
@@ -26,7 +27,11 @@ STDIN = Path("stdin")
 
 
 def open_sources(
-    sources: Sequence[str], *, frames: int | None = None, stop: threading.Event | None = None
+    sources: Sequence[str],
+    *,
+    frames: int | None = None,
+    stop: threading.Event | None = None,
+    leave_out: Path | None = None,
 ) -> Iterator[Input]:
     """Return the inputs for the pipeline, in the order of `sources`; duplicates are kept.
 
@@ -38,9 +43,12 @@ def open_sources(
     - `camera:0` (or `/dev/video0`) is a camera, read until `stop` is set.
     - `-` is stdin: one image file or a list of paths, detected from the first bytes.
 
-    frames: maximum number of frames of each video or camera. Sources that do not exist come first, as Failures; a
-    source without images is a Failure in its place. If there is only one source, DataError is raised instead: at once
-    if it does not exist, during iteration if it has no images. Raises UsageError if `sources` is empty.
+    frames: maximum number of frames of each video or camera. leave_out: the folder of the outputs. Inside another
+    folder it is passed over; if it is itself a source, files that an earlier run wrote there are.
+
+    Sources that do not exist come first, as Failures; a source without images is a Failure in its place. If there is
+    only one source, DataError is raised instead: at once if it does not exist, during iteration if it has no images.
+    Raises UsageError if `sources` is empty.
     """
     if not sources:
         raise UsageError("no images given", remedy="name image files, folders, glob patterns or a .txt list")
@@ -48,7 +56,7 @@ def open_sources(
     missing: list[Input] = []
     for source in sources:
         try:
-            found.append(_expand(source, frames, stop))
+            found.append(_expand(source, frames, stop, leave_out))
         except DataError as error:
             if len(sources) == 1:
                 raise
@@ -57,17 +65,17 @@ def open_sources(
     return chain(missing, chain.from_iterable(inputs))
 
 
-def _expand(source: str, frames: int | None, stop: threading.Event | None) -> Iterator[Input]:
+def _expand(source: str, frames: int | None, stop: threading.Event | None, leave_out: Path | None) -> Iterator[Input]:
     if source == "-":
         return _read_videos(_stdin(), frames, stop)
     if is_camera(source):
         return read_video(Path(source), frames=frames, stop=stop)
     path = Path(source).expanduser()
     if path.is_dir():
-        return iter(_require_images(_folder(path), source))
+        return iter(_require_images(_folder(path, leave_out), source))
     if path.exists():
         is_list = path.suffix.lower() == ".txt"
-        paths = _require_images(_path_list(path), source) if is_list else iter([path])
+        paths = _require_images(read_list(path), source) if is_list else iter([path])
         return _read_videos(paths, frames, stop)
     if glob.has_magic(source):
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob does not support absolute patterns
@@ -97,11 +105,17 @@ def _errors_as_failures(inputs: Iterator[Input]) -> Iterator[Input]:
         yield Failure(Path(error.where or ""), error)
 
 
-def _folder(folder: Path) -> Iterator[Path]:
+def _folder(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    excluded = None if leave_out is None else leave_out.resolve()
     for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and Path(parent, name).resolve() != excluded
+        )
+        in_outputs = excluded is not None and Path(parent).resolve() == excluded
         for name in sorted(files):
-            if not name.startswith(".") and _is_image(name):
+            if name.startswith(".") or not _is_image(name):
+                continue
+            if not in_outputs or not was_written_by_us(Path(parent, name)):  # what an earlier run drew is no source
                 yield Path(parent, name)
 
 
@@ -138,7 +152,8 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _path_list(path: Path) -> Iterator[Path]:
+def read_list(path: Path) -> Iterator[Path]:
+    """Paths in a list, as in `open_sources`. Raises DataError if it is not UTF-8 text."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             yield from _parse_lines(lines, path.parent)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, FcosError, MissingExtra
 from fcos_cli.predict.frames import Clip, Frame, Moment
+from fcos_cli.predict.mark import MARK
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.prefetch import prefetch
 
@@ -135,6 +136,7 @@ def open_video(path: Path, clip: Clip) -> Iterator[VideoWriter]:
     """
     av = _import_av(path)
     with atomic_write(path, binary=True) as file, av.open(file, "w", format="mp4") as container:
+        container.metadata["comment"] = MARK
         writer = VideoWriter(av, container, clip.rate)
         yield writer
         writer.finish()

@@ -34,9 +34,11 @@ def open_writer(
     format: `json`, the document of `fcos predict --json`; `jsonl`, one result per line; `coco`, the results list that
     COCO evaluators read; `csv`, one detection per row. None: by the suffix of `target` (.json, .jsonl, .csv).
     classes: the classes that detections index. model: model name in the JSON document. Raises UsageError for an unknown
-    suffix or a path that cannot be written, FcosError if writing fails.
+    suffix, a path that cannot be written and a file that is not an earlier result, FcosError if writing fails.
     """
     format = format or _format_of(target)
+    if isinstance(target, Path):
+        _check_replaceable(target, format)
     output: AbstractContextManager[IO[str]] = atomic_write(target) if isinstance(target, Path) else nullcontext(target)
     with output as stream:
         writer = _WRITERS[format](stream, classes, model)
@@ -50,6 +52,21 @@ def _format_of(target: Path | TextIO) -> Format:
     if suffix not in suffixes:
         raise UsageError(f"unknown output format {suffix!r}", where=target, remedy="use .json, .jsonl or .csv")
     return suffixes[suffix]
+
+
+def _check_replaceable(file: Path, format: Format) -> None:
+    """Raise UsageError if `file` exists and is not a result in this format: it may be somebody's labels."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(64) if file.is_file() else b""
+    except OSError:
+        return  # there is none, or opening it for writing will say why not
+    if head and not head.startswith(_HEADS[format]):
+        raise UsageError(
+            "this file exists and is not a result of fcos predict, so it is not replaced",
+            where=file,
+            remedy="choose another name, or move the file away",
+        )
 
 
 def _failure(failure: Failure) -> dict[str, str]:
@@ -159,5 +176,13 @@ class _Csv(_Base):
             values = [row[key] for key in ("score", "class", "category_id")]
             self.rows.writerow([str(result.source), *row["box"], *values, moment.get("frame"), moment.get("time")])
 
+
+_HEADS: dict[Format, tuple[bytes, ...]] = {
+    "json": (b'{"schema_version": 1, "model": ',),
+    "jsonl": (b'{"schema_version": ',),
+    "coco": (b'[\n{"image_id": ', b"[\n]"),
+    "csv": (b"source,x1,y1,x2,y2,score,",),
+}
+"""How files in each format begin."""
 
 _WRITERS: dict[Format, type[_Base]] = {"json": _Json, "jsonl": _JsonLines, "coco": _Coco, "csv": _Csv}

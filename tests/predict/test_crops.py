@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.crops import safe_name, write_crops
+from fcos_cli.predict.crops import crop_paths, crops_of, safe_name, write_crops
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.runtime.results import Detections
 
@@ -18,7 +18,9 @@ def write_crop(folder: Path, *box: float) -> Image.Image:
     image = np.zeros((40, 60, 3), np.uint8)
     image[..., 0] = np.arange(60) * 4
     detections = Detections(np.array([box], np.float32), np.array([0.87], np.float32), np.zeros(1, np.int64))
-    assert write_crops(folder, "a", Prediction(Path("a.jpg"), 60, 40, detections, image), CLASSES) == 1
+    crops = crops_of(Prediction(Path("a.jpg"), 60, 40, detections, image), CLASSES)
+    assert len(crops) == 1
+    write_crops(image, crops, crop_paths(folder, "a", crops))
     with Image.open(folder / "cat" / "a-000-cat-0.87.jpg") as crop:
         return crop.convert("RGB")
 

@@ -137,17 +137,18 @@ def test_format_follows_the_suffix_and_folders_are_created(tmp_path, name, start
 
 def test_failed_write_keeps_the_existing_file(tmp_path):
     path = tmp_path / "o.json"
-    path.write_text("before", encoding="utf-8")
+    before = '{"schema_version": 1, "model": "before"}'
+    path.write_text(before, encoding="utf-8")
 
     def fail_half_way():
         with open_writer(path, classes=CLASSES, model="m") as writer:
             writer.write(TWO)
-            assert path.read_text(encoding="utf-8") == "before"
+            assert path.read_text(encoding="utf-8") == before
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail_half_way()
-    assert path.read_text(encoding="utf-8") == "before"
+    assert path.read_text(encoding="utf-8") == before
     assert list(tmp_path.iterdir()) == [path]
 
 

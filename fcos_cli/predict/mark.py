@@ -1,0 +1,31 @@
+"""The mark in files that `fcos predict` writes, by which a later run knows that it may replace them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL.PngImagePlugin import PngInfo
+
+MARK = "written by fcos predict"
+"""In the comment of a JPEG or MP4 file, in a text chunk of a PNG file, and in a meta element of a page."""
+
+ENDS = 64 * 1024
+"""Bytes at the start and at the end of a file in which MARK is looked for."""
+
+
+def was_written_by_us(path: Path) -> bool:
+    """Whether a file carries MARK. A file that cannot be read does not."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(ENDS)
+            stream.seek(max(0, path.stat().st_size - ENDS))
+            return MARK.encode() in head or MARK.encode() in stream.read(ENDS)
+    except OSError:
+        return False
+
+
+def png_mark() -> PngInfo:
+    """A text chunk with MARK."""
+    info = PngInfo()
+    info.add_text("Comment", MARK)
+    return info

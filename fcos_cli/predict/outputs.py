@@ -1,0 +1,96 @@
+"""Names of output files: never a source, and never a file that somebody else wrote.
+
+Every image, page and video that `fcos predict` writes carries a mark, so that a second run replaces what the first one
+wrote and nothing else.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from fcos_cli.errors import DataError
+from fcos_cli.predict.mark import was_written_by_us
+from fcos_cli.predict.sources import read_list
+
+LONGEST = 150
+"""Bytes of a stem in UTF-8. File systems allow 255 for the whole name, and crops append the class."""
+
+
+class OutputNames:
+    """Free names for the outputs of one run.
+
+    A name is free if no file has it, or if an earlier run wrote the file and it is not a source of this one. is_source:
+    whether a resolved path is a source. taken: paths that this run has chosen, shared by several instances.
+    """
+
+    def __init__(self, is_source: Callable[[Path], bool] = lambda _: False, *, taken: set[Path] | None = None) -> None:
+        self._is_source = is_source
+        self._taken = set[Path]() if taken is None else taken
+        self._stems: set[str] = set()
+
+    def another(self) -> OutputNames:
+        """Names of another kind of output for the same sources."""
+        return OutputNames(self._is_source, taken=self._taken)
+
+    def choose(self, stem: str, paths: Callable[[str], list[Path]]) -> str:
+        """Return a stem for the outputs of a source.
+
+        stem: of the source; it is shortened, and numbered until it is new and all its paths are free. paths: the output
+        paths for a stem.
+        """
+        stem = shorten(stem)
+        for number in count(1):
+            name = stem if number == 1 else f"{stem}-{number}"
+            wanted = paths(name)
+            if name not in self._stems and all(self._is_free(path) for path in wanted):
+                self._stems.add(name)
+                self._taken.update(wanted)
+                return name
+        raise AssertionError
+
+    def _is_free(self, path: Path) -> bool:
+        if path in self._taken:
+            return False
+        if not path.exists() and not path.is_symlink():
+            return True
+        return path.is_file() and was_written_by_us(path) and not self._is_source(path.resolve())
+
+
+def shorten(stem: str) -> str:
+    """Cut a stem to at most LONGEST bytes, between characters."""
+    encoded = stem.encode("utf-8", "surrogateescape")
+    return stem if len(encoded) <= LONGEST else encoded[:LONGEST].decode("utf-8", "ignore")
+
+
+def source_test(sources: Sequence[str], *, leave_out: Path | None = None) -> Callable[[Path], bool]:
+    """Return a test whether a resolved path, of a file with the mark, belongs to `sources`.
+
+    sources, leave_out: as in `open_sources`. Every file may be listed on stdin (`-`).
+    """
+    if "-" in sources:
+        return lambda _: True
+    folders: list[Path] = []
+    files: set[Path] = set()
+    for source in sources:
+        path = Path(source).expanduser()
+        with suppress(OSError, DataError, ValueError):
+            if path.is_dir():
+                folders.append(path.resolve())
+            elif path.suffix.lower() == ".txt":
+                files.update(entry.resolve() for entry in read_list(path))
+            else:
+                listed = [path] if path.exists() else map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207
+                files.update(entry.resolve() for entry in listed)
+    excluded = None if leave_out is None else leave_out.resolve()
+
+    def is_source(path: Path) -> bool:
+        if path in files:
+            return True
+        walked = any(path.is_relative_to(folder) for folder in folders)
+        return walked and not (excluded is not None and path.is_relative_to(excluded))
+
+    return is_source
