@@ -111,8 +111,9 @@ def nms(
     while len(remaining):
         best, remaining = remaining[0], remaining[1:]
         kept.append(best)
-        overlaps = box_iou(boxes[best][None], boxes[remaining])[0] > iou
-        remaining = remaining[~(overlaps & (classes[remaining] == classes[best]))]
+        rivals = np.flatnonzero(_touched(boxes[best], boxes[remaining]) & (classes[remaining] == classes[best]))
+        worse = box_iou(boxes[best][None], boxes[remaining[rivals]])[0] > iou
+        remaining = np.delete(remaining, rivals[worse])
     return np.array(kept, np.int64)
 
 
@@ -152,12 +153,22 @@ def _same_object(detections: Detections, own_tile: npt.NDArray[np.int64], first:
     result = np.zeros((first.sum(), second.sum()), bool)
     boxes, tiles, classes = detections.boxes[second], own_tile[second], detections.classes[second]
     for row, i in zip(result, np.flatnonzero(first), strict=True):  # row by row: intermediate arrays stay of size N
-        overlaps = box_intersection(own_tile[i], tiles)
-        a, b = box_intersection(detections.boxes[i], overlaps), box_intersection(boxes, overlaps)
+        near = np.flatnonzero(_touched(detections.boxes[i], boxes) & (classes == detections.classes[i]))
+        overlaps = box_intersection(own_tile[i], tiles[near])
+        a, b = box_intersection(detections.boxes[i], overlaps), box_intersection(boxes[near], overlaps)
         shared = box_area(box_intersection(a, b))
         match = (shared > 0) & (shared >= MIN_OVERLAP_IOU * (box_area(a) + box_area(b) - shared))
-        row[:] = match & (classes == detections.classes[i]) & (tiles != own_tile[i]).any(axis=1)
+        row[near] = match & (tiles[near] != own_tile[i]).any(axis=1)
     return result
+
+
+def _touched(box: Boxes, boxes: Boxes) -> Mask:
+    """Return bool [N]: does a box [4] share a part with each of `boxes` [N, 4]?
+
+    Few do, and finding them first is several times as fast as computing every intersection.
+    """
+    across = (boxes[:, 0] < box[2]) & (boxes[:, 2] > box[0])
+    return np.asarray(across & (boxes[:, 1] < box[3]) & (boxes[:, 3] > box[1]))
 
 
 def _connected_components(adjacency: Mask) -> list[list[int]]:
