@@ -44,6 +44,9 @@ class DataConfig(BaseModel):
     size: tuple[PositiveInt, PositiveInt] = Field(
         (320, 320), description="height, width; for shortest: shorter side, limit of the longer side"
     )
+    tile: int = Field(
+        0, ge=0, description="train and validate on tiles of so many pixels of the source, at least 32; 0: off"
+    )
     val_fraction: float = Field(0.1, gt=0, lt=1, description="fraction held out if the data has no val split")
     split_seed: int = Field(0, description="seed of that split")
     drop_empty: bool = Field(False, description="skip images without objects")

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from fcos_cli.commands.options import DATA_HELP, MODEL_HELP, BackendFlag, DeviceFlag, Json, PrecisionFlag
+from fcos_cli.commands.options import (
+    DATA_HELP,
+    MODEL_HELP,
+    BackendFlag,
+    DeviceFlag,
+    Json,
+    OverlapFlag,
+    PrecisionFlag,
+    TileFlag,
+    make_tiling,
+)
 
 if TYPE_CHECKING:
     from fcos_cli.evaluate.coco import Evaluator
@@ -37,7 +47,9 @@ def evaluate(
         typer.Option(help="Ignore detections with a lower score. Default: the candidate threshold of the model."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate the first N images only.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Number of images per batch.")] = 8,
+    tile: TileFlag = None,
+    overlap: OverlapFlag = None,
+    batch: Annotated[int, typer.Option(min=1, help="Number of images, or tiles with --tile, per batch.")] = 8,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
@@ -57,6 +69,7 @@ def evaluate(
 
     if evaluator not in ("hotcoco", "pycocotools"):
         raise UsageError(f"unknown evaluator {evaluator!r}", where="--evaluator", remedy="use hotcoco or pycocotools")
+    tiling = make_tiling(tile, overlap)
     *models, data = paths
     if len(models) not in (1, 2):
         raise UsageError(
@@ -75,4 +88,5 @@ def evaluate(
         limit=limit,
         as_json=as_json,
         report=report,
+        tiling=tiling,
     )

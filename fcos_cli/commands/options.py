@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fcos_cli.data.tiling import Tiling
 
 MODEL_HELP = (
     "A model file (.safetensors, .onnx, OpenVINO .xml or TensorRT .engine), a run folder, `default` (the bundled "
@@ -28,7 +31,35 @@ PrecisionFlag = Annotated[
         "is stored in.",
     ),
 ]
+TileFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        min=32,
+        help="Also run on overlapping tiles of this size in pixels, to find small objects in large images.",
+    ),
+]
+OverlapFlag = Annotated[
+    float | None,
+    typer.Option(
+        "--overlap",
+        min=0,
+        help="Overlap of neighbouring tiles: a fraction of --tile if below 1, else pixels. Default: 0.2.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
+
+
+def make_tiling(tile: int | None, overlap: float | None) -> Tiling | None:
+    """Return the tiles of --tile and --overlap. Raises UsageError."""
+    from fcos_cli.data.tiling import Tiling
+    from fcos_cli.errors import UsageError
+
+    if tile is not None:
+        return Tiling(tile) if overlap is None else Tiling(tile, overlap)
+    if overlap is not None:
+        raise UsageError("--overlap requires --tile", remedy="add --tile, for example --tile 640")
+    return None
 
 
 def parse_size(text: str) -> tuple[int, int]:

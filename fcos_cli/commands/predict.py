@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from fcos_cli.commands.options import MODEL_HELP, BackendFlag, DeviceFlag, Json, PrecisionFlag
+from fcos_cli.commands.options import (
+    MODEL_HELP,
+    BackendFlag,
+    DeviceFlag,
+    Json,
+    OverlapFlag,
+    PrecisionFlag,
+    TileFlag,
+    make_tiling,
+)
 
 
 def predict(
@@ -56,18 +65,8 @@ def predict(
             ".csv, or .coco.json for COCO results."
         ),
     ] = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            min=32, help="Also run on overlapping tiles of this size in pixels, to find small objects in large images."
-        ),
-    ] = None,
-    overlap: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Overlap of neighbouring tiles: a fraction of --tile if below 1, else pixels. Default: 0.2."
-        ),
-    ] = None,
+    tile: TileFlag = None,
+    overlap: OverlapFlag = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Maximum number of frames per video or camera.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Number of images, or tiles with --tile, per batch.")] = 1,
     device: DeviceFlag = None,
@@ -85,7 +84,6 @@ def predict(
     from fcos_cli.predict.outputs import OutputNames, source_test
     from fcos_cli.predict.run import run_predict
     from fcos_cli.predict.sources import open_sources
-    from fcos_cli.predict.tiles import Tiling
     from fcos_cli.predict.video import is_camera, until_interrupted
     from fcos_cli.runtime.open import open_detector
 
@@ -94,9 +92,7 @@ def predict(
             "--json and --jsonl cannot be combined: both write to stdout",
             remedy="use one of them, and --save for the other",
         )
-    if overlap is not None and tile is None:
-        raise UsageError("--overlap requires --tile", remedy="add --tile, for example --tile 640")
-    tiling = None if tile is None else Tiling(tile, 0.2 if overlap is None else overlap)
+    tiling = make_tiling(tile, overlap)
     sources, explanation = sources or [], None
     leave_out = out if viz or crops or explain or targets else None
     names = OutputNames(source_test(sources, leave_out=leave_out))

@@ -30,6 +30,13 @@ def train(
         ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Network input size: 320, or HEIGHTxWIDTH.")] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            help="Train and validate on overlapping tiles of this size in pixels, for small objects in large images.",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Number of epochs. With --resume: in all, to make the run longer.")
     ] = None,
@@ -79,6 +86,7 @@ def train(
         "model.backbone": backbone,
         "train.init": init,
         "data.size": None if size is None else parse_size(size),
+        "data.tile": tile,
         "train.epochs": epochs,
         "train.patience": patience,
         "train.batch": None if batch in (None, "auto") else batch,

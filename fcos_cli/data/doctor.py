@@ -6,19 +6,25 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Finding
+from fcos_cli.data.tiling import Tiling
 
 FEW_BOXES = 20  # per class; with fewer boxes a class is hardly learned
 IMBALANCE = 50  # ratio of boxes in the largest and the smallest class
-TINY = 8.0  # pixels of network input: one cell of the finest level
 TINY_SHARE = 0.1
 EXTREME_ASPECT = 10.0
 EXAMPLES = 3
+LARGER = (1.5, 2, 3, 4)  # input sizes to try, relative to the present one
+TILES = (4, 3, 2, 1.5, 1, 0.75, 0.5)  # tiles to try: source pixels per pixel of network input
+FINER_COST = 3.0  # of a first stride of 4, relative to 8: the head and the pyramid have four times as many points
 MIRRORS = re.compile(
     r"^(.|\d+)$|(?<![a-z])(left|right|letter|digit|text|arrow|zero|one|two|three|four|five|six|seven|eight|nine|ten)(?![a-z])",
     re.IGNORECASE,
@@ -26,13 +32,16 @@ MIRRORS = re.compile(
 """Class names of characters, numbers and directions."""
 
 
-def examine(dataset: Dataset, *, resize: ResizeRule | None = None) -> list[Finding]:
+def examine(dataset: Dataset, *, resize: ResizeRule | None = None, stride: int = 8) -> list[Finding]:
     """Return the reader's findings and those about classes and box sizes, most severe first.
 
-    resize: the network's resize rule, to check box sizes at the input size; without it, source pixels are used. Ignored
-    boxes (crowd, difficult) are not counted. No image is opened.
+    resize: the network's resize rule, to check box sizes at the input size; without it, source pixels are used. stride:
+    of the finest level, in pixels of network input: a smaller box can lie between its points. Ignored boxes (crowd,
+    difficult) are not counted. No image is opened.
     """
-    findings = [*dataset.findings, *_classes(dataset), *_boxes(dataset, resize), *_empty(dataset)]
+    sizes = _sizes(dataset)
+    findings = [*dataset.findings, *_classes(dataset), *_tiny(dataset, sizes, resize, stride=stride)]
+    findings += [*_elongated(dataset), *_empty(dataset)]
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
 
@@ -64,23 +73,111 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
         yield Finding("mirrored-classes", "info", _some(mirrored), message, remedy)
 
 
-def _boxes(dataset: Dataset, resize: ResizeRule | None) -> Iterator[Finding]:
-    """Find boxes too small for the finest level and boxes of extreme aspect ratio."""
-    total = tiny = 0
+class _Sizes(NamedTuple):
+    """Sizes (width, height) in source pixels. sides: of the boxes [M, 2]. images: the different ones [U, 2]. owner: the
+    image size of each box [M], an index into `images`. counts: how many images have each size [U].
+    """
+
+    sides: npt.NDArray[np.float64]
+    images: npt.NDArray[np.int64]
+    owner: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+    def tiny(self, resize: ResizeRule | None, *, stride: int, tile: float = np.inf) -> float:
+        """Return the share of the boxes, 0…1, that are less than `stride` px wide or high in the network input.
+
+        tile: side of the tiles that become the input, in source pixels.
+        """
+        shown = np.minimum(self.images, tile).astype(np.int64)
+        resized = [resize.geometry(*size).resized if resize else size for size in shown.tolist()]
+        scale = np.reshape(resized, (-1, 2)) / shown
+        return float(((self.sides * scale[self.owner]).min(axis=1) < stride).mean())
+
+
+def _sizes(dataset: Dataset) -> _Sizes:
+    boxes = [sample.boxes[~sample.ignore] for sample in dataset.samples]
+    sizes = np.array([(sample.width, sample.height) for sample in dataset.samples], np.int64).reshape(-1, 2)
+    images, owner, counts = np.unique(sizes, axis=0, return_inverse=True, return_counts=True)
+    corners = np.concatenate([*boxes, np.zeros((0, 4))])
+    return _Sizes(
+        corners[:, 2:] - corners[:, :2], images, np.repeat(owner.reshape(-1), [len(rows) for rows in boxes]), counts
+    )
+
+
+class _Remedy(NamedTuple):
+    """A way to make boxes larger. left: share of the boxes that stay tiny, 0…1. cost: computation, relative to now."""
+
+    name: str
+    option: str
+    left: float
+    cost: float
+
+
+def _tiny(dataset: Dataset, sizes: _Sizes, resize: ResizeRule | None, *, stride: int) -> Iterator[Finding]:
+    """Find boxes smaller than a cell of the finest level, and what would make them larger."""
+    total = len(sizes.sides)
+    share = sizes.tiny(resize, stride=stride) if total else 0.0
+    if share <= TINY_SHARE:
+        return
+    message = f"{share:.0%} of {total:,} boxes are less than {stride} px wide or high"
+    if resize is None:
+        advice = "train with a larger --size, or on tiles (--tile)"
+        yield Finding("tiny-boxes", "warning", dataset.split, f"{message} in source pixels", advice)
+        return
+    remedies = _remedies(sizes, resize, stride=stride)
+    first, *others = remedies
+    effects = [f"{first.name} leaves {first.left:.0%}", *(f"{remedy.name} {remedy.left:.0%}" for remedy in others)]
+    message += f" at input size {resize.size[0]} x {resize.size[1]} ({resize.mode}): {', '.join(effects)}"
+    enough = [remedy for remedy in remedies if remedy.left < TINY_SHARE]
+    advice = f"use {min(enough, key=lambda remedy: remedy.cost).option}" if enough else "combine two of these"
+    yield Finding("tiny-boxes", "warning", dataset.split, message, advice)
+
+
+def _remedies(sizes: _Sizes, resize: ResizeRule, *, stride: int) -> list[_Remedy]:
+    """Return the smallest larger input, a finer first level, and the largest tiles that suffice.
+
+    Where no input or no tiles do, it is the largest input or the smallest tiles tried.
+    """
+
+    def size(factor: float) -> _Remedy:
+        height, width = (32 * max(1, round(side * factor / 32)) for side in resize.size)
+        option = f"--size {height}" if height == width else f"--size {height}x{width}"
+        left = sizes.tiny(replace(resize, size=(height, width)), stride=stride)
+        return _Remedy(option, option, left, factor**2)
+
+    def tile(side: int) -> _Remedy:
+        counts = np.array([len(Tiling(side).tiles(*image)) for image in sizes.images.tolist()])
+        runs = np.average(counts + (counts > 1), weights=sizes.counts)  # also on the whole image
+        left = sizes.tiny(resize, stride=stride, tile=side)
+        return _Remedy(f"--tile {side}", f"--tile {side}", left, float(runs))
+
+    remedies = [_first_enough(size(factor) for factor in LARGER)]
+    if stride == 8:
+        option = '--set "model.strides=[4,8,16,32,64]"'
+        remedies.append(_Remedy("model.strides 4…64", option, sizes.tiny(resize, stride=4), FINER_COST))
+    usual = np.median(np.repeat(sizes.images.max(axis=1), sizes.counts))
+    sides = [32 * round(min(resize.size) * factor / 32) for factor in TILES]
+    if sides := [side for side in sides if 32 <= side < usual]:
+        remedies.append(_first_enough(tile(side) for side in sides))
+    return remedies
+
+
+def _first_enough(remedies: Iterable[_Remedy]) -> _Remedy:
+    """Return the first after which few boxes are tiny, or else the last. Each must leave no more than those before."""
+    for remedy in remedies:
+        if remedy.left < TINY_SHARE:
+            break
+    return remedy
+
+
+def _elongated(dataset: Dataset) -> Iterator[Finding]:
+    """Find boxes of extreme aspect ratio."""
     elongated: list[str] = []
     for sample in dataset.samples:
         boxes = sample.boxes[~sample.ignore]
-        if resize is not None:
-            boxes = resize.geometry(sample.width, sample.height).forward(boxes)
         sides = boxes[:, 2:] - boxes[:, :2]
-        total += len(sides)
-        tiny += int((sides.min(axis=1, initial=np.inf) < TINY).sum())
         extreme = int((sides.max(axis=1, initial=0) > EXTREME_ASPECT * sides.min(axis=1, initial=np.inf)).sum())
         elongated += [sample.image.name] * extreme
-    if total and tiny / total > TINY_SHARE:
-        at = f"at input size {resize.size[0]} x {resize.size[1]} ({resize.mode})" if resize else "in source pixels"
-        message = f"{tiny / total:.0%} of {total} boxes are less than {TINY:g} px wide or high {at}"
-        yield Finding("tiny-boxes", "warning", dataset.split, message, "use a larger input size or tile the images")
     if elongated:
         message = f"boxes with an aspect ratio above {EXTREME_ASPECT:g}: {len(elongated)}"
         places = list(dict.fromkeys(elongated))
@@ -91,7 +188,7 @@ def _empty(dataset: Dataset) -> Iterator[Finding]:
     names = [sample.image.name for sample in dataset.samples if not len(sample.boxes)]
     if names:
         message = f"images without objects, used as background examples: {len(names)} of {len(dataset)}"
-        yield Finding("pictures-without-objects", "info", _some(names), message)
+        yield Finding("pictures-without-objects", "info", _some(list(dict.fromkeys(names))), message)
 
 
 def examine_pair(train: Dataset, val: Dataset) -> list[Finding]:

@@ -23,6 +23,8 @@ class Sample:
     classes: int64 [N], class indices 0…C-1.
     ignore: bool [N]; crowd or difficult boxes, which are neither trained on nor counted as misses.
     areas: float64 [N], the area used for COCO's size buckets, in source pixels² (`area` in the file, otherwise w·h).
+    part: the part of the file's image that this is, xyxy in its pixels (a tile); None: all of it. Width, height and
+    boxes are those of the part.
     """
 
     image: Path
@@ -33,6 +35,7 @@ class Sample:
     classes: npt.NDArray[np.int64]
     ignore: npt.NDArray[np.bool_]
     areas: npt.NDArray[np.float64]
+    part: tuple[int, int, int, int] | None = None
 
 
 Severity = Literal["error", "warning", "info"]

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco_format import coco_detections, coco_ground_truth
 from fcos_cli.model.classes import ClassTable
@@ -137,13 +138,21 @@ def collect_detections(
     *,
     batch: int = 8,
     workers: int = 2,
+    tiling: Tiling | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_unreadable: Callable[[Failure], None] | None = None,
 ) -> tuple[list[Detections], list[str]]:
-    """Return the detections `evaluate` scores, per image and in the data set's class indices, and the notes."""
+    """Return the detections `evaluate` scores, per image and in the data set's class indices, and the notes. tiling,
+    batch: as in `predict`."""
     class_map, notes = _match(detector.facts.classes, dataset.classes)
     detections = detect_all(
-        detector, dataset.samples, batch=batch, workers=workers, on_progress=on_progress, on_unreadable=on_unreadable
+        detector,
+        dataset.samples,
+        batch=batch,
+        workers=workers,
+        tiling=tiling,
+        on_progress=on_progress,
+        on_unreadable=on_unreadable,
     )
     return [_map_classes(found, class_map) for found in detections], notes
 
@@ -167,6 +176,7 @@ def detect_all(
     *,
     batch: int = 8,
     workers: int = 2,
+    tiling: Tiling | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_unreadable: Callable[[Failure], None] | None = None,
 ) -> list[Detections]:
@@ -180,9 +190,8 @@ def detect_all(
         order.sort(key=lambda i: rule.geometry(samples[i].width, samples[i].height).resized)
     detections: list[Detections | None] = [None] * len(samples)
     paths = (samples[i].image for i in order)
-    for done, (index, prediction) in enumerate(
-        zip(order, predict(detector, paths, batch=batch, workers=workers), strict=True), start=1
-    ):
+    predictions = predict(detector, paths, batch=batch, workers=workers, tiling=tiling)
+    for done, (index, prediction) in enumerate(zip(order, predictions, strict=True), start=1):
         if isinstance(prediction, Failure):
             if on_unreadable is None:
                 raise prediction.error  # metrics of the readable images alone would be misleading

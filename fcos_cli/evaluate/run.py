@@ -9,8 +9,10 @@ from typing import Any
 
 from fcos_cli.console import emit_json, progress, say, table, warn
 from fcos_cli.data.samples import Dataset
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import CocoResult, Evaluator, collect_detections, score
+from fcos_cli.predict.run import hint_at_tiles
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.results import Detections
 
@@ -33,10 +35,12 @@ def run_eval(
     limit: int | None,
     as_json: bool,
     report: Path | None = None,
+    tiling: Tiling | None = None,
 ) -> None:
     """Evaluate one detector, or compare two; print tables to stderr, or the JSON document to stdout.
 
-    limit: evaluate the first N images only. report: HTML file to write as well.
+    batch: images, or tiles with `tiling`, per network call. limit: evaluate the first N images only. report: HTML file
+    to write as well. tiling: also run on these tiles of each image.
     """
     if report is not None and report.is_dir():  # fail before the evaluation, which takes minutes
         raise UsageError("report path is a folder", where=report, remedy="use --report report.html")
@@ -47,18 +51,22 @@ def run_eval(
     say(f"{dataset.split}: {len(dataset)} images ({dataset.origin})")
     for finding in dataset.findings:
         warn(f"{finding.id}: {finding.message} ({finding.place})")
+    for detector in detectors:
+        hint_at_tiles(detector, tiling)
     results = [
-        _evaluate(detector, dataset, evaluator=evaluator, batch=batch, show_name=len(detectors) > 1)
+        _evaluate(detector, dataset, evaluator=evaluator, batch=batch, tiling=tiling, show_name=len(detectors) > 1)
         for detector in detectors
     ]
-    source = {"data": str(dataset.source), "split": dataset.split}
+    source: dict[str, Any] = {"data": str(dataset.source), "split": dataset.split}
+    if tiling is not None:
+        source["tiles"] = {"side": tiling.side, "overlap": tiling.overlap_pixels}
     documents: list[dict[str, Any]] = [{"model": r.detector.name, **r.result.to_json()} for r in results]
     if len(results) == 1:
-        _write_report(results, dataset, report, [])
+        _write_report(results, dataset, report, [], tiling)
         if as_json:
             emit_json({**documents[0], **source})
         else:
-            _print_result(results[0], dataset)
+            _print_result(results[0], dataset, tiling)
         return
     from fcos_cli.evaluate.compare import compare
     from fcos_cli.evaluate.report.comparison import comparison_section, summarize
@@ -75,12 +83,12 @@ def run_eval(
         )
     name_a, name_b = short_names([a.detector.name, b.detector.name])
     names = name_a, name_b
-    _write_report(results, dataset, report, [comparison_section(comparison, names)])
+    _write_report(results, dataset, report, [comparison_section(comparison, names)], tiling)
     if as_json:
         emit_json({"models": documents, **source, "comparison": comparison.to_json()})
         return
     columns = ("A", "B", "B - A", "low", "high")
-    title = f"A: {name_a}, B: {name_b} on {dataset.source}; {comparison.confidence:.0%} intervals"
+    title = f"A: {name_a}, B: {name_b} on {_place(dataset, tiling)}; {comparison.confidence:.0%} intervals"
     rows = [(name, d.a, d.b, d.difference, d.low, d.high) for name, d in comparison.metrics.items()]
     table(("", *columns), rows, title=title)
     rows = [
@@ -92,10 +100,16 @@ def run_eval(
 
 
 def _evaluate(
-    detector: Detector, dataset: Dataset, *, evaluator: Evaluator, batch: int, show_name: bool
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    evaluator: Evaluator,
+    batch: int,
+    tiling: Tiling | None,
+    show_name: bool,
 ) -> ModelResult:
     with progress(f"evaluating {detector.name}" if show_name else "evaluating", total=len(dataset)) as update:
-        detections, notes = collect_detections(detector, dataset, batch=batch, on_progress=update)
+        detections, notes = collect_detections(detector, dataset, batch=batch, tiling=tiling, on_progress=update)
     notes = [f"{detector.name}: {text}" if show_name else text for text in notes]
     result = score(detections, dataset.samples, dataset.classes, evaluator=evaluator, notes=notes)
     for text in result.notes:
@@ -103,20 +117,26 @@ def _evaluate(
     return ModelResult(detector, result, detections)
 
 
-def _write_report(results: Sequence[ModelResult], dataset: Dataset, report: Path | None, extra: list[Any]) -> None:
+def _write_report(
+    results: Sequence[ModelResult], dataset: Dataset, report: Path | None, extra: list[Any], tiling: Tiling | None
+) -> None:
     """Write the report if one was requested."""
     if report is None:
         return
     from fcos_cli.evaluate.report.write import EvaluatedModel, write_report
 
-    models = [EvaluatedModel.of(r.detector, r.result, r.detections, dataset) for r in results]
+    models = [EvaluatedModel.of(r.detector, r.result, r.detections, dataset, tiling=tiling) for r in results]
     write_report(report, dataset, models, extra=extra)
     say(f"report: {report}")
 
 
-def _print_result(model: ModelResult, dataset: Dataset) -> None:
+def _place(dataset: Dataset, tiling: Tiling | None) -> str:
+    return f"{dataset.source}" if tiling is None else f"{dataset.source}, with {tiling}"
+
+
+def _print_result(model: ModelResult, dataset: Dataset, tiling: Tiling | None) -> None:
     result = model.result
-    title = f"{model.detector.name} on {dataset.source}"
+    title = f"{model.detector.name} on {_place(dataset, tiling)}"
     table(tuple(result.metrics), [tuple(result.metrics.values())], title=title)
     rows = [(r.name, r.category_id, r.AP, r.AP50, r.best_threshold, r.truths) for r in result.per_class]
     table(("class", "id", "AP", "AP50", "best threshold", "ground truth"), rows)

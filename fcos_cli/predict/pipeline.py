@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Geometry, Pixels, ResizeRule
 from fcos_cli.data.images import open_image
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.predict.frames import Frame, Moment
-from fcos_cli.predict.tiles import Tiling, detect_in_tiles
+from fcos_cli.predict.tiles import detect_in_tiles
 from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
 

@@ -11,12 +11,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.console import say
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError
 from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input, predict
 from fcos_cli.predict.prefetch import prefetch
 from fcos_cli.predict.progress import ProgressReporter
-from fcos_cli.predict.tiles import Tiling
 from fcos_cli.predict.writers import Format, open_writer
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
@@ -43,6 +44,7 @@ def run_predict(
     call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles. Raises
     DataError if there are no inputs.
     """
+    hint_at_tiles(detector, tiling)
     classes = detector.facts.classes
     threshold = display_thresholds(detector.facts) if score is None else score
     with ExitStack() as stack:
@@ -76,6 +78,12 @@ def run_predict(
     if reporter.total == 0:
         raise DataError("no images to process", remedy="name images, folders of images, or a .txt list")
     return reporter.failed
+
+
+def hint_at_tiles(detector: Detector, tiling: Tiling | None) -> None:
+    """Print a hint if a model that was trained on tiles is used without."""
+    if tiling is None and (side := detector.facts.tile):
+        say(f"{detector.name} was trained on tiles of {side} px: add --tile {side} to find objects of the same size")
 
 
 def display_thresholds(facts: Facts) -> float | npt.NDArray[np.float32]:

@@ -10,9 +10,7 @@ Notable choices:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.boxes import box_area, box_intersection, box_iou
 from fcos_cli.data.geometry import Geometry, Pixels
-from fcos_cli.errors import UsageError
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.predict.prefetch import prefetch
 from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
@@ -32,47 +30,6 @@ BORDER_MARGIN = 0.02
 """A box this close to a border of its tile touches it; a fraction of the tile's side."""
 MIN_OVERLAP_IOU = 0.5
 """Boxes of two tiles are the same object if their IoU inside the overlap of the tiles is at least this."""
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Square tiles. side: pixels of the source image. overlap: of neighbouring tiles, a fraction of `side` if below 1,
-    else pixels.
-
-    Raises UsageError if side is below 32 or the overlap is negative or more than 0.8 of it.
-    """
-
-    side: int
-    overlap: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.side < 32:
-            raise UsageError(f"tiles must be at least 32 pixels wide, not {self.side}", where="--tile")
-        if not 0 <= self.overlap_pixels <= 0.8 * self.side:
-            raise UsageError(
-                f"an overlap of {self.overlap:g} is not possible for tiles of {self.side} pixels",
-                where="--overlap",
-                remedy=f"use a fraction up to 0.8, or pixels up to {int(0.8 * self.side)}",
-            )
-
-    @property
-    def overlap_pixels(self) -> float:
-        return self.overlap * self.side if self.overlap < 1 else self.overlap
-
-    def tiles(self, width: int, height: int) -> npt.NDArray[np.int64]:
-        """Return the tiles as xyxy [T, 4], row by row.
-
-        They are evenly spaced and cover the image. An image no larger than a tile is a single tile.
-        """
-        x_starts, y_starts = self._starts(width), self._starts(height)
-        corners = np.array([(x, y) for y in y_starts for x in x_starts], np.int64)
-        return np.hstack([corners, np.minimum(corners + self.side, (width, height))])
-
-    def _starts(self, length: int) -> list[int]:
-        if length <= self.side:
-            return [0]
-        count = math.ceil((length - self.overlap_pixels) / (self.side - self.overlap_pixels))
-        return [round(n * (length - self.side) / (count - 1)) for n in range(count)]
 
 
 def detect_in_tiles(
@@ -154,8 +111,9 @@ def nms(
     while len(remaining):
         best, remaining = remaining[0], remaining[1:]
         kept.append(best)
-        overlaps = box_iou(boxes[best][None], boxes[remaining])[0] > iou
-        remaining = remaining[~(overlaps & (classes[remaining] == classes[best]))]
+        rivals = np.flatnonzero(_touched(boxes[best], boxes[remaining]) & (classes[remaining] == classes[best]))
+        worse = box_iou(boxes[best][None], boxes[remaining[rivals]])[0] > iou
+        remaining = np.delete(remaining, rivals[worse])
     return np.array(kept, np.int64)
 
 
@@ -195,12 +153,22 @@ def _same_object(detections: Detections, own_tile: npt.NDArray[np.int64], first:
     result = np.zeros((first.sum(), second.sum()), bool)
     boxes, tiles, classes = detections.boxes[second], own_tile[second], detections.classes[second]
     for row, i in zip(result, np.flatnonzero(first), strict=True):  # row by row: intermediate arrays stay of size N
-        overlaps = box_intersection(own_tile[i], tiles)
-        a, b = box_intersection(detections.boxes[i], overlaps), box_intersection(boxes, overlaps)
+        near = np.flatnonzero(_touched(detections.boxes[i], boxes) & (classes == detections.classes[i]))
+        overlaps = box_intersection(own_tile[i], tiles[near])
+        a, b = box_intersection(detections.boxes[i], overlaps), box_intersection(boxes[near], overlaps)
         shared = box_area(box_intersection(a, b))
         match = (shared > 0) & (shared >= MIN_OVERLAP_IOU * (box_area(a) + box_area(b) - shared))
-        row[:] = match & (classes == detections.classes[i]) & (tiles != own_tile[i]).any(axis=1)
+        row[near] = match & (tiles[near] != own_tile[i]).any(axis=1)
     return result
+
+
+def _touched(box: Boxes, boxes: Boxes) -> Mask:
+    """Return bool [N]: does a box [4] share a part with each of `boxes` [N, 4]?
+
+    Few do, and finding them first is several times as fast as computing every intersection.
+    """
+    across = (boxes[:, 0] < box[2]) & (boxes[:, 2] > box[0])
+    return np.asarray(across & (boxes[:, 1] < box[3]) & (boxes[:, 3] > box[1]))
 
 
 def _connected_components(adjacency: Mask) -> list[list[int]]:

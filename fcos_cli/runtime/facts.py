@@ -44,6 +44,12 @@ class Facts:
     model: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def tile(self) -> int:
+        """Side of the tiles that the model was trained on, in pixels of the source; 0 if it was on whole images."""
+        side = self.provenance.get("tile", 0)
+        return side if isinstance(side, int) else 0
+
     def to_metadata(self) -> dict[str, str]:
         """Return JSON strings by key; `from_metadata` reads them back."""
         facts = {

@@ -18,7 +18,7 @@ from fcos_cli.train.batches import image_loader, positions
 from fcos_cli.train.checkpoint import Parts
 from fcos_cli.train.distributed import from_main_process
 from fcos_cli.train.optim import build_average, build_optimizer
-from fcos_cli.train.run import Run
+from fcos_cli.train.run import Run, tiles_of
 from fcos_cli.train.schedule import Schedule
 from fcos_cli.train.step import NonFiniteLoss, optimizer_step
 from fcos_cli.train.tracking.terminal import format_duration
@@ -112,7 +112,7 @@ def validation_seconds(run: Run) -> float:
     detector = PyTorchDetector.from_artifact(build_artifact(run), name="estimate", device=str(run.device))
     images = [sample.image for sample in run.val.samples[:IMAGES]]
     started = time.monotonic()
-    for _ in predict(detector, images, batch=len(images)):
+    for _ in predict(detector, images, batch=len(images), tiling=tiles_of(run.config)):
         pass
     per_image = (time.monotonic() - started) / max(1, len(images))
     return per_image * len(run.val) + REPORT_SECONDS

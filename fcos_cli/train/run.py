@@ -22,6 +22,7 @@ from fcos_cli.data.cache import ImageCache
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.repeat import epoch_length, repeat_factors
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.model.fcos import FCOS
@@ -217,6 +218,11 @@ def resize_rule(config: Config) -> ResizeRule:
     return ResizeRule(mode=config.data.resize, size=config.data.size)
 
 
+def tiles_of(config: Config) -> Tiling | None:
+    """Return the tiles of the settings, or None. Raises UsageError if they are too small."""
+    return Tiling(config.data.tile) if config.data.tile else None
+
+
 def training_set(config: Config, samples: Sequence[Sample], *, cache: ImageCache | None = None) -> TrainingSet:
     """Return the samples as augmented network inputs."""
     fill = resize_rule(config).colour
@@ -249,6 +255,7 @@ def fingerprint(dataset: Dataset) -> str:
 
     def add(sample: Sample) -> None:
         digest.update(sample.image.name.encode())
+        digest.update(b"" if sample.part is None else repr(sample.part).encode())
         for array in (sample.boxes, sample.classes, sample.ignore):
             digest.update(array.tobytes())
 

@@ -16,6 +16,7 @@ from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.data.doctor import examine, examine_pair
 from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.samples import Dataset, Finding
+from fcos_cli.data.tiling import cut
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
 from fcos_cli.train.batch_size import choose_batch
@@ -26,7 +27,7 @@ from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.recipe.automatic import with_automatic
-from fcos_cli.train.run import open_run, resize_rule
+from fcos_cli.train.run import open_run, resize_rule, tiles_of
 from fcos_cli.train.signals import catching_signals
 from fcos_cli.train.tracking.listener import Listeners, SilentListener
 from fcos_cli.train.tracking.report import RunReport
@@ -80,13 +81,16 @@ def plan(
 
 
 def read_splits(config: Config) -> tuple[Dataset, Dataset]:
-    """Read the train and val splits. Raises DataError if their class tables differ."""
-    path, data = Path(config.data.path), config.data
+    """Read the train and val splits; train as tiles, if the settings say so.
+
+    Raises DataError if their class tables differ, and UsageError if tiles are too small.
+    """
+    path, data, tiling = Path(config.data.path), config.data, tiles_of(config)
     train_set = read_dataset(path, split="train", val_fraction=data.val_fraction, seed=data.split_seed)
     val_set = read_dataset(path, split="val", val_fraction=data.val_fraction, seed=data.split_seed)
     if train_set.classes != val_set.classes:
         raise DataError("train and val have different class tables", where=path)
-    return train_set, val_set
+    return train_set if tiling is None else cut(train_set, tiling, seed=data.split_seed), val_set
 
 
 def with_chosen_batch(plan: Plan) -> Plan:

@@ -16,7 +16,7 @@ from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.train.distributed import from_main_process, share_stop, wait_for_main
-from fcos_cli.train.run import Run, resize_rule
+from fcos_cli.train.run import Run, resize_rule, tiles_of
 from fcos_cli.train.tracking.listener import Evaluation, Row
 
 COOL_DOWN = 0.1
@@ -37,6 +37,7 @@ def validate(run: Run) -> None:
         detections, notes = collect_detections(
             detector,
             run.val,
+            tiling=tiles_of(run.config),
             on_progress=partial(_on_progress, run),
             on_unreadable=lambda failure: run.listener.note(f"no detections in a val image: {failure.error}"),
         )
@@ -104,6 +105,7 @@ def build_artifact(run: Run) -> Artifact:
             "torch": torch.__version__,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "data": {"name": run.train.source.name, "pictures": len(run.train), "sha256": run.data_hash},
+            **({"tile": run.config.data.tile} if run.config.data.tile else {}),
             "initial_weights": run.origin,
             "epoch": run.progress.epoch + 1,
             "step": run.progress.step,

@@ -76,6 +76,31 @@ def test_two_models_are_compared(fcos: Fcos, model_file: Path, shapes: Path) -> 
     assert "B - A" in people.err
 
 
+def test_tiles_are_used_by_all_models_and_named_in_every_output(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    flags = ("--tile", 40, "--overlap", 10, "--batch", 3)
+    document = fcos("eval", model_file, shapes, *flags, "--report", "r.html", "--json").document
+    assert document["tiles"] == {"side": 40, "overlap": 10}
+    assert document["images"] == 4
+    words = "tiles of 40 px that overlap by 10 px"
+    assert words in Path("r.html").read_text(encoding="utf-8")
+    assert words in fcos("eval", model_file, shapes, *flags).err
+    both = fcos("eval", model_file, model_file, shapes, *flags, "--json").document
+    assert both["tiles"] == document["tiles"]
+    assert [model["metrics"] for model in both["models"]] == [document["metrics"]] * 2
+    assert "tiles" not in fcos("eval", model_file, shapes, "--json").document
+
+
+@pytest.mark.parametrize("flags", ["--overlap 0.2", "--tile 16", "--tile 640 --overlap 0.9"])
+def test_invalid_tiles_are_exit_code_2_as_in_predict(fcos: Fcos, model_file: Path, shapes: Path, flags: str) -> None:
+    result = fcos("eval", model_file, shapes, *flags.split())
+    predicted = fcos("predict", shapes, "--model", model_file, *flags.split())
+    assert (result.code, result.out) == (2, "")
+    assert (predicted.code, predicted.err.replace("predict", "eval").splitlines()[-3:]) == (
+        2,
+        result.err.splitlines()[-3:],
+    )
+
+
 def test_number_of_models_is_one_or_two(fcos: Fcos, model_file: Path, shapes: Path) -> None:
     for models in ((), (model_file,) * 3):
         result = fcos("eval", *models, shapes)

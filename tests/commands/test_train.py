@@ -31,6 +31,24 @@ def test_training_evaluation_and_prediction(
     assert "--resume runs/train/first" in again.err
 
 
+def test_a_run_on_tiles_is_known_by_its_model(fcos: Fcos, shapes: Path, settings: Path, image_folder: Path) -> None:
+    result = fcos("train", shapes, "--config", settings, "--tile", 40, "--out", "run")
+    assert result.code == 0
+    assert "tiles of 40 px that overlap by 8 px" in result.err
+    assert "tile = 40" in Path("run/config.toml").read_text(encoding="utf-8")
+    assert "64 × 64, letterbox, of the image and of tiles of 40 px" in Path("run/report.html").read_text("utf-8")
+    assert fcos("info", "run", "--json").document["provenance"]["tile"] == 40
+    assert "provenance.tile" in fcos("info", "run").err
+    hint = "run was trained on tiles of 40 px: add --tile 40"
+    for line in (("predict", image_folder, "--model", "run"), ("eval", "run", shapes)):
+        assert fcos(*line).err.count(hint) == 1
+        assert hint not in fcos(*line, "--tile", 48).err
+    refused = fcos("train", "--resume", "run", "--tile", 48)
+    assert refused.code == 2
+    assert "data.tile" in refused.err
+    assert fcos("train", "--resume", "run", "--epochs", 2).code == 0
+
+
 def test_run_is_named_after_its_data_and_numbered(fcos: Fcos, shapes: Path, settings: Path) -> None:
     for name in ("shapes", "shapes-2"):
         assert fcos("train", shapes, "--config", settings, "--json").document["run"] == f"runs/train/{name}"
@@ -78,6 +96,8 @@ def test_dry_run_writes_nothing(fcos: Fcos, shapes: Path, settings: Path) -> Non
         (("--set", "augment.scale=[0, 1]"), "augment.scale"),
         (("--set", "augment.scale=[1.2, 0.8]"), "augment.scale"),
         (("--set", "train.lrr=1"), "train.lr"),
+        (("--tile", "16"), "--tile"),
+        (("--set", "data.tile=31"), "31"),
         (("--amp", "int4"), "train.amp"),
         (("--epochs", "0"), "train.epochs"),
         (("--backbone", "resnet5o"), "resnet50"),

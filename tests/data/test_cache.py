@@ -15,8 +15,10 @@ from fcos_cli.data import cache, training_set
 from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache, reduced_size
 from fcos_cli.data.formats import read_dataset
-from fcos_cli.data.samples import Sample
+from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.tiling import Tiling, cut
 from fcos_cli.data.training_set import Example, Key, TrainingSet, collate
+from tests.tiny import CLASSES
 
 AUGMENTATION = Augmentation(
     size=(40, 40), flip=0.5, turn=0.0, crop=0.5, zoom_out=0.3, zoom_out_max=2.0, scale=(0.8, 1.2), colour=0.0
@@ -46,6 +48,19 @@ def test_examples_are_the_same_with_and_without_a_cache(samples: Sequence[Sample
             assert isinstance(b, Example)
             assert torch.equal(a.image, b.image)
             torch.testing.assert_close(a.boxes, b.boxes)
+
+
+def test_tiles_of_an_image_have_their_own_places_in_the_cache(samples: Sequence[Sample]) -> None:
+    whole = Dataset(list(samples), CLASSES, "coco", "train", Path("x"), "")
+    tiles = cut(whole, Tiling(40), seed=0).samples
+    assert len({tile.image for tile in tiles}) < len(tiles)
+    plain, cached = (TrainingSet(tiles, AUGMENTATION, longest=80, cache=store) for store in (None, cache_of(tiles)))
+    for _ in range(2):
+        for index in range(len(tiles)):
+            a, b = plain[Key(index, index)], cached[Key(index, index)]
+            assert isinstance(a, Example)
+            assert isinstance(b, Example)
+            assert torch.equal(a.image, b.image)
 
 
 def test_each_file_is_decoded_once_by_all_processes(

@@ -1,5 +1,6 @@
 """Training data: the order depends on seed and epoch only, and a bad file is skipped."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fcos_cli.data.augment.transforms import Augmentation
+from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Sample
 from fcos_cli.data.training_set import (
     Batch,
@@ -176,6 +178,24 @@ def test_an_unreadable_image_is_skipped_and_reported(samples: list[Sample], tmp_
     assert len(batch.images) == len(batch.truth.boxes) == 2
     assert [Path(name).name for name in batch.names] == ["1.png", "2.png"]
     assert [any(str(path) in error for error in batch.unreadable) for path in (broken, gone)] == [True, True]
+
+
+def test_a_part_of_an_image_is_an_example_of_its_own(samples: list[Sample]) -> None:
+    still = Augmentation(size=(20, 30), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0)
+    tile = replace(samples[2], width=30, height=20, part=(40, 25, 70, 45), boxes=samples[2].boxes / 4)
+    example = TrainingSet([tile], still, longest=60)[Key(0, 0)]
+    assert isinstance(example, Example)
+    assert np.array_equal(example.image.permute(1, 2, 0), open_image(tile.image)[25:45, 40:70])
+    assert torch.equal(example.boxes, torch.from_numpy(tile.boxes))
+
+
+def test_a_part_that_the_file_does_not_have_is_unreadable(samples: list[Sample]) -> None:
+    for part in ((41, 0, 71, 20), (0, 31, 30, 51)):
+        tile = replace(samples[2], width=30, height=20, part=part)
+        found = TrainingSet([tile], augmentation(), longest=60)[Key(0, 0)]
+        assert isinstance(found, Unreadable)
+        assert "70 x 50 pixels, fewer than its annotations say" in found.error
+        assert "2.png" in found.error
 
 
 def test_a_batch_of_only_unreadable_images_is_empty() -> None:

@@ -15,12 +15,14 @@ from pycocotools.cocoeval import COCOeval
 
 from fcos_cli.data.geometry import Geometry, ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.evaluate.coco import METRICS, CocoResult, detect_all, evaluate, score
+from fcos_cli.evaluate.coco import METRICS, CocoResult, collect_detections, detect_all, evaluate, score
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections, RawDetections
 from tests.evaluate.samples import ONE, found, sample
+from tests.predict.test_tiles import ColourDetector
 
 EVALUATORS = ("hotcoco", "pycocotools")
 
@@ -410,3 +412,24 @@ def test_with_on_unreadable_an_unreadable_image_counts_as_having_no_detections(t
     assert [failure.source.name for failure in unreadable] == ["gone.png"]
     assert result.images == 2
     assert result.metrics["AR100"] == pytest.approx(0.5)
+
+
+def test_with_tiles_small_objects_of_large_images_are_found(tmp_path):
+    # 20 images of 640 x 640 with a red square of 10 px: 1 px of the input of 64, and 5 px of a tile of 128
+    samples = []
+    for number in range(20):
+        x, y = (37 * number) % 600, (53 * number) % 600
+        path = tmp_path / f"{number}.png"
+        image = np.full((640, 640, 3), 60, np.uint8)
+        image[y : y + 10, x : x + 10] = 255, 0, 0
+        Image.fromarray(image).save(path)
+        samples.append(sample([[x, y, x + 10, y + 10]], image_id=number, size=(640, 640), image=str(path)))
+    data = dataset(samples, AB)
+    for tiling, recall in ((None, 0), (Tiling(128), 1)):
+        seen = []
+        detections, notes = collect_detections(
+            ColourDetector(), data, batch=4, tiling=tiling, on_progress=lambda *at, seen=seen: seen.append(at)
+        )
+        assert (seen[-1], len(seen), notes) == ((20, 20), 20, [])
+        assert [len(found) for found in detections] == [recall] * 20
+    assert score(detections, samples, AB).metrics["AR100"] > 0.5

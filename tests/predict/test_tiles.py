@@ -3,15 +3,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcos_cli.data.geometry import ResizeRule
-from fcos_cli.errors import UsageError
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import predict
-from fcos_cli.predict.tiles import Tiling, detect_in_tiles, merge_tiles, nms
+from fcos_cli.predict.tiles import detect_in_tiles, merge_tiles, nms
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections, RawDetections
 from tests.runtime.fakes import AB
@@ -62,16 +61,7 @@ def detect(image, tiling=None, **options):
     return detect_in_tiles(ColourDetector(), image, tiling or Tiling(128, 0.25), **options)
 
 
-# ---------------------------------------------------------------- tile positions
-
-
-def test_tiles_are_evenly_spaced():
-    # width 300, tiles of 128 that overlap by at least 32: 3 tiles, (300 - 128) / 2 = 86 apart
-    assert Tiling(128, 0.25).tiles(300, 100).tolist() == [
-        [0, 0, 128, 100],
-        [86, 0, 214, 100],
-        [172, 0, 300, 100],
-    ]
+# ---------------------------------------------------------------- detection
 
 
 def test_image_no_larger_than_a_tile_is_one_tile():
@@ -79,31 +69,6 @@ def test_image_no_larger_than_a_tile_is_one_tile():
     detector = ColourDetector()
     detect_in_tiles(detector, canvas(size=(100, 80)), Tiling(128))
     assert detector.sizes == [1]
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(32, 900), st.floats(0, 0.8))
-def test_tiles_cover_the_image_and_overlap_as_requested(width, height, side, overlap):
-    tiling = Tiling(side, overlap)
-    tiles = tiling.tiles(width, height)
-    assert (tiles[:, 2:] - tiles[:, :2] == (min(side, width), min(side, height))).all()
-    for axis, length in ((0, width), (1, height)):
-        starts = np.unique(tiles[:, axis])
-        assert starts[0] == 0
-        assert tiles[:, axis + 2].max() == length
-        assert (np.diff(starts) <= side - tiling.overlap_pixels + 1).all()
-
-
-@pytest.mark.parametrize(("side", "overlap"), [(16, 0.2), (640, 0.9), (640, 600), (640, -1)])
-def test_invalid_tile_sizes_and_overlaps_are_usage_errors(side, overlap):
-    with pytest.raises(UsageError):
-        Tiling(side, overlap)
-
-
-def test_overlap_of_at_least_1_is_in_pixels():
-    assert Tiling(640, 64).overlap_pixels == Tiling(640, 0.1).overlap_pixels == 64
-
-
-# ---------------------------------------------------------------- detection
 
 
 def test_small_objects_are_found():

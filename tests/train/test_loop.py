@@ -20,9 +20,12 @@ from PIL import Image
 
 from fcos_cli.config import AugmentConfig, Config, resolve
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.tiling import Tiling, cut
 from fcos_cli.data.training_set import EpochBatches
 from fcos_cli.errors import DataError, FcosError, Interrupted, Stopped
+from fcos_cli.evaluate.coco import collect_detections
 from fcos_cli.model.artifact import load
+from fcos_cli.runtime.pytorch import PyTorchDetector
 from fcos_cli.train import estimate, loop
 from fcos_cli.train import step as step_module
 from fcos_cli.train.checkpoint import Progress
@@ -324,6 +327,57 @@ def test_every_recipe_runs_stops_and_resumes(
         train(config, *data, folder=tmp_path / "b", resume=False, listener=Recorder(on_step=at(4)))
     train(config, *data, folder=tmp_path / "b", resume=True, listener=Recorder())
     assert same(state(tmp_path / "a"), state(tmp_path / "b"))
+
+
+def tiled(data: tuple[Dataset, Dataset]) -> tuple[Config, Dataset, Dataset]:
+    """Settings and data of a run on tiles of 40 px."""
+    config = Config.model_validate({**SETTINGS, "data": {**SETTINGS["data"], "tile": 40}})
+    return config, cut(data[0], Tiling(40), seed=0), data[1]
+
+
+def test_a_run_on_tiles_validates_with_them_and_says_so_in_its_weights(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    config, *sets = tiled(data)
+    listener = Recorder()
+    train(config, *sets, folder=tmp_path / "run", resume=False, listener=listener)
+    steps = len(sets[0]) // 2
+    assert [row["step"] for row in listener.validations] == [steps, 2 * steps]
+    last = load(tmp_path / "run" / "last.safetensors")
+    assert (last.provenance["tile"], last.provenance["data"]["pictures"]) == (40, len(sets[0]))
+    detector = PyTorchDetector.from_artifact(last, name="last", device="cpu")
+    assert detector.facts.tile == 40
+    found, _ = collect_detections(detector, data[1], tiling=Tiling(40))
+    whole, _ = collect_detections(detector, data[1])
+    seen = listener.evaluations[-1].detections
+    assert [len(rows) for rows in seen] == [len(rows) for rows in found] != [len(rows) for rows in whole]
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_resumed_run_on_tiles_is_bit_equal_to_an_uninterrupted_one(
+    data: tuple[Dataset, Dataset], tmp_path: Path, step: int
+) -> None:
+    config, *sets = tiled(data)
+    train(config, *sets, folder=tmp_path / "a", resume=False, listener=Recorder())
+    with pytest.raises(Stopped):
+        train(config, *sets, folder=tmp_path / "b", resume=False, listener=Recorder(on_step=at(step)))
+    torch.manual_seed(77)
+    _, *again = tiled(data)  # read and cut anew
+    train(config, *again, folder=tmp_path / "b", resume=True, listener=Recorder())
+    assert same(state(tmp_path / "a"), state(tmp_path / "b"))
+
+
+def test_other_tiles_are_other_data(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    config, *sets = tiled(data)
+    with pytest.raises(Stopped):
+        train(config, *sets, folder=tmp_path / "run", resume=False, listener=Recorder(on_step=at(1)))
+    index = next(number for number, sample in enumerate(sets[0].samples) if sample.part is not None)
+    tile = sets[0].samples[index]
+    moved = [replace(tile, part=(1, 1, 41, 41)) if sample is tile else sample for sample in sets[0].samples]
+    with pytest.raises(DataError, match="not what this run started with"):
+        train(
+            config, replace(sets[0], samples=moved), sets[1], folder=tmp_path / "run", resume=True, listener=Recorder()
+        )
 
 
 def test_batch_norm_can_be_trained(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:

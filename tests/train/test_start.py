@@ -104,3 +104,19 @@ def test_a_run_cannot_be_made_shorter(
     monkeypatch.setattr(start, "read_progress", lambda _: Progress(epoch=4, seconds=100))
     with pytest.raises(UsageError, match=words):
         start.resume(tmp_path, flags=flags)
+
+
+def test_tiles_are_cut_from_train_only(shapes: Path, tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "large", train=4, val=2, size=128)
+    whole, tiled = plan(data), plan(data, **{"data.tile": 64})
+    assert (len(whole.train), len(whole.val), whole.val.samples[0].width) == (4, 2, 128)
+    tiles = [sample for sample in tiled.train.samples if sample.part is not None]
+    assert len(tiles) > 4
+    assert {(tile.width, tile.height) for tile in tiles} == {(64, 64)}
+    assert [sample.image for sample in tiled.val.samples] == [sample.image for sample in whole.val.samples]
+    assert all(sample.part is None for sample in tiled.val.samples)
+    assert "tiles of 64 px that overlap by 12.8 px" in tiled.train.origin
+    with pytest.raises(UsageError, match="at least 32 pixels wide, not 31"):
+        plan(shapes, **{"data.tile": 31})
+    with pytest.raises(UsageError, match="greater than or equal to 0"):
+        plan(shapes, **{"data.tile": -64})

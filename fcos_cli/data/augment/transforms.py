@@ -8,10 +8,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from fcos_cli.data.augment.colour import distort_colours
-from fcos_cli.data.augment.placement import Boxes, Region, crop, place, zoom_out
-
-MIN_VISIBLE = 0.25
-"""Boxes of which less is visible are ignored: neither an object nor background."""
+from fcos_cli.data.augment.placement import MIN_VISIBLE, Boxes, Region, crop, place, zoom_out
 
 
 class Augmentation:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fcos_cli import __version__
 from fcos_cli.atomic import atomic_write
 from fcos_cli.data.samples import Dataset
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import CocoResult, thresholds_for
 from fcos_cli.evaluate.report import sections
@@ -25,6 +26,7 @@ from fcos_cli.evaluate.report.page import Section, note, page, text
 from fcos_cli.evaluate.report.pictures import parallel_map, suspect_figure, worst_image_figure
 from fcos_cli.evaluate.report.suspects import Suspect, suspects, worst_images
 from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
 
 WORST_IMAGES, SUSPECTS_PER_KIND = 12, 12
@@ -47,15 +49,27 @@ class EvaluatedModel:
 
     @classmethod
     def of(
-        cls, detector: Detector, result: CocoResult, detections: Sequence[Detections], dataset: Dataset
+        cls,
+        detector: Detector,
+        result: CocoResult,
+        detections: Sequence[Detections],
+        dataset: Dataset,
+        *,
+        tiling: Tiling | None = None,
     ) -> EvaluatedModel:
         """Return the results of a detector, with the detector's description."""
-        rule = detector.facts.resize
         about = [
             ("runs on", f"{detector.backend}, {detector.precision}, {detector.device}"),
-            ("input", f"{rule.size[0]} × {rule.size[1]}, {rule.mode}"),
+            ("input", describe_input(detector.facts, tiling)),
         ]
         return cls(detector.name, result, detections, thresholds_for(detector.facts, dataset.classes), about)
+
+
+def describe_input(facts: Facts, tiling: Tiling | None) -> str:
+    """`320 × 320, letterbox`, and the tiles that it was used with."""
+    rule = facts.resize
+    text = f"{rule.size[0]} × {rule.size[1]}, {rule.mode}"
+    return text if tiling is None else f"{text}, of the image and of {tiling}"
 
 
 def write_report(

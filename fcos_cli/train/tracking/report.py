@@ -21,10 +21,10 @@ from fcos_cli.evaluate.coco import collect_detections, score, thresholds_for
 from fcos_cli.evaluate.report.charts import Line, legend, line_chart, nice_ticks, unit
 from fcos_cli.evaluate.report.page import Section, bar, figure, note, pair, table, text
 from fcos_cli.evaluate.report.pictures import box, jpeg, svg
-from fcos_cli.evaluate.report.write import EvaluatedModel, write_report
+from fcos_cli.evaluate.report.write import EvaluatedModel, describe_input, write_report
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import open_detector
-from fcos_cli.train.run import repeats_of, training_set, without_empty
+from fcos_cli.train.run import repeats_of, tiles_of, training_set, without_empty
 from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
 
 SHOWN, SIDE = 16, 240
@@ -43,14 +43,13 @@ class RunReport(SilentListener):
     def __init__(self, config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, world: int = 1) -> None:
         self.config, self.folder, self.world = config, folder, world
         self.train_set = without_empty(train_set) if config.data.drop_empty else train_set
-        self.val_set = val_set
+        self.val_set, self.tiling = val_set, tiles_of(config)
         self.best: EvaluatedModel | None = None
 
     def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
         if evaluation.best:
             thresholds = thresholds_for(evaluation.facts, self.val_set.classes)
-            rule = evaluation.facts.resize
-            about = [("input", f"{rule.size[0]} × {rule.size[1]}, {rule.mode}")]
+            about = [("input", describe_input(evaluation.facts, self.tiling))]
             self.best = EvaluatedModel("best", evaluation.result, evaluation.detections, thresholds, about)
         if self.best is not None:
             self.write()
@@ -83,11 +82,12 @@ class RunReport(SilentListener):
             detections, notes = collect_detections(
                 detector,
                 self.val_set,
+                tiling=self.tiling,
                 on_progress=update,
                 on_unreadable=lambda failure: unreadable.append(f"no detections in an image: {failure.error}"),
             )
         result = score(detections, self.val_set.samples, self.val_set.classes, notes=[*notes, *unreadable])
-        return EvaluatedModel.of(detector, result, detections, self.val_set)
+        return EvaluatedModel.of(detector, result, detections, self.val_set, tiling=self.tiling)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
