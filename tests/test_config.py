@@ -246,3 +246,16 @@ def test_written_config_gives_every_setting_an_origin(tmp_path: Path) -> None:
     path.write_text(to_toml(Config()), encoding="utf-8")
     _, origins = resolve(file=path, environ={})
     assert origins.keys() == flatten(Config().model_dump()).keys()
+
+
+def test_strides_can_be_set_in_every_layer(tmp_path: Path) -> None:
+    fine = (4, 8, 16, 32, 64)
+    (tmp_path / "a.toml").write_text("[model]\nstrides = [4, 8, 16, 32, 64]\n", encoding="utf-8")
+    assert resolve(file=tmp_path / "a.toml", environ={})[0].model.strides == fine
+    assert resolve(environ={"FCOS_MODEL__STRIDES": "[4, 8, 16, 32, 64]"})[0].model.strides == fine
+    config, _ = resolve(environ={}, assignments=["model.strides=[4,8,16,32,64]"])
+    assert config.model.strides == fine
+    (tmp_path / "b.toml").write_text(to_toml(config), encoding="utf-8")
+    assert resolve(file=tmp_path / "b.toml", environ={})[0] == config
+    with pytest.raises(UsageError, match=r"must be \[8, 16, 32, 64, 128\] or \[4, 8, 16, 32, 64\]"):
+        resolve(environ={}, assignments=["model.strides=[8,16,32]"])

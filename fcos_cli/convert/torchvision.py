@@ -12,6 +12,7 @@ from torch import Tensor
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import ModelError
 from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.config import STRIDES
 from fcos_cli.model.presets import PRESETS
 
 _LAYER = "head.classification_head.cls_logits"
@@ -82,7 +83,7 @@ def _differences(artifact: Artifact) -> list[str]:
         if value != conventions[name]
     ]
     expected = {key: preset.model[key] for key in ("channels", "convs", "norm", "groups", "mean", "std", "ranges")}
-    expected |= {"backbone": "resnet50", "stride_in_1x1": False}
+    expected |= {"backbone": "resnet50", "strides": STRIDES, "stride_in_1x1": False}
     differences += [
         f"{name} is {getattr(config, name)}, torchvision's is {value}"
         for name, value in expected.items()

@@ -1,6 +1,6 @@
 """The complete model in one figure: image → pyramid levels → class, centerness and box maps → final boxes.
 
-All maps are the network's own outputs for this image. P7 is at the top, as in the paper.
+All maps are the network's own outputs for this image. The coarsest level is at the top, as in the paper.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def model_figure(explained: Explanation) -> Canvas:
     image = shown(explained, size)
     top = middle - row * len(explained.levels) / 2
     span = (top + row / 2, top + row * (len(explained.levels) - 0.5))
-    for number, level in enumerate(reversed(explained.levels)):
-        y = top + number * row + row / 2
-        _pyramid(canvas, explained, level, lefts["pyramid"], y, size)
+    for number, level in enumerate(explained.levels):
+        y = top + (len(explained.levels) - 1 - number) * row + row / 2
+        _pyramid(canvas, explained, number, lefts["pyramid"], y, size)
         _arrows(canvas, lefts, y, map_width)
         for name, render in _maps(level, explained).items():
             canvas.paste(render(image), (lefts[name], y - size[1] / 2), size=size)
@@ -128,11 +128,9 @@ def _titles(canvas: Canvas, explained: Explanation, lefts: dict[str, float], map
         canvas.text((lefts[name] + map_width / 2, _HEAD - 14), notes.get(name, ""), size=12, colour=GREY, anchor="mm")
 
 
-def _pyramid(
-    canvas: Canvas, explained: Explanation, level: LevelMaps, left: float, y: float, size: tuple[int, int]
-) -> None:
-    """Draw the features of a level, smaller for coarser levels, with its name."""
-    number = int(level.name[1:]) - 3
+def _pyramid(canvas: Canvas, explained: Explanation, number: int, left: float, y: float, size: tuple[int, int]) -> None:
+    """Draw the features of level `number` (0 = finest), smaller for coarser levels, with its name."""
+    level = explained.levels[number]
     share = 1 - 0.14 * number
     width, height = size[0] * share, size[1] * share
     middle = left + 40 + size[0] / 2

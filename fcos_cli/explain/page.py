@@ -14,7 +14,7 @@ import numpy as np
 
 from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, data_uri, mosaic, resized
 from fcos_cli.explain.points import Explanation
-from fcos_cli.model.config import STRIDES
+from fcos_cli.model.config import level_name
 from fcos_cli.model.points import Grid
 from fcos_cli.predict.draw import colour, text_colour
 from fcos_cli.resources import ASSETS
@@ -42,11 +42,9 @@ def detections_page(explained: Explanation, *, title: str, model: str, score: fl
         ],
         "levels": [
             level_facts(
-                number,
-                level.grid,
-                {"class": level.classes, "centerness": level.centerness[None], "score": level.scores},
+                level.grid, {"class": level.classes, "centerness": level.centerness[None], "score": level.scores}
             )
-            for number, level in enumerate(explained.levels)
+            for level in explained.levels
         ],
         "detections": _detections(explained),
     }
@@ -64,11 +62,11 @@ def common(image: Bytes, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def level_facts(number: int, grid: Grid, maps: dict[str, Floats]) -> dict[str, Any]:
+def level_facts(grid: Grid, maps: dict[str, Floats]) -> dict[str, Any]:
     """Data of a level. maps: by name, values 0…1 [N, h, w]."""
     return {
-        "name": f"P{number + 3}",
-        "stride": STRIDES[number],
+        "name": level_name(grid.stride),
+        "stride": grid.stride,
         "spacing": list(grid.spacing[::-1]),
         "offset": grid.offset,
         "w": grid.width,

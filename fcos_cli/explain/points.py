@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from fcos_cli.data.geometry import Geometry
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import ModelConfig, level_name
 from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
@@ -35,10 +35,10 @@ Floats = npt.NDArray[np.float32]
 class LevelMaps:
     """Predictions of one level, one value per point; index [row, column]. All but the distances are 0…1.
 
-    name: `P3` … `P7`. grid: positions of the points. classes: float32 [C, h, w], probability of each class. centerness:
-    float32 [h, w]. scores: float32 [C, h, w], final score of each class. ltrb: float32 [4, h, w], px of network input.
-    features: float32 [h, w], root mean square over the channels of the pyramid's feature map, relative to its maximum;
-    None if only raw outputs were given.
+    name: such as `P3`. grid: positions of the points. classes: float32 [C, h, w], probability of each class.
+    centerness: float32 [h, w]. scores: float32 [C, h, w], final score of each class. ltrb: float32 [4, h, w], px of
+    network input. features: float32 [h, w], root mean square over the channels of the pyramid's feature map, relative
+    to its maximum; None if only raw outputs were given.
     """
 
     name: str
@@ -54,7 +54,7 @@ class LevelMaps:
 class Votes:
     """N candidates that voted for a detection, sorted by detection and then by descending score.
 
-    detection: int64 [N], row of `Explanation.detections`. level: int64 [N], 0 = P3. xy: float32 [N, 2], the point.
+    detection: int64 [N], row of `Explanation.detections`. level: int64 [N], 0 = finest. xy: float32 [N, 2], the point.
     ltrb: float32 [N, 4], its distances. probability, centerness, score: float32 [N], 0…1, of the detection's class.
     iou: float32 [N], with the detection's box (1 for the detection itself).
     """
@@ -82,7 +82,7 @@ class DetectionVotes:
     """The detections, best first, with their levels.
 
     boxes: float32 [D, 4] xyxy, exclusive ends. scores: float32 [D]. classes: int64 [D]. levels: int64 [D], level that
-    each box came from, 0 = P3.
+    each box came from, 0 = finest.
     """
 
     boxes: Floats
@@ -134,7 +134,7 @@ def level_maps(
     levels = zip(_grids(raw, height, width, config), raw.cls, raw.ltrb, raw.ctr, strengths, strict=True)
     return [
         LevelMaps(
-            name=f"P{number}",
+            name=level_name(grid.stride),
             grid=grid,
             classes=_array(cls[0].float().sigmoid()),
             centerness=_array(ctr[0, 0].float().sigmoid()),
@@ -142,7 +142,7 @@ def level_maps(
             ltrb=_array(ltrb[0]),
             features=strength,
         )
-        for number, (grid, cls, ltrb, ctr, strength) in enumerate(levels, start=3)
+        for grid, cls, ltrb, ctr, strength in levels
     ]
 
 
@@ -197,7 +197,7 @@ def points_of(raw: RawOutputs, *, height: int, width: int, config: ModelConfig) 
 
 
 def _grids(raw: RawOutputs, height: int, width: int, config: ModelConfig) -> tuple[Grid, ...]:
-    return make_grids(raw.sizes(), STRIDES, conventions=config.conventions, input_size=(height, width))
+    return make_grids(raw.sizes(), config.strides, conventions=config.conventions, input_size=(height, width))
 
 
 def _rows(grids: tuple[Grid, ...], xy: Tensor, level: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, ModelError, UsageError
+from fcos_cli.model.config import STRIDES
 from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input
@@ -160,6 +161,7 @@ def explain_ground_truth(
             open_image(sample.image),
             classes=dataset.classes,
             rule=facts.resize,
+            strides=facts.model.get("strides", STRIDES),  # files written before this setting existed
             ranges=ranges_of(facts, model),
             conventions=facts.conventions,
         )

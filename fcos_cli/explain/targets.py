@@ -17,7 +17,6 @@ import torch
 from fcos_cli.data.geometry import Geometry, ResizeRule
 from fcos_cli.data.samples import Sample
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import Grid, Points, all_points, make_grids
 from fcos_cli.model.targets import Truth, assign_targets, to_box_ends
@@ -105,14 +104,18 @@ def explain_targets(
     *,
     classes: ClassTable,
     rule: ResizeRule,
+    strides: Sequence[int],
     ranges: Sequence[float],
     conventions: Conventions,
 ) -> TruthExplanation:
-    """Compute the targets of `image` (uint8 [H, W, 3] RGB, the image of `sample`) at the model's input size."""
+    """Compute the targets of `image` (uint8 [H, W, 3] RGB, the image of `sample`) at the model's input size.
+
+    strides, ranges: of the levels, as in ModelConfig.
+    """
     geometry = rule.geometry(image.shape[1], image.shape[0])
     height, width = rule.canvas([geometry])
-    sizes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
-    grids = make_grids(sizes, STRIDES, conventions=conventions, input_size=(height, width))
+    sizes = [(-(-height // stride), -(-width // stride)) for stride in strides]
+    grids = make_grids(sizes, strides, conventions=conventions, input_size=(height, width))
     points = all_points(grids)
     boxes = torch.from_numpy(geometry.forward(sample.boxes))
     indices, ignore = torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore)
@@ -178,7 +181,8 @@ def _boxes(
     result = []
     for number, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
         counts = [
-            tuple(torch.bincount(points.level[mask[number]], minlength=len(STRIDES)).tolist()) for mask in (won, lost)
+            tuple(torch.bincount(points.level[mask[number]], minlength=len(points.grids)).tolist())
+            for mask in (won, lost)
         ]
         result.append(
             TruthBox(

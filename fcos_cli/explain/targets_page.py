@@ -6,6 +6,7 @@ from typing import Any
 
 from fcos_cli.explain.page import assemble, common, level_facts, paint
 from fcos_cli.explain.targets import TruthBox, TruthExplanation
+from fcos_cli.model.config import level_name
 
 
 def targets_page(explained: TruthExplanation, *, title: str, model: str) -> str:
@@ -13,15 +14,16 @@ def targets_page(explained: TruthExplanation, *, title: str, model: str) -> str:
     width, height = explained.geometry.resized
     rules = explained.conventions
     ends = ", ".join(f"{end:g}" for end in explained.ranges)
+    first, last = (level_name(explained.grids[place].stride) for place in (0, -1))
     near = f", within {rules.radius:g} strides of its centre," if rules.radius > 0 else ""
     document = {
         **common(explained.image, explained.geometry.resized),
         "subtitle": f"{model}, image at {width} × {height} px of network input. A point learns a box that contains "
-        f"it{near} if the largest distance to an edge is in the range of its level (limits between P3 and P7: {ends} "
-        "px). If several boxes qualify, it learns the smallest.",
+        f"it{near} if the largest distance to an edge is in the range of its level (limits between {first} and {last}: "
+        f"{ends} px). If several boxes qualify, it learns the smallest.",
         "levels": [
-            level_facts(number, grid, {"centerness": values[None]})
-            for number, (grid, values) in enumerate(zip(explained.grids, explained.centerness, strict=True))
+            level_facts(grid, {"centerness": values[None]})
+            for grid, values in zip(explained.grids, explained.centerness, strict=True)
         ],
         "boxes": [_box(explained, number, box) for number, box in enumerate(explained.boxes)],
         "points": [

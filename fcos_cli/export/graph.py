@@ -17,7 +17,7 @@ SWEEPS, MAX_CANDIDATES = 16, 2048
 
 
 class Graph(nn.Module):
-    """images [B, 3, H, W] → boxes, scores, classes, counts (`BatchDetections`), [converged,] raw outputs (`RAW`).
+    """images [B, 3, H, W] → boxes, scores, classes, counts (`BatchDetections`), [converged,] raw outputs (`raw_names`).
 
     If `takes_sizes`, there is a second input: sizes, int64 [B, 2]. `converged`, bool [B], exists only with
     nms="tensor". The raw outputs are float32. They are graph outputs so that their names survive and the parity check

@@ -20,7 +20,7 @@ from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.optimize.fuse import fold_batch_norm
 from fcos_cli.model.optimize.winograd import is_worthwhile
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.graph_io import INPUT, RAW, SIZES, SMALLEST, output_names
+from fcos_cli.runtime.graph_io import INPUT, SIZES, SMALLEST, output_names, raw_names
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +49,7 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     graph = Graph(model, nms=options.nms).eval()
     sizes, dtype = takes_sizes(model), torch.uint8 if facts.resize.dtype is np.uint8 else torch.float32
     inputs = example_inputs(batch=options.batch, size=options.size, dtype=dtype, sizes=sizes)
-    names = (*output_names(options.nms), *RAW)
+    names = (*output_names(options.nms), *raw_names(model.config.strides))
     dynamic = _dynamic_dimensions(options)
     shapes = (dynamic, {0: dynamic[0]} if 0 in dynamic else {}) if sizes else (dynamic,)
     with torch.no_grad(), _quiet():

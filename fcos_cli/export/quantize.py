@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.export.options import Target
-from fcos_cli.runtime.graph_io import INPUT, RAW, SIZES
+from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 
 if TYPE_CHECKING:
     import onnx
@@ -51,11 +51,11 @@ def quantize(
         folder = Path(name)
         folded = fold(proto, folder)
         probes = pictures[:PROBES]
-        reference = _raw_outputs(folded, probes)
+        reference = _run_raw(folded, probes)
 
         def attempt(keep: Sequence[str]) -> tuple[onnx.ModelProto, float]:
             quantized = _quantize(folded, pictures, target=target, between=between, keep=keep, folder=folder)
-            return quantized, relative_error(_raw_outputs(quantized, probes), reference)
+            return quantized, relative_error(_run_raw(quantized, probes), reference)
 
         best, error = attempt([])
         say(f"int8: relative error of the raw outputs {error:.3f}")
@@ -87,10 +87,15 @@ def fold(proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return folded
 
 
+def raw_output_names(proto: onnx.ModelProto) -> list[str]:
+    """Names of the raw outputs of a graph that still has them among its outputs."""
+    return [output.name for output in proto.graph.output if output.name not in (*OUTPUTS, CONVERGED)]
+
+
 def backbone_and_head_nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The nodes that the raw outputs depend on, in the graph's order."""
     producer = {name: node for node in proto.graph.node for name in node.output}
-    queue, seen = [name for name in RAW if name in producer], set()
+    queue, seen = raw_output_names(proto), set()
     while queue:
         node = producer[queue.pop()]
         if node.name not in seen:
@@ -104,26 +109,26 @@ def float_candidates(proto: onnx.ModelProto) -> dict[str, list[str]]:
     producer = {name: node for node in proto.graph.node for name in node.output}
     nodes = backbone_and_head_nodes(proto)
     last: dict[str, str] = {}
-    for raw in RAW:  # walk back through ReLU, scale and stride to the convolution
+    for raw in raw_output_names(proto):  # walk back through ReLU, scale and stride to the convolution
         node = producer[raw]
         while node.op_type != "Conv":
             node = next(producer[name] for name in node.input if name in producer)
         last[raw] = node.name
     return {
         "the first convolution": [next(node.name for node in nodes if node.op_type == "Conv")],
-        "the class logits": [last[raw] for raw in RAW if raw.startswith("cls")],
-        "the distances": [last[raw] for raw in RAW if raw.startswith("ltrb")],
+        "the class logits": [name for raw, name in last.items() if raw.startswith("cls")],
+        "the distances": [name for raw, name in last.items() if raw.startswith("ltrb")],
     }
 
 
-def _raw_outputs(proto: onnx.ModelProto, pictures: Sequence[Pixels]) -> list[list[npt.NDArray[np.float32]]]:
-    """The raw outputs for each input, in the order of `RAW`."""
+def _run_raw(proto: onnx.ModelProto, pictures: Sequence[Pixels]) -> list[list[npt.NDArray[np.float32]]]:
+    """The raw outputs for each input, in the order of `raw_output_names`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [session.run(list(RAW), _feed(proto, batch)) for batch in pictures]
+    return [session.run(raw_output_names(proto), _feed(proto, batch)) for batch in pictures]
 
 
 def relative_error(

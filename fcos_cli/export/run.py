@@ -185,10 +185,11 @@ def check_parity(artifact: Artifact, job: ExportJob, facts: Facts, path: Path) -
     from fcos_cli.parity.prove import ap_parity, prove
     from fcos_cli.runtime.open import open_detector
 
+    strides = artifact.config.strides
     if path.suffix == ".onnx":
-        exported: subgraphs.ExportedModel = subgraphs.OnnxModel(path)
+        exported: subgraphs.ExportedModel = subgraphs.OnnxModel(path, strides=strides)
     elif path.suffix == ".xml":
-        exported = subgraphs.OpenVinoModel(path)
+        exported = subgraphs.OpenVinoModel(path, strides=strides)
     else:
         exported = subgraphs.OpaqueModel(open_detector(path))
     ap = None

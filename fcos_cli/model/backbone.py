@@ -1,11 +1,13 @@
-"""Backbone: timm features C3–C5 → torchvision's FeaturePyramidNetwork with P6 and P7 on top.
+"""Backbone: timm features → torchvision's FeaturePyramidNetwork with more levels on top, five in all.
 
-Module names follow torchvision's `fcos_resnet50_fpn`, so that its weights load by identity: `body.*`, `fpn.*`.
+P3…P7 are C3–C5 with P6 and P7 on top; P2…P6 are C2–C5 with P6 on top. Module names follow torchvision's
+`fcos_resnet50_fpn`, so that its weights load by identity: `body.*`, `fpn.*`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -15,38 +17,67 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7
 
 from fcos_cli.errors import MissingExtra, ModelError, UsageError
-from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.config import STRIDES, ModelConfig
 
 OFFLINE_BACKBONES = ("efficientnet_lite0", "tf_efficientnet_lite0")
 """Backbones whose ImageNet weights are in the extra `weights`; trained with mean = std = 0.5 and epsilon 1e-3."""
 
+COARSEST = 32
+"""Stride of the last feature map taken from the backbone; coarser levels are computed from the level below."""
+
+
+class LastLevelP6(ExtraFPNBlock):  # type: ignore[misc]  # torchvision is untyped
+    """The P6 of torchvision's LastLevelP6P7, alone: a 3×3 convolution with stride 2 of P5."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        nn.init.kaiming_uniform_(self.p6.weight, a=1)  # as in LastLevelP6P7
+        nn.init.zeros_(cast("Tensor", self.p6.bias))
+
+    def forward(self, results: list[Tensor], _x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        return [*results, self.p6(results[-1])], [*names, "p6"]
+
 
 class Backbone(nn.Module):
-    """Normalised images [B, 3, H, W] → feature maps P3…P7, each [B, channels, ⌈H/s⌉, ⌈W/s⌉] for s = 8…128."""
+    """Normalised images [B, 3, H, W] → a feature map per level, [B, channels, ⌈H/s⌉, ⌈W/s⌉] for s in the strides."""
 
     def __init__(self, config: ModelConfig, *, pretrained: bool = False) -> None:
         super().__init__()
         body = _body(config, pretrained=pretrained)
         info = body.feature_info
-        try:
-            self.taken = [info.reduction().index(stride) for stride in (8, 16, 32)]
-        except ValueError as error:
-            raise _unusable(config.backbone) from error
+        self.taken = _places(config, info.reduction())
         self.body: nn.Module = body
-        self.fpn = FeaturePyramidNetwork(
-            [info.channels()[place] for place in self.taken],
-            config.channels,
-            # in == out channels: P6 comes from P5, as in every FCOS
-            extra_blocks=LastLevelP6P7(config.channels, config.channels),
-        )
+        width = config.channels  # in == out channels: P6 comes from P5, as in every FCOS
+        above = LastLevelP6(width) if config.strides[-1] == 2 * COARSEST else LastLevelP6P7(width, width)
+        channels = [info.channels()[place] for place in self.taken]
+        self.fpn = FeaturePyramidNetwork(channels, width, extra_blocks=above)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = self.body(images)
         named = OrderedDict((str(place), features[place]) for place in self.taken)
         return list(cast("dict[str, Tensor]", self.fpn(named)).values())
+
+
+def _places(config: ModelConfig, reductions: Sequence[int]) -> list[int]:
+    """Indices of the feature maps that the pyramid takes. reductions: strides of all of them.
+
+    Raises UsageError if one is missing.
+    """
+    wanted = [stride for stride in config.strides if stride <= COARSEST]
+    missing = set(wanted) - set(reductions)
+    if missing == {4}:
+        raise UsageError(
+            f"backbone {config.backbone} has no features at stride 4",
+            where="model.strides",
+            remedy=f"use model.strides = {list(STRIDES)}, or another backbone",
+        )
+    if missing:
+        raise _unusable(config.backbone)
+    return [reductions.index(stride) for stride in wanted]
 
 
 def _body(config: ModelConfig, *, pretrained: bool) -> Any:
@@ -101,19 +132,19 @@ def check_maps(config: ModelConfig, *, size: tuple[int, int]) -> None:
     """
     with torch.device("meta"):
         body = _body(config, pretrained=False)
-        reductions = body.feature_info.reduction()
+        places = _places(config, body.feature_info.reduction())
         try:
-            maps = dict(zip(reductions, body.eval()(torch.zeros(1, 3, *size)), strict=True))
+            maps = body.eval()(torch.zeros(1, 3, *size))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"backbone {config.backbone} does not take {size[0]} x {size[1]} pixels ({str(error).splitlines()[0]})",
                 where="data.size",
                 remedy="choose another size, multiples of 32 or 64, or another backbone",
             ) from error
-    for stride in (8, 16, 32):
-        wanted = [-(-side // stride) for side in size]
-        if stride in maps and list(maps[stride].shape[-2:]) != wanted:
-            given, expected = ("x".join(map(str, side)) for side in (maps[stride].shape[-2:], wanted))
+    for stride, place in zip(config.strides, places, strict=False):  # the levels above come from the pyramid
+        found, wanted = list(maps[place].shape[-2:]), [-(-side // stride) for side in size]
+        if found != wanted:
+            given, expected = ("x".join(map(str, side)) for side in (found, wanted))
             raise UsageError(
                 f"backbone {config.backbone} gives a map of {given} at stride {stride}, not {expected}, "
                 f"for {size[0]} x {size[1]} pixels",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fcos_cli.model.conventions import Conventions
 
@@ -13,12 +13,24 @@ BoxLoss = Literal["giou", "iou", "l1", "l2"]
 """The losses in model/losses.py. They are listed here because settings are checked without torch."""
 
 STRIDES = (8, 16, 32, 64, 128)
-"""Strides of P3…P7 in pixels of network input."""
+"""Strides of P3…P7, the levels of every published FCOS, in pixels of network input. A model has its own in
+`ModelConfig.strides`.
+"""
+
+FINE_STRIDES = (4, 8, 16, 32, 64)
+"""Strides of P2…P6, for small objects."""
+
+
+def level_name(stride: int) -> str:
+    """`P3` for stride 8: level k has stride 2ᵏ."""
+    return f"P{stride.bit_length() - 1}"
 
 
 class ModelConfig(BaseModel):
     """The structure of an FCOS network. Equal configs build networks with equal state dicts.
 
+    strides: distance between the points of each level, in pixels of network input: `STRIDES`, as in files written
+    before this setting existed, or `FINE_STRIDES`, for which the backbone needs features at stride 4 as well.
     ranges: level i handles boxes whose longest distance lies in (ranges[i-1], ranges[i]], in pixels of network input;
     the last level has no upper limit. The papers' 64…512 suit images of 800 px; half of that suits 320. mean, std and
     backbone_norm_eps go with the backbone's weights; the defaults are EfficientNet-Lite0's.
@@ -36,6 +48,7 @@ class ModelConfig(BaseModel):
     )
     backbone_norm_eps: float = Field(1e-3, ge=0, description="epsilon of that BatchNorm; 0 = timm's own")
     stride_in_1x1: bool = Field(False, description="a ResNet with the stride in the 1x1 convolution, as in Caffe")
+    strides: tuple[int, ...] = Field(STRIDES, description="strides of the levels, px: 8…128, or 4…64 for small objects")
     ranges: tuple[float, float, float, float] = (64.0, 128.0, 256.0, 512.0)
     mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB mean of pixels 0…255")
     std: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB standard deviation of pixels 0…255")
@@ -44,6 +57,13 @@ class ModelConfig(BaseModel):
     score_threshold: float = Field(0.05, ge=0, lt=1, description="minimum final score of a candidate")
     nms_iou: float = Field(0.6, gt=0, le=1, description="IoU above which NMS removes the worse of two boxes of a class")
     max_detections: int = Field(100, ge=1, description="maximum number of detections per image")
+
+    @field_validator("strides")
+    @classmethod
+    def _known(cls, strides: tuple[int, ...]) -> tuple[int, ...]:
+        if strides not in (STRIDES, FINE_STRIDES):
+            raise ValueError(f"strides must be {list(STRIDES)} or {list(FINE_STRIDES)}")
+        return strides
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,7 +15,7 @@ class Conventions:
 
     Points and targets:
     point_offset: position of a point in its cell, as a fraction of the stride (0.5 = cell center).
-    stride_rule: points are `nominal` strides apart (8…128), or, per axis, as many whole pixels as a cell of the
+    stride_rule: points are `nominal` strides apart, or, per axis, as many whole pixels as a cell of the
         `padded` input has (torchvision: 61 instead of 64 if 800 px give 13 cells). Ranges and distances stay nominal.
     range_ends: whether a longest distance exactly on the border between two levels belongs to the lower level
         (`half-open`: each distance has exactly one level), to both (`closed`) or to neither (`open`).

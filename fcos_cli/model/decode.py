@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.points import Grid, make_grids
 from fcos_cli.model.topk import topk_candidates
@@ -33,7 +33,7 @@ def decode(raw: RawOutputs, *, height: int, width: int, config: ModelConfig, siz
     inference code, which multiplies every class by the centerness before selecting the best.
     """
     rules = config.conventions
-    grids = make_grids(raw.sizes(), STRIDES, conventions=rules, input_size=(height, width))
+    grids = make_grids(raw.sizes(), config.strides, conventions=rules, input_size=(height, width))
     levels = [
         _decode_level(cls, ltrb, ctr, grid=grid, config=config)
         for cls, ltrb, ctr, grid in zip(raw.cls, raw.ltrb, raw.ctr, grids, strict=True)

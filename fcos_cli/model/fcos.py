@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fcos_cli.model.backbone import Backbone
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.decode import decode
 from fcos_cli.model.head import Head, RawOutputs
 from fcos_cli.model.nms import BatchDetections, suppress
@@ -42,9 +42,9 @@ class FCOS(nn.Module):
         return raw
 
     def points(self, raw: RawOutputs, *, input_size: tuple[int, int] | None = None) -> Points:
-        """The points of these outputs, P3 first. input_size: (height, width) of the input they were computed from."""
-        rules = self.config.conventions
-        grids = make_grids(raw.sizes(), STRIDES, conventions=rules, input_size=input_size)
+        """The points of these outputs, finest level first. input_size: (height, width) of the input they come from."""
+        config = self.config
+        grids = make_grids(raw.sizes(), config.strides, conventions=config.conventions, input_size=input_size)
         return all_points(grids, device=raw.cls[0].device)
 
     def detect(self, images: Tensor, sizes: Tensor | None = None) -> BatchDetections:

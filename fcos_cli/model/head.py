@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import ModelConfig
 
 FIRST_DISTANCE = 4.0
 """Distance to each edge predicted by an untrained network, in strides. At the centre of a level's own boxes the true
@@ -17,7 +17,7 @@ distances are 2 to 8 strides.
 
 
 class RawOutputs(NamedTuple):
-    """The network's outputs before any sigmoid, one tensor per level P3…P7 in each list.
+    """The network's outputs before any sigmoid, one tensor per level in each list, finest first.
 
     cls: class logits [B, C, h, w]. ltrb: distances [B, 4, h, w] from the point to the left, top, right and bottom edge,
     ≥ 0, in pixels of network input. ctr: centerness logits [B, 1, h, w].
@@ -72,7 +72,7 @@ class RegressionHead(nn.Module):
         self.conv = tower(config)
         self.bbox_reg = nn.Conv2d(config.channels, 4, 3, padding=1)
         self.bbox_ctrness = nn.Conv2d(config.channels, 1, 3, padding=1)
-        levels = len(STRIDES) if config.conventions.scales else 0
+        levels = len(config.strides) if config.conventions.scales else 0
         self.scales = nn.ParameterList([nn.Parameter(torch.ones(1)) for _ in range(levels)])
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,11 +81,11 @@ class RegressionHead(nn.Module):
 
 
 class Head(nn.Module):
-    """Feature maps P3…P7 → RawOutputs. The same weights serve every level (FCOS §3.2)."""
+    """Feature maps of all levels → RawOutputs. The same weights serve every level (FCOS §3.2)."""
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        self.conventions = config.conventions
+        self.conventions, self.strides = config.conventions, config.strides
         self.classification_head = ClassificationHead(config, classes)
         self.regression_head = RegressionHead(config)
         self._init()
@@ -105,14 +105,13 @@ class Head(nn.Module):
             nn.init.constant_(bias, -math.log((1 - 0.01) / 0.01))
         bias = self.regression_head.bbox_reg.bias
         if bias is not None and self.conventions.activation == "relu":
-            nn.init.constant_(
-                bias, FIRST_DISTANCE if self.conventions.stride_normalised else FIRST_DISTANCE * STRIDES[0]
-            )
+            unit = 1 if self.conventions.stride_normalised else self.strides[0]
+            nn.init.constant_(bias, FIRST_DISTANCE * unit)
 
     def forward(self, features: list[Tensor]) -> RawOutputs:
         raw = RawOutputs([], [], [])
         on_box = self.conventions.centerness_on == "box"
-        for level, (feature, stride) in enumerate(zip(features, STRIDES, strict=True)):
+        for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
             logits, class_hidden = self.classification_head(feature)
             distances, box_hidden = self.regression_head(feature)
             raw.cls.append(logits)

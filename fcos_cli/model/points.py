@@ -35,7 +35,7 @@ class Grid(NamedTuple):
 
 
 class Points(NamedTuple):
-    """All points of all levels, P3 first, row by row within a level.
+    """All points of all levels, finest level first, row by row within a level.
 
     xy: float32 [P, 2], pixels of network input. stride: float32 [P], nominal stride of the point's level.
     level: int64 [P], index of the level. grids: the same by level, where they form grids.

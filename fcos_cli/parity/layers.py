@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fcos_cli.model.config import STRIDES
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.parity.inputs import Size
 from fcos_cli.parity.matching import ImageDetections, Limits, image_detections, match
@@ -19,7 +18,7 @@ from fcos_cli.parity.subgraphs import ExportedModel, ModelOutput, NoSubgraph, Ra
 from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
 from fcos_cli.parity.tolerance import POST, Tolerance
 from fcos_cli.parity.verdict import Layer, MatchRow, RawRow, Row
-from fcos_cli.runtime.graph_io import RAW
+from fcos_cli.runtime.graph_io import raw_names
 
 MIN_MEAN_SQUARE = 1e-2
 """Lower bound of the mean square (logits; distances in strides) in the denominator of a relative error.
@@ -51,23 +50,23 @@ class LayerResults(Generic[Row]):
         return Layer(self.name, tuple(self.rows), failed, None if self.rows or failed else self.skipped)
 
 
-def raw_rows(expected: ReferenceOutput, exported: Raw) -> list[RawRow]:
-    """Compare the raw outputs of one batch, one row each."""
+def raw_rows(expected: ReferenceOutput, exported: Raw, *, strides: Sequence[int]) -> list[RawRow]:
+    """Compare the raw outputs of one batch, one row each. strides: of the model's levels."""
     rows = []
-    for name, values in by_name(expected.raw).items():
+    for name, values in by_name(expected.raw, strides=strides).items():
         relative, largest = _difference(values, exported[name], unit=_unit(name))
         rows.append(RawRow(expected.input.size, len(values), name, relative, largest))
     return rows
 
 
-def by_name(raw: RawOutputs) -> Raw:
+def by_name(raw: RawOutputs, *, strides: Sequence[int]) -> Raw:
     """Raw outputs under their tensor names in a file."""
-    return dict(zip(RAW, (level.numpy() for levels in raw for level in levels), strict=True))
+    return dict(zip(raw_names(strides), (level.numpy() for levels in raw for level in levels), strict=True))
 
 
 def _unit(name: str) -> float:
     branch, level = name.split("_p")
-    return float(STRIDES[int(level) - 3]) if branch == "ltrb" else 1.0
+    return 2.0 ** int(level) if branch == "ltrb" else 1.0  # the level's stride
 
 
 def _difference(
@@ -139,7 +138,7 @@ def post_rows(
     for start in range(0, len(cases), batch):
         group = [cases[(start + i) % len(cases)] for i in range(batch)]
         raw = RawOutputs(*(_stack([item.case.raw[part] for item in group]) for part in range(3)))
-        exported = model.post(by_name(raw), images)
+        exported = model.post(by_name(raw, strides=reference.config.strides), images)
         check_form(exported, batch, group[0].limits, classes=len(reference.names))
         rows += [
             _row(item.case.name, item.expected, exported, item.limits, size=size, index=index, exact=item.case.exact)

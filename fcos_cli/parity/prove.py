@@ -66,7 +66,7 @@ def prove(
         last[size] = expected = reference.run(batch_at_size(photos, size, batch, rule))
         images, inside = expected.input.images, expected.input.inside
         with raw.measuring(size, batch):
-            raw.rows += raw_rows(expected, model.raw(images))
+            raw.rows += raw_rows(expected, model.raw(images), strides=reference.config.strides)
         with end.measuring(size, batch):
             end.rows += end_rows(expected, model.detect(images, inside), reference, tolerance)
         next(steps)

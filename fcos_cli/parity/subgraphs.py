@@ -2,8 +2,8 @@
 
 The parity check compares each part with the reference, so that a difference is found where it arises. Design notes:
 
-- Both subgraphs are cut out of the exported file itself, in memory, at the tensors named `cls_p3` … `ctr_p7`; nothing
-  is exported a second time.
+- Both subgraphs are cut out of the exported file itself, in memory, at the tensors that `raw_names` lists; nothing is
+  exported a second time.
 - A runtime may fold or fuse tensors away. If the file cannot be cut, `NoSubgraph` says why and the layer counts as not
   measured. An engine cannot be cut at all (`OpaqueModel`).
 """
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import MissingExtra, ModelError
 from fcos_cli.runtime.detector import Detector
-from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, RAW, SIZES
+from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES, raw_names
 from fcos_cli.runtime.openvino import leave_signal_stack
 from fcos_cli.runtime.results import RawDetections
 
@@ -93,20 +93,23 @@ class OpaqueModel:
 
 
 class OnnxModel:
-    """An `.onnx` file in ONNX Runtime on the CPU. Raises MissingExtra, and ModelError if it cannot run the file."""
+    """An `.onnx` file in ONNX Runtime on the CPU. strides: of the model's levels, which name its raw outputs.
+
+    Raises MissingExtra, and ModelError if it cannot run the file.
+    """
 
     backend = "onnxruntime"
     span: SizeRange | None = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, strides: Sequence[int]) -> None:
+        self.path, self.names = path, raw_names(strides)
         self._sessions: dict[str, Any] = {}
         sizes = next(item.shape for item in self._session("detect").get_inputs() if item.name == INPUT)
         batch, _, height, width = (size if isinstance(size, int) else None for size in sizes)
         self.shape: FixedShape = (batch, height, width)
 
     def raw(self, images: Pixels) -> Raw:
-        return dict(zip(RAW, self._run("raw", _feed(images), RAW), strict=True))
+        return dict(zip(self.names, self._run("raw", _feed(images), self.names), strict=True))
 
     def post(self, raw: Raw, images: Pixels) -> ModelOutput:
         return self._detect("post", {**_feed(images), **raw})
@@ -140,7 +143,7 @@ class OnnxModel:
         source: str | bytes = str(self.path)
         if part != "detect":
             model = onnx.load(str(self.path))
-            source = (onnx_raw(model) if part == "raw" else onnx_post(model)).SerializeToString()
+            source = (onnx_raw if part == "raw" else onnx_post)(model, self.names).SerializeToString()
         try:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base
@@ -148,28 +151,28 @@ class OnnxModel:
             raise kind(f"ONNX Runtime cannot load the {what} ({_first_line(error)})", where=self.path) from error
 
 
-def onnx_raw(model: Any) -> Any:
-    """Make the raw outputs the outputs of an ONNX model, in place."""
+def onnx_raw(model: Any, names: Sequence[str]) -> Any:
+    """Make the raw outputs `names` the outputs of an ONNX model, in place."""
     import onnx
 
-    _require_raw({name for node in model.graph.node for name in node.output})
+    _require_raw(names, {name for node in model.graph.node for name in node.output})
     del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in RAW)
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
     return model
 
 
-def onnx_post(model: Any) -> Any:
+def onnx_post(model: Any, names: Sequence[str]) -> Any:
     """Extract the part of an ONNX model after its raw outputs, as a model that takes them. Raises NoSubgraph."""
     import onnx
     from onnx.utils import Extractor
 
-    _require_raw({name for node in model.graph.node for name in node.output})
+    _require_raw(names, {name for node in model.graph.node for name in node.output})
     del model.graph.quantization_annotation[:]  # the extractor cannot handle it, and values do not depend on it
     outputs = [output.name for output in model.graph.output]
-    ranks = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4) for name in RAW]
+    ranks = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4) for name in names]
     model.graph.value_info.extend(ranks)  # overrides earlier entries of the same name
     inputs = [value.name for value in model.graph.input]
-    post = Extractor(model).extract_model([*inputs, *RAW], outputs)
+    post = Extractor(model).extract_model([*inputs, *names], outputs)
     _refuse_convolutions({node.op_type for node in post.graph.node})
     read = {name for node in post.graph.node for name in node.input}
     used = [value for value in post.graph.input if value.name in read]
@@ -181,19 +184,19 @@ def onnx_post(model: Any) -> Any:
 class OpenVinoModel:
     """An OpenVINO `.xml` (or an `.onnx`) on the CPU.
 
-    hint: INFERENCE_PRECISION_HINT of the network (`f32`, `bf16`); post-processing alone always runs in f32. Raises
-    MissingExtra, and ModelError if the file cannot be read.
+    hint: INFERENCE_PRECISION_HINT of the network (`f32`, `bf16`); post-processing alone always runs in f32.
+    strides: of the model's levels. Raises MissingExtra, and ModelError if the file cannot be read.
     """
 
     backend = "openvino"
     span: SizeRange | None = None
 
-    def __init__(self, path: Path, *, hint: str = "f32") -> None:
+    def __init__(self, path: Path, *, strides: Sequence[int], hint: str = "f32") -> None:
         try:
             import openvino
         except ImportError as error:
             raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
-        self.path, self.hint, self.core = path, hint, openvino.Core()
+        self.path, self.names, self.hint, self.core = path, raw_names(strides), hint, openvino.Core()
         self._compiled: dict[str, Any] = {}
         inputs = {name: port for port in self._read().inputs for name in port.get_names()}
         self._inputs = [name for name in (INPUT, SIZES) if name in inputs]
@@ -201,10 +204,10 @@ class OpenVinoModel:
         self.shape: FixedShape = (sizes[0], sizes[2], sizes[3])
 
     def raw(self, images: Pixels) -> Raw:
-        return dict(zip(RAW, self._run("raw", self._feed(images)), strict=True))
+        return dict(zip(self.names, self._run("raw", self._feed(images)), strict=True))
 
     def post(self, raw: Raw, images: Pixels) -> ModelOutput:
-        return self._detect("post", [*self._feed(images), *(raw[name] for name in RAW)])
+        return self._detect("post", [*self._feed(images), *(raw[name] for name in self.names)])
 
     def detect(self, images: Pixels, inside: ImageSizes = None) -> ModelOutput:
         return self._detect("detect", self._feed(images, inside))
@@ -226,7 +229,7 @@ class OpenVinoModel:
     def _compile(self, part: str) -> Any:
         model = self._read()
         if part != "detect":
-            model = openvino_raw(model) if part == "raw" else openvino_post(model)
+            model = (openvino_raw if part == "raw" else openvino_post)(model, self.names)
         hint = "f32" if part == "post" else self.hint
         compiled = self.core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
         leave_signal_stack()
@@ -239,24 +242,24 @@ class OpenVinoModel:
             raise ModelError(f"OpenVINO cannot read this file ({_first_line(error)})", where=self.path) from error
 
 
-def openvino_raw(model: Any) -> Any:
-    """Build a model of the raw outputs, in the order of `RAW`."""
+def openvino_raw(model: Any, names: Sequence[str]) -> Any:
+    """Build a model of the raw outputs `names`, in this order."""
     import openvino
 
-    ports = _ports(model)
-    return openvino.Model([ports[name] for name in RAW], model.get_parameters(), "raw")
+    ports = _ports(model, names)
+    return openvino.Model([ports[name] for name in names], model.get_parameters(), "raw")
 
 
-def openvino_post(model: Any) -> Any:
-    """Build a model (images, *RAW) → detections from the part after the raw outputs; modifies `model`.
+def openvino_post(model: Any, names: Sequence[str]) -> Any:
+    """Build a model (images, *names) → detections from the part after the raw outputs; modifies `model`.
 
     Raises NoSubgraph.
     """
     import openvino
     from openvino import opset13
 
-    ports, parameters = _ports(model), list(model.get_parameters())
-    for name in RAW:
+    ports, parameters = _ports(model, names), list(model.get_parameters())
+    for name in names:
         port = ports[name]
         parameter = opset13.parameter(port.partial_shape, openvino.Type.f32, name)
         for consumer in port.get_target_inputs():
@@ -267,10 +270,10 @@ def openvino_post(model: Any) -> Any:
     return post
 
 
-def _ports(model: Any) -> dict[str, Any]:
+def _ports(model: Any, names: Sequence[str]) -> dict[str, Any]:
     """All output ports of the graph by tensor name. Raises NoSubgraph if a raw output is missing."""
     ports = {name: port for node in model.get_ops() for port in node.outputs() for name in port.get_names()}
-    _require_raw(set(ports))
+    _require_raw(names, set(ports))
     return ports
 
 
@@ -281,8 +284,8 @@ def _refuse_convolutions(ops: set[str]) -> None:
         )
 
 
-def _require_raw(names: set[str]) -> None:
-    missing = [name for name in RAW if name not in names]
+def _require_raw(names: Sequence[str], present: set[str]) -> None:
+    missing = [name for name in names if name not in present]
     if missing:
         raise NoSubgraph(f"the file has no tensors named {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.head import RawOutputs
 
 BACKGROUND_LOGIT = -30.0
@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 def synthetic_cases(sizes: Sizes, *, classes: int, config: ModelConfig) -> list[Case]:
-    """All cases that fit maps of these (height, width), P3 first."""
+    """All cases that fit maps of these (height, width), finest level first."""
     return [*_thresholds(sizes, classes, config), *_crowds(sizes, classes, config), *_ties(sizes, classes, config)]
 
 
@@ -66,20 +66,16 @@ class _Builder:
     """Builds raw outputs, starting from a network that detects nothing."""
 
     def __init__(self, sizes: Sizes, classes: int, config: ModelConfig) -> None:
-        self.config, self.classes, self.sizes = config, classes, sizes
+        self.config, self.classes, self.sizes, self.strides = config, classes, sizes, config.strides
         self.raw = RawOutputs(
             [torch.full((1, classes, h, w), BACKGROUND_LOGIT) for h, w in sizes],
             [torch.zeros(1, 4, h, w) for h, w in sizes],
             [torch.full((1, 1, h, w), CERTAIN_LOGIT) for h, w in sizes],
         )
 
-    def centre(self, level: int, row: int, column: int) -> tuple[float, float]:
-        offset, stride = self.config.conventions.point_offset, STRIDES[level]
-        return (column + offset) * stride, (row + offset) * stride
-
     def set_point(self, level: int, row: int, column: int, *, ltrb: Sequence[float], scores: dict[int, float]) -> None:
-        """Set one point: distances in pixels, and final scores by class."""
-        self.raw.ltrb[level][0, :, row, column] = torch.tensor(ltrb)
+        """Set one point: distances in strides of its level, and final scores by class."""
+        self.raw.ltrb[level][0, :, row, column] = torch.tensor(ltrb) * self.strides[level]
         for index, score in scores.items():
             self.raw.cls[level][0, index, row, column] = self.logits(torch.tensor(score))
 
@@ -109,7 +105,7 @@ def _thresholds(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Cas
 def _one(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
     builder = _Builder(sizes, classes, config)
     (height, width), score = sizes[0], float(builder.scores(1)[0])
-    builder.set_point(0, height // 2, width // 2, ltrb=(9.3, 7.7, 12.1, 5.9), scores={classes - 1: score})
+    builder.set_point(0, height // 2, width // 2, ltrb=(1.16, 0.96, 1.51, 0.74), scores={classes - 1: score})
     return builder.raw
 
 
@@ -117,21 +113,21 @@ def _levels(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
     """A box at the last point of each level that extends beyond the right and bottom edges, at fractional pixels."""
     builder = _Builder(sizes, classes, config)
     for level, score in enumerate(builder.scores(len(sizes)).tolist()):
-        (height, width), stride = sizes[level], STRIDES[level]
-        ltrb = (0.71 * stride, 0.83 * stride, 3.0 * stride, 2.0 * stride)
-        builder.set_point(level, height - 1, width - 1, ltrb=ltrb, scores={level % classes: score})
+        height, width = sizes[level]
+        place = (level, height - 1, width - 1)
+        builder.set_point(*place, ltrb=(0.71, 0.83, 3.0, 2.0), scores={level % classes: score})
     return builder.raw
 
 
 def _classes(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
     builder = _Builder(sizes, classes, config)
     used = min(classes, config.candidates, 20)
-    builder.set_point(0, 1, 1, ltrb=(5.5, 4.5, 6.5, 7.5), scores=dict(enumerate(builder.scores(used).tolist())))
+    builder.set_point(0, 1, 1, ltrb=(0.69, 0.56, 0.81, 0.94), scores=dict(enumerate(builder.scores(used).tolist())))
     return builder.raw
 
 
 def _overlaps(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
-    """Pairs of nested boxes of one class on P3; the smaller fills a given share of the larger, which is their IoU.
+    """Pairs of nested boxes of one class on the finest level; the smaller fills a given share of the larger, their IoU.
 
     The shares are 0.005, 0.015, 0.025 … above and below the NMS threshold, the nearest first, as many as fit. An NMS
     threshold that is off by 0.01 changes the result.
@@ -144,22 +140,22 @@ def _overlaps(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
     pairs = min(len(places), len(shares), config.candidates // 2)
     scores = builder.scores(2 * pairs).tolist()
     for number, ((row, column), share) in enumerate(zip(places[:pairs], shares[:pairs], strict=True)):
-        # 24 × 12 px around two neighbouring points
-        large, small = (10.0, 3.0, 14.0, 9.0), (2.0, 3.0, 24.0 * share - 2.0, 9.0)
+        # 3 × 1.5 strides around two neighbouring points
+        large, small = (1.25, 0.375, 1.75, 1.125), (0.25, 0.375, 3.0 * share - 0.25, 1.125)
         builder.set_point(0, row, column + 1, ltrb=large, scores={number % classes: scores[2 * number]})
         builder.set_point(0, row, column, ltrb=small, scores={number % classes: scores[2 * number + 1]})
     return builder.raw
 
 
 def _scores(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
-    """Separate boxes on P3 with scores 0.001, 0.002, 0.004 … above and below the score threshold."""
+    """Separate boxes on the finest level with scores 0.001, 0.002, 0.004 … above and below the score threshold."""
     builder = _Builder(sizes, classes, config)
     steps = [sign * 0.001 * 2**step for step in range(6) for sign in (1, -1)]
     scores = [config.score_threshold + step for step in steps if 1e-4 < config.score_threshold + step < 0.999]
     height, width = sizes[0]
     places = [(row, column) for row in range(height) for column in range(width)]
     for number, (score, (row, column)) in enumerate(zip(scores, places, strict=False)):
-        builder.set_point(0, row, column, ltrb=(3.0, 2.0, 3.0, 2.0), scores={number % classes: score})
+        builder.set_point(0, row, column, ltrb=(0.375, 0.25, 0.375, 0.25), scores={number % classes: score})
     return builder.raw
 
 
@@ -172,13 +168,13 @@ def _chain(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs | None
     height, width = sizes[0]
     # boxes of width w shifted by d have IoU (w - d) / (w + d): above the threshold for one step, below it for two
     step = 0.75 * (1 - config.nms_iou) / (1 + config.nms_iou)
-    side = STRIDES[0] / step / 2 if step else math.inf
-    margin = math.ceil(side / STRIDES[0])
+    side = 0.5 / step if step else math.inf
+    margin = math.ceil(side)
     columns = range(margin, width - margin)
     if len(columns) < 3:
         return None
     for column, score in zip(columns, builder.scores(min(len(columns), config.candidates)).tolist(), strict=False):
-        builder.set_point(0, height // 2, column, ltrb=(side, 4.0, side, 4.0), scores={0: score})
+        builder.set_point(0, height // 2, column, ltrb=(side, 0.5, side, 0.5), scores={0: score})
     return builder.raw
 
 
@@ -199,7 +195,7 @@ def _crowd(sizes: Sizes, classes: int, config: ModelConfig, *, spread: tuple[flo
     points = [height * width for height, width in sizes]
     order = torch.randperm(sum(points), generator=generator)
     scores = torch.split(builder.scores(sum(points))[order], points)
-    for level, (stride, count) in enumerate(zip(STRIDES, points, strict=True)):
+    for level, (stride, count) in enumerate(zip(config.strides, points, strict=True)):
         low, high = spread
         ltrb = builder.raw.ltrb[level]
         ltrb.copy_((low + (high - low) * torch.rand(ltrb.shape, generator=generator)) * stride)
@@ -209,10 +205,10 @@ def _crowd(sizes: Sizes, classes: int, config: ModelConfig, *, spread: tuple[flo
 
 
 def _cut(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs | None:
-    """More candidates on P3 than are kept: almost all share one box, those around the top-k cut have separate boxes.
+    """More candidates on the finest level than it keeps: almost all share one box, those around the top-k cut do not.
 
     NMS keeps the shared box and the separate boxes just inside the cut, so keeping one candidate more or less changes
-    the result. None if P3 has fewer (point, class) pairs than candidates are kept.
+    the result. None if the level has fewer (point, class) pairs than candidates are kept.
     """
     height, width = sizes[0]
     builder, used, keep = _Builder(sizes, classes, config), min(classes, 3), config.candidates
@@ -223,12 +219,12 @@ def _cut(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs | None:
     scores[:, :count] = builder.scores(count * used).view(count, used).T
     cls = builder.raw.cls[0][0].flatten(1)  # a view: [C, points]
     cls[:used] = torch.where(scores > 0, builder.logits(scores.clamp(min=0.01)), cls[:used])
-    first = keep // used - 3
+    first, offset = keep // used - 3, config.conventions.point_offset
     for point in range(count):
         row, column = divmod(point, width)
-        x, y = builder.centre(0, row, column)
-        shared = (x, y, 8.0 * width - x, 8.0 * height - y)
-        builder.raw.ltrb[0][0, :, row, column] = torch.tensor(shared if point < first else (3.0, 3.0, 3.0, 3.0))
+        x, y = column + offset, row + offset
+        shared = (x, y, width - x, height - y)
+        builder.set_point(0, row, column, ltrb=shared if point < first else (0.375,) * 4, scores={})
     return builder.raw
 
 
@@ -239,7 +235,7 @@ def _ties(sizes: Sizes, classes: int, config: ModelConfig) -> Iterator[Case]:
     score = float(builder.scores(1)[0])
     for point in range(count):
         row, column = divmod(point * (height * width // count), width)
-        builder.set_point(0, row, column, ltrb=(3.5, 3.5, 3.5, 3.5), scores={point % classes: score})
+        builder.set_point(0, row, column, ltrb=(0.4375,) * 4, scores={point % classes: score})
     yield Case("all scores equal, all fit", builder.raw)
 
     small = _crowd(sizes, classes, config, spread=(0.3, 0.45))

@@ -5,6 +5,7 @@ Exporters write files to this interface; the backends and the parity check read 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 INPUT, SIZES = "images", "sizes"
@@ -15,12 +16,19 @@ OUTPUTS = ("boxes", "scores", "classes", "counts")
 CONVERGED = "converged"
 """Extra output, bool [B], of models whose NMS runs a fixed number of sweeps: False if these were not enough."""
 
-LEVELS = ("p3", "p4", "p5", "p6", "p7")
-RAW = tuple(f"{branch}_{level}" for branch in ("cls", "ltrb", "ctr") for level in LEVELS)
-"""Names of the raw outputs inside an exported graph, in the order in which `export.graph.Graph` returns them."""
-
 SMALLEST = 160
-"""Smallest height and width of a dynamic input, pixels: below 129 the map of P7 would have a single row."""
+"""Smallest height and width of a dynamic input, pixels: below 129 a map of stride 128 would have a single row."""
+
+
+def raw_names(strides: Sequence[int]) -> tuple[str, ...]:
+    """Names of the raw outputs inside an exported graph, in the order in which `export.graph.Graph` returns them.
+
+    strides: of the model's levels; `cls_p3` is the class logits of stride 8.
+    """
+    from fcos_cli.model.config import level_name  # loads pydantic, which running a model does not need
+
+    levels = [level_name(stride).lower() for stride in strides]
+    return tuple(f"{branch}_{level}" for branch in ("cls", "ltrb", "ctr") for level in levels)
 
 
 def output_names(nms: Literal["op", "tensor"]) -> tuple[str, ...]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fcos_cli.config import Config, Origins, flatten
 from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.model.backbone import OFFLINE_BACKBONES, load_offline_weights
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.open import default_weights, find_artifact
 
 BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1"}
 """Model settings that depend on the weights of the backbone."""
+
+_LEVEL = re.compile(r"(backbone\.fpn\.(?:inner|layer)_blocks\.|head\.regression_head\.scales\.)(\d+)(.*)")
+"""Keys of layers that belong to one level: before, at and after its number."""
 
 
 def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
@@ -75,12 +80,29 @@ def resolve_init(config: Config) -> str:
     return "random"
 
 
+def _at_levels_of(config: ModelConfig, artifact: Artifact) -> dict[str, Tensor]:
+    """The artifact's weights, with the layers that belong to one level numbered as in a network of `config`.
+
+    Those of strides that the network does not have are left out.
+    """
+    weights = {}
+    for key, value in artifact.weights.items():
+        place = _LEVEL.match(key)
+        if place is None:
+            weights[key] = value
+        elif (stride := artifact.config.strides[int(place[2])]) in config.strides:
+            weights[f"{place[1]}{config.strides.index(stride)}{place[3]}"] = value
+    return weights
+
+
 @torch.no_grad()
 def copy_matching(model: FCOS, artifact: Artifact, classes: ClassTable, *, name: str) -> str:
-    """Copy all tensors that fit; rows of the class layer are matched by class name. Return a description."""
+    """Copy all tensors that fit; levels are matched by stride, rows of the class layer by class name. Return a
+    description.
+    """
     state = model.state_dict()
     copied = 0
-    for key, value in artifact.weights.items():
+    for key, value in _at_levels_of(model.config, artifact).items():
         if key.startswith("head.classification_head.cls_logits."):
             continue
         if key in state and state[key].shape == value.shape:

@@ -16,7 +16,7 @@ from fcos_cli.convert.torchvision import save, to_torchvision
 from fcos_cli.errors import ModelError
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import FINE_STRIDES, STRIDES, ModelConfig
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.presets import PRESETS
 from tests.convert.foreign import pth
@@ -130,6 +130,7 @@ def test_constructor_call_has_thresholds_and_sizes(artifact: Artifact) -> None:
         ({"backbone": "resnet18"}, "backbone is resnet18, torchvision's is resnet50"),
         ({"channels": 128}, "channels is 128, torchvision's is 256"),
         ({"convs": 3}, "convs is 3"),
+        ({"strides": FINE_STRIDES}, "strides is (4, 8, 16, 32, 64), torchvision's is (8, 16, 32, 64, 128)"),
         ({"stride_in_1x1": True}, "stride_in_1x1 is True"),
         ({"mean": (1.0, 2.0, 3.0)}, "mean is"),
         ({"backbone_norm_eps": 1e-3}, "backbone_norm_eps is 0.001"),

@@ -20,10 +20,11 @@ from fcos_cli.explain.heatmaps import RAMP, colours, normalize
 from fcos_cli.explain.model_figure import model_figure
 from fcos_cli.explain.points import Explanation, explain
 from fcos_cli.explain.targets_figure import RED, targets_figure
+from fcos_cli.model.config import FINE_STRIDES
 from fcos_cli.model.points import Grid
 from fcos_cli.runtime.pytorch import facts_of
 from tests.explain.test_targets import LARGE, SMALL, explained, sample
-from tests.tiny import tiny_artifact
+from tests.tiny import tiny_artifact, tiny_model
 
 
 def explain_grey(width: int, height: int, **changes: object) -> Explanation:
@@ -72,6 +73,17 @@ def test_figures_of_images_of_any_shape_have_the_documented_sizes(tmp_path, widt
     with Image.open(tmp_path / "model.png") as image:
         assert image.width > 900
         assert 200 < image.height < 1200
+
+
+def test_figures_have_a_panel_for_each_level_of_fine_strides():
+    model = tiny_model(strides=FINE_STRIDES)
+    fine = explain_grey(64, 48, weights=model.state_dict(), config=model.config)
+    coarse = explain_grey(64, 48)
+    assert centerness_figure(fine).size == centerness_figure(coarse).size
+    assert classes_figure(fine).size[0] == classes_figure(coarse).size[0]
+    names = [figure.pixels() for figure in (model_figure(fine), model_figure(coarse))]
+    assert names[0].shape == names[1].shape
+    assert (names[0] != names[1]).any()
 
 
 def test_the_detections_own_point_and_distances_are_white():

@@ -19,10 +19,11 @@ from fcos_cli.explain.page import detections_page
 from fcos_cli.explain.points import Explanation, explain
 from fcos_cli.explain.targets_page import targets_page
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.config import FINE_STRIDES
 from fcos_cli.runtime.pytorch import facts_of
 from tests.browser import Browser
 from tests.explain.test_targets import LARGE, SMALL, explained, sample
-from tests.tiny import tiny_artifact
+from tests.tiny import tiny_artifact, tiny_model
 
 NAMES = ClassTable(("circle", "</script>", "Dreieck & <b>"), (1, 2, 3))
 
@@ -59,6 +60,22 @@ def test_a_detections_page_has_the_boxes_votes_and_maps(found):
     p3 = document["levels"][0]
     assert (p3["name"], p3["stride"], p3["spacing"], p3["w"], p3["h"]) == ("P3", 8, [8, 8], 8, 8)
     np.testing.assert_array_equal(pixels(p3["maps"]["centerness"]["uri"]), to_grey(found.levels[0].centerness))
+
+
+def test_pages_name_the_levels_of_the_model():
+    model = tiny_model(strides=FINE_STRIDES)
+    artifact = tiny_artifact(weights=model.state_dict(), config=model.config)
+    image = np.zeros((48, 64, 3), np.uint8)
+    found = facts(detections_page(explain(model, facts_of(artifact), image), title="a", model="tiny"))
+    truth = facts(targets_page(explained(sample(SMALL), strides=FINE_STRIDES), title="a", model="tiny"))
+    for document in (found, truth):
+        assert [(level["name"], level["stride"]) for level in document["levels"]] == [
+            ("P2", 4), ("P3", 8), ("P4", 16), ("P5", 32), ("P6", 64),
+        ]  # fmt: skip
+        assert [level["w"] for level in document["levels"]] == [16, 8, 4, 2, 1]
+    assert "limits between P2 and P6: 16, 32, 64, 128 px" in truth["subtitle"]
+    coarse = facts(targets_page(explained(sample(SMALL)), title="a", model="tiny"))
+    assert "limits between P3 and P7" in coarse["subtitle"]
 
 
 def test_a_page_has_no_external_resources(found):

@@ -13,7 +13,11 @@ import pytest
 from PIL import Image
 
 from fcos_cli.cli import main
+from fcos_cli.model.artifact import save
+from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from tests.explain.test_page import facts
+from tests.model.test_artifact import change_metadata
+from tests.tiny import tiny_artifact, tiny_model
 
 FIGURES = {"classes.png", "detection.png", "centerness.png", "model.png"}
 
@@ -91,6 +95,20 @@ def test_targets_alone_explain_the_first_images_of_the_data_set_without_predicti
     assert code == 0
     assert len(list((tmp_path / "few").glob("*.html"))) == 2
     assert "the first 2 of 12 images" in err
+
+
+@pytest.mark.parametrize("kind", ["strides from 4", "file without strides"])
+def test_targets_follow_the_strides_of_the_model(fcos, tmp_path, shapes, kind):
+    model = tiny_model(strides=FINE_STRIDES if kind == "strides from 4" else STRIDES)
+    save(tmp_path / "m.safetensors", tiny_artifact(weights=model.state_dict(), config=model.config))
+    if kind == "file without strides":
+        older = model.config.model_dump(mode="json", exclude={"conventions", "strides"})
+        change_metadata(tmp_path / "m.safetensors", model=json.dumps(older))
+    image = sorted((shapes / "images").glob("*.jpg"))[0]
+    code, _, err = fcos("predict", image, "--targets", shapes, "--model", "m.safetensors", "--out", "o")
+    assert code == 0, err
+    document = facts((tmp_path / "o" / f"{image.stem}.targets.html").read_text(encoding="utf-8"))
+    assert [level["stride"] for level in document["levels"]] == list(model.config.strides)
 
 
 def test_targets_of_given_images_are_found_in_any_split(fcos, tmp_path, model_file, shapes):

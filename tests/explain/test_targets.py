@@ -11,6 +11,7 @@ import torch
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Sample
 from fcos_cli.explain.targets import TruthExplanation, explain_targets
+from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.points import all_points
 from fcos_cli.model.targets import Truth, assign_targets
@@ -35,12 +36,15 @@ def sample(*boxes: tuple[float, float, float, float], ignore: tuple[int, ...] = 
     )
 
 
-def explained(truth: Sample, *, conventions: Conventions | None = None) -> TruthExplanation:
+def explained(
+    truth: Sample, *, strides: tuple[int, ...] = STRIDES, conventions: Conventions | None = None
+) -> TruthExplanation:
     return explain_targets(
         truth,
         np.zeros((truth.height, truth.width, 3), np.uint8),
         classes=CLASSES,
         rule=ResizeRule("letterbox", (64, 64)),
+        strides=strides,
         ranges=RANGES,
         conventions=conventions or Conventions(),
     )
@@ -122,3 +126,12 @@ def test_winners_are_the_same_as_in_training(conventions):
     assert sum(sum(box.lost) for box in result.boxes) == sum(len(point.rivals) for point in result.points) > 0
     for point in result.points:
         assert all(result.boxes[rival].area >= result.boxes[point.box].area for rival in point.rivals)
+
+
+def test_a_box_without_a_point_gets_four_with_strides_from_4():
+    box = (13, 13, 19, 19)
+    assert explained(sample(box)).orphans == [0]
+    fine = explained(sample(box), strides=FINE_STRIDES)
+    assert fine.boxes[0].won == (4, 0, 0, 0, 0)
+    assert (fine.points[0].xy, fine.points[0].ltrb) == ((14, 14), (1, 1, 5, 5))
+    assert [part.shape for part in fine.centerness] == [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]

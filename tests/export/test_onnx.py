@@ -16,11 +16,13 @@ from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from fcos_cli.parity.prove import prove
 from fcos_cli.parity.subgraphs import ExportedModel, OnnxModel, OpenVinoModel
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.graph_io import RAW, output_names
+from fcos_cli.runtime.graph_io import output_names, raw_names
+from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact, tiny_model
 
@@ -32,9 +34,9 @@ SIZES = [(256, 320), (224, 224), (384, 160), (192, 480), (160, 160)]
 HEAD = "head.classification_head.cls_logits"
 
 
-def artifact_of(classes: int) -> Artifact:
+def artifact_of(classes: int, **changes: object) -> Artifact:
     """A tiny network whose scores range from 0.01 to nearly 1."""
-    model = tiny_model(classes=classes)
+    model = tiny_model(classes=classes, **changes)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(classes)
         model.head.classification_head.cls_logits.weight.normal_(0, 0.4, generator=generator)
@@ -73,11 +75,11 @@ def altered(artifact: Artifact, proto: onnx.ModelProto, case: str) -> tuple[Arti
 
 def open_exported(backend: str, path: Path, facts: Facts) -> ExportedModel:
     if backend == "onnxruntime":
-        return OnnxModel(path)
+        return OnnxModel(path, strides=facts.model["strides"])
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     xml = path.with_suffix(".xml")
     write_openvino(path, xml, facts)
-    return OpenVinoModel(xml)
+    return OpenVinoModel(xml, strides=facts.model["strides"])
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -113,7 +115,7 @@ def test_inputs_and_outputs_of_the_file(exported: tuple[Artifact, Facts, onnx.Mo
     }
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 20)]
     assert all(node.domain == "" for node in proto.graph.node)
-    assert {name for node in proto.graph.node for name in node.output} >= set(RAW)
+    assert {name for node in proto.graph.node for name in node.output} >= set(raw_names(STRIDES))
 
 
 def test_the_file_contains_no_paths_of_this_machine(
@@ -141,10 +143,25 @@ def test_fixed_shapes_and_other_limits_pass_parity(options: ExportOptions, tmp_p
     height, width = options.size or ("height", "width")
     assert dimensions == [options.batch or "batch", 3, height, width]
     write(proto, tmp_path / "model.onnx", facts)
-    parity = prove(artifact, OnnxModel(tmp_path / "model.onnx"), facts, pictures=demo_photos())
+    exported_model = OnnxModel(tmp_path / "model.onnx", strides=STRIDES)
+    parity = prove(artifact, exported_model, facts, pictures=demo_photos())
     assert parity.passed, parity.failures
     assert max(row.match.reference for row in parity.end.rows) == facts.max_detections
     assert ("NonMaxSuppression" in {node.op_type for node in proto.graph.node}) == (options.nms == "op")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_model_with_strides_from_4_passes_parity_in_every_layer(backend: str, tmp_path: Path) -> None:
+    artifact, options = artifact_of(3, strides=FINE_STRIDES), ExportOptions()
+    facts = options.apply(facts_of(artifact))
+    write(finalize(trace(artifact, facts, options), outputs=output_names("op")), tmp_path / "model.onnx", facts)
+    exported_model = open_exported(backend, tmp_path / "model.onnx", facts)
+    parity = prove(artifact, exported_model, facts, pictures=demo_photos(), sizes=SIZES, batches=[1, 5])
+    assert parity.passed, parity.failures
+    assert (parity.raw.skipped, parity.post.skipped) == (None, None)
+    assert {row.output for row in parity.raw.rows} == set(raw_names(FINE_STRIDES))
+    assert max(row.match.reference for row in parity.end.rows) > 0
+    assert read_header(tmp_path / "model.onnx").facts.model["strides"] == list(FINE_STRIDES)
 
 
 def test_only_weights_that_fp16_represents_exactly_are_stored_in_fp16(
@@ -162,7 +179,7 @@ def test_only_weights_that_fp16_represents_exactly_are_stored_in_fp16(
     assert not any(t.name.endswith("weight_half") for t in unchanged.graph.initializer)
     write(store_in_half(changed), tmp_path / "model.onnx", facts)
     assert (tmp_path / "model.onnx").stat().st_size < 0.75 * full_size
-    exported_model = OnnxModel(tmp_path / "model.onnx")
+    exported_model = OnnxModel(tmp_path / "model.onnx", strides=STRIDES)
     halved = replace(artifact, weights=rounded)
     parity = prove(halved, exported_model, facts, pictures=demo_photos(), sizes=SIZES[:1], batches=[2])
     assert parity.passed, parity.failures

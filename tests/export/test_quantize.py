@@ -15,8 +15,9 @@ from fcos_cli.export.onnx import finalize, trace, write
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.quantize import backbone_and_head_nodes, float_candidates, fold, quantize, relative_error
 from fcos_cli.export.sample_images import network_inputs
+from fcos_cli.model.config import STRIDES
 from fcos_cli.resources import demo_photos
-from fcos_cli.runtime.graph_io import RAW, output_names
+from fcos_cli.runtime.graph_io import output_names, raw_names
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
 from tests.tiny import tiny_artifact
@@ -74,7 +75,7 @@ def test_each_target_gets_its_own_recipe(
     makers = {name: node.op_type for node in proto.graph.node for name in node.output}
     convs = [node for node in proto.graph.node if node.op_type == "Conv"]
     assert all(makers[node.input[0]] == makers[node.input[1]] == "DequantizeLinear" for node in convs)
-    assert set(RAW) <= set(makers)
+    assert set(raw_names(STRIDES)) <= set(makers)
 
     write(finalize(proto, outputs=output_names("op")), tmp_path / "model.onnx", FACTS)
     detector = open_detector(tmp_path / "model.onnx")

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from fcos_cli.errors import FcosError, ModelError
 from fcos_cli.model.artifact import FORMAT_VERSION, Artifact, load, save
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.config import FINE_STRIDES, STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
+from fcos_cli.runtime.open import default_weights
 from tests.tiny import tiny_artifact, tiny_model
 
 BIAS = "head.classification_head.cls_logits.bias"
@@ -68,6 +69,33 @@ def test_artifact_round_trip(tmp_path: Path) -> None:
     with torch.inference_mode():
         for a, b in zip(model.detect(images), found.build().detect(images), strict=True):
             assert torch.equal(a, b)
+
+
+def test_strides_are_stored(tmp_path: Path) -> None:
+    model = tiny_model(strides=FINE_STRIDES, conventions=Conventions(scales=True))
+    save(tmp_path / "m.safetensors", tiny_artifact(weights=model.state_dict(), config=model.config))
+    found = load(tmp_path / "m.safetensors")
+    assert found.config == model.config
+    images = torch.randint(0, 256, (1, 3, 70, 90), dtype=torch.uint8)
+    with torch.inference_mode():
+        for a, b in zip(model.detect(images), found.build().detect(images), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_file_from_before_strides_were_a_setting_has_8_to_128(path: Path, artifact: Artifact) -> None:
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["model"])
+    assert tuple(facts.pop("strides")) == STRIDES
+    change_metadata(path, model=json.dumps(facts))
+    found = load(path)
+    assert found.config == artifact.config
+    assert found.build().state_dict().keys() == artifact.weights.keys()
+
+
+def test_the_bundled_detector_still_loads() -> None:
+    found = load(default_weights())
+    assert found.config.strides == STRIDES
+    found.build()
 
 
 def test_metadata_is_json(path: Path) -> None:
@@ -163,6 +191,7 @@ def test_newer_format_version_is_reported_before_unknown_metadata(path: Path) ->
         ("model", "{"),
         ("model", '{"backbone": "resnet18", "wings": 2}'),
         ("model", "[]"),
+        ("model", '{"strides": [8, 16, 32]}'),
         ("conventions", '{"score": "cube"}'),
         ("classes", '[{"id": "x", "name": "a"}]'),
         ("classes", '[{"name": "a"}]'),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.models.detection import fcos as torchvision_fcos
 from torchvision.models.detection._utils import BoxLinearCoder
 
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import FINE_STRIDES, STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.head import RawOutputs
@@ -22,9 +22,11 @@ NOTHING = -30.0
 """A logit with a probability far below every threshold."""
 
 
-def silent(height: int, width: int, *, classes: int = 2, batch: int = 1) -> RawOutputs:
+def silent(
+    height: int, width: int, *, classes: int = 2, batch: int = 1, strides: tuple[int, ...] = STRIDES
+) -> RawOutputs:
     """Outputs of a network that detects nothing: no class, distances 0, centerness 0.5."""
-    sizes = [(-(-height // s), -(-width // s)) for s in STRIDES]
+    sizes = [(-(-height // s), -(-width // s)) for s in strides]
     return RawOutputs(
         [torch.full((batch, classes, h, w), NOTHING) for h, w in sizes],
         [torch.zeros(batch, 4, h, w) for h, w in sizes],
@@ -81,12 +83,13 @@ def test_point_with_offset_zero_is_at_the_corner_of_its_cell() -> None:
     assert box == [28, 11, 38, 23]
 
 
+@pytest.mark.parametrize("strides", [STRIDES, FINE_STRIDES])
 @pytest.mark.parametrize("level", range(5))
-def test_points_of_each_level(level: int) -> None:
-    raw, stride = silent(256, 512), STRIDES[level]
+def test_points_of_each_level(level: int, strides: tuple[int, ...]) -> None:
+    raw, stride = silent(256, 512, strides=strides), strides[level]
     say(raw, level, 1, 2, cls={0: LN3}, ltrb=[8, 8, 8, 8], ctr=0.0)
-    ((box, _, _),) = found(decode(raw, height=256, width=512, config=config_of()))
-    assert box == [2.5 * stride - 8, 1.5 * stride - 8, 2.5 * stride + 8, 1.5 * stride + 8]
+    ((box, _, _),) = found(decode(raw, height=256, width=512, config=config_of(strides=strides)))
+    assert box == [2.5 * stride - 8, max(1.5 * stride - 8, 0), 2.5 * stride + 8, 1.5 * stride + 8]
 
 
 def test_point_can_give_detections_of_several_classes() -> None:

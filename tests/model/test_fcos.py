@@ -7,7 +7,7 @@ from torchvision.models import detection
 
 from fcos_cli.errors import UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import FINE_STRIDES, STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
@@ -127,6 +127,39 @@ def test_backbones_by_name_give_five_levels_with_strides_8_to_128(backbone: str)
     assert {level.shape[1] for level in raw.cls} == {2}
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_large_100", "efficientnet_lite0", "regnety_004"])
+def test_fine_strides_give_five_levels_with_strides_4_to_64(backbone: str) -> None:
+    height, width = 200, 90
+    with torch.device("meta"):
+        model = FCOS(ModelConfig(backbone=backbone, channels=32, convs=1, strides=FINE_STRIDES), classes=2)
+        raw = model(torch.zeros(1, 3, height, width))
+    assert raw.sizes() == [(-(-height // s), -(-width // s)) for s in (4, 8, 16, 32, 64)]
+
+
+def test_keys_of_the_pyramid() -> None:
+    """The default's are torchvision's; with fine strides there is one more map of the backbone and no P7."""
+
+    def keys(**changes: object) -> set[str]:
+        found = tiny_model(**changes).state_dict()
+        return {key.removeprefix("backbone.fpn.") for key in found if key.startswith("backbone.fpn.")}
+
+    def expected(maps: int, *extra: str) -> set[str]:
+        layers = [f"{kind}_blocks.{place}.0" for kind in ("inner", "layer") for place in range(maps)]
+        layers += [f"extra_blocks.{name}" for name in extra]
+        return {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+
+    assert keys() == keys(strides=STRIDES) == expected(3, "p6", "p7")
+    assert keys(strides=FINE_STRIDES) == expected(4, "p6")
+
+
+def test_the_level_above_the_backbone_starts_like_torchvisions() -> None:
+    layers = [tiny_model(strides=strides).backbone.fpn.extra_blocks.p6 for strides in (STRIDES, FINE_STRIDES)]
+    bound = (3 / (16 * 9)) ** 0.5  # Kaiming's uniform distribution with slope 1: sqrt(6 / (1 + 1) / fan-in)
+    for layer in layers:
+        assert 0.9 * bound < float(layer.weight.detach().abs().max()) <= bound
+        assert float(layer.bias.detach().abs().max()) == 0
+
+
 def test_input_size_need_not_be_a_multiple_of_the_strides() -> None:
     with torch.inference_mode():
         raw = tiny_model()(pixels(72, 200))
@@ -143,6 +176,15 @@ def test_unusable_backbone_is_a_usage_error(wrong: str, message: str) -> None:
         FCOS(ModelConfig(backbone=wrong), classes=2)
     assert wrong in caught.value.what
     assert caught.value.where == "model.backbone"
+
+
+def test_fine_strides_need_a_backbone_with_features_at_stride_4() -> None:
+    config = ModelConfig(backbone="visformer_small", strides=FINE_STRIDES)
+    for refuse in (lambda: FCOS(config, classes=2), lambda: check_maps(config, size=(224, 224))):
+        with pytest.raises(UsageError, match="visformer_small has no features at stride 4") as caught:
+            refuse()
+        assert caught.value.where == "model.strides"
+        assert "[8, 16, 32, 64, 128]" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize("norm", ["frozen", "trained"])
@@ -176,6 +218,17 @@ def test_points_match_the_outputs() -> None:
         points = model.points(raw)
     assert len(points.xy) == raw.flat()[0].shape[1]
     assert points.xy[:2].tolist() == [[0, 0], [8, 0]]
+
+
+def test_points_of_fine_strides_begin_4_pixels_apart() -> None:
+    model = tiny_model(strides=FINE_STRIDES)
+    with torch.inference_mode():
+        raw = model(pixels(70, 90))
+        points = model.points(raw)
+    assert points.xy[:2].tolist() == [[2, 2], [6, 2]]
+    assert points.level.bincount().tolist() == [18 * 23, 9 * 12, 5 * 6, 3 * 3, 2 * 2]
+    assert points.stride.unique().tolist() == [4, 8, 16, 32, 64]
+    assert len(points.xy) == raw.flat()[0].shape[1]
 
 
 def test_detections_are_decoded_outputs_after_nms() -> None:
@@ -228,3 +281,8 @@ def test_backbones_with_misfitting_feature_sizes_are_refused(
         return
     with pytest.raises(UsageError, match=named):
         check_maps(config, size=size)
+
+
+def test_the_finest_map_is_checked_too() -> None:
+    with pytest.raises(UsageError, match="map of 50x83 at stride 4, not 50x84"):
+        check_maps(ModelConfig(backbone="convnext_tiny", strides=FINE_STRIDES), size=(200, 333))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcos_cli.model.config import STRIDES
+from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.head import Head, RawOutputs
 from tests.tiny import tiny_config
@@ -14,9 +14,17 @@ from tests.tiny import tiny_config
 SIZES = [(8, 6), (4, 3), (2, 2), (1, 1), (1, 1)]
 
 
-def head_of(*, classes: int = 3, seed: int = 0, norm: str = "group", convs: int = 1, **switches: object) -> Head:
+def head_of(
+    *,
+    classes: int = 3,
+    seed: int = 0,
+    norm: str = "group",
+    convs: int = 1,
+    strides: tuple[int, ...] = STRIDES,
+    **switches: object,
+) -> Head:
     torch.manual_seed(seed)
-    config = tiny_config(conventions=Conventions(**switches), norm=norm, convs=convs)  # type: ignore[arg-type]
+    config = tiny_config(conventions=Conventions(**switches), norm=norm, convs=convs, strides=strides)  # type: ignore[arg-type]
     return Head(config, classes).eval()
 
 
@@ -45,10 +53,11 @@ def test_output_sizes_of_each_level() -> None:
     assert raw.sizes() == SIZES
 
 
-def test_relu_distances_are_multiplied_by_the_stride() -> None:
-    head = head_of()
+@pytest.mark.parametrize("strides", [STRIDES, FINE_STRIDES])
+def test_relu_distances_are_multiplied_by_the_stride(strides: tuple[int, ...]) -> None:
+    head = head_of(strides=strides)
     branch_says(head, 1.5)
-    assert [level.unique().tolist() for level in outputs_of(head).ltrb] == [[1.5 * stride] for stride in STRIDES]
+    assert [level.unique().tolist() for level in outputs_of(head).ltrb] == [[1.5 * stride] for stride in strides]
     branch_says(head, -1.5)
     assert all(float(level.abs().max()) == 0 for level in outputs_of(head).ltrb)
 
@@ -133,10 +142,13 @@ def test_initial_class_probability_is_one_percent() -> None:
 
 
 def test_initial_distances_have_gradients() -> None:
-    for level, stride in zip(outputs_of(head_of()).ltrb, STRIDES, strict=True):
-        assert float(level.min()) > 2 * stride
-        assert float(level.max()) < 8 * stride
-    assert min(float(level.min()) for level in outputs_of(head_of(stride_normalised=False)).ltrb) > 16
+    for strides in (STRIDES, FINE_STRIDES):
+        for level, stride in zip(outputs_of(head_of(strides=strides)).ltrb, strides, strict=True):
+            assert float(level.min()) > 2 * stride
+            assert float(level.max()) < 8 * stride
+        pixels = torch.cat([x.flatten() for x in outputs_of(head_of(strides=strides, stride_normalised=False)).ltrb])
+        assert float(pixels.mean()) == pytest.approx(4 * strides[0], rel=0.1)
+        assert float(pixels.min()) > 2 * strides[0]
     # exp has a gradient everywhere, and starts at one stride
     assert float(outputs_of(head_of(activation="exp")).ltrb[0].mean()) == pytest.approx(8, rel=0.2)
 

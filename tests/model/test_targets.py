@@ -17,9 +17,9 @@ RANGES = (64.0, 128.0, 256.0, 512.0)
 STRIDES = (8, 16, 32, 64, 128)
 
 
-def points_of(side: int, *, offset: float = 0.5) -> Points:
-    sizes = [(-(-side // s), -(-side // s)) for s in STRIDES]
-    return all_points(make_grids(sizes, STRIDES, conventions=Conventions(point_offset=offset)))
+def points_of(side: int, *, offset: float = 0.5, strides: tuple[int, ...] = STRIDES) -> Points:
+    sizes = [(-(-side // s), -(-side // s)) for s in strides]
+    return all_points(make_grids(sizes, strides, conventions=Conventions(point_offset=offset)))
 
 
 def truth_of(
@@ -49,6 +49,19 @@ def test_distances_of_the_point_at_the_box_center() -> None:
     assert targets.classes[0, centre] == 3
     assert targets.ltrb[0, centre].tolist() == [16, 16, 24, 16]
     assert targets.centerness[0, centre].item() == pytest.approx((16 / 24 * 16 / 16) ** 0.5)
+
+
+def test_a_box_between_the_points_of_stride_8_has_points_of_stride_4() -> None:
+    truth = truth_of([[13, 13, 19, 19]], classes=[2])  # 6 px, between the points 12 and 20 of stride 8
+    _, coarse = run(truth)
+    assert int((coarse.classes >= 0).sum()) == 0
+    points = points_of(64, strides=(4, 8, 16, 32, 64))
+    targets = assign_targets(points, truth, ranges=RANGES, conventions=Conventions())
+    positive = targets.classes[0] == 2
+    assert points.stride[positive].tolist() == [4] * 4
+    assert points.xy[positive].tolist() == [[14, 14], [18, 14], [14, 18], [18, 18]]
+    assert targets.ltrb[0, positive].tolist() == [[1, 1, 5, 5], [5, 1, 1, 5], [1, 5, 5, 1], [5, 5, 1, 1]]
+    assert targets.centerness[0, positive].tolist() == pytest.approx([0.2] * 4)
 
 
 def test_center_sampling_radius() -> None:

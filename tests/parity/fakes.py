@@ -16,7 +16,7 @@ from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.nms import BatchDetections, suppress
 from fcos_cli.parity.subgraphs import FixedShape, ModelOutput, NoSubgraph, Pixels, Raw, SizeRange
-from fcos_cli.runtime.graph_io import RAW
+from fcos_cli.runtime.graph_io import raw_names
 from fcos_cli.runtime.results import RawDetections
 from tests.tiny import CLASSES, tiny_model
 
@@ -45,6 +45,9 @@ class FakeExport:
     span: SizeRange | None = None
     calls: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
 
+    def _names(self) -> tuple[str, ...]:
+        return raw_names(self.model.config.strides)
+
     def _record(self, part: str, images: Pixels) -> None:
         self.calls.append((part, images.shape))
         if part in self.cannot:
@@ -54,11 +57,11 @@ class FakeExport:
         self._record("raw", images)
         with torch.inference_mode():
             raw = self.model(torch.from_numpy(images))
-        return dict(zip(RAW, (level.numpy() for part in raw for level in part), strict=True))
+        return dict(zip(self._names(), (level.numpy() for part in raw for level in part), strict=True))
 
     def post(self, raw: Raw, images: Pixels) -> ModelOutput:
         self._record("post", images)
-        parts = [torch.from_numpy(raw[name]) for name in RAW]
+        parts = [torch.from_numpy(raw[name]) for name in self._names()]
         return self._detect(RawOutputs(parts[:5], parts[5:10], parts[10:]), images)
 
     def detect(self, images: Pixels, inside: object = None) -> ModelOutput:

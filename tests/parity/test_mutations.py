@@ -12,6 +12,7 @@ from fcos_cli.export.onnx import finalize, trace, write
 from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.config import STRIDES
 from fcos_cli.model.decode import decode
 from fcos_cli.parity.prove import prove
 from fcos_cli.parity.subgraphs import ExportedModel, OnnxModel, OpenVinoModel
@@ -85,7 +86,7 @@ def test_a_fault_in_an_exported_file_is_detected_in_every_runtime(
     artifact, mutation = detecting_artifact(), MUTATIONS.get(name, NOTHING)
     path = exported(artifact, mutation, tmp_path, monkeypatch)
     write_openvino(path, path.with_suffix(".xml"), facts_of(artifact))
-    for model in (OnnxModel(path), OpenVinoModel(path.with_suffix(".xml"))):
+    for model in (OnnxModel(path, strides=STRIDES), OpenVinoModel(path.with_suffix(".xml"), strides=STRIDES)):
         parity = check(artifact, model)
         assert (parity.raw.skipped, parity.post.skipped) == (None, None)
         # OpenVINO removes a cast to half and back, so its result is right

@@ -12,6 +12,7 @@ from fcos_cli.data.formats import read_dataset
 from fcos_cli.errors import UsageError
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.config import FINE_STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.parity.prove import ap_parity, prove
 from fcos_cli.parity.subgraphs import ModelOutput
@@ -49,6 +50,14 @@ def test_the_reference_agrees_with_itself(artifact: Artifact) -> None:
     assert parity.worst is not None
     assert parity.worst.image is not None
     assert parity.worst.px == 0
+
+
+def test_raw_outputs_are_measured_by_the_names_and_strides_of_the_models_levels() -> None:
+    artifact = detecting_artifact(strides=FINE_STRIDES)
+    parity = check(artifact)
+    assert parity.passed, parity.failures
+    assert [row.output for row in parity.raw.rows][:5] == ["cls_p2", "cls_p3", "cls_p4", "cls_p5", "cls_p6"]
+    assert {row.case for row in parity.post.rows} > {"chain of suppressions", "one per level, beyond the edge"}
 
 
 def test_the_thresholds_of_the_exported_file_are_used(artifact: Artifact) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fcos_cli.errors import ModelError
+from fcos_cli.model.config import STRIDES
 from fcos_cli.parity.subgraphs import ExportedModel, NoSubgraph, OnnxModel, OpaqueModel, OpenVinoModel, to_output
 from fcos_cli.runtime.exported import InputLimits
-from fcos_cli.runtime.graph_io import RAW
 from fcos_cli.runtime.tensorrt.sidecar import Shape as Box
-from tests.parity.toy import write_toy
+from tests.parity.toy import RAW, write_toy
 from tests.runtime.fakes import CornerDetector
 
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -22,8 +22,8 @@ pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 def open_model(backend: str, path: Path) -> ExportedModel:
     if backend == "openvino":
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-        return OpenVinoModel(path)
-    return OnnxModel(path)
+        return OpenVinoModel(path, strides=STRIDES)
+    return OnnxModel(path, strides=STRIDES)
 
 
 backends = pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

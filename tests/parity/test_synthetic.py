@@ -7,18 +7,21 @@ import pytest
 import torch
 
 from fcos_cli.data.boxes import box_iou
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import FINE_STRIDES, STRIDES, ModelConfig
 from fcos_cli.model.decode import decode
 from fcos_cli.model.nms import BatchDetections, suppress
 from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
 from tests.tiny import tiny_config, tiny_model
 
 HEIGHT, WIDTH = 192, 256
-SIZES = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES]
+
+both_strides = pytest.mark.parametrize("strides", [STRIDES, FINE_STRIDES], ids=["8…128", "4…64"])
 
 
 def cases(config: ModelConfig | None = None, *, classes: int = 3) -> dict[str, Case]:
-    return {case.name: case for case in synthetic_cases(SIZES, classes=classes, config=config or tiny_config())}
+    config = config or tiny_config()
+    sizes = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in config.strides]
+    return {case.name: case for case in synthetic_cases(sizes, classes=classes, config=config)}
 
 
 def found(case: Case, config: ModelConfig | None = None) -> BatchDetections:
@@ -31,35 +34,42 @@ def count(case: Case, config: ModelConfig | None = None) -> int:
     return int(found(case, config).counts[0])
 
 
-def test_simple_cases_have_the_expected_detections() -> None:
-    made = cases()
-    assert count(made["none"]) == 0
-    assert count(made["one"]) == 1
-    assert count(made["one per level, beyond the edge"]) == 5
-    assert count(made["all classes in one place"]) == 3
-    boxes = found(made["one per level, beyond the edge"]).boxes[0, :5]
+@both_strides
+def test_simple_cases_have_the_expected_detections(strides: tuple[int, ...]) -> None:
+    config = tiny_config(strides=strides)
+    made = cases(config)
+    assert count(made["none"], config) == 0
+    assert count(made["one"], config) == 1
+    assert count(made["one per level, beyond the edge"], config) == 5
+    assert count(made["all classes in one place"], config) == 3
+    boxes = found(made["one per level, beyond the edge"], config).boxes[0, :5]
     assert boxes[:, 2:].tolist() == [[WIDTH, HEIGHT]] * 5
     assert bool((boxes[:, :2] > 0).all())
 
 
-def test_cases_have_more_boxes_than_fit_and_fewer() -> None:
-    made = cases()
-    assert count(made["a small box at every point"]) == count(made["a large box at every point"]) == 100
-    assert count(made["all scores equal, too many"]) == 100
-    assert 0 < count(made["all scores equal, all fit"]) < 100
-    scores = found(made["all scores equal, all fit"]).scores[0]
+@both_strides
+def test_cases_have_more_boxes_than_fit_and_fewer(strides: tuple[int, ...]) -> None:
+    config = tiny_config(strides=strides)
+    made = cases(config)
+    for name in ("a small box at every point", "a large box at every point", "all scores equal, too many"):
+        assert count(made[name], config) == 100
+    assert 0 < count(made["all scores equal, all fit"], config) < 100
+    scores = found(made["all scores equal, all fit"], config).scores[0]
     assert len(scores[scores > 0].unique()) == 1
-    ties = found(made["many scores equal"]).scores[0]
+    ties = found(made["many scores equal"], config).scores[0]
     assert len(ties.unique()) < 10 < int((ties > 0).sum())
 
 
 @pytest.mark.parametrize("classes", [1, 3, 80])
 @pytest.mark.parametrize("nms_iou", [0.3, 0.5, 0.6, 0.75])
 @pytest.mark.parametrize("off", [-0.01, 0.01])
-def test_an_nms_threshold_off_by_a_hundredth_changes_the_result(nms_iou: float, off: float, classes: int) -> None:
-    config = tiny_config(nms_iou=nms_iou, max_detections=300)
+@both_strides
+def test_an_nms_threshold_off_by_a_hundredth_changes_the_result(
+    nms_iou: float, off: float, classes: int, strides: tuple[int, ...]
+) -> None:
+    config = tiny_config(nms_iou=nms_iou, max_detections=300, strides=strides)
     case = cases(config, classes=classes)["overlaps around the NMS threshold"]
-    other = tiny_config(nms_iou=nms_iou + off, max_detections=300)
+    other = tiny_config(nms_iou=nms_iou + off, max_detections=300, strides=strides)
     assert count(case, other) - count(case, config) == (1 if off > 0 else -1)
 
 
@@ -74,33 +84,39 @@ def test_no_overlap_is_close_enough_to_the_threshold_for_rounding_to_matter() ->
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.9])
 @pytest.mark.parametrize("rule", ["sqrt", "product"])
-def test_a_wrong_score_threshold_changes_the_result(threshold: float, rule: str) -> None:
+@both_strides
+def test_a_wrong_score_threshold_changes_the_result(threshold: float, rule: str, strides: tuple[int, ...]) -> None:
     from fcos_cli.model.conventions import Conventions
 
     conventions = Conventions(score=rule)  # type: ignore[arg-type]
-    config = tiny_config(score_threshold=threshold, conventions=conventions)
+    config = tiny_config(score_threshold=threshold, conventions=conventions, strides=strides)
     case = cases(config)["scores around the threshold"]
     right = count(case, config)
     assert right > 0
     for off in (-0.0015, 0.0015):
-        other = tiny_config(score_threshold=threshold + off, conventions=conventions)
+        other = tiny_config(score_threshold=threshold + off, conventions=conventions, strides=strides)
         assert count(case, other) == right - np.sign(off)
 
 
-def test_every_second_box_of_a_chain_stays() -> None:
-    case = cases()["chain of suppressions"]
+@both_strides
+def test_every_second_box_of_a_chain_stays(strides: tuple[int, ...]) -> None:
+    config = tiny_config(strides=strides)
+    case = cases(config)["chain of suppressions"]
     total = int((case.raw.cls[0] > -20).sum())
     assert total > 12
-    assert count(case) == -(-total // 2)
+    assert count(case, config) == -(-total // 2)
     assert "chain of suppressions" not in cases(tiny_config(nms_iou=0.99))
 
 
 @pytest.mark.parametrize(("classes", "keep"), [(1, 50), (3, 50), (80, 200), (3, 1000)])
 @pytest.mark.parametrize("off", [-2, 2])
-def test_keeping_two_candidates_more_or_less_changes_the_result(classes: int, keep: int, off: int) -> None:
-    config = tiny_config(candidates=keep)
+@both_strides
+def test_keeping_two_candidates_more_or_less_changes_the_result(
+    classes: int, keep: int, off: int, strides: tuple[int, ...]
+) -> None:
+    config = tiny_config(candidates=keep, strides=strides)
     case = cases(config, classes=classes)["more candidates than a level keeps"]
-    assert count(case, tiny_config(candidates=keep + off)) == count(case, config) + off
+    assert count(case, tiny_config(candidates=keep + off, strides=strides)) == count(case, config) + off
 
 
 def test_there_is_no_topk_case_if_a_level_keeps_all_candidates() -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fcos_cli.runtime.graph_io import RAW
+from fcos_cli.model.config import STRIDES
+from fcos_cli.runtime.graph_io import raw_names
 
+RAW = raw_names(STRIDES)
 CHANNELS = {"cls": 2, "ltrb": 4, "ctr": 1}
 
 

@@ -10,9 +10,11 @@ from fcos_cli.config import Config
 from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.model.artifact import load, save
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.config import FINE_STRIDES
+from fcos_cli.model.conventions import Conventions
 from fcos_cli.train import initial_weights
 from fcos_cli.train.initial_weights import build_initial, model_of_init, resolve_init
-from tests.tiny import CLASSES, SHAPE, tiny_artifact
+from tests.tiny import CLASSES, SHAPE, tiny_artifact, tiny_model
 from tests.train.runs import config_of, same
 
 LAYER = "head.classification_head.cls_logits"
@@ -57,6 +59,25 @@ def test_only_tensors_that_fit_are_copied(model_file: Path) -> None:
     body = [key for key in weights if key.startswith("backbone.body.")]
     assert all(torch.equal(weights[key], taken[key]) for key in body)
     assert taken["head.regression_head.bbox_reg.weight"].shape[1] == 32
+
+
+def test_layers_of_one_level_are_matched_by_stride(tmp_path: Path) -> None:
+    scales = Conventions(scales=True)
+    source = tiny_model(conventions=scales)
+    for level, scale in enumerate(source.head.regression_head.scales):
+        torch.nn.init.constant_(scale, float(level))
+    save(tmp_path / "m.safetensors", tiny_artifact(weights=source.state_dict(), config=source.config))
+    settings = {"model": {**SHAPE, "strides": FINE_STRIDES, "conventions": scales}}
+    config = Config.model_validate({**settings, "train": {"init": str(tmp_path / "m.safetensors"), "device": "cpu"}})
+    state, given = build_initial(config, CLASSES)[0].state_dict(), source.state_dict()
+    pyramid = "backbone.fpn"
+    for kind in ("inner", "layer"):
+        for level in range(3):  # P3, P4 and P5 are the second to fourth level now
+            old, new = (f"{pyramid}.{kind}_blocks.{place}.0.weight" for place in (level, level + 1))
+            assert torch.equal(state[new], given[old])
+    assert not torch.equal(state[f"{pyramid}.layer_blocks.0.0.weight"], given[f"{pyramid}.layer_blocks.0.0.weight"])
+    assert torch.equal(state[f"{pyramid}.extra_blocks.p6.weight"], given[f"{pyramid}.extra_blocks.p6.weight"])
+    assert [float(state[f"head.regression_head.scales.{level}"]) for level in range(5)] == [1, 0, 1, 2, 3]
 
 
 def test_auto_uses_the_best_weights_available(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
