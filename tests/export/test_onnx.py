@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,9 +33,9 @@ SIZES = [(256, 320), (224, 224), (384, 160), (192, 480), (160, 160)]
 HEAD = "head.classification_head.cls_logits"
 
 
-def artifact_of(classes: int) -> Artifact:
+def artifact_of(classes: int, **changes: Any) -> Artifact:
     """A tiny network whose scores range from 0.01 to nearly 1."""
-    model = tiny_model(classes=classes)
+    model = tiny_model(classes=classes, **changes)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(classes)
         model.head.classification_head.cls_logits.weight.normal_(0, 0.4, generator=generator)
@@ -145,6 +146,14 @@ def test_fixed_shapes_and_other_limits_pass_parity(options: ExportOptions, tmp_p
     assert parity.passed, parity.failures
     assert max(row.match.reference for row in parity.end.rows) == facts.max_detections
     assert ("NonMaxSuppression" in {node.op_type for node in proto.graph.node}) == (options.nms == "op")
+
+
+def test_a_separable_tower_passes_parity(tmp_path: Path) -> None:
+    options, artifact = ExportOptions(), artifact_of(3, tower="separable", convs=2)
+    facts = options.apply(facts_of(artifact))
+    write(finalize(trace(artifact, facts, options), outputs=output_names("op")), tmp_path / "model.onnx", facts)
+    parity = prove(artifact, OnnxModel(tmp_path / "model.onnx"), facts, pictures=demo_photos())
+    assert parity.passed, parity.failures
 
 
 def test_only_weights_that_fp16_represents_exactly_are_stored_in_fp16(
