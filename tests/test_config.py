@@ -246,3 +246,23 @@ def test_written_config_gives_every_setting_an_origin(tmp_path: Path) -> None:
     path.write_text(to_toml(Config()), encoding="utf-8")
     _, origins = resolve(file=path, environ={})
     assert origins.keys() == flatten(Config().model_dump()).keys()
+
+
+def test_a_named_network_is_above_the_built_in_recipe_and_below_everything_else(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[model]\nconvs = 3\n")
+    base = {"model": {"channels": 32, "groups": 16}, "data": {"size": [160, 160]}}
+    config, origins = resolve(file=file, environ={}, flags={"data.size": (64, 64)}, base=base, network="nano")
+    assert (config.model.channels, config.model.groups, config.model.convs) == (64, 16, 3)
+    assert config.data.size == (64, 64)
+    assert config.model.tower == "separable"
+    assert {key: origins[key] for key in ("model.channels", "model.groups", "model.convs", "data.size")} == {
+        "model.channels": "--model nano",
+        "model.groups": "built-in recipe",
+        "model.convs": str(file),
+        "data.size": "flag",
+    }
+
+
+def test_without_a_network_nothing_changes() -> None:
+    assert resolve(environ={}, network=None) == resolve(environ={}) == (Config(), {})

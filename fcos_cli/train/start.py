@@ -54,17 +54,24 @@ class Plan:
 
 
 def plan(
-    data: Path | None, *, file: Path | None, assignments: list[str], flags: Mapping[str, Any], base: Mapping[str, Any]
+    data: Path | None,
+    *,
+    file: Path | None,
+    assignments: list[str],
+    flags: Mapping[str, Any],
+    base: Mapping[str, Any],
+    network: str | None = None,
 ) -> Plan:
     """Read the settings and data of a new run. Raises UsageError without data, DataError if the data cannot be used."""
     flags = {**flags, "data.path": None if data is None else str(data.resolve())}
-    config, origins = resolve(file=file, assignments=assignments, flags=flags, base=base)
+    layers: dict[str, Any] = {"file": file, "assignments": assignments, "base": base, "network": network}
+    config, origins = resolve(flags=flags, **layers)
     inherited, absent = model_of_init(config, origins), {}
     if "model.backbone" in origins:  # other weights expect another normalization
         facts = {f"model.{key}": value for key, value in input_normalization(config.model.backbone).items()}
         absent = {key: value for key, value in facts.items() if key not in origins and key not in inherited}
     if inherited or absent:
-        config, origins = resolve(file=file, assignments=assignments, flags={**flags, **inherited, **absent}, base=base)
+        config, origins = resolve(flags={**flags, **inherited, **absent}, **layers)
         origins.update(dict.fromkeys(absent, f"timm's {config.model.backbone}"))
         origins.update(dict.fromkeys(inherited, "init"))
     if not config.data.path:

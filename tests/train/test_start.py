@@ -104,3 +104,11 @@ def test_a_run_cannot_be_made_shorter(
     monkeypatch.setattr(start, "read_progress", lambda _: Progress(epoch=4, seconds=100))
     with pytest.raises(UsageError, match=words):
         start.resume(tmp_path, flags=flags)
+
+
+def test_a_named_network_takes_only_the_other_settings_of_its_initial_weights(shapes: Path, model_file: Path) -> None:
+    flags = {"train.batch": 2, "train.init": str(model_file), "data.size": (64, 64)}
+    made = start.plan(shapes, file=None, assignments=[], flags=flags, base={}, network="nano")
+    model = made.config.model
+    assert (model.backbone, model.channels, model.tower) == ("efficientnet_lite0", 64, "separable")
+    assert (model.candidates, made.origins["model.candidates"]) == (50, "init")
