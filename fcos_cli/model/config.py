@@ -41,6 +41,10 @@ class ModelConfig(BaseModel):
     backbone: str = Field("efficientnet_lite0", description="any timm model with features at strides 8, 16 and 32")
     channels: int = Field(96, ge=8, description="channels of the pyramid and of the head's towers")
     convs: int = Field(2, ge=1, description="convolutions per tower")
+    tower: Literal["full", "separable"] = Field(
+        "full",
+        description="kind of those convolutions: 3x3, or depthwise 3x3 and then 1x1, with about a ninth of the work",
+    )
     norm: Literal["group", "batch"] = Field("group", description="normalization in the towers")
     groups: int = Field(32, ge=1, description="groups of GroupNorm; must divide `channels`")
     backbone_norm: Literal["frozen", "trained"] = Field(

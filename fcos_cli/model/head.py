@@ -41,10 +41,18 @@ class RawOutputs(NamedTuple):
 
 
 def tower(config: ModelConfig) -> nn.Sequential:
-    """`convs` times (3×3 convolution, norm, ReLU) at constant width and resolution."""
+    """`convs` times (3×3 convolution, norm, ReLU) at constant width and resolution.
+
+    A separable convolution is a depthwise one and a 1×1 one with nothing between them, as in EfficientDet's head.
+    """
     layers: list[nn.Module] = []
     for _ in range(config.convs):
-        layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1))
+        if config.tower == "separable":
+            # no bias, as none is needed before the 1×1 convolution's
+            layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1, groups=config.channels, bias=False))
+            layers.append(nn.Conv2d(config.channels, config.channels, 1))
+        else:
+            layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1))
         group = config.norm == "group"
         layers.append(nn.GroupNorm(config.groups, config.channels) if group else nn.BatchNorm2d(config.channels))
         layers.append(nn.ReLU(inplace=True))
@@ -92,6 +100,8 @@ class Head(nn.Module):
 
     def _init(self) -> None:
         """Normal 0.01, bias 0; class bias so that every class starts at probability 0.01 (RetinaNet §4.1).
+
+        Depthwise convolutions, which have no bias, keep torch's initialization: sums of only nine inputs would vanish.
 
         Distances through a ReLU start at `FIRST_DISTANCE` strides. If they start at 0, as in the papers, half of them
         have no gradient, and a few bad steps can push all of them below zero, from where they cannot recover.

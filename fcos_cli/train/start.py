@@ -56,17 +56,24 @@ class Plan:
 
 
 def plan(
-    data: Path | None, *, file: Path | None, assignments: list[str], flags: Mapping[str, Any], base: Mapping[str, Any]
+    data: Path | None,
+    *,
+    file: Path | None,
+    assignments: list[str],
+    flags: Mapping[str, Any],
+    base: Mapping[str, Any],
+    network: str | None = None,
 ) -> Plan:
     """Read the settings and data of a new run. Raises UsageError without data, DataError if the data cannot be used."""
     flags = {**flags, "data.path": None if data is None else str(data.resolve())}
-    config, origins = resolve(file=file, assignments=assignments, flags=flags, base=base)
+    layers: dict[str, Any] = {"file": file, "assignments": assignments, "base": base, "network": network}
+    config, origins = resolve(flags=flags, **layers)
     inherited, absent = model_of_init(config, origins), {}
     if "model.backbone" in origins:  # other weights expect another normalization
         facts = {f"model.{key}": value for key, value in input_normalization(config.model.backbone).items()}
         absent = {key: value for key, value in facts.items() if key not in origins and key not in inherited}
     if inherited or absent:
-        config, origins = resolve(file=file, assignments=assignments, flags={**flags, **inherited, **absent}, base=base)
+        config, origins = resolve(flags={**flags, **inherited, **absent}, **layers)
         origins.update(dict.fromkeys(absent, f"timm's {config.model.backbone}"))
         origins.update(dict.fromkeys(inherited, "init"))
     if not config.data.path:
@@ -245,7 +252,8 @@ def print_data_summary(plan: Plan) -> list[Finding]:
         boxes = sum(len(sample.boxes) for sample in dataset.samples)
         say(f"{dataset.split}: {len(dataset)} images, {boxes} boxes ({dataset.format}; {dataset.origin})")
     say(f"classes: {', '.join(plan.train.classes.names)}")
-    findings = [*examine(plan.train, resize=resize_rule(plan.config)), *examine_pair(plan.train, plan.val)]
+    rule, stride = resize_rule(plan.config), plan.config.model.strides[0]
+    findings = [*examine(plan.train, resize=rule, stride=stride), *examine_pair(plan.train, plan.val)]
     for finding in findings:
         text = f"{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
         warn(text) if finding.severity != "info" else say(text)

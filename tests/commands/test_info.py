@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+import torch
+
 from fcos_cli.model.artifact import load
+from fcos_cli.runtime import speed
 from tests.cli_runner import Fcos
 
 
@@ -24,3 +28,33 @@ def test_exported_model(fcos: Fcos, exported: Path) -> None:
     document = fcos("info", exported, "--json").document
     assert (document["format"], document["precision"], document["limits"]["score"]) == ("onnx", "fp32", 0.05)
     assert "triangle" in fcos("info", exported).err
+
+
+def test_network_by_name(fcos: Fcos) -> None:
+    document = fcos("info", "nano", "--json").document
+    assert (document["network"], document["model"]["tower"], document["data"]) == (
+        "nano",
+        "separable",
+        {"size": [320] * 2},
+    )
+    assert (document["parameters"], document["macs"], document["speed"]) == (3281845, 974564608, None)
+    result = fcos("info", "medium")
+    assert (result.code, result.out) == (0, "")
+    assert "5.91 M parameters" in result.err
+    assert "7.50 G multiplications" in result.err
+    assert "efficientnet_lite2" in result.err
+
+
+def test_speed_is_measured_if_asked_for(fcos: Fcos, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    assert fcos("info", model_file, "--json").document["speed"] is None
+    threads = torch.get_num_threads()
+    try:
+        document = fcos("info", model_file, "--speed", "--json").document
+        result = fcos("info", model_file, "--speed")
+    finally:
+        torch.set_num_threads(threads)
+    assert document["macs"] > 1e6
+    assert (document["speed"]["backend"], document["speed"]["size"]) == ("pytorch", [64, 64])
+    assert "ms per image of 64 x 64 (pytorch, fp32, 1 thread)" in result.err
+    assert "multiplications" in result.err

@@ -76,6 +76,25 @@ def test_precedence_is_flag_set_environment_file(
         assert origin in rows[key], key
 
 
+def test_named_network_is_a_layer_below_the_file(
+    fcos: Fcos, shapes: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(settings.parent)
+    Path("own.toml").write_text('[model]\nbackbone = "test_efficientnet"\n')
+    line = ("--model", "nano", "--config", "own.toml", "--size", 64, "--batch", 4, "--dry-run")
+    result = fcos("train", shapes, *line)
+    assert result.code == 0
+    rows = {line.split()[0]: line for line in result.err.splitlines() if line.strip().startswith(("model.", "data."))}
+    for key, value, origin in (
+        ("model.tower", "separable", "--model nano"),
+        ("model.channels", "64", "--model nano"),
+        ("model.backbone", "test_efficientnet", "own.toml"),
+        ("data.size", "[64, 64]", "flag"),
+    ):
+        assert value in rows[key], key
+        assert origin in rows[key], key
+
+
 def test_dry_run_writes_nothing(fcos: Fcos, shapes: Path, settings: Path) -> None:
     result = fcos("train", shapes, "--config", settings, "--dry-run")
     assert result.code == 0
@@ -103,6 +122,7 @@ def test_dry_run_writes_nothing(fcos: Fcos, shapes: Path, settings: Path) -> Non
         (("--backbone", "resnet5o"), "resnet50"),
         (("--config", "gone.toml"), "gone.toml"),
         (("--device", "warp"), "warp"),
+        (("--model", "tiny"), "nano, small, medium"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -145,9 +165,10 @@ def test_sigterm_is_exit_code_143_and_the_run_can_be_resumed(
     assert result.code == 143
     assert "fcos train --resume run" in result.err
 
-    refused = fcos("train", "--resume", "run", "--lr", 0.5)
+    refused = fcos("train", "--resume", "run", "--lr", 0.5, "--model", "nano")
     assert refused.code == 2
     assert "train.lr" in refused.err
+    assert "--model" in refused.err
     result = fcos("train", "--resume", "run", "--workers", 0, "--json")
     assert result.code == 0
     assert result.document["run"] == "run"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ SIZES = [(256, 320), (224, 224), (384, 160), (192, 480), (160, 160)]
 HEAD = "head.classification_head.cls_logits"
 
 
-def artifact_of(classes: int, **changes: object) -> Artifact:
+def artifact_of(classes: int, **changes: Any) -> Artifact:
     """A tiny network whose scores range from 0.01 to nearly 1."""
     model = tiny_model(classes=classes, **changes)
     with torch.no_grad():
@@ -162,6 +163,14 @@ def test_a_model_with_strides_from_4_passes_parity_in_every_layer(backend: str, 
     assert {row.output for row in parity.raw.rows} == set(raw_names(FINE_STRIDES))
     assert max(row.match.reference for row in parity.end.rows) > 0
     assert read_header(tmp_path / "model.onnx").facts.model["strides"] == list(FINE_STRIDES)
+
+
+def test_a_separable_tower_passes_parity(tmp_path: Path) -> None:
+    options, artifact = ExportOptions(), artifact_of(3, tower="separable", convs=2)
+    facts = options.apply(facts_of(artifact))
+    write(finalize(trace(artifact, facts, options), outputs=output_names("op")), tmp_path / "model.onnx", facts)
+    parity = prove(artifact, OnnxModel(tmp_path / "model.onnx", strides=STRIDES), facts, pictures=demo_photos())
+    assert parity.passed, parity.failures
 
 
 def test_only_weights_that_fp16_represents_exactly_are_stored_in_fp16(

@@ -106,6 +106,7 @@ def test_result_does_not_depend_on_the_batch() -> None:
         "mobilenetv3_large_100",
         "mobilenetv4_conv_small",
         "efficientnet_lite0",
+        "efficientnet_lite2",
         "efficientnet_b0",
         "regnetx_004",
         "regnety_004",
@@ -252,7 +253,7 @@ def test_no_detections_above_a_high_threshold() -> None:
 
 
 def test_mean_and_std_depend_on_the_backbone() -> None:
-    assert input_normalization("efficientnet_lite0") == {}
+    assert input_normalization("efficientnet_lite0") == input_normalization("efficientnet_lite2") == {}
     facts = input_normalization("resnet50")
     assert facts["mean"] == pytest.approx((123.675, 116.28, 103.53))
     assert facts["std"] == pytest.approx((58.395, 57.12, 57.375))

@@ -162,6 +162,35 @@ def test_tower_depth_and_norm_come_from_the_config() -> None:
     assert groups == [4, 4]
 
 
+def test_a_separable_tower_is_depthwise_and_then_pointwise() -> None:
+    torch.manual_seed(0)
+    head = Head(tiny_config(tower="separable", convs=2), 3).eval()
+    for tower in (head.classification_head.conv, head.regression_head.conv):
+        assert [type(layer) for layer in tower] == [nn.Conv2d, nn.Conv2d, nn.GroupNorm, nn.ReLU] * 2
+        assert [(layer.kernel_size, layer.groups) for layer in tower[:2]] == [((3, 3), 16), ((1, 1), 1)]
+    assert [level.shape[-2:] for level in outputs_of(head).cls] == SIZES
+    # each channel of the first convolution sees its own input channel only
+    depthwise = head.classification_head.conv[0]
+    one = torch.zeros(1, 16, 5, 5)
+    one[0, 3] = 1
+    with torch.no_grad():
+        assert depthwise(one).abs().sum((0, 2, 3)).nonzero().flatten().tolist() == [3]
+
+
+def test_the_signal_is_not_lost_in_a_new_separable_tower() -> None:
+    torch.manual_seed(0)
+    head = Head(tiny_config(tower="separable", convs=4), 3).eval()
+    with torch.no_grad():
+        _, hidden = head.classification_head(features()[0])
+    assert float(hidden.std()) > 0.3
+
+
+def test_full_towers_are_the_default_and_have_the_keys_they_always_had() -> None:
+    keys = [f"conv.{place}.{part}" for place in (0, 1) for part in ("weight", "bias")]
+    assert tiny_config() == tiny_config(tower="full")
+    assert list(head_of().classification_head.state_dict())[:4] == keys
+
+
 def test_flat_concatenates_all_points_in_float32() -> None:
     raw = RawOutputs(*([level.half() for level in part] for part in outputs_of(head_of())))
     cls, ltrb, ctr = raw.flat()

@@ -13,8 +13,8 @@ from fcos_cli.runtime.info import print_info, to_json
 from tests.runtime.onnx_files import FACTS, write_onnx
 
 KEYS = [
-    "file", "format", "bytes", "parameters", "precision", "winograd", "verified", "classes", "geometry", "threshold",
-    "class_thresholds", "limits", "model", "preset", "conventions", "engine", "provenance",
+    "file", "format", "bytes", "parameters", "macs", "speed", "precision", "winograd", "verified", "classes",
+    "geometry", "threshold", "class_thresholds", "limits", "model", "preset", "conventions", "engine", "provenance",
 ]  # fmt: skip
 
 

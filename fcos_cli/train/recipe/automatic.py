@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fcos_cli.config import Config, Origins, with_values
 from fcos_cli.data.samples import Dataset
-from fcos_cli.model.config import STRIDES
 from fcos_cli.train.distributed import World
 from fcos_cli.train.estimate import step_seconds
 from fcos_cli.train.pace import Clock
@@ -19,6 +18,7 @@ from fcos_cli.train.recipe.choices import (
     choose_epochs,
     choose_ranges,
     choose_repeat,
+    choose_shape,
     choose_size,
     input_shape,
 )
@@ -47,14 +47,17 @@ def with_automatic(config: Config, origins: Origins, train_set: Dataset, val_set
             return None
         return 0.0 if limit < SHORT else limit * USABLE * _pixel_rate(config, train_set, val_set)
 
+    by_name = origins.get("data.size", "").startswith("--model")
     choosers: dict[str, Callable[[Config], Choice]] = {
-        "data.size": lambda _: choose_size(facts, pixels=pixels()),
-        "model.ranges": lambda c: choose_ranges(STRIDES, size=c.data.size),
+        "data.size": lambda c: (
+            choose_shape(facts, longer=max(c.data.size)) if by_name else choose_size(facts, pixels=pixels())
+        ),
+        "model.ranges": lambda c: choose_ranges(c.model.strides, size=c.data.size),
         "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
         "train.repeat": lambda _: choose_repeat(facts),
     }
     for key, choose in choosers.items():
-        if key not in origins and not _is_meaningless(key, config):
+        if (key not in origins or (key == "data.size" and by_name)) and not _is_meaningless(key, config):
             value, reason = choose(config)
             config = with_values(config, {key: value})
             origins = {**origins, key: f"auto: {reason}"}

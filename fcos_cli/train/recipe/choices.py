@@ -69,6 +69,12 @@ def choose_size(facts: DataFacts, *, pixels: float | None) -> Choice:
     return Choice(input_shape(facts, side), f"{shape}; {why}")
 
 
+def choose_shape(facts: DataFacts, *, longer: int) -> Choice:
+    """Height and width of the network input of a network that is made for inputs of `longer` pixels."""
+    shape = "the shape of most images" if facts.one_shape else "images of various shapes"
+    return Choice(input_shape(facts, longer), f"{shape}; the network is made for {longer} px")
+
+
 def input_shape(facts: DataFacts, longer: int) -> tuple[int, int]:
     """(height, width) with this longer side, multiples of STEP."""
     if not facts.one_shape:

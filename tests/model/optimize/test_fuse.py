@@ -60,6 +60,7 @@ def test_fold_computed_by_hand() -> None:
         {"backbone_norm": "trained"},
         {"backbone": "test_resnet"},
         {"backbone": "test_resnet", "backbone_norm": "trained", "norm": "batch", "convs": 2},
+        {"tower": "separable", "norm": "batch", "convs": 2},
         {"backbone": "tf_efficientnet_lite0"},  # padded by what the picture's size asks for
     ],
     ids=str,

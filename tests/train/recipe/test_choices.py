@@ -3,7 +3,7 @@
 import pytest
 
 from fcos_cli.model.config import STRIDES
-from fcos_cli.train.recipe.choices import choose_epochs, choose_ranges, choose_repeat, choose_size
+from fcos_cli.train.recipe.choices import choose_epochs, choose_ranges, choose_repeat, choose_shape, choose_size
 from fcos_cli.train.recipe.facts import DataFacts, facts_of
 from tests.train.recipe.made import dataset, sample
 
@@ -65,3 +65,8 @@ def test_rare_classes_come_more_often() -> None:
     assert choose_repeat(facts_of(dataset([common] * 10 + [rare] * 9, classes=3))).value == 0
     assert choose_repeat(facts()).value == 0
     assert choose_repeat(facts(sides=())).value == 0
+
+
+def test_a_named_network_gets_the_shape_of_the_images() -> None:
+    assert choose_shape(facts(), longer=512).value == (384, 512)
+    assert "made for 512 px" in choose_shape(facts(), longer=512).reason

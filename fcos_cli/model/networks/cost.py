@@ -1,0 +1,31 @@
+"""Size and work of a network, from its settings alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.fcos import FCOS
+
+
+class Cost(NamedTuple):
+    """parameters: numbers in the state dict, BatchNorm statistics included, as `fcos info` counts them in a file.
+
+    macs: multiplications of all convolutions for one image, each with an addition. Normalization, activations, decoding
+    and NMS are not counted.
+    """
+
+    parameters: int
+    macs: int
+
+
+def network_cost(config: ModelConfig, *, classes: int, size: tuple[int, int]) -> Cost:
+    """The cost of a network for one image of `size` = (height, width) input pixels. Only shapes are computed."""
+    with torch.device("meta"):
+        model = FCOS(config, classes=classes).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, 3, *size))
+    return Cost(sum(tensor.numel() for tensor in model.state_dict().values()), counter.get_total_flops() // 2)

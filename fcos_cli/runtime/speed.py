@@ -1,0 +1,92 @@
+"""Time per image on this machine, in a few seconds. `fcos bench` measures thoroughly."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from fcos_cli.data.geometry import Pixels, ResizeRule
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.networks.named import CLASSES, Network
+from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.open import open_detector
+
+SECONDS = 2.0
+"""Duration of the measurement after the first image."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """size: (height, width) of the network input. ms: median time of `images` images, from pixels to boxes, on the CPU
+    with one thread.
+    """
+
+    backend: str
+    precision: str
+    size: tuple[int, int]
+    images: int
+    ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        height, width = self.size
+        return f"{self.ms:.1f} ms per image of {height} x {width} ({self.backend}, {self.precision}, 1 thread)"
+
+
+def measure_speed(detector: Detector) -> Speed:
+    """Run a detector on an image of noise for about `SECONDS`, and at least twice."""
+    size = typical_size(detector.facts.resize)
+    images: Pixels = (
+        np.random.default_rng(0).integers(0, 256, (1, 3, *size)).astype(detector.facts.resize.dtype, copy=False)
+    )
+    detector(images)  # libraries prepare their kernels
+    times: list[float] = []
+    while sum(times) < SECONDS:
+        start = perf_counter()
+        detector(images)
+        times.append(perf_counter() - start)
+    return Speed(detector.backend, detector.precision, size, len(times), 1e3 * median(times))
+
+
+def file_speed(path: Path) -> Speed:
+    """Time a model file with its default backend."""
+    return measure_speed(open_detector(path, device="cpu", threads=1))
+
+
+def named_speed(network: Network) -> Speed:
+    """Time a network with random weights in PyTorch."""
+    from fcos_cli.model.artifact import Artifact
+    from fcos_cli.model.fcos import FCOS
+    from fcos_cli.runtime.pytorch import PyTorchDetector
+
+    config = ModelConfig(**network.settings()["model"])
+    classes = ClassTable.from_names(str(number) for number in range(CLASSES))
+    rule = ResizeRule("letterbox", (network.size, network.size))
+    artifact = Artifact(FCOS(config, classes=CLASSES).state_dict(), config, classes, rule.to_json())
+    return measure_speed(PyTorchDetector.from_artifact(artifact, name="network", device="cpu", threads=1))
+
+
+def multiplications(facts: Facts) -> int | None:
+    """Multiplications of one image (see `Cost`), whatever the format and precision of the file. None if it does not
+    describe its network.
+    """
+    from fcos_cli.model.networks.cost import network_cost
+
+    if not facts.model:
+        return None
+    config = ModelConfig.model_validate({**facts.model, "conventions": facts.conventions})
+    return network_cost(config, classes=len(facts.classes), size=typical_size(facts.resize)).macs
+
+
+def typical_size(rule: ResizeRule) -> tuple[int, int]:
+    """(height, width) of the network input for an image of 4:3."""
+    return rule.canvas([rule.geometry(4, 3)])

@@ -1,0 +1,75 @@
+"""Time per image, and multiplications of a file's network."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.model.networks.cost import network_cost
+from fcos_cli.model.networks.named import Network
+from fcos_cli.runtime import speed
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.headers import read_header
+from fcos_cli.runtime.speed import file_speed, measure_speed, multiplications, named_speed
+from tests.runtime.onnx_files import FACTS, write_onnx
+from tests.tiny import tiny_config
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Measure for a moment, and leave torch's threads as they were."""
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+class Recorder:
+    """A detector that records its inputs; each call takes `seconds` of a clock of its own."""
+
+    name, backend, precision, device = "recorder", "onnxruntime", "int8", "cpu"
+
+    def __init__(self, rule: ResizeRule, *, seconds: list[float]) -> None:
+        self.facts = Facts(FACTS.classes, rule)
+        self.seconds, self.now, self.inputs = seconds, 0.0, list[Any]()
+
+    def __call__(self, images: Any, sizes: object = None) -> Any:
+        self.now += self.seconds[len(self.inputs)]
+        self.inputs.append(images)
+
+
+def test_the_median_without_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Recorder(ResizeRule("letterbox", (32, 48)), seconds=[5.0, 0.3, 0.1, 0.2, 0.9])
+    monkeypatch.setattr(speed, "SECONDS", 1.4)
+    monkeypatch.setattr(speed, "perf_counter", lambda: detector.now)
+    found = measure_speed(detector)
+    assert (found.images, found.ms, found.size) == (4, pytest.approx(250), (32, 48))
+    assert "250.0 ms per image of 32 x 48 (onnxruntime, int8, 1 thread)" in str(found)
+    assert {(image.shape, image.dtype) for image in detector.inputs} == {((1, 3, 32, 48), np.dtype(np.uint8))}
+
+
+def test_a_slow_network_is_timed_on_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Recorder(ResizeRule("letterbox", (32, 48)), seconds=[30.0, 20.0])
+    monkeypatch.setattr(speed, "perf_counter", lambda: detector.now)
+    assert (measure_speed(detector).images, len(detector.inputs)) == (1, 2)
+
+
+def test_files_are_timed_with_their_own_backend(tmp_path: Path, model_file: Path) -> None:
+    for path, backend in ((write_onnx(tmp_path / "m.onnx"), "onnxruntime"), (model_file, "pytorch")):
+        found = file_speed(path)
+        assert (found.backend, found.precision) == (backend, "fp32")
+        assert found.ms > 0
+
+
+def test_a_named_network_is_timed_untrained() -> None:
+    found = named_speed(Network("test", "test_efficientnet", 64, 1, "separable", 64, 0, 0))
+    assert (found.backend, found.size) == ("pytorch", (64, 64))
+    assert found.ms > 0
+
+
+def test_multiplications_of_a_file(model_file: Path) -> None:
+    assert multiplications(read_header(model_file).facts) == network_cost(tiny_config(), classes=3, size=(64, 64)).macs
+    assert multiplications(FACTS) is None
