@@ -29,7 +29,7 @@ from fcos_cli.model.networks.named import named_network
 PREFIX = "FCOS_"
 RESERVED = {"FCOS_DEBUG"}
 
-AUTOMATIC = ("data.size", "model.ranges", "train.epochs", "train.repeat")
+AUTOMATIC = ("data.size", "model.backbone_norm", "model.ranges", "train.epochs", "train.repeat")
 """Settings that `fcos train` chooses from the data, unless they are set. The value `auto` sets them back to that."""
 
 
@@ -96,8 +96,8 @@ class TrainConfig(BaseModel):
     batch: int = Field(8, ge=1, description="images per step and process")
     accumulate: int = Field(1, ge=1, description="compute each batch in this many parts, which saves memory")
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(1e-3, gt=0, description="learning rate for 16 images per step; scaled to the actual batch")
-    backbone_lr: float = Field(0.5, ge=0, description="learning rate factor of the backbone; 0 freezes it")
+    lr: float = Field(2e-3, gt=0, description="learning rate for 16 images per step; scaled to the actual batch")
+    backbone_lr: float = Field(1.0, ge=0, description="learning rate factor of the backbone; 0 freezes it")
     freeze: int = Field(
         0, ge=0, le=5, description="backbone stages that are not trained: 2 = up to the map of stride 4"
     )

@@ -135,5 +135,9 @@ def train(
     from fcos_cli.console import emit_json, say
 
     if as_json:
-        emit_json({"run": folder, "best": {"AP": progress.best, "epoch": progress.best_epoch + 1}})
-    say(f"best AP {progress.best:.3f} in epoch {progress.best_epoch + 1}: {folder / 'best.safetensors'}")
+        ap = progress.best if progress.best >= 0 else None
+        emit_json({"run": folder, "best": {"AP": ap, "epoch": progress.best_epoch + 1}})
+    if progress.best >= 0:
+        say(f"best AP {progress.best:.3f} in epoch {progress.best_epoch + 1}: {folder / 'best.safetensors'}")
+    else:
+        say(f"no AP, since val has no boxes; the last weights: {folder / 'last.safetensors'}")

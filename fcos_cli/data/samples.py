@@ -66,3 +66,8 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether any box counts; ignored ones do not."""
+        return any((~sample.ignore).any() for sample in self.samples)

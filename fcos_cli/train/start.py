@@ -37,10 +37,10 @@ from fcos_cli.train.tracking.trackers import open_tracker
 RUNS = Path("runs/train")
 
 DEMO: dict[str, Any] = {
-    "model": {"channels": 64, "convs": 1, "ranges": [32.0, 64.0, 128.0, 256.0]},
+    "model": {"channels": 64, "convs": 1, "ranges": [32.0, 64.0, 128.0, 256.0], "backbone_norm": "frozen"},
     "data": {"size": [160, 160]},
     "augment": {"crop": 0.0, "zoom_out": 0.0, "scale": [0.9, 1.1], "colour": 0.0},
-    "train": {"epochs": 4, "batch": 16, "val_every": 2, "ema": 0.98},
+    "train": {"epochs": 4, "batch": 16, "lr": 0.001, "backbone_lr": 0.5, "val_every": 2, "ema": 0.98},
 }
 """Settings of `--demo`, which takes minutes on a CPU."""
 
@@ -219,12 +219,27 @@ def check_settings(plan: Plan) -> None:
             where="train.accumulate",
             remedy=f"use at most {config.batch}",
         )
-    if config.patience and not any((~sample.ignore).any() for sample in plan.val.samples):
+    _check_boxes(plan)
+    if config.patience and not plan.val.has_boxes:
         raise DataError(
             "patience needs a val split with boxes: without them there is no AP",
             where=plan.val.source,
             remedy="add labelled images to val, or set train.patience = 0",
         )
+
+
+def _check_boxes(plan: Plan) -> None:
+    """Raise DataError if there is nothing to train on, or if val cannot be measured because of errors in it."""
+    for dataset in (plan.train, plan.val):
+        errors = [finding for finding in dataset.findings if finding.severity == "error"]
+        if dataset.has_boxes or (dataset is plan.val and not errors):
+            continue
+        ignored = sum(len(sample.boxes) for sample in dataset.samples)
+        what = f"all {ignored} boxes of the {dataset.split} split are ignored" if ignored else ""
+        what = what or f"the {dataset.split} split has no boxes"
+        why = "".join(f"; {finding.id}: {finding.message} ({finding.place})" for finding in errors[:1])
+        remedy = errors[0].remedy if errors else "check that the labels were found, and not marked difficult or crowd"
+        raise DataError(what + why, where=dataset.source, remedy=remedy)
 
 
 def demo_data(folder: Path) -> Path:
@@ -254,10 +269,14 @@ def print_data_summary(plan: Plan) -> list[Finding]:
     say(f"classes: {', '.join(plan.train.classes.names)}")
     rule, stride = resize_rule(plan.config), plan.config.model.strides[0]
     findings = [*examine(plan.train, resize=rule, stride=stride), *examine_pair(plan.train, plan.val)]
-    for finding in findings:
-        text = f"{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
-        warn(text) if finding.severity != "info" else say(text)
-    return findings
+    of_val = [finding for finding in plan.val.findings if finding not in findings]  # both may come from one file
+    for split, found in (("", findings), ("val: ", of_val)):
+        for finding in found:
+            text = f"{split}{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
+            warn(text) if finding.severity != "info" else say(text)
+    if not plan.val.has_boxes:
+        warn("the val split has no boxes: there will be no AP, and best.safetensors will be the last weights")
+    return [*findings, *of_val]
 
 
 def print_config(plan: Plan) -> None:

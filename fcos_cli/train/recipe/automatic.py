@@ -16,6 +16,7 @@ from fcos_cli.train.recipe.choices import (
     SMALLEST,
     Choice,
     choose_epochs,
+    choose_norm,
     choose_ranges,
     choose_repeat,
     choose_shape,
@@ -52,6 +53,7 @@ def with_automatic(config: Config, origins: Origins, train_set: Dataset, val_set
         "data.size": lambda c: (
             choose_shape(facts, longer=max(c.data.size)) if by_name else choose_size(facts, pixels=pixels())
         ),
+        "model.backbone_norm": lambda c: choose_norm(batch=c.train.batch // c.train.accumulate),
         "model.ranges": lambda c: choose_ranges(c.model.strides, size=c.data.size),
         "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
         "train.repeat": lambda _: choose_repeat(facts),

@@ -27,6 +27,9 @@ MIN_IMAGES = 12_000
 MIN_STEPS, MIN_EPOCHS = 1500, 12
 """Length of a run without a time limit: the longer one of the two."""
 
+MIN_BATCH = 4
+"""Images at a time that BatchNorm needs for its statistics."""
+
 RARE = 0.1
 """Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE as common."""
 
@@ -92,6 +95,13 @@ def choose_ranges(strides: tuple[int, ...], *, size: tuple[int, int]) -> Choice:
     return Choice(
         tuple(float(factor * stride) for stride in strides[:-1]), f"{factor} strides, for an input of {max(size)} px"
     )
+
+
+def choose_norm(*, batch: int) -> Choice:
+    """Whether the BatchNorm of the backbone is trained. batch: images that are normalized together."""
+    if batch < MIN_BATCH:
+        return Choice("frozen", f"{batch} images at a time are too few for statistics")
+    return Choice("trained", "the backbone learns faster")
 
 
 def choose_epochs(facts: DataFacts, *, batch: int) -> Choice:

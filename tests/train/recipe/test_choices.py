@@ -3,7 +3,14 @@
 import pytest
 
 from fcos_cli.model.config import STRIDES
-from fcos_cli.train.recipe.choices import choose_epochs, choose_ranges, choose_repeat, choose_shape, choose_size
+from fcos_cli.train.recipe.choices import (
+    choose_epochs,
+    choose_norm,
+    choose_ranges,
+    choose_repeat,
+    choose_shape,
+    choose_size,
+)
 from fcos_cli.train.recipe.facts import DataFacts, facts_of
 from tests.train.recipe.made import dataset, sample
 
@@ -70,3 +77,8 @@ def test_rare_classes_come_more_often() -> None:
 def test_a_named_network_gets_the_shape_of_the_images() -> None:
     assert choose_shape(facts(), longer=512).value == (384, 512)
     assert "made for 512 px" in choose_shape(facts(), longer=512).reason
+
+
+def test_batch_norm_is_frozen_for_small_batches() -> None:
+    assert choose_norm(batch=2).value == "frozen"
+    assert choose_norm(batch=8).value == "trained"
