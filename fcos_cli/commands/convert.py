@@ -38,7 +38,7 @@ def convert(
         str | None,
         typer.Option("--to", help="`torchvision`: convert an fcos model to a state dict for fcos_resnet50_fpn."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Output file. Default: next to FILE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file. Default: next to FILE, if that name is free.")] = None,
     as_json: Json = False,
 ) -> None:
     """Convert an FCOS checkpoint of another implementation to an fcos model, or an fcos model to torchvision.
@@ -56,6 +56,8 @@ def convert(
     if target is not None and (preset, classes, source) != (None, None, "auto"):
         raise UsageError("--from, --preset and --classes cannot be combined with --to")
     path = out or file.with_name(_default_name(file, target))
+    if out is None and path.exists():
+        raise UsageError("this file exists, and is not replaced unless --out names it", where=path, remedy="use --out")
     suffixes = (".safetensors",) if target is None else (".pth", ".pt")
     if path.suffix.lower() not in suffixes:
         raise UsageError(f"the output file must end in {' or '.join(suffixes)}", where=path, remedy="change --out")

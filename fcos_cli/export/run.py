@@ -1,12 +1,13 @@
 """`fcos export`: convert weights to one file for another runtime and compare it with PyTorch before reporting success.
 
-The ONNX file is always written first; OpenVINO and TensorRT files are made from it. If this machine cannot build the
-requested format, the ONNX file stays and the command that finishes the job elsewhere is printed.
+OpenVINO and TensorRT files are made from an ONNX file. For OpenVINO it is temporary. For TensorRT it is kept, under a
+name that is free: if this machine cannot build the engine, the command that finishes the job elsewhere is printed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -109,14 +110,24 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
     facts = replace(facts, provenance={**facts.provenance, "export": _provenance(weights)})
     say(f"exporting {weights} to {job.options.format} {job.options.precision}")
     proto, facts = build_graph(artifact, facts, job, weights=weights)
-    onnx_file = job.out if job.options.format == "onnx" else job.out.with_suffix(".onnx")
     if target.engine:
-        return _export_engine(artifact, job, facts, proto, onnx_file)
+        return _export_engine(artifact, job, facts, proto, _free(job.out.with_suffix(".onnx")))
     writer = target.load_writer()
     if writer is None:
-        return _save_and_verify(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
-    write(proto, onnx_file, facts)
-    return _save_and_verify(artifact, job, facts, job.out, partial(writer, onnx_file, job.out))
+        return _save_and_verify(artifact, job, facts, job.out, partial(write, proto, job.out))
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_file = Path(folder, "model.onnx")
+        write(proto, onnx_file, facts)
+        return _save_and_verify(artifact, job, facts, job.out, partial(writer, onnx_file, job.out))
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with a number in its name if there is such a file or a report beside it."""
+    name, number = path, 1
+    while name.exists() or report_of(name).exists():
+        number += 1
+        name = path.with_stem(f"{path.stem}-{number}")
+    return name
 
 
 def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Path) -> tuple[onnx.ModelProto, Facts]:
@@ -165,7 +176,7 @@ def _save_and_verify(
     if not parity.passed:
         raise ParityError(
             f"the exported model's outputs differ from PyTorch: {parity.failures[0]}",
-            where=path.with_suffix(".parity.json"),
+            where=report_of(path),
             remedy="the file is kept, marked as unverified; try --precision fp32, or report this with the .parity.json",
         )
     facts = replace(facts, verified=True)
@@ -255,4 +266,7 @@ def print_result(exported: ExportResult, *, as_json: bool) -> None:
 
 
 def report_of(path: Path) -> Path:
-    return path.with_suffix(".parity.json")
+    """The report of the parity check of an exported file."""
+    from fcos_cli.parity.report import report_path
+
+    return report_path(path)

@@ -38,13 +38,18 @@ PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "numpy")
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
+def report_path(artifact: Path) -> Path:
+    """`MODEL.parity.json` for MODEL.onnx, `MODEL.xml.parity.json` for MODEL.xml: a report of its own for each file."""
+    return artifact.with_suffix(".parity.json" if artifact.suffix == ".onnx" else f"{artifact.suffix}.parity.json")
+
+
 def write_report(parity: Parity, artifact: Path) -> Path:
     """Write `MODEL.parity.json` beside the exported file, and `MODEL.parity.png` if there is a box to draw.
 
     Returns the path of the JSON file. Raises UsageError if it cannot be written.
     """
-    path = artifact.with_suffix(".parity.json")
-    drawing = draw_worst_match(parity.worst, artifact.with_suffix(".parity.png")) if parity.worst else None
+    path = report_path(artifact)
+    drawing = draw_worst_match(parity.worst, path.with_suffix(".png")) if parity.worst else None
     document = to_json(parity, artifact=artifact.name, drawn=drawing)
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_write(path) as file:

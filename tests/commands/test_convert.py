@@ -36,6 +36,15 @@ def test_default_output_is_next_to_the_checkpoint(fcos: Fcos, tmp_path: Path) ->
     assert code == 0
 
 
+def test_an_existing_file_is_replaced_only_if_it_is_named(fcos: Fcos, tmp_path: Path) -> None:
+    checkpoint = pth(tmp_path / "model.pth", ours(classes=91))
+    (tmp_path / "model.safetensors").write_text("mine")
+    refused = fcos("convert", checkpoint)
+    assert (refused.code, (tmp_path / "model.safetensors").read_text()) == (2, "mine")
+    assert "--out" in refused.err
+    assert fcos("convert", checkpoint, "--out", tmp_path / "model.safetensors").code == 0
+
+
 def test_converted_model_can_be_opened(fcos: Fcos, tmp_path: Path) -> None:
     file = pth(tmp_path / "theirs.pth", theirs("detectron2", ours()))
     code, out, _ = fcos("convert", file, "--out", tmp_path / "m.safetensors", "--json")

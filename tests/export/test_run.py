@@ -106,6 +106,22 @@ def test_openvino_gets_the_same_facts_and_its_own_parity_check(weights: Path) ->
     header = read_header(exported.path)
     assert (header.facts.verified, header.facts.classes) == (True, ARTIFACT.classes)
     assert weights.with_suffix(".bin").is_file()
+    assert weights.with_suffix(".xml.parity.json").is_file()
+    assert not weights.with_suffix(".onnx").exists()
+
+
+def test_nothing_but_the_named_file_is_replaced(weights: Path) -> None:
+    kept = {weights.with_suffix(suffix): suffix for suffix in (".onnx", ".parity.json", ".parity.png")}
+    for path, text in kept.items():
+        path.write_text(text)
+    options = ExportOptions(format="openvino")
+    run.export(weights, run.ExportJob(options, weights.with_suffix(".xml")))
+    engine = run.export(
+        weights, run.ExportJob(ExportOptions(format="trt"), weights.with_suffix(".engine"), verify=False)
+    )
+    assert {path: path.read_text() for path in kept} == kept
+    if engine.unfinished:
+        assert engine.path == weights.with_stem(f"{weights.stem}-2").with_suffix(".onnx")
 
 
 def test_ap_of_both_models_is_measured_if_data_is_given(weights: Path, tmp_path: Path) -> None:
