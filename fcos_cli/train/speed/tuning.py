@@ -93,7 +93,8 @@ class NormCase(NamedTuple):
 
     def passes(self, dtype: torch.dtype, share: float) -> dict[str, Pass]:
         """What to time, on a share of the batch."""
-        x = _example(self.input, dtype, share).requires_grad_()
+        batch = max(2, round(self.input[0] * share))  # GroupNorm refuses a single value per group
+        x = _example((batch, *self.input[1:]), dtype).requires_grad_()
         weight, bias = (torch.rand(self.input[1], requires_grad=True) for _ in range(2))
         grad = torch.rand_like(x, requires_grad=False)
 
