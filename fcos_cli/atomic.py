@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from fcos_cli.errors import FcosError, UsageError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
         if not direct:
             temporary.replace(path)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise  # raised by the caller's block
         raise FcosError(f"writing failed ({error.strerror})", where=path, remedy="free some space") from error
     finally:

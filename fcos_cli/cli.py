@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from fcos_cli import __version__
+from fcos_cli.atomic import FULL
 from fcos_cli.commands import bench, convert, evaluate, export, info, predict, train
 from fcos_cli.errors import FcosError
 
@@ -23,21 +25,48 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the app. FcosError becomes a message of up to three lines and an exit code."""
+    _open_closed_streams()
     debug = "--debug" in sys.argv[1:] or os.environ.get("FCOS_DEBUG", "") not in ("", "0")
     try:
-        app()
+        app(args=[argument for argument in sys.argv[1:] if argument != "--debug"])  # it may also follow the command
     except FcosError as error:
         if debug:
             raise
         from fcos_cli.console import print_error
 
-        print_error(error)
+        with suppress(OSError):  # stderr may be full
+            print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of stdout has closed it, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as error:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click's name for a reader that left, as `| head` does
+            _discard_stdout()
+            sys.exit(0)
+        raise error
+    except BrokenPipeError:
+        _discard_stdout()
         sys.exit(0)
+    except OSError as error:
+        if debug or error.errno not in FULL:
+            raise
+        _discard_stdout()
+        with suppress(OSError):
+            sys.stderr.write(f"error: writing failed ({error.strerror})\n")
+        sys.exit(1)
+
+
+def _open_closed_streams() -> None:
+    """Replace streams that the caller has closed (`>&-`). Otherwise the next file would get their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 (open until the end)
+
+
+def _discard_stdout() -> None:
+    """Send what is left in the buffer of stdout to nowhere; it could not be written."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _version(value: bool) -> None:

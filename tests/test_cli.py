@@ -1,5 +1,9 @@
 """The command line as a whole: help, version, exit codes and error messages."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from fcos_cli import __version__
@@ -40,3 +44,37 @@ def test_error_has_a_traceback_only_with_debug(fcos: Fcos) -> None:
     assert "Traceback" not in result.err
     with pytest.raises(UsageError):
         fcos("--debug", "train")
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of sh in which $FCOS is the program."""
+    environment = {**os.environ, "FCOS": f"{sys.executable} -m fcos_cli"}
+    return subprocess.run(
+        ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("$FCOS info default --json | head -1 > /dev/null; exit ${PIPESTATUS[0]}", 0, ""),
+        ("$FCOS --help | true; exit ${PIPESTATUS[0]}", 0, ""),
+        ("$FCOS info default --json > /dev/full", 1, "No space left on device"),
+        ("$FCOS info default --json >&-", 0, ""),
+        ("$FCOS info default 2>&-", 0, ""),
+        ("$FCOS info default <&- > /dev/null", 0, ""),
+        ("$FCOS info nowhere.onnx 2> /dev/full", 4, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(line: str, code: int, words: str) -> None:
+    done = shell(line)
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert done.returncode == code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["$FCOS --debug info nowhere.onnx", "$FCOS info nowhere.onnx --debug"])
+def test_debug_may_come_before_and_after_the_command(line: str) -> None:
+    assert "Traceback" in shell(line).stderr

@@ -106,8 +106,8 @@ def test_imports_in_functions_and_relative_imports_are_found() -> None:
     code = (
         "def f():\n    from fcos_cli.train import loop\n    from ..predict import pipeline\n    import fcos_cli.cli\n"
     )
-    found = [module for module, _ in imports_of(code + "from . import coco\n", "fcos_cli.data")]
-    assert sorted(found) == ["fcos_cli.cli", "fcos_cli.data.coco", "fcos_cli.predict.pipeline", "fcos_cli.train.loop"]
+    found = [module for module, _ in imports_of(code + "from . import cache\n", "fcos_cli.data")]
+    assert sorted(found) == ["fcos_cli.cli", "fcos_cli.data.cache", "fcos_cli.predict.pipeline", "fcos_cli.train.loop"]
     cli, data, predict, train = (layer_of(module) for module in sorted(found))
     assert cli < train < predict < data
 

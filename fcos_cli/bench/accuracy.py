@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcos_cli.console import progress, say
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.runtime.detector import Detector

@@ -39,6 +39,10 @@ def evaluate(
             metavar="FILE", help="Write an HTML report to FILE: curves, types of error, worst images, suspect labels."
         ),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the detections to FILE (.json): COCO results with the ids of DATA."),
+    ] = None,
     evaluator: Annotated[
         str, typer.Option(help="COCO evaluator: hotcoco or pycocotools. Both give the same metrics.")
     ] = "hotcoco",
@@ -62,7 +66,7 @@ def evaluate(
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
-    from fcos_cli.data.formats import read_dataset
+    from fcos_cli.data.formats.read import read_dataset
     from fcos_cli.errors import UsageError
     from fcos_cli.evaluate.run import run_eval
     from fcos_cli.runtime.open import open_detector
@@ -88,5 +92,6 @@ def evaluate(
         limit=limit,
         as_json=as_json,
         report=report,
+        save=save,
         tiling=tiling,
     )

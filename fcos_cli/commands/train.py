@@ -89,6 +89,8 @@ def train(
 
     keep_freed_memory()
     from fcos_cli.train import start
+    from fcos_cli.train.recipe import summary
+    from fcos_cli.train.recipe.plan import make_plan, with_chosen_batch
 
     flags: dict[str, Any] = {
         "model.backbone": backbone,
@@ -121,15 +123,16 @@ def train(
             data = start.demo_data(Path("runs/demo-data"))
         flags["train.time"] = None if time is None else start.parse_duration(time)
         base = start.DEMO if demo else {}
-        plan = start.plan(data, file=config, assignments=assignments or [], flags=flags, base=base, network=model)
+        plan = make_plan(data, file=config, assignments=assignments or [], flags=flags, base=base, network=model)
         if batch == "auto":
-            plan = start.with_chosen_batch(plan)
+            plan = with_chosen_batch(plan)
         if dry_run:
-            start.print_config(plan)
-            findings = start.print_data_summary(plan)
+            summary.print_config(plan)
+            summary.print_classes(plan)
+            findings = summary.print_data_summary(plan)
             if any(finding.severity == "error" for finding in findings):
                 raise typer.Exit(3)
-            start.print_estimate(plan)
+            summary.print_estimate(plan)
             raise typer.Exit
         folder, progress = start.start(plan, folder=folder, started=started)
     from fcos_cli.console import emit_json, say

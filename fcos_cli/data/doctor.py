@@ -22,6 +22,7 @@ IMBALANCE = 50  # ratio of boxes in the largest and the smallest class
 TINY_SHARE = 0.1
 EXTREME_ASPECT = 10.0
 EXAMPLES = 3
+MOST_DETECTIONS = 100  # of ModelConfig.max_detections, and of COCO's AP
 LARGER = (1.5, 2, 3, 4)  # input sizes to try, relative to the present one
 TILES = (4, 3, 2, 1.5, 1, 0.75, 0.5)  # tiles to try: source pixels per pixel of network input
 FINER_COST = 3.0  # of a first stride of 4, relative to 8: the head and the pyramid have four times as many points
@@ -41,7 +42,7 @@ def examine(dataset: Dataset, *, resize: ResizeRule | None = None, stride: int =
     """
     sizes = _sizes(dataset)
     findings = [*dataset.findings, *_classes(dataset), *_tiny(dataset, sizes, resize, stride=stride)]
-    findings += [*_elongated(dataset), *_empty(dataset)]
+    findings += [*_elongated(dataset), *_crowded(dataset), *_empty(dataset)]
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
 
@@ -49,8 +50,12 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     classes = [sample.classes[~sample.ignore] for sample in dataset.samples]
     counts = np.bincount(np.concatenate([*classes, np.zeros(0, np.int64)]), minlength=len(dataset.classes))
     if not counts.any():
-        message = f"the {dataset.split} split has no boxes"
-        yield Finding("no-boxes", "error", str(dataset.source), message, "check that the labels were found")
+        ignored = sum(len(sample.boxes) for sample in dataset.samples)
+        message, remedy = f"the {dataset.split} split has no boxes", "check that the labels were found"
+        if ignored:
+            message = f"all {ignored} boxes of the {dataset.split} split are ignored"
+            remedy = "check `difficult` (VOC) or `iscrowd` (COCO) in the annotations"
+        yield Finding("no-boxes", "error", str(dataset.source), message, remedy)
         return
     by_class = list(zip(dataset.classes.names, counts.tolist(), strict=True))
     empty = [name for name, count in by_class if count == 0]
@@ -182,6 +187,17 @@ def _elongated(dataset: Dataset) -> Iterator[Finding]:
         message = f"boxes with an aspect ratio above {EXTREME_ASPECT:g}: {len(elongated)}"
         places = list(dict.fromkeys(elongated))
         yield Finding("extreme-aspect", "info", _some(places), message, "check that they are intended")
+
+
+def _crowded(dataset: Dataset) -> Iterator[Finding]:
+    names = [sample.image.name for sample in dataset.samples if np.sum(~sample.ignore) > MOST_DETECTIONS]
+    if names:
+        message = f"images with more than {MOST_DETECTIONS} boxes: {len(names)}"
+        remedy = (
+            f"a model finds {MOST_DETECTIONS} per image unless model.max_detections is larger, and COCO's AP counts"
+            f" {MOST_DETECTIONS} per image and class; --tile finds more"
+        )
+        yield Finding("crowded-images", "warning", _some(names), message, remedy)
 
 
 def _empty(dataset: Dataset) -> Iterator[Finding]:

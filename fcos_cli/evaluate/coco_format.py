@@ -1,18 +1,21 @@
-"""Ground truth and detections in the form COCO evaluators expect: a COCO document and an array, in memory.
+"""Ground truth and detections in the form COCO evaluators expect: in memory, and detections as a file.
 
-Images are numbered by the rank of their `image_id`, and classes by their index. Only the order of the ids can affect
-an evaluator, which uses it to break ties between equal scores, so the metrics equal those of the original ids.
-Annotations and detections are numbered 1, 2, 3, … in the order of the samples and of the boxes within each sample.
+In memory, images are numbered by the rank of their `image_id`, and classes by their index. Only the order of the ids
+can affect an evaluator, which uses it to break ties between equal scores, so the metrics equal those of the original
+ids. Annotations and detections are numbered 1, 2, 3, … in the order of the samples and of the boxes within each sample.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.data.samples import Sample
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
@@ -61,6 +64,23 @@ def coco_detections(detections: Sequence[Detections], samples: Sequence[Sample])
         for number, found in zip(image_numbers(samples), detections, strict=True)
     ]
     return np.concatenate(rows).astype(np.float64, copy=False)
+
+
+def write_results(file: Path, detections: Sequence[Detections], samples: Sequence[Sample], classes: ClassTable) -> None:
+    """Write COCO results with the data's own image and category ids, in full precision.
+
+    A COCO evaluator that reads the annotation file and these results gives the metrics of `fcos eval`. detections[i]
+    belong to samples[i], in the indices of `classes`. Raises UsageError if the file cannot be written.
+    """
+    rows = [
+        {"image_id": sample.image_id, "category_id": classes.ids[index], "bbox": box, "score": score}
+        for sample, found in zip(samples, detections, strict=True)
+        for box, score, index in zip(
+            _xywh(found.boxes).tolist(), found.scores.tolist(), found.classes.tolist(), strict=True
+        )
+    ]
+    with atomic_write(file) as stream:
+        stream.write("[" + ",".join("\n" + json.dumps(row) for row in rows) + "\n]\n")
 
 
 def _xywh(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,9 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import CocoResult, Evaluator, collect_detections, score
+from fcos_cli.evaluate.coco_format import write_results
 from fcos_cli.predict.run import hint_at_tiles
+from fcos_cli.predict.writers import check_replaceable
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.results import Detections
 
@@ -35,28 +37,32 @@ def run_eval(
     limit: int | None,
     as_json: bool,
     report: Path | None = None,
+    save: Path | None = None,
     tiling: Tiling | None = None,
 ) -> None:
     """Evaluate one detector, or compare two; print tables to stderr, or the JSON document to stdout.
 
     batch: images, or tiles with `tiling`, per network call. limit: evaluate the first N images only. report: HTML file
-    to write as well. tiling: also run on these tiles of each image.
+    to write as well. save: file for the detections of a single detector, as COCO results. tiling: also run on these
+    tiles of each image.
     """
-    if report is not None and report.is_dir():  # fail before the evaluation, which takes minutes
-        raise UsageError("report path is a folder", where=report, remedy="use --report report.html")
+    _check_outputs(report, save, models=len(detectors))
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
     if not dataset.samples:
         raise DataError("no images to evaluate", where=dataset.source)
     say(f"{dataset.split}: {len(dataset)} images ({dataset.origin})")
     for finding in dataset.findings:
-        warn(f"{finding.id}: {finding.message} ({finding.place})")
+        warn(f"{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip())
     for detector in detectors:
         hint_at_tiles(detector, tiling)
     results = [
         _evaluate(detector, dataset, evaluator=evaluator, batch=batch, tiling=tiling, show_name=len(detectors) > 1)
         for detector in detectors
     ]
+    if save is not None:
+        write_results(save, results[0].detections, dataset.samples, dataset.classes)
+        say(f"detections: {save}")
     source: dict[str, Any] = {"data": str(dataset.source), "split": dataset.split}
     if tiling is not None:
         source["tiles"] = {"side": tiling.side, "overlap": tiling.overlap_pixels}
@@ -97,6 +103,16 @@ def run_eval(
     ]
     table(("AP of class", *columns), rows)
     say(summarize(comparison, names))
+
+
+def _check_outputs(report: Path | None, save: Path | None, *, models: int) -> None:
+    """Raise UsageError before the evaluation, which takes minutes, if its results could not be written."""
+    if report is not None and report.is_dir():
+        raise UsageError("report path is a folder", where=report, remedy="use --report report.html")
+    if save is not None:
+        if models > 1:
+            raise UsageError("--save writes the detections of one model", where=save, remedy="evaluate them in turn")
+        check_replaceable(save, "coco")
 
 
 def _evaluate(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.console import say, warn
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, ModelError, UsageError

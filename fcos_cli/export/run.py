@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fcos_cli import __version__
 from fcos_cli.console import emit_json, progress, say
 from fcos_cli.convert.zoo import cache_folder
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import ModelError, ParityError
 from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.onnx import OPSET, finalize, store_in_half, trace, write
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
     from fcos_cli.parity.prove import Parity
     from fcos_cli.runtime.tensorrt.package import Flavour
+
+
+FEW_CALIBRATION_IMAGES, FEW_AP_IMAGES = 32, 50
+"""With fewer images, int8 calibration or the comparison of AP says little."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,9 @@ def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Pa
 
         pictures = network_inputs(calibration_pictures(job.data, weights=weights), facts.resize)
         say(f"calibrating int8 on {len(pictures)} images")
+        if len(pictures) < FEW_CALIBRATION_IMAGES:
+            say(f"{FEW_CALIBRATION_IMAGES} or more images give better ranges: --data with more training images")
+        facts = _noted(facts, calibration_images=len(pictures))
         between = job.options.format != "openvino"
         proto = quantize(proto, pictures, target=job.options.target, between=between, say=say)
     if job.options.format == "onnx" and job.options.precision == "fp32":
@@ -179,9 +186,15 @@ def _save_and_verify(
             where=report_of(path),
             remedy="the file is kept, marked as unverified; try --precision fp32, or report this with the .parity.json",
         )
-    facts = replace(facts, verified=True)
+    facts = replace(_noted(facts, ap_images=parity.ap.images) if parity.ap else facts, verified=True)
     save(facts)
     return ExportResult(path, facts, parity)
+
+
+def _noted(facts: Facts, **values: Any) -> Facts:
+    """The facts with more values about the export in their provenance."""
+    export = {**facts.provenance.get("export", {}), **values}
+    return replace(facts, provenance={**facts.provenance, "export": export})
 
 
 def _file_size(path: Path) -> int:
@@ -211,6 +224,11 @@ def check_parity(artifact: Artifact, job: ExportJob, facts: Facts, path: Path) -
         reference = PyTorchDetector.from_artifact(_with_limits(artifact, facts), name="PyTorch", device="cpu")
         with progress("evaluating both models", total=2 * len(dataset)) as update:
             ap = ap_parity(reference, open_detector(path), dataset, on_progress=update)
+        if not ap.is_measurable:
+            say(f"the AP cannot be compared: the {dataset.split} split of {job.data} has no boxes; judged by matching")
+            ap = None
+        elif ap.images < FEW_AP_IMAGES:
+            say(f"the AP was compared on only {ap.images} images; {FEW_AP_IMAGES} or more say more")
     with progress("checking parity") as update:
         parity = prove(artifact, exported, facts, pictures=parity_pictures(job.data), ap=ap, on_progress=update)
     report.print_parity(parity)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError

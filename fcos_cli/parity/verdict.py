@@ -82,6 +82,11 @@ class ApParity:
     def difference(self) -> float:
         return self.exported["AP"] - self.reference["AP"]
 
+    @property
+    def is_measurable(self) -> bool:
+        """Whether there are boxes to measure the AP of; without them both sides are -1."""
+        return min(self.exported["AP"], self.reference["AP"]) >= 0
+
 
 @dataclass(frozen=True)
 class Worst:

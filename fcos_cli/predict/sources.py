@@ -109,7 +109,9 @@ def _folder(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     excluded = None if leave_out is None else leave_out.resolve()
     for parent, subfolders, files in os.walk(folder):
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and Path(parent, name).resolve() != excluded
+            name
+            for name in subfolders
+            if not name.startswith((".", "@eaDir")) and Path(parent, name).resolve() != excluded
         )
         in_outputs = excluded is not None and Path(parent).resolve() == excluded
         for name in sorted(files):

@@ -38,7 +38,7 @@ def open_writer(
     """
     format = format or _format_of(target)
     if isinstance(target, Path):
-        _check_replaceable(target, format)
+        check_replaceable(target, format)
     output: AbstractContextManager[IO[str]] = atomic_write(target) if isinstance(target, Path) else nullcontext(target)
     with output as stream:
         writer = _WRITERS[format](stream, classes, model)
@@ -54,7 +54,7 @@ def _format_of(target: Path | TextIO) -> Format:
     return suffixes[suffix]
 
 
-def _check_replaceable(file: Path, format: Format) -> None:
+def check_replaceable(file: Path, format: Format) -> None:
     """Raise UsageError if `file` exists and is not a result in this format: it may be somebody's labels."""
     try:
         with file.open("rb") as stream:
@@ -129,6 +129,8 @@ class _JsonLines(_Base):
 
 class _Coco(_Base):
     """`image_id` counts the inputs from 1, including failures and frames; `file_name` is the path.
+
+    These are not the ids of an annotation file: `fcos eval DATA --save` writes results with those.
 
     Detections in frames also have `frame` and `time`.
     """

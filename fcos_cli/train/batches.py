@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from fcos_cli.data.training_set import Batch, EpochBatches, Key, collate
+from fcos_cli.errors import FcosError
 from fcos_cli.train.run import Run, training_set
+from fcos_cli.train.signals import StoppedWaiting
+
+SHORT_OF_SHARED_MEMORY = ("Bus error", "shared memory", "No space left on device")
+DEATHS = (*SHORT_OF_SHARED_MEMORY, "is killed by signal", "exited unexpectedly")
+"""What torch says when a loader process has died."""
 
 
 class Position(NamedTuple):
@@ -30,20 +38,69 @@ class BatchStream:
     """
 
     def __init__(self, run: Run) -> None:
-        self.restart(run)
+        self.run = run
+        self.others = set(multiprocessing.active_children())
+        self.loaded: Iterator[Batch] = iter(())
+        self.restart()
 
-    def restart(self, run: Run) -> None:
+    def close(self) -> None:
+        """End the loader processes. They ignore SIGTERM, so one that hangs is killed."""
+        shut_down = getattr(self.loaded, "_shutdown_workers", None)  # torch has no public way
+        if shut_down is not None:
+            shut_down()
+        for child in set(multiprocessing.active_children()) - self.others:
+            child.kill()
+            child.join()
+
+    def restart(self) -> None:
         """Go to the position in `run.progress`, without the batches that it leaves out."""
+        self.close()
+        run = self.run
         self.ahead = positions(run)
         self.upcoming = next(self.ahead)
-        self.loaded: Iterator[Batch] = iter(image_loader(run, _Keys(positions(run))))
+        self.loaded = iter(image_loader(run, _Keys(positions(run))))
 
     def epoch(self, epoch: int) -> Iterator[tuple[int, Batch]]:
         """The rest of an epoch: the number of each batch in it, and the batch."""
         while self.upcoming.epoch == epoch:
             number = self.upcoming.number
             self.upcoming = next(self.ahead)
-            yield number, next(self.loaded)
+            yield number, self._load()
+
+    def _load(self) -> Batch:
+        """The next batch. A signal ends the wait for it, with the state saved: a loader process may hang."""
+        run = self.run
+        try:
+            run.stop.waiting = run.world.size == 1  # several processes have to stop after the same step
+            return next(self.loaded)
+        except StoppedWaiting:
+            run.save()
+            raise run.stopped() from None
+        finally:
+            run.stop.waiting = False
+
+
+@contextmanager
+def explaining_deaths() -> Iterator[None]:
+    """Turn the death of a loader process into one clear error.
+
+    torch raises it in the main thread at any moment, also in the middle of a step, so nothing is saved then.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not any(words in text for words in DEATHS):
+            raise
+        if any(words in text for words in SHORT_OF_SHARED_MEMORY):
+            what, where, remedy = "found no room in shared memory", "/dev/shm", "or docker run --shm-size=1g"
+        else:
+            what, where, remedy = "was killed", " ".join(text.split())[:100], "or free some memory"
+        raise FcosError(
+            f"a data loader process {what}",
+            where=where,
+            remedy=f"use --workers 0, {remedy}; the last saved state is kept, and --resume goes on from it",
+        ) from error
 
 
 def positions(run: Run) -> Iterator[Position]:

@@ -6,15 +6,15 @@ import copy
 import math
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 
 import torch
 
 from fcos_cli.predict.pipeline import predict
 from fcos_cli.runtime.pytorch import PyTorchDetector
-from fcos_cli.train.batches import image_loader, positions
+from fcos_cli.train.batches import BatchStream
 from fcos_cli.train.checkpoint import Parts
 from fcos_cli.train.distributed import from_main_process
 from fcos_cli.train.optim import build_average, build_optimizer
@@ -58,14 +58,15 @@ def step_seconds(run: Run) -> float:
     """Time training steps on a copy of the network. All processes of a run must call it together."""
     with torch.random.fork_rng(devices=[]):
         twin = _twin(run)
-        keys = [position.keys for position in islice(positions(run), WARMUP + STEPS)]
         seconds = []
-        started = time.monotonic()
-        for batch in image_loader(run, keys):
-            with suppress(NonFiniteLoss):  # the run itself deals with that
-                optimizer_step(twin, batch)
-            seconds.append(time.monotonic() - started)
+        with closing(BatchStream(run)) as stream:
+            batches = (batch for epoch in count(run.progress.epoch) for _, batch in stream.epoch(epoch))
             started = time.monotonic()
+            for batch in islice(batches, WARMUP + STEPS):
+                with suppress(NonFiniteLoss):  # the run itself deals with that
+                    optimizer_step(twin, batch)
+                seconds.append(time.monotonic() - started)
+                started = time.monotonic()
     return sum(seconds[WARMUP:]) / STEPS
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import FcosError
 from fcos_cli.runtime.pytorch import pick_device
-from fcos_cli.train.batches import BatchStream
+from fcos_cli.train.batches import BatchStream, explaining_deaths
 from fcos_cli.train.checkpoint import Progress, read_state, restore_state
 from fcos_cli.train.distributed import from_main_process, join_world, share_stop
 from fcos_cli.train.estimate import estimate
@@ -47,9 +48,12 @@ def train(
     """
     device = pick_device(config.train.device)
     clock = Clock(started=started)
-    with join_world(cuda=device.type == "cuda") as world, catching_signals() as stop:
-        with open_run(config, train_set, val_set, folder, world, listener, stop, clock, resume=resume) as run:
-            progress, stream = run.progress, BatchStream(run)
+    with join_world(cuda=device.type == "cuda") as world, catching_signals() as stop, explaining_deaths():
+        with (
+            open_run(config, train_set, val_set, folder, world, listener, stop, clock, resume=resume) as run,
+            closing(BatchStream(run)) as stream,
+        ):
+            progress = run.progress
             if not resume:
                 run.listener.note(estimate(run))
             plan_schedule(run)
@@ -61,7 +65,7 @@ def train(
                         _epoch(run, stream)
                     except NonFiniteLoss as error:
                         _recover(run, error)
-                        stream.restart(run)
+                        stream.restart()
                         continue
                     progress.pending_validation = True
                     run.save()

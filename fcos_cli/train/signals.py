@@ -11,11 +11,19 @@ from types import FrameType
 from fcos_cli.errors import FcosError, Interrupted, Stopped
 
 
+class StoppedWaiting(Exception):
+    """A signal came while the run waited for something that may never come."""
+
+
 class StopRequest:
-    """Set by the first signal. A second Ctrl-C raises KeyboardInterrupt."""
+    """Set by the first signal. A second Ctrl-C raises KeyboardInterrupt.
+
+    waiting: whether a signal also raises StoppedWaiting at once. Only where nothing is half done.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.waiting = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -24,6 +32,9 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if self.waiting:
+            self.waiting = False
+            raise StoppedWaiting
 
     def error(self, *, remedy: str) -> FcosError:
         """Return the exception that ends the run: exit code 143 after SIGTERM, 130 after Ctrl-C."""

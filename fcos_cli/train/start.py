@@ -1,34 +1,21 @@
-"""Start a training run from the command line's arguments: read settings and data, choose the run folder, train."""
+"""Start a training run, or continue one: its folder, its length, and those who listen to it."""
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fcos_cli.config import Config, Origins, flatten, resolve, with_values
-from fcos_cli.console import say, table, warn
+from fcos_cli.config import resolve
+from fcos_cli.console import say
 from fcos_cli.data.demo_shapes import write_shapes
-from fcos_cli.data.doctor import examine, examine_pair
-from fcos_cli.data.formats import read_dataset
-from fcos_cli.data.samples import Dataset, Finding
-from fcos_cli.data.tiling import cut
-from fcos_cli.errors import DataError, UsageError
-from fcos_cli.model.backbone import check_maps, input_normalization
-from fcos_cli.train.batch_size import choose_batch
+from fcos_cli.errors import UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress
-from fcos_cli.train.distributed import World
-from fcos_cli.train.estimate import estimate
-from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.loop import train
-from fcos_cli.train.pace import Clock
-from fcos_cli.train.recipe.automatic import with_automatic
-from fcos_cli.train.run import open_run, resize_rule, tiles_of
-from fcos_cli.train.signals import catching_signals
+from fcos_cli.train.recipe.plan import Plan, check_settings, read_splits
+from fcos_cli.train.recipe.summary import print_data_summary
 from fcos_cli.train.tracking.listener import Listeners, SilentListener
 from fcos_cli.train.tracking.report import RunReport
 from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration
@@ -43,68 +30,6 @@ DEMO: dict[str, Any] = {
     "train": {"epochs": 4, "batch": 16, "lr": 0.001, "backbone_lr": 0.5, "val_every": 2, "ema": 0.98},
 }
 """Settings of `--demo`, which takes minutes on a CPU."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Settings and data of a training run that is ready to start."""
-
-    config: Config
-    origins: Origins
-    train: Dataset
-    val: Dataset
-
-
-def plan(
-    data: Path | None,
-    *,
-    file: Path | None,
-    assignments: list[str],
-    flags: Mapping[str, Any],
-    base: Mapping[str, Any],
-    network: str | None = None,
-) -> Plan:
-    """Read the settings and data of a new run. Raises UsageError without data, DataError if the data cannot be used."""
-    flags = {**flags, "data.path": None if data is None else str(data.resolve())}
-    layers: dict[str, Any] = {"file": file, "assignments": assignments, "base": base, "network": network}
-    config, origins = resolve(flags=flags, **layers)
-    inherited, absent = model_of_init(config, origins), {}
-    if "model.backbone" in origins:  # other weights expect another normalization
-        facts = {f"model.{key}": value for key, value in input_normalization(config.model.backbone).items()}
-        absent = {key: value for key, value in facts.items() if key not in origins and key not in inherited}
-    if inherited or absent:
-        config, origins = resolve(flags={**flags, **inherited, **absent}, **layers)
-        origins.update(dict.fromkeys(absent, f"timm's {config.model.backbone}"))
-        origins.update(dict.fromkeys(inherited, "init"))
-    if not config.data.path:
-        raise UsageError(
-            "no data to train on",
-            remedy="fcos train DATA, a folder with COCO, YOLO or VOC annotations; or try fcos train --demo",
-        )
-    train_set, val_set = read_splits(config)
-    config, origins = with_automatic(config, origins, train_set, val_set)
-    check_maps(config.model, size=config.data.size)
-    return Plan(config, origins, train_set, val_set)
-
-
-def read_splits(config: Config) -> tuple[Dataset, Dataset]:
-    """Read the train and val splits; train as tiles, if the settings say so.
-
-    Raises DataError if their class tables differ, and UsageError if tiles are too small.
-    """
-    path, data, tiling = Path(config.data.path), config.data, tiles_of(config)
-    train_set = read_dataset(path, split="train", val_fraction=data.val_fraction, seed=data.split_seed)
-    val_set = read_dataset(path, split="val", val_fraction=data.val_fraction, seed=data.split_seed)
-    if train_set.classes != val_set.classes:
-        raise DataError("train and val have different class tables", where=path)
-    return train_set if tiling is None else cut(train_set, tiling, seed=data.split_seed), val_set
-
-
-def with_chosen_batch(plan: Plan) -> Plan:
-    """The plan with the best batch size for this machine."""
-    batch = choose_batch(plan.config, plan.train, plan.val)
-    config = with_values(plan.config, {"train.batch": batch})
-    return replace(plan, config=config, origins={**plan.origins, "train.batch": "--batch auto"})
 
 
 def start(plan: Plan, *, folder: Path, started: float | None = None) -> tuple[Path, Progress]:
@@ -204,44 +129,6 @@ def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Pr
     return progress
 
 
-def check_settings(plan: Plan) -> None:
-    """Raise UsageError or DataError for settings that do not fit the data."""
-    config, count = plan.config.train, len(plan.train)
-    if config.batch > count:
-        raise UsageError(
-            f"a batch of {config.batch} is larger than the training data ({count} images)",
-            where="train.batch",
-            remedy=f"use --batch {max(1, count // 4)}",
-        )
-    if config.accumulate > config.batch:
-        raise UsageError(
-            f"a batch of {config.batch} cannot be computed in {config.accumulate} parts",
-            where="train.accumulate",
-            remedy=f"use at most {config.batch}",
-        )
-    _check_boxes(plan)
-    if config.patience and not plan.val.has_boxes:
-        raise DataError(
-            "patience needs a val split with boxes: without them there is no AP",
-            where=plan.val.source,
-            remedy="add labelled images to val, or set train.patience = 0",
-        )
-
-
-def _check_boxes(plan: Plan) -> None:
-    """Raise DataError if there is nothing to train on, or if val cannot be measured because of errors in it."""
-    for dataset in (plan.train, plan.val):
-        errors = [finding for finding in dataset.findings if finding.severity == "error"]
-        if dataset.has_boxes or (dataset is plan.val and not errors):
-            continue
-        ignored = sum(len(sample.boxes) for sample in dataset.samples)
-        what = f"all {ignored} boxes of the {dataset.split} split are ignored" if ignored else ""
-        what = what or f"the {dataset.split} split has no boxes"
-        why = "".join(f"; {finding.id}: {finding.message} ({finding.place})" for finding in errors[:1])
-        remedy = errors[0].remedy if errors else "check that the labels were found, and not marked difficult or crowd"
-        raise DataError(what + why, where=dataset.source, remedy=remedy)
-
-
 def demo_data(folder: Path) -> Path:
     """Generate the data set of `--demo`, unless it exists."""
     if not (folder / "val.json").is_file():
@@ -259,40 +146,3 @@ def new_folder(name: str | None, data: Path | None) -> Path:
     while (RUNS / (stem if taken == 1 else f"{stem}-{taken}")).exists():
         taken += 1
     return RUNS / (stem if taken == 1 else f"{stem}-{taken}")
-
-
-def print_data_summary(plan: Plan) -> list[Finding]:
-    """Print what the run will train on and the problems found in it. Return the findings."""
-    for dataset in (plan.train, plan.val):
-        boxes = sum(len(sample.boxes) for sample in dataset.samples)
-        say(f"{dataset.split}: {len(dataset)} images, {boxes} boxes ({dataset.format}; {dataset.origin})")
-    say(f"classes: {', '.join(plan.train.classes.names)}")
-    rule, stride = resize_rule(plan.config), plan.config.model.strides[0]
-    findings = [*examine(plan.train, resize=rule, stride=stride), *examine_pair(plan.train, plan.val)]
-    of_val = [finding for finding in plan.val.findings if finding not in findings]  # both may come from one file
-    for split, found in (("", findings), ("val: ", of_val)):
-        for finding in found:
-            text = f"{split}{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
-            warn(text) if finding.severity != "info" else say(text)
-    if not plan.val.has_boxes:
-        warn("the val split has no boxes: there will be no AP, and best.safetensors will be the last weights")
-    return [*findings, *of_val]
-
-
-def print_config(plan: Plan) -> None:
-    """Print every setting with its value and origin."""
-    rows = [
-        (key, str(value), plan.origins.get(key, "default"))
-        for key, value in flatten(plan.config.model_dump(mode="json")).items()
-    ]
-    table(("setting", "value", "from"), rows, title="settings")
-
-
-def print_estimate(plan: Plan) -> None:
-    """Measure a few steps, and print how long the run will take."""
-    check_settings(plan)
-    with tempfile.TemporaryDirectory() as folder, catching_signals() as stop:
-        terminal, clock = TerminalReporter(), Clock()
-        sets = (plan.train, plan.val)
-        with open_run(plan.config, *sets, Path(folder), World(), terminal, stop, clock, resume=False) as run:
-            say(estimate(run))

@@ -7,7 +7,7 @@ import pytest
 
 from fcos_cli.bench.accuracy import accuracy_on
 from fcos_cli.data.demo_shapes import write_shapes
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.runtime.open import open_detector

@@ -28,7 +28,7 @@ from torch.optim import SGD
 
 from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.config import Config, resolve, with_values
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.config import Config
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
 from fcos_cli.model.backbone import input_normalization
 from fcos_cli.train import step as steps

@@ -1,8 +1,11 @@
 """fcos eval: exit codes, JSON on stdout and the report."""
 
+import json
 from pathlib import Path
 
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from fcos_cli.evaluate.coco import METRICS
 from tests.cli_runner import Fcos, created_files
@@ -106,3 +109,31 @@ def test_number_of_models_is_one_or_two(fcos: Fcos, model_file: Path, shapes: Pa
         result = fcos("eval", *models, shapes)
         assert (result.code, result.out) == (2, "")
         assert "MODEL [MODEL] DATA" in result.err
+
+
+def test_saved_detections_give_the_same_metrics_in_pycocotools(
+    fcos: Fcos, model_file: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((shapes / "val.json").read_text())
+    new_ids = {row["id"]: 1000 + 7 * row["id"] for row in content["images"]}
+    files = {path.name: path for path in shapes.rglob("*.*")}
+    for row in content["images"]:
+        row["id"], row["file_name"] = new_ids[row["id"]], str(files[Path(row["file_name"]).name])
+    for row in content["annotations"]:
+        row["image_id"] = new_ids[row["image_id"]]
+    annotations = tmp_path / "renumbered.json"
+    annotations.write_text(json.dumps(content))
+    saved = tmp_path / "results.coco.json"
+    document = fcos("eval", model_file, annotations, "--save", saved, "--json").document
+    truth = COCO(str(annotations))
+    evaluation = COCOeval(truth, truth.loadRes(str(saved)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    capsys.readouterr()
+    assert document["metrics"]["AP"] == pytest.approx(evaluation.stats[0], abs=1e-9)
+    assert document["metrics"]["AR100"] == pytest.approx(evaluation.stats[8], abs=1e-9)
+    assert fcos("eval", model_file, annotations, "--save", saved).code == 0  # an earlier result is replaced
+    refused = fcos("eval", model_file, annotations, "--save", annotations)
+    assert refused.code == 2
+    assert json.loads(annotations.read_text()) == content

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from fcos_cli.data import cache, training_set
 from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache, reduced_size
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import Tiling, cut
 from fcos_cli.data.training_set import Example, Key, TrainingSet, collate

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fcos_cli.data.demo_shapes import CLASSES, draw_image, write_shapes
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
 

@@ -75,6 +75,12 @@ def test_extreme_aspect_ratios_are_counted() -> None:
     assert found(dataset(sample(*PLENTY, (0, 201, 20), (0, 200, 20))))["extreme-aspect"].message.endswith(": 1")
 
 
+def test_crowded_images_are_told_with_the_limits() -> None:
+    finding = found(dataset(sample(*PLENTY, *PLENTY)))["crowded-images"]
+    assert "model.max_detections" in finding.remedy
+    assert "crowded-images" not in found(dataset(sample(*PLENTY)))
+
+
 def test_ignored_boxes_do_not_count_as_boxes() -> None:
     assert "no-boxes" in found(dataset(sample((0, 50, 50), ignore=True)))
 

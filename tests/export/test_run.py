@@ -124,6 +124,21 @@ def test_nothing_but_the_named_file_is_replaced(weights: Path) -> None:
         assert engine.path == weights.with_stem(f"{weights.stem}-2").with_suffix(".onnx")
 
 
+def test_an_ap_that_cannot_be_measured_is_no_verdict(weights: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(data / "images/1.png")
+    images = [{"id": 1, "file_name": "1.png", "width": 64, "height": 64}]
+    table = ARTIFACT.classes
+    categories = [{"id": key, "name": name} for key, name in zip(table.ids, table.names, strict=True)]
+    content = {"images": images, "annotations": [], "categories": categories}
+    (data / "val.json").write_text(json.dumps(content))
+    exported = run.export(weights, job_of(weights.with_suffix(".onnx"), data=data))
+    assert exported.parity is not None
+    assert exported.parity.ap is None
+    assert "ap_images" not in read_header(exported.path).facts.provenance["export"]
+
+
 def test_ap_of_both_models_is_measured_if_data_is_given(weights: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "images").mkdir(parents=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import UsageError
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fcos_cli.config import Config
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from fcos_cli.train.tracking.listener import Evaluation, Row
 from tests.tiny import SHAPE

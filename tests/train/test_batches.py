@@ -1,7 +1,13 @@
 """The order of a run's batches, and the processes that load them."""
 
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -9,12 +15,13 @@ import pytest
 from torch.utils import data as torch_data
 
 from fcos_cli.data.samples import Dataset
-from fcos_cli.data.training_set import EpochBatches, Key
-from fcos_cli.train.batches import BatchStream, positions
+from fcos_cli.data.training_set import EpochBatches, Key, TrainingSet
+from fcos_cli.errors import FcosError, Stopped
+from fcos_cli.train.batches import BatchStream, explaining_deaths, positions
 from fcos_cli.train.distributed import World
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
-from fcos_cli.train.signals import StopRequest
+from fcos_cli.train.signals import StopRequest, catching_signals
 from tests.train.runs import Recorder, config_of, splits
 
 
@@ -64,7 +71,7 @@ def test_a_stream_gives_the_batches_epoch_by_epoch(data: tuple[Dataset, Dataset]
             assert found == [(number, names(data, keys)) for number, keys in enumerate(order(epoch))]
         assert next(stream.epoch(2))[1].names == names(data, order(2)[0])
         run.progress.epoch, run.progress.step_in_epoch = 1, 2
-        stream.restart(run)
+        stream.restart()
         assert [batch.names for _, batch in stream.epoch(1)] == [names(data, order(1)[2])]
         assert list(stream.epoch(1)) == []
 
@@ -85,3 +92,49 @@ def test_loader_processes_are_started_once(
         for epoch in range(4):
             assert len(list(stream.epoch(epoch))) == 3
     assert len(started) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_signal_ends_the_wait_for_a_loader_that_hangs(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(data, tmp_path, workers=1) as run, catching_signals() as stop:
+        monkeypatch.setattr(TrainingSet, "__getitem__", lambda *_: time.sleep(600))
+        stream = BatchStream(replace(run, stop=stop))
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        started = time.monotonic()
+        with pytest.raises(Stopped, match="stopped by SIGTERM"):
+            next(stream.epoch(0))
+        assert time.monotonic() - started < 20
+        assert (tmp_path / "state.pt").is_file()
+        stream.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_loader_that_is_killed_is_one_error(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    def killed() -> None:
+        with opened(data, tmp_path, workers=1) as run, explaining_deaths():
+            stream = BatchStream(run)
+            next(stream.epoch(0))
+            for child in multiprocessing.active_children():
+                child.kill()
+            for _ in range(1000):
+                next(stream.epoch(stream.upcoming.epoch))
+
+    with pytest.raises(FcosError, match="a data loader process was killed") as error:
+        killed()
+    assert "--workers 0" in str(error.value.remedy)
+
+
+@pytest.mark.parametrize(
+    "text", ["unable to allocate shared memory(shm) for file", "worker (pid 3) is killed by signal: Bus error."]
+)
+def test_too_little_shared_memory_is_named(text: str) -> None:
+    with pytest.raises(FcosError, match="no room in shared memory") as error, explaining_deaths():
+        raise RuntimeError(text)
+    assert "--shm-size" in str(error.value.remedy)
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), explaining_deaths():
+        raise RuntimeError("shapes differ")

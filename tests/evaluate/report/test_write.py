@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import score

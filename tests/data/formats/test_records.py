@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fcos_cli.data.records import FileIndex, ImageRecord, Notes, Rows, samples
+from fcos_cli.data.formats.file_index import FileIndex
+from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, samples
 
 PICTURES = [ImageRecord(Path("a.png"), 7, 100, 50), ImageRecord(Path("b.png"), 9, 10, 10)]
 
@@ -44,6 +45,8 @@ def test_no_images_give_no_samples() -> None:
     )
 )
 def test_every_box_is_valid_or_counted_as_dropped(rows) -> None:
+    finite = [box for _, box, _, _ in rows if np.isfinite(box).all()]
+    assume(len(finite) < 3 or np.abs(finite).max() > 1)  # otherwise they are taken for shares of the image
     notes = Notes()
     result = samples(PICTURES, Rows.of(rows), notes)
     kept = 0

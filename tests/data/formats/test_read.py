@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable

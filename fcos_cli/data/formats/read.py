@@ -20,12 +20,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from fcos_cli.data import coco, voc, yolo
-from fcos_cli.data.records import Notes, Source
+from fcos_cli.data.formats import coco, voc, yolo
+from fcos_cli.data.formats.records import Notes, Source
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
@@ -77,7 +78,12 @@ def read_dataset(
 def _find(path: Path) -> Source:
     if not path.exists():
         raise DataError("the data set does not exist", where=path, remedy="check the path")
-    finders: tuple[Callable[[Path], Source | None], ...] = (coco.find, voc.find, yolo.find)
+    finders: tuple[Callable[[Path], Source | None], ...] = (
+        coco.find,
+        voc.find,
+        yolo.find,
+        partial(coco.find, damaged=True),
+    )
     for find in finders:
         source = find(path)
         if source is not None:

@@ -9,19 +9,23 @@ a box at most one pixel to the left or up, and clipping it is not reported.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
+from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
+from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, is_set, samples
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
-from fcos_cli.data.records import FileIndex, ImageRecord, Notes, Rows, check_sizes, samples
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 
-_XML = "[!.]*.xml"  # excludes the `._` files that macOS puts into archives
+_CLASS_COLUMN = re.compile(r"\s+-?[01]$")
+"""The second column of VOC's lists for one class; names may contain blanks."""
+
 _LISTS = ("train", "val", "trainval", "test")
 
 
@@ -30,7 +34,7 @@ class VocObject(NamedTuple):
 
     name: str
     box: tuple[float, float, float, float] | None
-    difficult: bool
+    difficult: str
 
 
 class Annotation(NamedTuple):
@@ -57,7 +61,7 @@ class VocSource:
 
     def classes(self, splits: Sequence[str]) -> ClassTable:  # noqa: ARG002 (part of the Source interface)
         folders = [self.annotations] if self.annotations else list(self.splits.values())
-        files = [file for folder in folders for file in sorted(folder.glob(_XML))]
+        files = [file for folder in folders for file in sorted(_xml_files(folder))]
         names = sorted({item.name for file in files for item in self._annotation(file).objects})
         if not names:
             raise DataError("no XML file has an object, so there are no classes", where=self.root, remedy="label some")
@@ -70,7 +74,7 @@ class VocSource:
         rows: list[tuple[int, Sequence[float], int, bool]] = []
         labels = 0
         for number, file in enumerate(files, start=1):
-            annotated = file in index
+            annotated = file.is_file()
             annotation = self._annotation(file) if annotated else Annotation("", 0, 0, [])
             image = self._image(file, annotation, number, index, notes)
             if image is None:
@@ -84,7 +88,8 @@ class VocSource:
                     continue
                 x1, y1, x2, y2 = item.box
                 box = (x1 - 1, y1 - 1, x2, y2)
-                rows.append((len(images), box, classes.index_of_name[item.name], item.difficult))
+                difficult = is_set(item.difficult, notes, place=f"{file.name} difficult")
+                rows.append((len(images), box, classes.index_of_name[item.name], difficult))
             images.append(image)
         self._check(split, files, images, labels)
         check_sizes(images, notes)
@@ -103,17 +108,15 @@ class VocSource:
         """Return the XML files of a split, sorted; a list may name some that do not exist."""
         place = self.splits[split]
         if place.is_dir():
-            return sorted(place.glob(_XML))
+            return sorted(_xml_files(place))
         folder = self.annotations or place.parent
-        entries = [
-            line.split()[0]
-            for line in place.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            if line.strip()
-        ]
-        stems = (
+        lines = place.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        entries = [_CLASS_COLUMN.sub("", line.strip()) for line in lines if line.strip()]
+        stems = {
             entry[: -len(s)] if (s := Path(entry).suffix).lower() in IMAGE_SUFFIXES else entry for entry in entries
-        )
-        return sorted({folder / f"{stem}.xml" for stem in stems})
+        }
+        known = {plain(file.stem): file for file in _xml_files(folder)}
+        return sorted(known.get(plain(PurePosixPath(stem).name), folder / f"{stem}.xml") for stem in stems)
 
     def _annotation(self, file: Path) -> Annotation:
         if file not in self._read:
@@ -123,13 +126,15 @@ class VocSource:
     def _image(
         self, file: Path, annotation: Annotation, number: int, index: FileIndex, notes: Notes
     ) -> ImageRecord | None:
-        # The XML file's own name is tried first: `filename` is often outdated after files were renamed.
+        # `filename` is often outdated after files were renamed, so it only decides between suffixes at first
         bases = dict.fromkeys((self.root, file.parent.parent))
         folders = [base / name for base in bases for name in ("JPEGImages", "images", "Images", "img")]
         folders += [file.parent, self.root]
-        candidates = [folder / name for folder in folders if (name := index.images(folder).get(file.stem))]
         declared = PurePosixPath(annotation.filename.replace("\\", "/")).name
-        candidates += [folder / declared for folder in folders if declared and folder / declared in index]
+        named = [folder / declared for folder in folders if declared and folder / declared in index]
+        same_stem = [folder / name for folder in folders if (name := index.images(folder).get(file.stem))]
+        same_stem += [found for path in (folder / declared for folder in folders) if (found := index.find(path))]
+        candidates = [*(path for path in named if path.stem == file.stem), *same_stem, *named]
         if not candidates:
             notes.add("missing-image", declared or file.stem)
             return None
@@ -163,11 +168,17 @@ def find(path: Path) -> VocSource | None:
     return _from_folders(path)
 
 
+def _xml_files(folder: Path) -> Iterator[Path]:
+    """The annotation files in a folder and its subfolders."""
+    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".xml")
+    return (file for file in files if not is_hidden(file, root=folder))
+
+
 def _annotations_of(base: Path) -> Path | None:
     if not base.is_dir():
         return None
     folders = [base / name for name in ("Annotations", "annotations", "xmls", "xml")]
-    return next((folder for folder in folders if folder.is_dir() and next(folder.glob(_XML), None)), None)
+    return next((folder for folder in folders if folder.is_dir() and next(_xml_files(folder), None)), None)
 
 
 def _with_lists(base: Path) -> VocSource:
@@ -187,7 +198,7 @@ def _from_folders(path: Path) -> VocSource | None:
 
 
 def _has_annotation(folder: Path) -> bool:
-    first = next(iter(sorted(folder.glob(_XML))), None)
+    first = next((file for file in _xml_files(folder) if file.parent == folder), None)
     return first is not None and b"<annotation" in first.read_bytes()[:4096]
 
 
@@ -200,7 +211,7 @@ def _parse(file: Path) -> Annotation:
             f"the annotation file is not valid XML ({error})", where=f"{file}:{line}", remedy="correct or remove it"
         ) from error
     objects = [
-        VocObject(_text(node, "name"), _box(node.find("bndbox")), _text(node, "difficult") not in ("", "0", "false"))
+        VocObject(_text(node, "name"), _box(node.find("bndbox")), _text(node, "difficult"))
         for node in root.iter("object")
         if _text(node, "name")
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_cli.data.formats import read_dataset
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import DataError
 
 CATS = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]

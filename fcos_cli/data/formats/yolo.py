@@ -14,14 +14,16 @@ from typing import Any, Literal
 
 import yaml
 
+from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
+from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, samples
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
-from fcos_cli.data.records import FileIndex, ImageRecord, Notes, Rows, samples
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
 _UNSET = (None, "", "~", "null")
+_NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class YoloSource:
                 scale = (width, height, width, height)
                 rows += [(len(images), [v * s for v, s in zip(box, scale, strict=True)], c, False) for c, box in boxes]
             images.append(ImageRecord(file, number, width, height))
+        _note_lonely_labels(files, index, notes)
         if images and not labels:
             raise DataError(
                 f"none of the {len(images)} images of the {split} split has a label file",
@@ -84,7 +87,8 @@ class YoloSource:
                 remedy=f"correct the path of `{split}` in the data.yaml",
             )
         if place.is_dir():
-            yield from (file for file in place.rglob("[!.]*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            files = (file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            yield from (file for file in files if not is_hidden(file, root=place))
         else:
             for line in place.read_text(encoding="utf-8-sig", errors="replace").splitlines():
                 if line.strip():
@@ -154,7 +158,10 @@ def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
 
 def _from_folders(path: Path) -> YoloSource | None:
     """Read `images/` and `labels/` (or both per split) with the class names in a classes.txt."""
-    if not any(folder.is_dir() for pattern in ("labels", "*/labels") for folder in path.glob(pattern)):
+    if (path / "obj.data").is_file():
+        return _from_obj_data(path / "obj.data")
+    flat = _is_flat(path)
+    if not flat and not any(folder.is_dir() for pattern in ("labels", "*/labels") for folder in path.glob(pattern)):
         return None
     files = [path / "classes.txt", path / "labels" / "classes.txt", path / "obj.names"]
     file = next((file for file in files if file.is_file()), None)
@@ -166,10 +173,34 @@ def _from_folders(path: Path) -> YoloSource | None:
         )
     lines = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
     names = _names({"names": [line for line in lines if line]}, file)
+    if flat:
+        return YoloSource(path, {"images": path}, {"images": [str(path)]}, path, names)
     layouts = ("images/{}", "{}/images")
     folders = {split: path / layout.format(split) for layout in layouts for split in _SPLITS}
     folders = {split: folder for split, folder in folders.items() if folder.is_dir()} or {"images": path / "images"}
     return YoloSource(path, folders, {split: [str(folder)] for split, folder in folders.items()}, path, names)
+
+
+def _is_flat(path: Path) -> bool:
+    """Whether images and their label files lie side by side in the folder, with a classes.txt, as labelImg does it."""
+    index = FileIndex()
+    stems = {plain(stem) for stem in index.images(path)}
+    return (path / "classes.txt").is_file() and any(stem in stems for stem in index.labels(path))
+
+
+def _from_obj_data(file: Path) -> YoloSource:
+    """Read Darknet's obj.data, as CVAT and Datumaro write it: `names = …`, and a list of images per split."""
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    values = {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
+    names = _resolve(values.get("names", "obj.names"), file.parent, file.parent)
+    if names is None:
+        raise DataError("the file with the class names does not exist", where=file, remedy="add the obj.names")
+    listed = [line.strip() for line in names.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    entries = {split: [values[split]] for split in _SPLITS if split in values}
+    if not entries:
+        raise DataError("the file lists no images", where=file, remedy="add `train = train.txt`")
+    classes = _names({"names": [line for line in listed if line]}, names)
+    return YoloSource(file.parent, dict.fromkeys(entries, file), entries, file.parent, classes)
 
 
 def _resolve(entry: str, base: Path, root: Path) -> Path | None:
@@ -177,6 +208,8 @@ def _resolve(entry: str, base: Path, root: Path) -> Path | None:
     written = Path(entry.replace("\\", "/"))
     parts = [part for part in written.parts if part not in ("..", written.anchor)]
     candidates = [base / written, root / written]
+    if parts[:1] == ["data"]:  # a folder that CVAT and Datumaro write, but do not make
+        candidates.append(root.joinpath(*parts[1:]))
     if written.is_absolute() or ".." in written.parts or parts[:1] == [written.drive or None]:
         candidates += [root.joinpath(*parts[start:]) for start in range(len(parts))]
     return next((Path(candidate) for candidate in candidates if candidate.exists()), None)
@@ -193,7 +226,33 @@ def _label_candidates(image: Path) -> list[Path]:
 
 
 def _label_of(image: Path, index: FileIndex) -> Path | None:
-    return next((path for path in _label_candidates(image) if path in index), None)
+    for path in _label_candidates(image):
+        if (name := index.labels(path.parent).get(plain(image.stem))) is not None:
+            return path.parent / name
+    return None
+
+
+def _note_lonely_labels(files: Sequence[Path], index: FileIndex, notes: Notes) -> None:
+    """Note the label files for which there is no image: beside `files`, and in folders that mirror none of images."""
+    mirrors = {(image.parent, path.parent) for image in files for path in _label_candidates(image)}
+    lonely = []
+    for images, labels in sorted(mirrors):
+        stems = {plain(stem) for stem in index.images(images)}
+        found = index.labels(labels)
+        used = {name for stem, name in found.items() if stem in stems}
+        lonely += [labels / name for name in found.values() if name not in used]
+    for images, labels in sorted({(_root(a, "images"), _root(b, "labels")) for a, b in mirrors if a != b}):
+        for folder in (path for path in labels.rglob("*") if path.is_dir()):
+            if not (images / folder.relative_to(labels)).is_dir():
+                lonely += [folder / name for name in index.labels(folder).values()]
+    for path in dict.fromkeys(lonely):
+        if path.name.lower() not in _NOT_LABELS:
+            notes.add("label-without-image", path.name)
+
+
+def _root(folder: Path, name: str) -> Path:
+    """The folder `name` that `folder` is, or lies in; otherwise `folder` itself."""
+    return next((path for path in (folder, *folder.parents) if path.name == name), folder)
 
 
 def _boxes(

@@ -6,7 +6,6 @@ boxes there are. Bad boxes are dropped or clipped, and counted; none are kept or
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
+from fcos_cli.data.images import image_size
 from fcos_cli.data.samples import Finding, Sample, Severity
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
@@ -23,6 +22,9 @@ from fcos_cli.model.classes import ClassTable
 CLIP_TOLERANCE = 1.0  # pixels; smaller excesses are rounding by annotation tools and are not reported
 CHECKED_SIZES = 200  # images whose size on disk is compared with the annotated size
 EXAMPLES = 3
+MANY = 16  # boxes, or pixels of a side, from which a share of them says something
+FEW = 3  # boxes, fewer than which may all be tiny by chance
+SAME_FACTOR = 0.02  # relative difference of two factors that are the same up to rounding
 
 _KINDS: dict[str, tuple[Severity, str, str]] = {
     "missing-image": ("error", "images in the annotations but not on disk, skipped", "restore the files"),
@@ -34,6 +36,11 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
     "degenerate-box": ("warning", "boxes with zero width or height, dropped", "correct or remove these boxes"),
     "box-outside": ("warning", "boxes completely outside their image, dropped", "check the units and the image size"),
     "box-clipped": ("warning", "boxes more than 1 px outside their image, clipped", "usually harmless"),
+    "mostly-clipped": (
+        "warning",
+        "boxes more than 1 px outside their image, clipped: most of all boxes",
+        "check whether `bbox` holds corners (x1, y1, x2, y2) instead of x, y, width, height",
+    ),
     "duplicate-box": ("warning", "duplicate boxes (same class and coordinates), dropped", "remove the duplicates"),
     "size-mismatch": (
         "warning",
@@ -41,6 +48,13 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
         "if width and height are swapped, the boxes were drawn before EXIF rotation: rotate the files or the boxes",
     ),
     "class-not-in-table": ("warning", "boxes of classes missing from the class table, dropped", "check the names"),
+    "unclear-flag": ("warning", "values of `difficult` or `iscrowd` that are neither yes nor no, taken for no", ""),
+    "image-listed-twice": ("warning", "images listed twice, whose boxes were put together", "list each image once"),
+    "label-without-image": (
+        "warning",
+        "label files that fit no image, so their boxes are not used",
+        "give each label file the name of its image",
+    ),
     "no-label-file": ("info", "images without a label file, kept as images without objects", ""),
     "ids-renumbered": ("info", "images renumbered 1, 2, 3, … because their own ids cannot be used", ""),
 }
@@ -71,6 +85,17 @@ class Notes:
             place = ", ".join(self._places[kind]) + more
             findings.append(Finding(kind, severity, place, f"{message}: {self._counts[kind]}", remedy))
         return findings
+
+
+_YES, _NO = {"1", "1.0", "true", "yes"}, {"", "0", "0.0", "false", "no", "none", "null", "unspecified"}
+
+
+def is_set(value: object, notes: Notes, *, place: str) -> bool:
+    """Whether a flag (`difficult`, `iscrowd`) says yes: 1, true or yes. Anything unclear is noted."""
+    text = "" if value is None else str(value).strip().lower()
+    if text not in _YES and text not in _NO:
+        notes.add("unclear-flag", f"{place} {value!r:.30}")
+    return text in _YES
 
 
 class ImageRecord(NamedTuple):
@@ -133,36 +158,6 @@ class Source(Protocol):
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]: ...
 
 
-class FileIndex:
-    """Which files exist, using one directory listing per folder instead of one stat call per file."""
-
-    def __init__(self) -> None:
-        self._listed: dict[Path, list[str]] = {}
-        self._known: dict[Path, set[str]] = {}
-        self._stems: dict[Path, dict[str, str]] = {}
-
-    def __contains__(self, file: Path) -> bool:
-        folder = file.parent
-        if folder not in self._known:
-            self._known[folder] = set(self._names(folder))
-        return file.name in self._known[folder]
-
-    def images(self, folder: Path) -> dict[str, str]:
-        """Map stem → file name for the images in a folder, sorted; empty if the folder does not exist."""
-        if folder not in self._stems:
-            names = (
-                name for name in self._names(folder) if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES
-            )
-            self._stems[folder] = {Path(name).stem: name for name in names}
-        return self._stems[folder]
-
-    def _names(self, folder: Path) -> list[str]:
-        if folder not in self._listed:
-            # not iterdir(): a Path per file would double the time for 100,000 images
-            self._listed[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
-        return self._listed[folder]
-
-
 def samples(images: Sequence[ImageRecord], rows: Rows, notes: Notes) -> list[Sample]:
     """Return one Sample per image, in order, with the valid boxes in file order; problems are added to `notes`."""
     rows = _clean_rows(images, rows, notes)
@@ -187,16 +182,32 @@ def _clean_rows(images: Sequence[ImageRecord], rows: Rows, notes: Notes) -> Rows
             rows = rows.keep(~bad)
 
     drop("non-finite-box", np.asarray(~np.isfinite(rows.boxes).all(axis=1)))
+    _refuse_shares(images, rows)
     drop("degenerate-box", _is_degenerate(rows.boxes))
     sizes = np.array([(p.width, p.height) for p in images], np.float64).reshape(-1, 2)
     clipped = np.clip(rows.boxes, 0.0, np.tile(sizes[rows.image], 2)).astype(np.float32)
     gone = _is_degenerate(clipped)
     moved = np.asarray((np.abs(clipped - rows.boxes) > CLIP_TOLERANCE).any(axis=1))
-    _note_rows("box-clipped", moved & ~gone, images, rows, notes)
+    most = np.mean(moved & ~gone) > 0.5 if len(rows.boxes) >= MANY else False
+    _note_rows("mostly-clipped" if most else "box-clipped", moved & ~gone, images, rows, notes)
     drop("box-outside", gone)
     rows = rows._replace(boxes=clipped[~gone].astype(np.float64))
     drop("duplicate-box", _is_duplicate(rows))
     return rows
+
+
+def _refuse_shares(images: Sequence[ImageRecord], rows: Rows) -> None:
+    """Raise DataError if all boxes lie within the first pixel: then they are shares of the image."""
+    if len(rows.boxes) < FEW or np.abs(rows.boxes).max() > 1:
+        return
+    sides = rows.boxes[:, 2:] - rows.boxes[:, :2]
+    if np.mean((sides > 0) & (sides < 1)) > 0.5 and max(max(image.width, image.height) for image in images) > MANY:
+        box = ", ".join(f"{value:.4g}" for value in rows.boxes[0])
+        raise DataError(
+            "the boxes are shares of the image (0…1), not pixels",
+            where=f"{images[int(rows.image[0])].path.name} [{box}]",
+            remedy="multiply them by the width and the height of their image",
+        )
 
 
 def _is_degenerate(boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
@@ -223,8 +234,13 @@ def _note_rows(kind: str, bad: npt.NDArray[np.bool_], images: Sequence[ImageReco
 
 
 def check_sizes(images: Sequence[ImageRecord], notes: Notes) -> None:
-    """Compare annotated sizes with the headers of up to `CHECKED_SIZES` images, evenly spaced."""
-    for image in images[:: max(1, len(images) // CHECKED_SIZES)]:
+    """Compare annotated sizes with the headers of up to `CHECKED_SIZES` images, evenly spaced.
+
+    Raises DataError if most of them differ by one common factor: the images were resized after labeling.
+    """
+    checked = images[:: max(1, len(images) // CHECKED_SIZES)]
+    factors = []
+    for image in checked:
         try:
             width, height = image_size(image.path)
         except DataError:
@@ -232,4 +248,11 @@ def check_sizes(images: Sequence[ImageRecord], notes: Notes) -> None:
             continue
         if (width, height) != (image.width, image.height):
             annotated = f"{image.width}x{image.height}"
+            factors.append((width / image.width, height / image.height))
             notes.add("size-mismatch", f"{image.path.name} (file {width}x{height}, annotations {annotated})")
+    if len(factors) > len(checked) / 2 and np.ptp(factors) <= SAME_FACTOR * np.mean(factors):
+        raise DataError(
+            f"the images on disk are {np.mean(factors):.3g} times as large as their annotations say",
+            where=f"{len(factors)} of {len(checked)} images, for example {checked[0].path.name}",
+            remedy="restore the original images, or scale the sizes and the boxes in the annotations by this factor",
+        )

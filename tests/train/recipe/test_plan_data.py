@@ -10,7 +10,8 @@ import pytest
 
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.errors import DataError
-from fcos_cli.train import start
+from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan
+from fcos_cli.train.recipe.summary import print_data_summary
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def change(data: Path, split: str, edit: Callable[[dict[str, Any]], object]) -> 
     file.write_text(json.dumps(content))
 
 
-def plan(data: Path) -> start.Plan:
-    return start.plan(data, file=None, assignments=[], flags={"train.batch": 2, "data.size": (64, 64)}, base={})
+def plan(data: Path) -> Plan:
+    return make_plan(data, file=None, assignments=[], flags={"train.batch": 2, "data.size": (64, 64)}, base={})
 
 
 def without_boxes(content: dict[str, Any]) -> None:
@@ -54,14 +55,14 @@ def lost(content: dict[str, Any]) -> None:
 
 
 def test_data_without_problems_is_accepted(data: Path) -> None:
-    start.check_settings(plan(data))
+    check_settings(plan(data))
 
 
 @pytest.mark.parametrize("edit", [without_boxes, all_crowds, of_unknown_classes, malformed])
 def test_a_train_split_without_any_box_is_refused(data: Path, edit: Any) -> None:
     change(data, "train", edit)
     with pytest.raises(DataError, match="train split") as error:
-        start.check_settings(plan(data))
+        check_settings(plan(data))
     assert error.value.remedy
 
 
@@ -69,7 +70,7 @@ def test_a_train_split_without_any_box_is_refused(data: Path, edit: Any) -> None
 def test_errors_that_leave_nothing_of_val_are_refused(data: Path, edit: Any) -> None:
     change(data, "val", edit)
     with pytest.raises(DataError) as error:
-        start.check_settings(plan(data))
+        check_settings(plan(data))
     assert "val" in str(error.value)
     assert error.value.exit_code == 3
 
@@ -78,8 +79,8 @@ def test_errors_that_leave_nothing_of_val_are_refused(data: Path, edit: Any) -> 
 def test_a_val_split_without_boxes_is_told(data: Path, edit: Any, capsys: pytest.CaptureFixture[str]) -> None:
     change(data, "val", edit)
     made = plan(data)
-    start.check_settings(made)
-    start.print_data_summary(made)
+    check_settings(made)
+    print_data_summary(made)
     assert "there will be no AP" in capsys.readouterr().err
 
 
@@ -88,7 +89,7 @@ def test_problems_of_val_are_printed(data: Path, capsys: pytest.CaptureFixture[s
         content["annotations"][0]["category_id"] = 99
 
     change(data, "val", edit)
-    findings = start.print_data_summary(plan(data))
+    findings = print_data_summary(plan(data))
     assert "unknown-category" in {finding.id for finding in findings}
     assert "val: unknown-category" in capsys.readouterr().err
 
@@ -96,5 +97,5 @@ def test_problems_of_val_are_printed(data: Path, capsys: pytest.CaptureFixture[s
 def test_problems_of_a_file_that_is_divided_are_printed_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(data / "train.json", data / "all.json")
     change(data, "all", lambda content: content["annotations"][0].update(category_id=99))
-    start.print_data_summary(plan(data / "all.json"))
+    print_data_summary(plan(data / "all.json"))
     assert capsys.readouterr().err.count("unknown-category") == 1

@@ -1,0 +1,139 @@
+"""The images of a COCO file: where they are on disk, and their sizes."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fcos_cli.data.formats.file_index import FileIndex, is_hidden
+from fcos_cli.data.formats.records import ImageRecord, Notes
+from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
+from fcos_cli.errors import DataError
+
+SPLIT_WORD = re.compile(r"(?<![a-z])(trainval|train|valid|validation|val|test)(ing)?(?![a-z])")
+
+
+def split_name(file: Path, root: Path) -> str:
+    """`instances_train2017.json` → train; `valid/_annotations.coco.json` → valid; otherwise the file stem."""
+    word = SPLIT_WORD.search(file.stem.lower().replace("_", " "))
+    if word is None and file.parent != root:  # the name of the data set's root folder says nothing
+        word = SPLIT_WORD.fullmatch(file.parent.name.lower())
+    return word[1] if word else file.stem
+
+
+def read_images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list[ImageRecord], dict[Any, int]]:
+    """Return the images that exist, and the index of each by its id in the file (-1 if the image is missing)."""
+    entries = content["images"]
+    if not entries:
+        raise DataError("the file lists no images", where=f"{file}: images", remedy="add images to it")
+    index, written = FileIndex(), _names(entries, file)
+    folder, names = _locate(file, written, index)
+    below = _below(folder) if any(index.find(folder / name) is None for name in names) else {}
+    integer_ids = all(type(row["id"]) is int for row in entries)
+    if not integer_ids:
+        notes.add("ids-renumbered", file.name, count=len(entries))
+    images: list[ImageRecord] = []
+    position: dict[Any, int] = {}
+    first_with: dict[Path, tuple[PurePosixPath, Any]] = {}
+    for number, (row, name, full_name) in enumerate(zip(entries, names, written, strict=True), start=1):
+        path = folder / name
+        if row["id"] in position:
+            raise DataError(
+                f"two images have the id {row['id']!r}", where=f"{file}: images", remedy="give each its own id"
+            )
+        position[row["id"]] = -1
+        earlier_name, earlier_id = first_with.setdefault(path, (full_name, row["id"]))
+        if earlier_name != full_name:
+            raise _same_file(earlier_name, full_name, where=f"{file}: images")
+        if earlier_id != row["id"]:
+            notes.add("image-listed-twice", str(name))
+            position[row["id"]] = position[earlier_id]
+            continue
+        found = index.find(path) or below.get(name.name)
+        if found is None:
+            notes.add("missing-image", str(name))
+        elif size := _size(row, found, notes):
+            position[row["id"]] = len(images)
+            images.append(ImageRecord(found, row["id"] if integer_ids else number, *size))
+    return images, position
+
+
+def _names(entries: list[dict[str, Any]], file: Path) -> list[PurePosixPath]:
+    """The file names as written, with slashes."""
+    names = []
+    for number, row in enumerate(entries):
+        if "id" not in row or not isinstance(row.get("file_name"), str) or not row["file_name"]:
+            raise DataError(
+                "an image needs an `id` and a `file_name`", where=f"{file}: images[{number}]", remedy="correct the row"
+            )
+        names.append(PurePosixPath(row["file_name"].replace("\\", "/")))
+    return names
+
+
+def _same_file(a: PurePosixPath, b: PurePosixPath, *, where: str) -> DataError:
+    return DataError(
+        f"two images have the same file name in different folders: {a} and {b}",
+        where=where,
+        remedy=f"only one of them can be the {a.name} on disk: keep their folders, or give each its own name",
+    )
+
+
+def _below(folder: Path) -> dict[str, Path]:
+    """Images in the subfolders of `folder` by name, without names that occur more than once."""
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    for file in folder.rglob("*/*"):
+        if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(file, root=folder):
+            found[file.name].append(file)
+    return {name: files[0] for name, files in found.items() if len(files) == 1}
+
+
+def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | None:
+    """(width, height) from the annotations (checked later by `check_sizes`), or from the image if absent."""
+    width, height = row.get("width"), row.get("height")
+    if isinstance(width, (int, float)) and isinstance(height, (int, float)) and width >= 1 and height >= 1:
+        return int(width), int(height)
+    try:
+        return image_size(path)
+    except DataError:
+        notes.add("unreadable-image", path.name)
+        return None
+
+
+def _locate(file: Path, names: list[PurePosixPath], index: FileIndex) -> tuple[Path, list[PurePosixPath]]:
+    """Return the folder that contains the images, and their names in it.
+
+    Candidate folders are tried with up to 20 file names spread over the list. Names that contain folders of another
+    machine (`C:/job/images/1.jpg`) are then tried without any folder.
+    """
+    probes = names[:: max(1, len(names) // 20)][:20]
+    candidates = _image_folders(file)
+    for shorten in (False, True):
+        hits = {
+            folder: sum(index.find(folder / (name.name if shorten else name)) is not None for name in probes)
+            for folder in candidates
+        }
+        best = max(candidates, key=lambda folder: hits[folder])  # ties: the first, which is closest to the file
+        if hits[best]:
+            return best, [PurePosixPath(name.name) for name in names] if shorten else names
+    for folder in candidates:
+        if any(name.name in below for below in [_below(folder)] for name in probes):
+            return folder, [PurePosixPath(name.name) for name in names]
+    raise DataError(
+        f"none of the images is on disk, for example {probes[0]}",
+        where=f"{file}; looked in {', '.join(str(folder) for folder in candidates[:8])}",
+        remedy="put the images next to the annotations, into `images/` or into a folder named like the split",
+    )
+
+
+def _image_folders(file: Path) -> list[Path]:
+    """Return existing folders that may contain the images of this file, most likely first."""
+    parent = file.parent
+    name = file.stem.removeprefix("instances_")
+    bases = [parent, parent.parent] if parent.name.lower() in ("annotations", "labels", "ann") else [parent]
+    split = split_name(file, parent)
+    tails = (name, f"images/{name}", split, f"images/{split}", "images", ".", "JPEGImages")
+    folders = [base / tail for tail in tails for base in bases if (base / tail).is_dir()]
+    folders += [folder for base in bases for folder in sorted(base.iterdir()) if folder.is_dir()]
+    return list(dict.fromkeys(folders))

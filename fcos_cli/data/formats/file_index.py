@@ -1,0 +1,84 @@
+"""Which files exist, under the names that annotations use for them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+from urllib.parse import unquote
+
+from fcos_cli.data.images import IMAGE_SUFFIXES
+
+
+class FileIndex:
+    """Which files exist, using one directory listing per folder instead of one stat call per file.
+
+    A name also fits if it is the same text in another Unicode form or percent-encoded (`a%20b`), as some tools do it.
+    """
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, list[str]] = {}
+        self._known: dict[Path, set[str]] = {}
+        self._plain: dict[Path, dict[str, str]] = {}
+        self._stems: dict[Path, dict[str, str]] = {}
+        self._texts: dict[Path, dict[str, str]] = {}
+
+    def __contains__(self, file: Path) -> bool:
+        folder = file.parent
+        if folder not in self._known:
+            self._known[folder] = set(self._names(folder))
+        return file.name in self._known[folder]
+
+    def find(self, file: Path) -> Path | None:
+        """Return the file, or the one whose name is the same text; None if there is none."""
+        if file in self:
+            return file
+        folder = file.parent
+        if folder not in self._plain:
+            self._plain[folder] = {plain(name): name for name in self._names(folder)}
+        name = self._plain[folder].get(plain(file.name))
+        return None if name is None else folder / name
+
+    def labels(self, folder: Path) -> dict[str, str]:
+        """Map the plain stem of an image to its label file (.txt) in a folder: `a.txt`, else `a.TXT` or `a.png.txt`."""
+        if folder not in self._texts:
+            names = [name for name in self._names(folder) if name[0] != "." and name.lower().endswith(".txt")]
+            loose = {plain(_without_image_suffix(name[:-4])): name for name in names}
+            exact = {plain(name[:-4]): name for name in names if name.endswith(".txt")}
+            self._texts[folder] = {**loose, **exact}
+        return self._texts[folder]
+
+    def images(self, folder: Path) -> dict[str, str]:
+        """Map stem → file name for the images in a folder, sorted; empty if the folder does not exist.
+
+        Of `a.jpg` and `a.png` it is the first: the other one is usually a mask.
+        """
+        if folder not in self._stems:
+            names = (
+                name for name in self._names(folder) if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            )
+            self._stems[folder] = {}
+            for name in names:
+                self._stems[folder].setdefault(Path(name).stem, name)
+        return self._stems[folder]
+
+    def _names(self, folder: Path) -> list[str]:
+        if folder not in self._listed:
+            # not iterdir(): a Path per file would double the time for 100,000 images
+            self._listed[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
+        return self._listed[folder]
+
+
+def is_hidden(file: Path, *, root: Path) -> bool:
+    """Whether a file below `root` is, or lies in, what tools hide: `.ipynb_checkpoints`, `._a.xml`, `@eaDir`."""
+    return any(part.startswith((".", "@eaDir")) for part in file.relative_to(root).parts)
+
+
+def plain(name: str) -> str:
+    """A file name without percent-encoding, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", unquote(name))
+
+
+def _without_image_suffix(stem: str) -> str:
+    path = Path(stem)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else stem

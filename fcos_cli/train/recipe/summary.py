@@ -1,0 +1,69 @@
+"""What `fcos train` says before the first step: data, findings, classes, settings and an estimate."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fcos_cli.config import flatten
+from fcos_cli.console import say, table, warn
+from fcos_cli.data.doctor import examine, examine_pair
+from fcos_cli.data.samples import Finding
+from fcos_cli.train.distributed import World
+from fcos_cli.train.estimate import estimate
+from fcos_cli.train.pace import Clock
+from fcos_cli.train.recipe.plan import Plan, check_settings
+from fcos_cli.train.run import open_run, repeats_of, resize_rule
+from fcos_cli.train.signals import catching_signals
+from fcos_cli.train.tracking.terminal import TerminalReporter
+
+
+def print_data_summary(plan: Plan) -> list[Finding]:
+    """Print what the run will train on and the problems found in it. Return the findings."""
+    for dataset in (plan.train, plan.val):
+        boxes = sum(len(sample.boxes) for sample in dataset.samples)
+        say(f"{dataset.split}: {len(dataset)} images, {boxes} boxes ({dataset.format}; {dataset.origin})")
+    say(f"classes: {', '.join(plan.train.classes.names)}")
+    rule, stride = resize_rule(plan.config), plan.config.model.strides[0]
+    findings = [*examine(plan.train, resize=rule, stride=stride), *examine_pair(plan.train, plan.val)]
+    of_val = [finding for finding in plan.val.findings if finding not in findings]  # both may come from one file
+    for split, found in (("", findings), ("val: ", of_val)):
+        for finding in found:
+            text = f"{split}{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
+            warn(text) if finding.severity != "info" else say(text)
+    if not plan.val.has_boxes:
+        warn("the val split has no boxes: there will be no AP, and best.safetensors will be the last weights")
+    return [*findings, *of_val]
+
+
+def print_classes(plan: Plan) -> None:
+    """Print how many images and boxes each class has, and how many images with it an epoch shows."""
+    samples, classes = plan.train.samples, plan.train.classes
+    repeats = repeats_of(plan.config, plan.train)
+    rows = []
+    for index, name in enumerate(classes.names):
+        counts = np.array([np.sum(sample.classes[~sample.ignore] == index) for sample in samples])
+        shown = counts.astype(bool) * (1.0 if repeats is None else repeats)
+        rows.append((name, f"{np.count_nonzero(counts)}", f"{counts.sum()}", f"{shown.sum():.0f}"))
+    table(("class", "images", "boxes", "images per epoch"), rows, title="classes")
+
+
+def print_config(plan: Plan) -> None:
+    """Print every setting with its value and origin."""
+    rows = [
+        (key, str(value), plan.origins.get(key, "default"))
+        for key, value in flatten(plan.config.model_dump(mode="json")).items()
+    ]
+    table(("setting", "value", "from"), rows, title="settings")
+
+
+def print_estimate(plan: Plan) -> None:
+    """Measure a few steps, and print how long the run will take."""
+    check_settings(plan)
+    with tempfile.TemporaryDirectory() as folder, catching_signals() as stop:
+        terminal, clock = TerminalReporter(), Clock()
+        sets = (plan.train, plan.val)
+        with open_run(plan.config, *sets, Path(folder), World(), terminal, stop, clock, resume=False) as run:
+            say(estimate(run))

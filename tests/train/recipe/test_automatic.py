@@ -1,0 +1,89 @@
+"""Automatic settings: what the user sets wins, and everything else is chosen with a reason."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fcos_cli.config import AUTOMATIC, Config, Origins, resolve
+from fcos_cli.train.recipe import automatic
+from fcos_cli.train.recipe.automatic import with_automatic
+from tests.train.recipe.made import dataset, sample
+
+DATA = dataset([sample(1280, 960, sides=[60])] * 100)
+
+
+def chosen(
+    *, flags: Mapping[str, Any] | None = None, assignments: list[str] | None = None, network: str | None = None
+) -> tuple[Config, Origins]:
+    config, origins = resolve(flags=flags, assignments=assignments, network=network, environ={})
+    return with_automatic(config, origins, DATA, DATA)
+
+
+def test_every_automatic_setting_has_a_value_and_a_reason() -> None:
+    config, origins = chosen()
+    assert set(origins) == set(AUTOMATIC)
+    assert all(reason.startswith("auto: ") for reason in origins.values())
+    assert config.data.size == (384, 512)
+    assert config.model.ranges == (32, 64, 128, 256)
+    assert (config.train.epochs, config.train.repeat, config.model.backbone_norm) == (125, 0, "trained")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.size", (64, 96)),
+        ("model.ranges", (10.0, 20.0, 30.0, 40.0)),
+        ("train.epochs", 3),
+        ("train.repeat", 0.5),
+        ("model.backbone_norm", "frozen"),
+    ],
+)
+def test_a_value_that_is_set_wins(key: str, value: Any) -> None:
+    config, origins = chosen(flags={key: value})
+    section, name = key.split(".")
+    assert getattr(getattr(config, section), name) == value
+    assert origins[key] == "flag"
+
+
+def test_auto_takes_a_value_back(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[data]\nsize = [64, 64]\n")
+    config, origins = resolve(file=file, assignments=["data.size=auto"], environ={})
+    config, origins = with_automatic(config, origins, DATA, DATA)
+    assert config.data.size == (384, 512)
+    assert origins["data.size"].startswith("auto")
+
+
+def test_choices_build_on_the_settings_before_them() -> None:
+    assert chosen(flags={"data.size": (640, 640)})[0].model.ranges == (64, 128, 256, 512)
+    assert chosen(flags={"model.strides": [4, 8, 16, 32, 64]})[0].model.ranges == (16, 32, 64, 128)
+    assert chosen(flags={"train.batch": 2})[0].model.backbone_norm == "frozen"
+    assert chosen(flags={"train.accumulate": 4})[0].model.backbone_norm == "frozen"
+
+
+@pytest.mark.parametrize(("network", "size"), [("nano", (256, 320)), ("small", (384, 512)), ("medium", (384, 512))])
+def test_a_named_network_has_the_shape_of_the_images(network: str, size: tuple[int, int]) -> None:
+    assert chosen(network=network)[0].data.size == size
+
+
+def test_with_a_time_limit_the_machine_decides_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    pixels = 12_000 * 480 * 640
+    monkeypatch.setattr(automatic, "_pixel_rate", lambda *_: pixels / 1000)
+    config, origins = chosen(flags={"train.time": 1000 / automatic.USABLE})
+    assert config.data.size == (480, 640)
+    assert "train.epochs" not in origins
+    assert chosen(flags={"train.time": 400.0})[0].data.size < (480, 640)
+    monkeypatch.setattr(automatic, "_pixel_rate", None)  # not measured for a short run, nor by several processes
+    assert chosen(flags={"train.time": 60.0})[0].data.size == (256, 320)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert chosen(flags={"train.time": 1000.0})[0].data.size == (384, 512)
+
+
+def test_the_rate_of_this_machine_is_measured(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.train.runs import config_of, splits
+
+    train_set, val_set = splits(shapes)
+    assert automatic._pixel_rate(config_of(), train_set, val_set) > 1000

@@ -1,0 +1,85 @@
+"""The plan of a run: settings from every layer, and settings and data that do not fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcos_cli.data.demo_shapes import write_shapes
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes") / "data", train=2, val=1, size=32)
+
+
+def plan(data: Path, **flags: object) -> Plan:
+    return make_plan(data, file=None, assignments=[], flags={"train.batch": 2, **flags}, base={})
+
+
+def test_data_path_is_stored_absolute(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shapes.parent)
+    assert plan(Path("data")).config.data.path == str(shapes.resolve())
+
+
+def test_another_backbone_sets_its_mean_and_std(shapes: Path) -> None:
+    made = plan(shapes, **{"model.backbone": "resnet18"})
+    assert made.config.model.mean == pytest.approx((123.675, 116.28, 103.53), abs=1e-2)
+    assert made.config.model.backbone_norm_eps == 0
+    assert made.origins["model.mean"] == "timm's resnet18"
+
+
+def test_run_uses_the_model_settings_of_its_initial_weights(shapes: Path, model_file: Path) -> None:
+    made = plan(shapes, **{"train.init": str(model_file), "model.convs": 3})
+    assert (made.config.model.backbone, made.config.model.channels, made.config.model.convs) == (
+        "test_efficientnet",
+        16,
+        3,
+    )
+    assert (made.origins["model.channels"], made.origins["model.convs"]) == ("init", "flag")
+
+
+def test_another_backbone_than_that_of_the_initial_weights_sets_its_mean(shapes: Path, model_file: Path) -> None:
+    made = plan(shapes, **{"train.init": str(model_file), "model.backbone": "resnet18"})
+    assert (made.config.model.backbone, made.config.model.channels) == ("resnet18", 16)
+    assert made.config.model.mean == pytest.approx((123.675, 116.28, 103.53), abs=1e-2)
+    assert made.origins["model.mean"] == "timm's resnet18"
+
+
+def test_settings_that_do_not_fit_the_data_are_errors(shapes: Path) -> None:
+    with pytest.raises(UsageError, match=r"batch of 3 is larger than the training data \(2 images\)"):
+        check_settings(plan(shapes, **{"train.batch": 3}))
+    with pytest.raises(UsageError, match="cannot be computed in 4 parts"):
+        check_settings(plan(shapes, **{"train.accumulate": 4}))
+    made = plan(shapes, **{"train.patience": 2})
+    check_settings(made)
+    blank = [replace(sample, ignore=np.ones(len(sample.boxes), np.bool_)) for sample in made.val.samples]
+    with pytest.raises(DataError, match="patience needs a val split with boxes"):
+        check_settings(replace(made, val=replace(made.val, samples=blank)))
+
+
+def test_tiles_are_cut_from_train_only(shapes: Path, tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "large", train=4, val=2, size=128)
+    whole, tiled = plan(data), plan(data, **{"data.tile": 64})
+    assert (len(whole.train), len(whole.val), whole.val.samples[0].width) == (4, 2, 128)
+    tiles = [sample for sample in tiled.train.samples if sample.part is not None]
+    assert len(tiles) > 4
+    assert {(tile.width, tile.height) for tile in tiles} == {(64, 64)}
+    assert [sample.image for sample in tiled.val.samples] == [sample.image for sample in whole.val.samples]
+    assert all(sample.part is None for sample in tiled.val.samples)
+    assert "tiles of 64 px that overlap by 12.8 px" in tiled.train.origin
+    with pytest.raises(UsageError, match="at least 32 pixels wide, not 31"):
+        plan(shapes, **{"data.tile": 31})
+    with pytest.raises(UsageError, match="greater than or equal to 0"):
+        plan(shapes, **{"data.tile": -64})
+
+
+def test_a_named_network_takes_only_the_other_settings_of_its_initial_weights(shapes: Path, model_file: Path) -> None:
+    flags = {"train.batch": 2, "train.init": str(model_file), "data.size": (64, 64)}
+    made = make_plan(shapes, file=None, assignments=[], flags=flags, base={}, network="nano")
+    model = made.config.model
+    assert (model.backbone, model.channels, model.tower) == ("efficientnet_lite0", 64, "separable")
+    assert (model.candidates, made.origins["model.candidates"]) == (50, "init")
