@@ -40,7 +40,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as error:
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click's name for a reader that left, as `| head` does
+        if isinstance(error.__context__, BrokenPipeError):  # the reader of stdout has left, as `| head` does
             _discard_stdout()
             sys.exit(0)
         raise error

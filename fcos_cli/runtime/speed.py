@@ -12,7 +12,6 @@ import numpy as np
 
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.networks.named import CLASSES, Network
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
@@ -65,6 +64,7 @@ def file_speed(path: Path) -> Speed:
 def named_speed(network: Network) -> Speed:
     """Time a network with random weights in PyTorch."""
     from fcos_cli.model.artifact import Artifact
+    from fcos_cli.model.config import ModelConfig
     from fcos_cli.model.fcos import FCOS
     from fcos_cli.runtime.pytorch import PyTorchDetector
 
@@ -79,6 +79,7 @@ def multiplications(facts: Facts) -> int | None:
     """Multiplications of one image (see `Cost`), whatever the format and precision of the file. None if it does not
     describe its network.
     """
+    from fcos_cli.model.config import ModelConfig
     from fcos_cli.model.networks.cost import network_cost
 
     if not facts.model:

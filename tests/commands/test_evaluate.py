@@ -1,6 +1,8 @@
 """fcos eval: exit codes, JSON on stdout and the report."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -86,7 +88,7 @@ def test_tiles_are_used_by_all_models_and_named_in_every_output(fcos: Fcos, mode
     assert document["images"] == 4
     words = "tiles of 40 px that overlap by 10 px"
     assert words in Path("r.html").read_text(encoding="utf-8")
-    assert words in fcos("eval", model_file, shapes, *flags).err
+    assert words in " ".join(fcos("eval", model_file, shapes, *flags).err.split())  # a long path wraps the title
     both = fcos("eval", model_file, model_file, shapes, *flags, "--json").document
     assert both["tiles"] == document["tiles"]
     assert [model["metrics"] for model in both["models"]] == [document["metrics"]] * 2
@@ -112,7 +114,7 @@ def test_number_of_models_is_one_or_two(fcos: Fcos, model_file: Path, shapes: Pa
 
 
 def test_saved_detections_give_the_same_metrics_in_pycocotools(
-    fcos: Fcos, model_file: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fcos: Fcos, model_file: Path, shapes: Path, tmp_path: Path
 ) -> None:
     content = json.loads((shapes / "val.json").read_text())
     new_ids = {row["id"]: 1000 + 7 * row["id"] for row in content["images"]}
@@ -125,12 +127,12 @@ def test_saved_detections_give_the_same_metrics_in_pycocotools(
     annotations.write_text(json.dumps(content))
     saved = tmp_path / "results.coco.json"
     document = fcos("eval", model_file, annotations, "--save", saved, "--json").document
-    truth = COCO(str(annotations))
-    evaluation = COCOeval(truth, truth.loadRes(str(saved)), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    capsys.readouterr()
+    with redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        evaluation = COCOeval(truth, truth.loadRes(str(saved)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
     assert document["metrics"]["AP"] == pytest.approx(evaluation.stats[0], abs=1e-9)
     assert document["metrics"]["AR100"] == pytest.approx(evaluation.stats[8], abs=1e-9)
     assert fcos("eval", model_file, annotations, "--save", saved).code == 0  # an earlier result is replaced

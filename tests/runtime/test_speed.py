@@ -65,7 +65,7 @@ def test_files_are_timed_with_their_own_backend(tmp_path: Path, model_file: Path
 
 
 def test_a_named_network_is_timed_untrained() -> None:
-    found = named_speed(Network("test", "test_efficientnet", 64, 1, "separable", 64, 0, 0))
+    found = named_speed(Network("test", "test_efficientnet", 64, 1, "separable", 64, False, 0, 0))
     assert (found.backend, found.size) == ("pytorch", (64, 64))
     assert found.ms > 0
 
