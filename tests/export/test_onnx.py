@@ -157,7 +157,7 @@ def test_a_model_with_strides_from_4_passes_parity_in_every_layer(backend: str, 
     facts = options.apply(facts_of(artifact))
     write(finalize(trace(artifact, facts, options), outputs=output_names("op")), tmp_path / "model.onnx", facts)
     exported_model = open_exported(backend, tmp_path / "model.onnx", facts)
-    parity = prove(artifact, exported_model, facts, pictures=demo_photos(), sizes=SIZES, batches=[1, 5])
+    parity = prove(artifact, exported_model, facts, pictures=demo_photos(), sizes=SIZES[:1], batches=[2])
     assert parity.passed, parity.failures
     assert (parity.raw.skipped, parity.post.skipped) == (None, None)
     assert {row.output for row in parity.raw.rows} == set(raw_names(FINE_STRIDES))
@@ -169,7 +169,14 @@ def test_a_separable_tower_passes_parity(tmp_path: Path) -> None:
     options, artifact = ExportOptions(), artifact_of(3, tower="separable", convs=2)
     facts = options.apply(facts_of(artifact))
     write(finalize(trace(artifact, facts, options), outputs=output_names("op")), tmp_path / "model.onnx", facts)
-    parity = prove(artifact, OnnxModel(tmp_path / "model.onnx", strides=STRIDES), facts, pictures=demo_photos())
+    parity = prove(
+        artifact,
+        OnnxModel(tmp_path / "model.onnx", strides=STRIDES),
+        facts,
+        pictures=demo_photos(),
+        sizes=SIZES[:1],
+        batches=[2],
+    )
     assert parity.passed, parity.failures
 
 
