@@ -538,7 +538,8 @@ def test_a_run_with_a_time_limit_ends_in_time(data: tuple[Dataset, Dataset], tmp
     took = time.monotonic() - started
     assert 0.75 * seconds < took < 1.05 * seconds  # the machine may be busy with other tests
     assert progress.finished
-    assert state(tmp_path / "run")["schedule"]["progress"] == pytest.approx(1.0, abs=0.1)  # and may change its pace
+    rates = [row["lr"] for row in listener.steps]
+    assert rates[-1] < 0.03 * max(rates)  # the cosine came to its end, whatever the pace was
     assert listener.validations[-1]["step"] == progress.step
     assert "on this machine" in " ".join(listener.notes)
 
