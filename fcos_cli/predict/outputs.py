@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -69,10 +70,29 @@ def shorten(stem: str) -> str:
 def source_test(sources: Sequence[str], *, leave_out: Path | None = None) -> Callable[[Path], bool]:
     """Return a test whether a resolved path, of a file with the mark, belongs to `sources`.
 
-    sources, leave_out: as in `open_sources`. Every file may be listed on stdin (`-`).
+    sources, leave_out: as in `open_sources`. They are expanded only when the test is first called, which is rare. Every
+    file may be listed on stdin (`-`) or in a pipe, which cannot be read twice.
     """
-    if "-" in sources:
-        return lambda _: True
+    excluded = None if leave_out is None else leave_out.resolve()
+    expanded = cache(lambda: _expand(sources))
+
+    def is_source(path: Path) -> bool:
+        if "-" in sources or any(_is_pipe(source) for source in sources):
+            return True
+        folders, files = expanded()
+        walked = any(path.is_relative_to(folder) for folder in folders)
+        return path in files or (walked and not (excluded is not None and path.is_relative_to(excluded)))
+
+    return is_source
+
+
+def _is_pipe(source: str) -> bool:
+    path = Path(source)
+    return path.suffix.lower() == ".txt" and path.exists() and not path.is_file()
+
+
+def _expand(sources: Sequence[str]) -> tuple[list[Path], set[Path]]:
+    """The folders and the files that `sources` name, resolved."""
     folders: list[Path] = []
     files: set[Path] = set()
     for source in sources:
@@ -85,12 +105,4 @@ def source_test(sources: Sequence[str], *, leave_out: Path | None = None) -> Cal
             else:
                 listed = [path] if path.exists() else map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207
                 files.update(entry.resolve() for entry in listed)
-    excluded = None if leave_out is None else leave_out.resolve()
-
-    def is_source(path: Path) -> bool:
-        if path in files:
-            return True
-        walked = any(path.is_relative_to(folder) for folder in folders)
-        return walked and not (excluded is not None and path.is_relative_to(excluded))
-
-    return is_source
+    return folders, files

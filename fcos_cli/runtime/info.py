@@ -48,7 +48,8 @@ def print_network(name: str, *, as_json: bool, speed: bool = False) -> None:
         timed = None if measured is None else measured.to_json()
         emit_json({"network": name, "purpose": network.purpose, **network.settings(), **cost, "speed": timed})
         return
-    say(f"{name}: {network.purpose}; with {CLASSES} classes {network.parameters / 1e6:.2f} M parameters")
+    parameters = f"{network.parameters / 1e6:.2f} M parameters"
+    say(f"{name}: {network.purpose}; at {network.size} px and with {CLASSES} classes, {parameters}")
     _say_cost(network.macs, measured)
     table(("setting", "value"), list(_rows(network.settings())))
 

@@ -80,3 +80,8 @@ def test_sources_are_recognized_in_every_notation(tmp_path: Path, monkeypatch: p
         assert is_source(Path(name).resolve()), name
     assert not is_source(Path("other.jpg").resolve())
     assert source_test(["-"])(Path("other.jpg").resolve())
+
+
+def test_a_list_in_a_pipe_is_not_read_for_the_test(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.txt")  # opening it would wait for a writer
+    assert source_test([str(tmp_path / "list.txt")])(tmp_path / "any.jpg")
