@@ -46,7 +46,16 @@ def print_network(name: str, *, as_json: bool, speed: bool = False) -> None:
     if as_json:
         cost = {"classes": CLASSES, "parameters": network.parameters, "macs": network.macs}
         timed = None if measured is None else measured.to_json()
-        emit_json({"network": name, "purpose": network.purpose, **network.settings(), **cost, "speed": timed})
+        emit_json(
+            {
+                "network": name,
+                "purpose": network.purpose,
+                "size": network.size,
+                **network.settings(),
+                **cost,
+                "speed": timed,
+            }
+        )
         return
     parameters = f"{network.parameters / 1e6:.2f} M parameters"
     say(f"{name}: {network.purpose}; at {network.size} px and with {CLASSES} classes, {parameters}")

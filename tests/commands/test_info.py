@@ -32,11 +32,7 @@ def test_exported_model(fcos: Fcos, exported: Path) -> None:
 
 def test_network_by_name(fcos: Fcos) -> None:
     document = fcos("info", "nano", "--json").document
-    assert (document["network"], document["model"]["tower"], document["data"]) == (
-        "nano",
-        "separable",
-        {"size": [320] * 2},
-    )
+    assert (document["network"], document["model"]["tower"], document["size"]) == ("nano", "separable", 320)
     assert (document["parameters"], document["macs"], document["speed"]) == (3281845, 974564608, None)
     result = fcos("info", "medium")
     assert (result.code, result.out) == (0, "")

@@ -32,8 +32,7 @@ class Network:
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """The settings of a training run, as in its TOML file."""
-        model = {key: getattr(self, key) for key in ("backbone", "channels", "convs", "tower")}
-        return {"model": model} if self.any_size else {"model": model, "data": {"size": [self.size, self.size]}}
+        return {"model": {key: getattr(self, key) for key in ("backbone", "channels", "convs", "tower")}}
 
 
 NETWORKS = {

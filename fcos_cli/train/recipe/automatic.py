@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fcos_cli.config import Config, Origins, with_values
 from fcos_cli.data.samples import Dataset
+from fcos_cli.model.networks.named import named_network
 from fcos_cli.train.distributed import World
 from fcos_cli.train.estimate import step_seconds
 from fcos_cli.train.pace import Clock
@@ -35,10 +36,13 @@ USABLE = 0.9
 """Share of a time limit that is spent in training steps."""
 
 
-def with_automatic(config: Config, origins: Origins, train_set: Dataset, val_set: Dataset) -> tuple[Config, Origins]:
+def with_automatic(
+    config: Config, origins: Origins, train_set: Dataset, val_set: Dataset, *, network: str | None = None
+) -> tuple[Config, Origins]:
     """Choose every automatic setting that has no origin yet. The new origins are the reasons.
 
-    A run with a time limit first takes a few steps, to see how many pixels this machine can train on in that time.
+    network: a name in `model.networks.named`; most are made for one input size. Otherwise, a run with a time limit
+    first takes a few steps, to see how many pixels this machine can train on in that time.
     """
     facts = facts_of(train_set)
 
@@ -48,18 +52,21 @@ def with_automatic(config: Config, origins: Origins, train_set: Dataset, val_set
             return None
         return 0.0 if limit < SHORT else limit * USABLE * _pixel_rate(config, train_set, val_set)
 
-    by_name = origins.get("data.size", "").startswith("--model")
+    def size() -> Choice:
+        named = None if network is None else named_network(network)
+        if named is not None and not named.any_size:
+            return choose_shape(facts, longer=named.size)
+        return choose_size(facts, pixels=pixels())
+
     choosers: dict[str, Callable[[Config], Choice]] = {
-        "data.size": lambda c: (
-            choose_shape(facts, longer=max(c.data.size)) if by_name else choose_size(facts, pixels=pixels())
-        ),
+        "data.size": lambda _: size(),
         "model.backbone_norm": lambda c: choose_norm(batch=c.train.batch // c.train.accumulate),
         "model.ranges": lambda c: choose_ranges(c.model.strides, size=c.data.size),
         "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
         "train.repeat": lambda _: choose_repeat(facts),
     }
     for key, choose in choosers.items():
-        if (key not in origins or (key == "data.size" and by_name)) and not _is_meaningless(key, config):
+        if key not in origins and not _is_meaningless(key, config):
             value, reason = choose(config)
             config = with_values(config, {key: value})
             origins = {**origins, key: f"auto: {reason}"}

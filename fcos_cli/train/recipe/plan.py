@@ -56,7 +56,7 @@ def make_plan(
             remedy="fcos train DATA, a folder with COCO, YOLO or VOC annotations; or try fcos train --demo",
         )
     train_set, val_set = read_splits(config)
-    config, origins = with_automatic(config, origins, train_set, val_set)
+    config, origins = with_automatic(config, origins, train_set, val_set, network=network)
     check_maps(config.model, size=config.data.size)
     return Plan(config, origins, train_set, val_set)
 

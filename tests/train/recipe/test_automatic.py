@@ -18,7 +18,7 @@ def chosen(
     *, flags: Mapping[str, Any] | None = None, assignments: list[str] | None = None, network: str | None = None
 ) -> tuple[Config, Origins]:
     config, origins = resolve(flags=flags, assignments=assignments, network=network, environ={})
-    return with_automatic(config, origins, DATA, DATA)
+    return with_automatic(config, origins, DATA, DATA, network=network)
 
 
 def test_every_automatic_setting_has_a_value_and_a_reason() -> None:
