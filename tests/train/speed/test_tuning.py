@@ -53,6 +53,17 @@ def test_a_small_gain_is_not_worth_a_change(clock: dict[str, float], method: str
     assert set(timer.plan) == {"default"}
 
 
+def test_a_default_that_was_slowed_down_once_stays_after_all(clock: dict[str, float]) -> None:
+    clock.update({"default": 3.0, "nchw": 0.9, "split": 0.1})  # another program ran while the default was timed
+    timer = timer_of()
+    try_all(timer)
+    assert timer.plan == ("nchw", "nchw", "split")
+    clock["default"] = 1.0
+    timer.confirm()
+    assert timer.plan == ("default", "default", "split")
+    assert timer.default_seconds == pytest.approx(3e-3)
+
+
 def test_in_float32_only_layouts_and_parts_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Method] = []
 
