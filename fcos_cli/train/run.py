@@ -165,6 +165,7 @@ def open_run(
         accumulation=Accumulation(config.train.accumulate),
     )
     if saved is None:
+        run.listener.begun()
         run.listener.note(f"starting from {origin}")
     elif saved.problem is not None:
         run.listener.note(f"{saved.problem}: continuing from the state before it, step {progress.step}")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fcos_cli.config import resolve
+from fcos_cli.config import Origins, resolve
 from fcos_cli.console import say
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.errors import UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress
 from fcos_cli.train.loop import train
 from fcos_cli.train.recipe.plan import Plan, check_settings, read_splits
-from fcos_cli.train.recipe.summary import print_data_summary
+from fcos_cli.train.recipe.summary import print_choices, print_data_summary
 from fcos_cli.train.tracking.listener import Listeners, SilentListener
-from fcos_cli.train.tracking.report import RunReport
+from fcos_cli.train.tracking.report import ORIGINS, RunReport
 from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration
 from fcos_cli.train.tracking.trackers import open_tracker
 
@@ -44,6 +45,7 @@ def start(plan: Plan, *, folder: Path, started: float | None = None) -> tuple[Pa
             remedy=f"fcos train --resume {folder}, or choose another --name or --out",
         )
     print_data_summary(plan)
+    print_choices(plan)
     return folder, _run(plan, folder, resume=False, started=started)
 
 
@@ -65,7 +67,8 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
         )
     config, origins = resolve(file=folder / "config.toml", environ={}, flags=_longer(folder, flags))
     train_set, val_set = read_splits(config)
-    return folder, _run(Plan(config, origins, train_set, val_set), folder, resume=True, started=started)
+    plan = Plan(config, {**origins, **_read_origins(folder)}, train_set, val_set)
+    return folder, _run(plan, folder, resume=True, started=started)
 
 
 MACHINE = {"train.device", "train.workers", "train.amp"}
@@ -116,7 +119,7 @@ def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Pr
     check_settings(plan)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     main = int(os.environ.get("RANK", "0")) == 0
-    report = RunReport(plan.config, plan.train, plan.val, folder=folder, world=world)
+    report = RunReport(plan.config, plan.train, plan.val, folder=folder, world=world, origins=plan.origins)
     terminal = TerminalReporter()
     tracker = open_tracker(folder, plan.config) if main else SilentListener()
     say(f"run folder: {folder}")
@@ -127,6 +130,15 @@ def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Pr
     if main and (report.best is not None or report.write() is not None):
         say(f"report: {folder / 'report.html'}")
     return progress
+
+
+def _read_origins(folder: Path) -> Origins:
+    """What was stored when the run began; nothing if the file is missing or damaged, since no run depends on it."""
+    try:
+        origins = json.loads((folder / ORIGINS).read_text(encoding="utf-8"))
+        return {str(key): str(value) for key, value in origins.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def demo_data(folder: Path) -> Path:

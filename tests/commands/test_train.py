@@ -1,5 +1,6 @@
 """fcos train: exit codes, settings, runs and resuming."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -47,6 +48,19 @@ def test_a_run_on_tiles_is_known_by_its_model(fcos: Fcos, shapes: Path, settings
     assert refused.code == 2
     assert "data.tile" in refused.err
     assert fcos("train", "--resume", "run", "--epochs", 2).code == 0
+
+
+def test_reasons_are_said_and_stored_and_survive_a_resumed_run(fcos: Fcos, shapes: Path, settings: Path) -> None:
+    result = fcos("train", shapes, "--config", settings, "--set", "model.ranges=auto", "--lr", "0.003", "--out", "run")
+    reason = "4 strides, for an input of 64 px"
+    assert f"model.ranges = [32.0, 64.0, 128.0, 256.0] ({reason})" in result.err
+    stored = json.loads(Path("run/origins.json").read_text(encoding="utf-8"))
+    assert stored["model.ranges"] == f"auto: {reason}"
+    assert stored["train.lr"] == "flag"
+    Path("run/report.html").unlink()
+    assert fcos("train", "--resume", "run", "--epochs", 2).code == 0
+    assert json.loads(Path("run/origins.json").read_text(encoding="utf-8")) == stored
+    assert reason in Path("run/report.html").read_text(encoding="utf-8")
 
 
 def test_run_is_named_after_its_data_and_numbered(fcos: Fcos, shapes: Path, settings: Path) -> None:

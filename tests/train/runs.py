@@ -11,7 +11,7 @@ import torch
 from fcos_cli.config import Config
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
-from fcos_cli.train.tracking.listener import Evaluation, Row
+from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
 from tests.tiny import SHAPE
 
 SETTINGS: dict[str, Any] = {
@@ -42,7 +42,7 @@ def splits(folder: Path) -> tuple[Dataset, Dataset]:
     return replace(whole, samples=whole.samples[:6]), read_dataset(folder, split="val")
 
 
-class Recorder:
+class Recorder(SilentListener):
     """A listener that records all events; `on_step` and `on_validating` are called at a step."""
 
     def __init__(self, on_step: Any = None, on_validating: Any = None) -> None:

@@ -29,6 +29,9 @@ from fcos_cli.train.run import open_run
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.tracking.listener import SilentListener
 
+AUTO = "auto: "
+"""How the origin of an automatic setting begins; its reason follows."""
+
 SHORT = 300.0
 """Seconds; a run with a shorter limit is not worth measuring the machine for, and takes the smallest input."""
 
@@ -69,7 +72,7 @@ def with_automatic(
         if key not in origins and not _is_meaningless(key, config):
             value, reason = choose(config)
             config = with_values(config, {key: value})
-            origins = {**origins, key: f"auto: {reason}"}
+            origins = {**origins, key: AUTO + reason}
     return config, origins
 
 

@@ -14,6 +14,7 @@ from fcos_cli.data.samples import Finding
 from fcos_cli.train.distributed import World
 from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
+from fcos_cli.train.recipe.automatic import AUTO
 from fcos_cli.train.recipe.plan import Plan, check_settings
 from fcos_cli.train.run import open_run, repeats_of, resize_rule
 from fcos_cli.train.signals import catching_signals
@@ -36,6 +37,14 @@ def print_data_summary(plan: Plan) -> list[Finding]:
     if not plan.val.has_boxes:
         warn("the val split has no boxes: there will be no AP, and best.safetensors will be the last weights")
     return [*findings, *of_val]
+
+
+def print_choices(plan: Plan) -> None:
+    """Print the settings that were chosen for this data, with the reasons."""
+    values = flatten(plan.config.model_dump(mode="json"))
+    for key, origin in plan.origins.items():
+        if origin.startswith(AUTO):
+            say(f"{key} = {values[key]} ({origin.removeprefix(AUTO)})")
 
 
 def print_classes(plan: Plan) -> None:

@@ -29,6 +29,9 @@ class Evaluation(NamedTuple):
 class Listener(Protocol):
     """Receives the events of a run, in the main process."""
 
+    def begun(self) -> None:
+        """Called once for a new run, when its folder is there and before its first step."""
+
     def note(self, text: str) -> None:
         """Called with a message of one line."""
 
@@ -48,6 +51,7 @@ class Listener(Protocol):
 class SilentListener:
     """Ignores all events. A base for listeners that only want some of them."""
 
+    def begun(self) -> None: ...
     def note(self, text: str) -> None: ...
     def step(self, row: Row) -> None: ...
     def validating(self, done: int, total: int) -> None: ...
@@ -60,6 +64,10 @@ class Listeners:
 
     def __init__(self, *listeners: Listener) -> None:
         self.listeners = listeners
+
+    def begun(self) -> None:
+        for listener in self.listeners:
+            listener.begun()
 
     def note(self, text: str) -> None:
         for listener in self.listeners:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fcos_cli.config import Config
+from fcos_cli.atomic import atomic_write
+from fcos_cli.config import Config, Origins, flatten
 from fcos_cli.console import progress, warn
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import EpochBatches, Example
@@ -30,6 +31,9 @@ from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
 SHOWN, SIDE = 16, 240
 """Number of images shown from the first batches, and their longer side in the page, in pixels."""
 
+ORIGINS = "origins.json"
+"""In a run folder: where each setting came from, or why it was chosen, as {dotted key: text}."""
+
 STYLES = ("first", "second", "third", "fourth")
 
 
@@ -37,14 +41,29 @@ class RunReport(SilentListener):
     """Writes `folder`/report.html about the best weights after each validation, so that a browser shows how a run is
     doing.
 
-    world: number of processes that train; the batches shown are those of the first.
+    world: number of processes that train; the batches shown are those of the first. origins: where the settings came
+    from.
     """
 
-    def __init__(self, config: Config, train_set: Dataset, val_set: Dataset, *, folder: Path, world: int = 1) -> None:
+    def __init__(
+        self,
+        config: Config,
+        train_set: Dataset,
+        val_set: Dataset,
+        *,
+        folder: Path,
+        world: int = 1,
+        origins: Origins | None = None,
+    ) -> None:
+        self.origins = origins or {}
         self.config, self.folder, self.world = config, folder, world
         self.train_set = without_empty(train_set) if config.data.drop_empty else train_set
         self.val_set, self.tiling = val_set, tiles_of(config)
         self.best: EvaluatedModel | None = None
+
+    def begun(self) -> None:
+        with atomic_write(self.folder / ORIGINS) as file:
+            file.write(json.dumps(self.origins, indent=1, ensure_ascii=False) + "\n")
 
     def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
         if evaluation.best:
@@ -70,6 +89,7 @@ class RunReport(SilentListener):
             Section("training", "Training", curves(read_rows(self.folder / "metrics.jsonl"))),
             Section("labels", "Training data", histogram(self.train_set, self.val_set)),
             Section("batches", "First batches", first_batches(self.config, self.train_set, world=self.world)),
+            Section("settings", "Settings", settings(self.config, self.origins)),
         ]
         title = f"{self.folder.resolve().name}: trained on {self.train_set.source.stem}"
         write_report(path, self.val_set, [model], title=title, extra=extra)
@@ -162,6 +182,13 @@ def histogram(train_set: Dataset, val_set: Dataset) -> str:
     )
     columns = ("class", "boxes", "", "images", "val boxes", "val images")
     return note(summary) + table("Labels per class, without ignored ones", columns, rows)
+
+
+def settings(config: Config, origins: Origins) -> str:
+    """The settings that were chosen or given, with where each came from; all others have their defaults."""
+    values = flatten(config.model_dump(mode="json"))
+    rows = [[text(key), text(str(values[key])), text(origin)] for key, origin in origins.items() if key in values]
+    return note("All other settings have their defaults.") + table("Settings", ("setting", "value", "from"), rows)
 
 
 def _counts(dataset: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

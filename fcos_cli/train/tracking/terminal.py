@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from fcos_cli.console import progress, say
-from fcos_cli.train.tracking.listener import Evaluation, Row
+from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
 
 PLAIN_EVERY = 50
 """Steps between two plain lines of output."""
 
 
-class TerminalReporter:
+class TerminalReporter(SilentListener):
     """The Listener of `fcos train`."""
 
     def __init__(self, *, interactive: bool | None = None) -> None:
