@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,27 @@ from fcos_cli.errors import DataError, UsageError
 
 CLASSES = ("circle", "square", "triangle")
 
+
+@dataclass(frozen=True)
+class Drawing:
+    """How an image is drawn. smallest, largest: widths of its shapes, as fractions of its side. most: their number."""
+
+    smallest: float = 0.12
+    largest: float = 0.5
+    most: int = 4
+
+
 _MAKER = "fcos drawn shapes"
 _SUPERSAMPLING = 4  # shapes are drawn this much larger and downsampled, for antialiasing
 _EMPTY = 0.08  # fraction of images without a shape
-_SMALLEST, _LARGEST = 0.12, 0.50  # width of a shape as a fraction of the image side
 _OVERLAP = 0.15  # maximum overlap as a fraction of the smaller box
 _CONTRAST = 70.0  # minimum RGB distance between a shape and the mean background color
 _CORNERS = {"square": (45, 135, 225, 315), "triangle": (90, 210, 330)}
 
 
-def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: int = 0) -> Path:
+def write_shapes(
+    folder: Path, *, train: int, val: int, size: int = 160, seed: int = 0, drawing: Drawing | None = None
+) -> Path:
     """Draw `train` + `val` images of size × size pixels; return `folder`.
 
     Writes `images/*.jpg` and the COCO files `train.json` and `val.json`; the same arguments give the same files.
@@ -45,7 +57,9 @@ def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: i
     (folder / "images").mkdir(parents=True, exist_ok=True)
     first = 1
     for stream, (split, count) in enumerate((("train", train), ("val", val))):
-        content = _draw_split(folder, split, count, size=size, seed=[seed, stream], first=first)
+        content = _draw_split(
+            folder, split, count, size=size, seed=[seed, stream], first=first, drawing=drawing or Drawing()
+        )
         unfinished = folder / f"{split}.json.part"
         unfinished.write_text(json.dumps(content))
         unfinished.replace(folder / f"{split}.json")
@@ -60,12 +74,14 @@ def _is_ours(folder: Path) -> bool:
         return False
 
 
-def _draw_split(folder: Path, split: str, count: int, *, size: int, seed: list[int], first: int) -> dict[str, Any]:
+def _draw_split(
+    folder: Path, split: str, count: int, *, size: int, seed: list[int], first: int, drawing: Drawing
+) -> dict[str, Any]:
     """Draw and save the images of one split; return the content of its COCO file."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(count):
-        image, shapes = draw_image(size, np.random.default_rng([*seed, number]))
+        image, shapes = draw_image(size, np.random.default_rng([*seed, number]), drawing)
         name = f"{split}_{number:05d}.jpg"
         image.save(folder / "images" / name, quality=92)
         images.append({"id": first + number, "file_name": name, "width": size, "height": size})
@@ -86,19 +102,21 @@ def _draw_split(folder: Path, split: str, count: int, *, size: int, seed: list[i
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
-def draw_image(size: int, rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int, tuple[int, int, int, int]]]]:
+def draw_image(
+    size: int, rng: np.random.Generator, drawing: Drawing
+) -> tuple[Image.Image, list[tuple[int, tuple[int, int, int, int]]]]:
     """Draw one RGB image; return it and its shapes in drawing order.
 
     Each shape is (class 0…2, box xyxy in whole pixels with exclusive ends).
     """
     image, mean = _background(size, rng)
     shapes: list[tuple[int, tuple[int, int, int, int]]] = []
-    count = 0 if rng.random() < _EMPTY else int(rng.integers(1, 5))
+    count = 0 if rng.random() < _EMPTY else int(rng.integers(1, drawing.most + 1))
     for _ in range(count * 6):  # a few attempts per shape; a crowded image may end up with fewer
         if len(shapes) == count:
             break
         label = int(rng.integers(len(CLASSES)))
-        mask = _mask(CLASSES[label], size, rng)
+        mask = _mask(CLASSES[label], size, rng, drawing)
         box = mask.point(lambda value: 255 if value >= 128 else 0).getbbox()
         if box is None or any(_overlap(box, other) > _OVERLAP for _, other in shapes):
             continue
@@ -133,9 +151,9 @@ def _fill(size: int, background: npt.NDArray[np.float64], rng: np.random.Generat
     return Image.fromarray(np.broadcast_to(rows, (size, size, 3)).copy())
 
 
-def _mask(name: str, size: int, rng: np.random.Generator) -> Image.Image:
+def _mask(name: str, size: int, rng: np.random.Generator, drawing: Drawing) -> Image.Image:
     """Draw a mask of the shape, 0…255 with antialiased edges, completely inside the image."""
-    radius = size * rng.uniform(_SMALLEST, _LARGEST) / 2
+    radius = size * rng.uniform(drawing.smallest, drawing.largest) / 2
     x, y = rng.uniform(radius, size - radius, 2)
     turn = rng.uniform(0, 360)
     large = Image.new("L", (size * _SUPERSAMPLING, size * _SUPERSAMPLING))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcos_cli.data.demo_shapes import CLASSES, draw_image, write_shapes
+from fcos_cli.data.demo_shapes import CLASSES, Drawing, draw_image, write_shapes
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
@@ -40,7 +40,7 @@ def test_a_longer_set_begins_with_the_shorter_one(tmp_path: Path) -> None:
 
 
 def test_boxes_are_inside_have_the_documented_sizes_and_cover_all_classes() -> None:
-    size, drawn = 96, [draw_image(96, np.random.default_rng(seed))[1] for seed in range(60)]
+    size, drawn = 96, [draw_image(96, np.random.default_rng(seed), Drawing())[1] for seed in range(60)]
     counts = {len(things) for things in drawn}
     assert counts == {0, 1, 2, 3, 4}
     boxes = np.array([box for things in drawn for _, box in things])
@@ -53,7 +53,7 @@ def test_boxes_are_inside_have_the_documented_sizes_and_cover_all_classes() -> N
 
 def test_a_shape_contrasts_with_the_background_in_its_box() -> None:
     for seed in range(40):
-        image, things = draw_image(96, np.random.default_rng(seed))
+        image, things = draw_image(96, np.random.default_rng(seed), Drawing())
         if len(things) == 1:
             x1, y1, x2, y2 = things[0][1]
             pixels = np.asarray(image).astype(float)
