@@ -29,7 +29,15 @@ from fcos_cli.model.networks.named import named_network
 PREFIX = "FCOS_"
 RESERVED = {"FCOS_DEBUG"}
 
-AUTOMATIC = ("data.size", "model.backbone_norm", "model.ranges", "train.epochs", "train.repeat")
+AUTOMATIC = (
+    "data.size",
+    "model.strides",
+    "model.backbone_norm",
+    "model.ranges",
+    "train.epochs",
+    "train.repeat",
+    "train.lr",
+)
 """Settings that `fcos train` chooses from the data, unless they are set. The value `auto` sets them back to that."""
 
 

@@ -17,11 +17,13 @@ from fcos_cli.train.recipe.choices import (
     SMALLEST,
     Choice,
     choose_epochs,
+    choose_lr,
     choose_norm,
     choose_ranges,
     choose_repeat,
     choose_shape,
     choose_size,
+    choose_strides,
     input_shape,
 )
 from fcos_cli.train.recipe.facts import facts_of
@@ -63,10 +65,12 @@ def with_automatic(
 
     choosers: dict[str, Callable[[Config], Choice]] = {
         "data.size": lambda _: size(),
+        "model.strides": lambda c: choose_strides(facts, size=c.data.size),
         "model.backbone_norm": lambda c: choose_norm(batch=c.train.batch // c.train.accumulate),
         "model.ranges": lambda c: choose_ranges(c.model.strides, size=c.data.size),
         "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
         "train.repeat": lambda _: choose_repeat(facts),
+        "train.lr": lambda c: choose_lr(c.train.optimizer),
     }
     for key, choose in choosers.items():
         if key not in origins and not _is_meaningless(key, config):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from fcos_cli.train.recipe.facts import DataFacts
 
 STEP = 32
@@ -29,6 +30,12 @@ MIN_STEPS, MIN_EPOCHS = 1500, 12
 
 MIN_BATCH = 4
 """Images at a time that BatchNorm needs for its statistics."""
+
+MANY_TINY = 0.25
+"""The finest level gets a point every 4 pixels if more than this share of the boxes is smaller than 8 pixels."""
+
+RATES = {"adamw": 2e-3, "sgd": 1e-2}
+"""Learning rate for 16 images per step. That of SGD is the paper's (§4)."""
 
 RARE = 0.1
 """Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE as common."""
@@ -85,6 +92,18 @@ def input_shape(facts: DataFacts, longer: int) -> tuple[int, int]:
     shorter = longer * min(facts.width, facts.height) / max(facts.width, facts.height)
     shorter = max(STEP, round(shorter / STEP) * STEP)
     return (longer, shorter) if facts.height > facts.width else (shorter, longer)
+
+
+def choose_strides(facts: DataFacts, *, size: tuple[int, int]) -> Choice:
+    """Strides of the levels. size: of the network input, which is chosen before; larger inputs come first."""
+    tiny = float((facts.box_sides * max(size) < STRIDES[0]).mean()) if facts.boxes else 0.0
+    strides = FINE_STRIDES if tiny > MANY_TINY else STRIDES
+    return Choice(strides, f"{tiny:.0%} of the boxes are smaller than {STRIDES[0]} px")
+
+
+def choose_lr(optimizer: str) -> Choice:
+    """Learning rate for 16 images per step."""
+    return Choice(RATES[optimizer], f"for {optimizer}")
 
 
 def choose_ranges(strides: tuple[int, ...], *, size: tuple[int, int]) -> Choice:

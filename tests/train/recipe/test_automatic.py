@@ -35,6 +35,8 @@ def test_every_automatic_setting_has_a_value_and_a_reason() -> None:
     [
         ("data.size", (64, 96)),
         ("model.ranges", (10.0, 20.0, 30.0, 40.0)),
+        ("model.strides", (4, 8, 16, 32, 64)),
+        ("train.lr", 0.1),
         ("train.epochs", 3),
         ("train.repeat", 0.5),
         ("model.backbone_norm", "frozen"),
@@ -58,7 +60,9 @@ def test_auto_takes_a_value_back(tmp_path: Path) -> None:
 
 def test_choices_build_on_the_settings_before_them() -> None:
     assert chosen(flags={"data.size": (640, 640)})[0].model.ranges == (64, 128, 256, 512)
+    assert chosen(flags={"data.size": (64, 64)})[0].model.strides == (4, 8, 16, 32, 64)
     assert chosen(flags={"model.strides": [4, 8, 16, 32, 64]})[0].model.ranges == (16, 32, 64, 128)
+    assert chosen(flags={"train.optimizer": "sgd"})[0].train.lr == 0.01
     assert chosen(flags={"train.batch": 2})[0].model.backbone_norm == "frozen"
     assert chosen(flags={"train.accumulate": 4})[0].model.backbone_norm == "frozen"
 

@@ -5,11 +5,13 @@ import pytest
 from fcos_cli.model.config import STRIDES
 from fcos_cli.train.recipe.choices import (
     choose_epochs,
+    choose_lr,
     choose_norm,
     choose_ranges,
     choose_repeat,
     choose_shape,
     choose_size,
+    choose_strides,
 )
 from fcos_cli.train.recipe.facts import DataFacts, facts_of
 from tests.train.recipe.made import dataset, sample
@@ -51,6 +53,19 @@ def test_a_time_limit_decides_between_the_smallest_and_the_largest() -> None:
     assert "time for 12,000 images" in choose_size(made, pixels=480 * 640 * images).reason
     many = facts(sides=(60,), images=5000)  # 200,000 images at the least
     assert choose_size(many, pixels=480 * 640 * images).value == (256, 320)
+
+
+def test_many_tiny_boxes_get_a_finer_level() -> None:
+    made = facts(640, 640, sides=(15, 15, 15, 17))  # at 320 px: 7.5 and 8.5 px
+    assert choose_strides(made, size=(320, 320)) == ((4, 8, 16, 32, 64), "75% of the boxes are smaller than 8 px")
+    assert choose_strides(made, size=(640, 640)) == (STRIDES, "0% of the boxes are smaller than 8 px")
+    assert choose_strides(facts(640, 640, sides=(15, 17, 17, 17)), size=(320, 320)).value == STRIDES
+    assert choose_strides(facts(sides=()), size=(320, 320)).value == STRIDES
+
+
+def test_each_optimizer_has_its_learning_rate() -> None:
+    assert choose_lr("adamw") == (0.002, "for adamw")
+    assert choose_lr("sgd") == (0.01, "for sgd")
 
 
 def test_ranges_are_multiples_of_the_strides() -> None:
