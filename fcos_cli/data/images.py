@@ -11,18 +11,24 @@ Python's warning filters, so images can be opened from many threads.
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from fcos_cli.data.decode.frames import unused_frames
+from fcos_cli.data.decode.gray import FULL_16, scale_gray
+from fcos_cli.data.decode.signatures import HEAD, describe
+from fcos_cli.data.decode.tiff import gray_of, open_tiff
 from fcos_cli.errors import DataError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 512 MiB as RGB
@@ -60,11 +66,24 @@ _TRANSPOSES = {
 def open_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Return the image as uint8 [H, W, 3], RGB, upright (EXIF orientation applied).
 
-    Only the first frame of an animation is returned. Gray becomes three equal channels; transparency is composited onto
-    white; CMYK is converted as Pillow does; 16-bit gray is scaled to 8 bits (65535 → 255); for 32-bit gray see
-    `_scale_gray`. The array is writable and contiguous. Raises DataError if the file is missing, a folder, empty, not
-    an image, truncated or damaged, or if it has more than `max_pixels` pixels (checked before decoding).
+    Only the first frame of an animation is returned, see `read_image`. Gray becomes three equal channels; transparency
+    is composited onto white; CMYK is converted as Pillow does; 16-bit gray is scaled to 8 bits (65535 → 255); for
+    32-bit gray, and pixels without a value (NaN, GDAL_NODATA), see `decode.gray.scale_gray`. The array is writable and
+    contiguous. Raises DataError if the file is missing, a folder, a pipe, empty, not an image (the error says what else
+    it is), truncated or damaged, or if it has more than `max_pixels` pixels (checked before decoding).
     """
+    return read_image(source, max_pixels=max_pixels).pixels
+
+
+class ReadImage(NamedTuple):
+    """pixels: as `open_image` returns them. note: says that the file has more pages or frames; None if it has not."""
+
+    pixels: npt.NDArray[np.uint8]
+    note: str | None
+
+
+def read_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> ReadImage:
+    """Do what `open_image` does, and also say what is left out of the file."""
     place = str(source) if isinstance(source, Path) else "image in memory"
     with _stream(source, place) as stream:
         image = _identify(stream, place)
@@ -79,13 +98,14 @@ def open_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS)
         try:
             image.load()
             rgb = _to_rgb(image)
-            return np.array(rgb if transpose is None else rgb.transpose(transpose))
+            pixels = np.array(rgb if transpose is None else rgb.transpose(transpose))
         except Exception as error:  # decoders raise arbitrary exceptions on damaged input
             raise DataError(
                 f"the image is truncated or damaged ({_one_line(error)})",
                 where=place,
                 remedy="copy or download the file again, or remove it from the data set",
             ) from error
+        return ReadImage(pixels, unused_frames(image, stream))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -105,9 +125,16 @@ def _stream(source: Path | bytes | BinaryIO, place: str) -> BinaryIO:
     if not isinstance(source, Path):
         return io.BytesIO(source.read())  # a pipe cannot seek, and the caller's stream must stay open
     try:
+        kind = source.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise DataError("this is a folder, not an image", where=place, remedy="give an image file")
+        if not stat.S_ISREG(kind):  # opening a pipe waits until somebody writes, and decoders have to seek
+            raise DataError(
+                "this is a pipe or a device, not a file",
+                where=place,
+                remedy="give a file, or the image on stdin: `… | fcos predict -`",
+            )
         return source.open("rb")
-    except IsADirectoryError as error:
-        raise DataError("this is a folder, not an image", where=place, remedy="give an image file") from error
     except FileNotFoundError as error:
         raise DataError("the image does not exist", where=place, remedy="check the path") from error
     except OSError as error:
@@ -118,8 +145,9 @@ def _stream(source: Path | bytes | BinaryIO, place: str) -> BinaryIO:
 
 def _identify(stream: BinaryIO, place: str) -> ImageFile.ImageFile:
     """Return the image opened by the first decoder that recognizes it; pixels are not decoded yet."""
-    prefix = stream.read(16)
-    if not prefix:
+    head = stream.read(HEAD)
+    prefix = head[:16]
+    if not head:
         raise DataError("the image file is empty (0 bytes)", where=place, remedy="copy or download it again")
     reason = "the format is unknown"
     for name, module in _DECODERS.items():
@@ -133,15 +161,22 @@ def _identify(stream: BinaryIO, place: str) -> ImageFile.ImageFile:
             if isinstance(accepted, str):  # recognized, but Pillow was built without the codec
                 reason = accepted
             elif accepted:
-                return _open_with(factory, stream)
+                return _open_with(open_tiff if name == "TIFF" else factory, stream)
+        except DataError as error:
+            error.where = place
+            raise
         except struct.error:  # the DIB check reads 4 bytes even if the file is shorter
             continue
         except Exception as error:  # decoders raise arbitrary exceptions on damaged input
             reason = f"{name}: {_one_line(error)}"
+    if description := describe(head):
+        what, remedy = description
+        raise DataError(f"the file is {what}", where=place, remedy=remedy)
     raise DataError(
         f"the file is not a readable image ({reason})",
         where=place,
-        remedy="use JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000 or AVIF; if it already is, the file is damaged",
+        remedy="use JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000 or (with Pillow 11.3 or newer) AVIF; if it already"
+        " is, the file is damaged",
     )
 
 
@@ -176,8 +211,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
         return image
-    if mode.startswith("I") or mode == "F":
-        return Image.fromarray(_scale_gray(np.asarray(image), full_range=image.format == "PPM")).convert("RGB")
+    gray = _deep_gray(image)
+    if gray is not None:
+        return Image.fromarray(gray).convert("RGB")
     if mode == "La":
         image = image.convert("LA")
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -187,25 +223,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scale_gray(pixels: npt.NDArray[np.generic], *, full_range: bool) -> npt.NDArray[np.uint8]:
-    """Convert 16- or 32-bit gray [H, W] to uint8 [H, W].
-
-    16-bit: 0…65535 → 0…255, rounded. 32-bit files do not say which range they use, so it is inferred from the values:
-    if all are within 0…1 (floats), 0…255 or 0…65535, that range is used; otherwise the values are stretched from
-    minimum to maximum. NaN becomes black, infinity the end of the range. full_range: the decoder is known to scale to
-    0…65535.
-    """
-    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
-        return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    values = pixels.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    if low >= 0 and high <= 65535:
-        low = 0.0
-        ceilings = [65535.0] if full_range else [1.0, 255.0, 65535.0] if pixels.dtype.kind == "f" else [255.0, 65535.0]
-        high = next(ceiling for ceiling in ceilings if high <= ceiling)
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    return np.rint((values - low) * (255.0 / max(high - low, 1e-30))).astype(np.uint8)
+def _deep_gray(image: Image.Image) -> npt.NDArray[np.uint8] | None:
+    """Return the pixels of a gray image of other than unsigned 8 bits, uint8 [H, W]; None for other images."""
+    if isinstance(image, TiffImageFile):
+        return gray_of(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        full_range = image.format == "PPM" and image.mode == "I"  # to which Pillow scales them
+        return scale_gray(np.asarray(image), white=FULL_16 if full_range else None)
+    return None
 
 
 def _one_line(error: BaseException) -> str:
