@@ -25,7 +25,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Images, videos, folders, quoted glob patterns, .txt files that list paths, camera:0, or - for stdin.",
+            help="Images, videos, folders, quoted glob patterns, .txt files that list paths, camera:0, or - for an "
+            "image or a list on stdin. In lists, a line that starts with # is a comment, unless a file has that name.",
         ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "--weights", help=MODEL_HELP)] = "default",
@@ -75,7 +76,8 @@ def predict(
 ) -> None:
     """Detect objects in images and videos.
 
-    Files that cannot be read are skipped and reported; the exit code is then 1.
+    Files that cannot be read are skipped and reported; the exit code is then 1. Of files with several pages or frames,
+    the first is used.
     """
     from fcos_cli.allocator import keep_freed_memory
 

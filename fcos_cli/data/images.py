@@ -136,6 +136,9 @@ def _stream(source: Path | bytes | BinaryIO, place: str) -> BinaryIO:
             )
         return source.open("rb")
     except FileNotFoundError as error:
+        if source.is_symlink():
+            what = f"this is a link to {source.readlink()}, which does not exist"
+            raise DataError(what, where=place, remedy="restore that file, or remove the link") from error
         raise DataError("the image does not exist", where=place, remedy="check the path") from error
     except OSError as error:
         raise DataError(

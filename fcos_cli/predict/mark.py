@@ -14,8 +14,10 @@ ENDS = 64 * 1024
 
 
 def was_written_by_us(path: Path) -> bool:
-    """Whether a file carries MARK. A file that cannot be read does not."""
+    """Whether a file carries MARK. A file that cannot be read does not, and neither does a pipe."""
     try:
+        if not path.is_file():  # opening a pipe would wait until somebody writes
+            return False
         with path.open("rb") as stream:
             head = stream.read(ENDS)
             stream.seek(max(0, path.stat().st_size - ENDS))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.geometry import Geometry, Pixels, ResizeRule
-from fcos_cli.data.images import open_image
+from fcos_cli.data.images import ReadImage, read_image
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.predict.frames import Frame, Moment
@@ -32,7 +32,8 @@ class Prediction:
     """The detections of one image.
 
     width, height: size of the upright image in pixels. image: uint8 [height, width, 3] RGB, with `keep_images` only.
-    moment: position in the video or camera stream, for frames only.
+    moment: position in the video or camera stream, for frames only. note: says what else the file holds, see
+    `read_image`.
     """
 
     source: Path
@@ -41,6 +42,7 @@ class Prediction:
     detections: Detections
     image: npt.NDArray[np.uint8] | None = None
     moment: Moment | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class _OpenedImage:
     size: tuple[int, int]
     image: npt.NDArray[np.uint8] | None
     moment: Moment | None
+    note: str | None
 
 
 @dataclass(frozen=True)
@@ -145,14 +148,14 @@ def _prepare(inputs: tuple[Input, ...], rule: ResizeRule, options: _Options) -> 
 
 def _open(frame: Frame) -> _OpenedImage | Failure:
     try:
-        image = frame.data if isinstance(frame.data, np.ndarray) else open_image(frame.data)
+        image, note = ReadImage(frame.data, None) if isinstance(frame.data, np.ndarray) else read_image(frame.data)
     except FcosError as error:
         error.where = str(frame.source)
         return Failure(frame.source, error)
     except OSError as error:
         what = f"cannot read the image: {error.strerror or error}"
         return Failure(frame.source, DataError(what, where=frame.source))
-    return _OpenedImage(frame.source, image.shape[1::-1], image, frame.moment)
+    return _OpenedImage(frame.source, image.shape[1::-1], image, frame.moment, note)
 
 
 def _detect(detector: Detector, batch: _Batch, options: _Options) -> Iterator[Prediction | Failure]:
@@ -172,4 +175,4 @@ def _detect(detector: Detector, batch: _Batch, options: _Options) -> Iterator[Pr
             if options.threshold is not None:
                 detections = detections.above(options.threshold)
         image = opened.image if options.keep_images else None
-        yield Prediction(opened.source, *opened.size, detections, image, opened.moment)
+        yield Prediction(opened.source, *opened.size, detections, image, opened.moment, opened.note)

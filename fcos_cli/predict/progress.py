@@ -16,6 +16,8 @@ from fcos_cli.runtime.results import Detections
 
 MAX_IMAGE_LINES = 20
 """Images reported on a line of their own; later ones are only counted."""
+MAX_NOTES = 3
+"""Files reported on a line of their own because they have more pages or frames; later ones are only counted."""
 FRAMES_PER_LINE = 100
 """Frames per progress line if stderr is not a terminal."""
 
@@ -25,7 +27,7 @@ class ProgressReporter:
 
     def __init__(self, classes: ClassTable) -> None:
         self.classes = classes
-        self.total = self.failed = self.frames = 0
+        self.total = self.failed = self.frames = self.noted = 0
         self._bar = ExitStack()
         self._update_bar: Callable[..., None] = _no_update
         self._clip: Clip | None = None
@@ -42,6 +44,8 @@ class ProgressReporter:
         self._bar.close()
         if kind is None:
             self._finish_clip()
+            if self.noted > MAX_NOTES:
+                say(f"of {self.noted} files only the first page or frame was used")
             if self.total and (self.total - self.frames > MAX_IMAGE_LINES or self.failed):
                 say(f"{self._processed()} processed, {self.failed} could not be read")
 
@@ -59,6 +63,10 @@ class ProgressReporter:
         self._finish_clip()
         if self.total <= MAX_IMAGE_LINES:
             say(f"{prediction.source}: {summary(prediction.detections, self.classes)}{_arrow(path)}")
+        if prediction.note is not None:
+            self.noted += 1
+            if self.noted <= MAX_NOTES:
+                say(f"{prediction.source}: {prediction.note}")
 
     def _on_frame(self, moment: Moment, detections: Detections, path: Path | None) -> None:
         if moment.clip is not self._clip:

@@ -14,13 +14,16 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.predict.folder import LeftOut, images_in
 from fcos_cli.predict.frames import Frame
-from fcos_cli.predict.mark import was_written_by_us
 from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.video import VIDEO_SUFFIXES, is_camera, read_video
+
+T = TypeVar("T")
 
 STDIN = Path("stdin")
 """The source name of images read from stdin."""
@@ -36,10 +39,12 @@ def open_sources(
     """Return the inputs for the pipeline, in the order of `sources`; duplicates are kept.
 
     - A file is used as it is, whatever its suffix. A video yields its frames.
-    - A folder yields its images, then those of its subfolders, sorted by name. Hidden files and videos are skipped.
+    - A folder yields its images, then those of its subfolders, sorted by name. Hidden files, linked folders and videos
+      are skipped. How many videos, linked folders and pictures in unreadable formats were skipped is reported.
     - A glob pattern yields the matching images and videos, sorted (`**` matches subfolders).
     - A `.txt` file lists one path per line, relative to its own folder or else to the working directory. Empty lines
-      and lines that start with # are skipped. A listed path that does not exist is reported when it is read.
+      are skipped, and so are lines that start with #, unless a file has that name. A listed path that does not exist is
+      reported when it is read.
     - `camera:0` (or `/dev/video0`) is a camera, read until `stop` is set.
     - `-` is stdin: one image file or a list of paths, detected from the first bytes.
 
@@ -72,14 +77,14 @@ def _expand(source: str, frames: int | None, stop: threading.Event | None, leave
         return read_video(Path(source), frames=frames, stop=stop)
     path = Path(source).expanduser()
     if path.is_dir():
-        return iter(_require_images(_folder(path, leave_out), source))
+        return _require_images(images_in(path, leave_out=leave_out), source)
     if path.exists():
         is_list = path.suffix.lower() == ".txt"
         paths = _require_images(read_list(path), source) if is_list else iter([path])
         return _read_videos(paths, frames, stop)
     if glob.has_magic(source):
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob does not support absolute patterns
-        paths = (Path(match) for match in matches if _is_image(match) or _is_video(match))
+        paths = _images_and_videos(matches, source)
         return _read_videos(_require_images(paths, source), frames, stop)
     raise DataError(
         "no such file or folder",
@@ -88,7 +93,20 @@ def _expand(source: str, frames: int | None, stop: threading.Event | None, leave
     )
 
 
-def _read_videos(items: Iterable[Path | Frame], frames: int | None, stop: threading.Event | None) -> Iterator[Input]:
+def _images_and_videos(matches: Iterable[str], source: str) -> Iterator[Path]:
+    """Yield the images and videos, and report the pictures that cannot be read."""
+    left_out = LeftOut()
+    for match in matches:
+        if _is_image(match) or _is_video(match):
+            yield Path(match)
+        else:
+            left_out.add(Path(match))
+    left_out.report(source)
+
+
+def _read_videos(
+    items: Iterable[Path | Frame | Failure], frames: int | None, stop: threading.Event | None
+) -> Iterator[Input]:
     """Replace each video in `items` by its frames."""
     for item in items:
         if isinstance(item, Path) and _is_video(item.name):
@@ -103,22 +121,6 @@ def _errors_as_failures(inputs: Iterator[Input]) -> Iterator[Input]:
         yield from inputs
     except DataError as error:
         yield Failure(Path(error.where or ""), error)
-
-
-def _folder(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    excluded = None if leave_out is None else leave_out.resolve()
-    for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith((".", "@eaDir")) and Path(parent, name).resolve() != excluded
-        )
-        in_outputs = excluded is not None and Path(parent).resolve() == excluded
-        for name in sorted(files):
-            if name.startswith(".") or not _is_image(name):
-                continue
-            if not in_outputs or not was_written_by_us(Path(parent, name)):  # what an earlier run drew is no source
-                yield Path(parent, name)
 
 
 def _stdin() -> Iterator[Path | Frame]:
@@ -167,9 +169,18 @@ def read_list(path: Path) -> Iterator[Path]:
 
 def _parse_lines(lines: Iterable[str], folder: Path) -> Iterator[Path]:
     for line in lines:
-        if (text := line.strip()) and not text.startswith("#"):
-            in_folder = folder / text
-            yield in_folder if _exists(in_folder) or not _exists(Path(text)) else Path(text)
+        name = line.rstrip("\r\n")
+        text = name.strip()
+        found = _find(name, folder) or _find(text, folder)  # a name may begin or end with spaces
+        if found is not None:
+            yield found
+        elif text and not text.startswith("#"):
+            yield folder / text
+
+
+def _find(name: str, folder: Path) -> Path | None:
+    """Return the existing file or folder that a line names."""
+    return next((path for path in (folder / name, Path(name)) if name and _exists(path)), None)
 
 
 def _exists(path: Path) -> bool:
@@ -184,7 +195,7 @@ def _is_video(name: str) -> bool:
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
-def _require_images(paths: Iterator[Path], source: str) -> Iterator[Path]:
+def _require_images(paths: Iterator[T], source: str) -> Iterator[T]:
     """Yield `paths`. Raises DataError if there are none."""
     first = next(paths, None)
     if first is None:

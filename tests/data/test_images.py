@@ -76,6 +76,10 @@ def test_a_dark_sixteen_bit_pgm_stays_dark() -> None:
     assert open_image(b"P5 1 1 65535\n" + (200).to_bytes(2, "big")).max() == 1
 
 
+def test_a_float_map_of_zero_to_one_is_not_black() -> None:
+    assert open_image(b"Pf\n2 1\n-1.0\n" + np.array([0.0, 1.0], "<f4").tobytes())[0, :, 0].tolist() == [0, 255]
+
+
 def test_floats_of_any_range_are_stretched_and_nan_is_black() -> None:
     values = np.array([[-5.0, 5.0, np.nan, np.inf]], np.float32)
     assert open_image(encode(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 255, 0, 255]
@@ -162,6 +166,9 @@ def test_missing_files_and_folders_have_different_errors(tmp_path: Path) -> None
         open_image(tmp_path / "none.png")
     with pytest.raises(DataError, match="folder"):
         open_image(tmp_path)
+    (tmp_path / "a.png").symlink_to("annexed")
+    with pytest.raises(DataError, match="link to annexed, which does not exist"):
+        open_image(tmp_path / "a.png")
 
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:

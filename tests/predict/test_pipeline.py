@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcos_cli.data.images import ReadImage
 from fcos_cli.errors import UsageError
 from fcos_cli.predict.pipeline import Failure, Prediction, predict
 from tests.runtime.fakes import CornerDetector
@@ -92,14 +93,14 @@ class LiveCount:
         self.alive = self.peak = self.opened = 0
         self.lock = threading.RLock()
 
-    def __call__(self, path: Path) -> np.ndarray:
+    def __call__(self, path: Path) -> ReadImage:
         image = np.zeros((8, 8, 3), np.uint8)
         with self.lock:
             self.opened += 1
             self.alive += 1
             self.peak = max(self.peak, self.alive)
         weakref.finalize(image, self.on_delete)
-        return image
+        return ReadImage(image, None)
 
     def on_delete(self) -> None:
         with self.lock:
@@ -109,7 +110,7 @@ class LiveCount:
 @pytest.mark.parametrize("keep_images", [False, True])
 def test_ten_thousand_images_need_the_memory_of_a_few_batches(monkeypatch, keep_images):
     live = LiveCount()
-    monkeypatch.setattr("fcos_cli.predict.pipeline.open_image", live)
+    monkeypatch.setattr("fcos_cli.predict.pipeline.read_image", live)
     paths = (Path(f"{n}.png") for n in range(10_000))
     count = sum(1 for _ in predict(CornerDetector(), paths, batch=8, workers=2, keep_images=keep_images))
     assert count == live.opened == 10_000
@@ -117,7 +118,7 @@ def test_ten_thousand_images_need_the_memory_of_a_few_batches(monkeypatch, keep_
 
 
 def test_inputs_are_read_lazily(monkeypatch):
-    monkeypatch.setattr("fcos_cli.predict.pipeline.open_image", LiveCount())
+    monkeypatch.setattr("fcos_cli.predict.pipeline.read_image", LiveCount())
     consumed = []
     results = predict(CornerDetector(), (consumed.append(n) or Path(f"{n}") for n in range(1000)), batch=4, workers=1)
     next(results)
@@ -127,7 +128,7 @@ def test_inputs_are_read_lazily(monkeypatch):
 
 def test_images_are_opened_while_the_network_runs(monkeypatch):
     live = LiveCount()
-    monkeypatch.setattr("fcos_cli.predict.pipeline.open_image", live)
+    monkeypatch.setattr("fcos_cli.predict.pipeline.read_image", live)
     opened = []
 
     class Slow(CornerDetector):

@@ -66,6 +66,19 @@ def test_progress_off_a_terminal_is_a_line_per_hundred_frames(run):
     assert [line.split()[1] for line in lines] == ["100/210", "200/210", "210/210"]
 
 
+@pytest.mark.parametrize(("files", "lines", "summed_up"), [(0, 0, False), (1, 1, False), (3, 3, False), (5, 3, True)])
+def test_files_with_more_frames_are_named_or_summed_up(run, files, lines, summed_up):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
+    frames[0].save("photo.png")
+    for n in range(files):
+        frames[0].save(f"{n}.gif", save_all=True, append_images=frames[1:])
+    failed, out, err = run(".", stdout="jsonl")
+    assert failed == 0
+    assert len(out.splitlines()) == files + 1
+    assert err.count("gif: only the first frame of this animation is used") == lines
+    assert (f"of {files} files only the first page or frame was used" in err) is summed_up
+
+
 def test_sources_with_the_same_name_do_not_overwrite_each_other(run):
     Path("other").mkdir()
     for path in ("clip.mp4", "other/clip.mp4", "clip-2.mp4"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,99 @@ def test_list_is_read_lazily(tmp_path):
     assert next(paths) == tmp_path / "a.jpg"
 
 
+def test_line_with_a_number_sign_is_a_comment_unless_a_file_has_that_name(tmp_path, monkeypatch):
+    touch(tmp_path, "lists/#1.jpg", "here/#2.jpg")
+    (tmp_path / "lists/l.txt").write_text("# a comment\n#1.jpg\n#2.jpg\n#3.jpg\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    assert list(open_sources(["../lists/l.txt"])) == [Path("../lists/#1.jpg"), Path("#2.jpg")]
+
+
+def test_spaces_around_a_listed_name_are_part_of_it_if_a_file_has_that_name(tmp_path):
+    touch(tmp_path, " a.jpg", "b.jpg ", "c.jpg")
+    (tmp_path / "l.txt").write_text(" a.jpg\nb.jpg \n  c.jpg  \n \n", encoding="utf-8")
+    assert names(tmp_path, f"{tmp_path}/l.txt") == [" a.jpg", "b.jpg ", "c.jpg"]
+
+
+# ---------------------------------------------------------------- passed over, and said so
+
+
+def test_what_is_passed_over_is_reported_once(tmp_path, capfd):
+    touch(tmp_path, "in/a.jpg", "in/1.HEIC", "in/2.heic", "in/sub/3.heic", "in/x.cr2", "in/notes.md", "in/.y.heic")
+    touch(tmp_path, "in/c.mp4", "in/c.mov", "away/z.jpg", "in/.hidden/w.heic")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "away")
+    assert names(tmp_path, f"{tmp_path}/in") == ["in/a.jpg"]
+    folder = f"{tmp_path}/in"
+    assert sorted(capfd.readouterr().err.splitlines()) == [
+        f"{folder}: 1 .cr2 file was left out ({folder}/x.cr2): develop and save as JPEG",
+        f"{folder}: 1 linked folder was left out ({folder}/linked): give its path as well",
+        f"{folder}: 2 videos were left out (such as {folder}/c.mov): give the path of each, or a pattern like '*.mp4'",
+        f"{folder}: 3 .heic files were left out (such as {folder}/1.HEIC): convert to JPEG",
+    ]
+
+
+def test_nothing_is_reported_if_nothing_is_passed_over(tmp_path, capfd):
+    touch(tmp_path, "in/a.jpg", "in/notes.md", "in/out/drawn.jpg")
+    (tmp_path / "in/alias").symlink_to(tmp_path / "in/out")
+    assert list(open_sources([f"{tmp_path}/in"], leave_out=tmp_path / "in/out")) == [tmp_path / "in/a.jpg"]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("source", ["in", "in/*.heic"])
+def test_source_with_nothing_but_unreadable_pictures_says_why_it_is_empty(tmp_path, capfd, source):
+    touch(tmp_path, "in/1.heic", "in/2.heic")
+    with pytest.raises(DataError, match="no images found"):
+        list(open_sources([f"{tmp_path}/{source}"]))
+    assert "2 .heic files were left out" in capfd.readouterr().err
+
+
+def test_subfolder_that_cannot_be_read_is_a_failure_in_its_place(tmp_path, monkeypatch):
+    touch(tmp_path, "a.jpg", "b/1.jpg", "c/2.jpg")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    first, failure, last = open_sources([str(tmp_path)])
+    assert (first, last) == (tmp_path / "a.jpg", tmp_path / "c/2.jpg")
+    assert isinstance(failure, Failure)
+    assert "Permission denied" in failure.error.what
+    assert failure.error.where == f"{tmp_path}/b"
+
+
+# ---------------------------------------------------------------- files that are no files
+
+
+def test_folders_pipes_and_vanished_files_do_not_stop_the_others(tmp_path):
+    for name in ("a.jpg", "e.jpg"):
+        (tmp_path / name).write_bytes(encoded("PNG"))
+    (tmp_path / "b.jpg").mkdir()
+    os.mkfifo(tmp_path / "c.jpg")
+    (tmp_path / "d.jpg").symlink_to(tmp_path / "gone.jpg")
+    touch(tmp_path, "f.jpg")
+
+    def vanishing():
+        for item in open_sources([f"{tmp_path}/*.jpg"]):
+            if item.name == "f.jpg":
+                item.unlink()
+            yield item
+
+    results = list(predict(CornerDetector(), vanishing()))
+    errors = {r.source.name: r.error for r in results if isinstance(r, Failure)}
+    assert [r.source.name for r in results] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"]
+    for name, what in {"b": "folder", "c": "pipe", "d": f"link to {tmp_path}/gone.jpg", "f": "not exist"}.items():
+        assert what in errors.pop(f"{name}.jpg").what
+    assert not errors
+
+
+def test_pipe_among_the_outputs_is_not_waited_for(tmp_path):
+    touch(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+    assert list(open_sources([str(tmp_path)], leave_out=tmp_path)) == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+
+
 # ---------------------------------------------------------------- videos
 
 
@@ -173,6 +267,13 @@ def test_stdin_can_be_a_list_of_paths(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdin", stdin)
     assert names(tmp_path, "-") == ["Bäume.jpg", "b.jpg"]
     assert not stdin.buffer.closed
+
+
+def test_names_with_a_number_sign_on_stdin_are_no_comments(monkeypatch, tmp_path):
+    touch(tmp_path, "#1.jpg", "2.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", Stdin(b"#1.jpg\n2.jpg\n"))
+    assert list(open_sources(["-"])) == [Path("#1.jpg"), Path("2.jpg")]
 
 
 def test_stdin_is_a_list_if_its_512th_byte_is_within_a_character(monkeypatch):

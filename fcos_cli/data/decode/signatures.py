@@ -13,17 +13,18 @@ _DOWNLOAD = "the download failed: open the file in a text editor to see why, and
 _RENAME = "give it the suffix of its format, for example .mp4"
 
 UNREAD_SUFFIXES = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "convert them to JPEG"),
-    **dict.fromkeys((".jxl", ".jxr", ".psd", ".exr", ".tga", ".ico", ".svg", ".dcm"), "convert them to JPEG or PNG"),
+    **dict.fromkeys((".heic", ".heif", ".hif"), "convert to JPEG"),
+    **dict.fromkeys((".jxl", ".jxr", ".psd", ".exr", ".tga", ".ico", ".svg", ".dcm"), "convert to JPEG or PNG"),
     **dict.fromkeys(
         (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw"),
-        "develop them and save them as JPEG",
+        "develop and save as JPEG",
     ),
 }
 """Suffix of pictures that cannot be read → what to do with them."""
 
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the image itself", "run `git lfs pull` in its repository"),
+    (rb"/annex/objects/", "a git-annex pointer, not the image itself", "run `git annex get` in its repository"),
     (rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", "a web page (HTML)", _DOWNLOAD),
     (rb"\s*(<\?xml.*?\?>\s*)?(<!--.*?-->\s*)?(<!doctype svg.*?>\s*)?<svg\b", "an SVG drawing", _CONVERT),
     (rb"\s*<\?xml\b", "an XML document", _DOWNLOAD),
