@@ -15,7 +15,8 @@ class Clip:
     """A video or a camera.
 
     rate: frames per second, the mean if it varies. total: number of frames, None if unknown. sound: whether there is
-    an audio stream. live: a camera, which runs until the user stops it.
+    an audio stream. live: a camera, which runs until the user stops it. pixel_aspect: width of a pixel of the upright
+    frame divided by its height; players stretch the frames by it.
     """
 
     source: Path
@@ -23,6 +24,7 @@ class Clip:
     total: int | None = None
     sound: bool = False
     live: bool = False
+    pixel_aspect: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,29 @@ class Moment:
     clip: Clip
     number: int
     time: Fraction
+
+
+class FrameClock:
+    """Times of the frames of a clip in seconds, strictly increasing from 0 even if the file is damaged."""
+
+    def __init__(self, rate: Fraction) -> None:
+        self.step = 1 / rate
+        self.time = -self.step
+        """Time of the latest frame; negative before the first."""
+        self._start: Fraction | None = None
+
+    @property
+    def end(self) -> Fraction:
+        """Time at which the latest frame ends."""
+        return self.time + self.step
+
+    def advance(self, timestamp: Fraction | None) -> Fraction:
+        """Return the time of the next frame: one step later if its timestamp is missing or not later."""
+        if self._start is None:
+            self._start = timestamp
+        elapsed = None if timestamp is None or self._start is None else timestamp - self._start
+        self.time = self.end if elapsed is None or elapsed <= self.time else elapsed
+        return self.time
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 Notable choices:
 - Frames are upright: the rotation in the metadata of phone videos is applied, and not written again.
+- Of several video streams, the one that players show is read; a cover picture is none.
+- Frames are not stretched to square pixels: boxes are in pixels of the file, and written videos keep their shape.
 - Each frame keeps its time, so a variable frame rate is preserved.
 - Frames that cannot be decoded are skipped and reported with their time. A video that ends too early is reported too.
 - Videos are written as H.264 with 4:2:0 chroma subsampling, which every player supports. Odd sizes, which 4:2:0 does
@@ -16,6 +18,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ import numpy.typing as npt
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, FcosError, MissingExtra
-from fcos_cli.predict.frames import Clip, Frame, Moment
+from fcos_cli.predict.frames import Clip, Frame, FrameClock, Moment
 from fcos_cli.predict.mark import MARK
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.prefetch import prefetch
@@ -39,6 +42,8 @@ _TICKS = 90_000
 """Ticks per second of the time base: frames at 24, 25, 30, 60 and 30000/1001 Hz last a whole number of ticks."""
 _BT709, _UNSPECIFIED = 1, 2
 """Colour matrices, numbered as in ITU-T H.273."""
+_COVER = 1 << 10
+"""FFmpeg's AV_DISPOSITION_ATTACHED_PIC."""
 _MAX_MISSING = 0.5
 """A video that ends this many seconds before its stated duration is reported as truncated."""
 
@@ -79,8 +84,8 @@ def until_interrupted() -> Iterator[threading.Event]:
 class VideoWriter:
     """Encodes frames to an open file; see `open_video`."""
 
-    def __init__(self, av: Any, container: Any, rate: Fraction) -> None:
-        self._av, self._container, self._rate = av, container, rate
+    def __init__(self, av: Any, container: Any, clip: Clip) -> None:
+        self._av, self._container, self._clip = av, container, clip
         self._stream: Any = None
         self._last_tick = -1
 
@@ -111,13 +116,14 @@ class VideoWriter:
                 f"this build of PyAV has none of the encoders {', '.join(_ENCODERS)}", remedy="install another build"
             )
         options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {}
-        stream = self._container.add_stream(encoder, rate=self._rate, options=options)
+        stream = self._container.add_stream(encoder, rate=self._clip.rate, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if encoder == "libx264" and (width % 2 or height % 2) else "yuv420p"
         stream.codec_context.time_base = Fraction(1, _TICKS)
+        stream.codec_context.sample_aspect_ratio = self._clip.pixel_aspect
         stream.codec_context.colorspace = _BT709
         if encoder != "libx264":
-            stream.bit_rate = int(width * height * float(self._rate) * 0.15)
+            stream.bit_rate = int(width * height * float(self._clip.rate) * 0.15)
         return stream
 
     def _is_available(self, encoder: str) -> bool:
@@ -130,14 +136,15 @@ class VideoWriter:
 
 @contextmanager
 def open_video(path: Path, clip: Clip) -> Iterator[VideoWriter]:
-    """Open an MP4 writer with the frame rate of `clip`. The file appears under its name if the block succeeds.
+    """Open an MP4 writer with the frame rate of `clip` and pixels of its shape. The file appears under its name if the
+    block succeeds.
 
     Raises MissingExtra, UsageError if `path` cannot be written, FcosError if PyAV has no suitable encoder.
     """
     av = _import_av(path)
     with atomic_write(path, binary=True) as file, av.open(file, "w", format="mp4") as container:
         container.metadata["comment"] = MARK
-        writer = VideoWriter(av, container, clip.rate)
+        writer = VideoWriter(av, container, clip)
         yield writer
         writer.finish()
 
@@ -147,7 +154,8 @@ def _read(path: Path, max_frames: int | None, stop: threading.Event | None) -> I
         av = _import_av(path)
         with _open(av, path) as container:
             try:
-                yield from _frames(av, container, _clip(container, path, max_frames), max_frames, stop)
+                stream = _film(container, path)
+                yield from _frames(av, container, stream, _clip(container, stream, path, max_frames), max_frames, stop)
             except (av.FFmpegError, ValueError, OSError) as error:  # damaged files raise any of them
                 what = f"reading the video failed ({_one_line(error)})"
                 raise DataError(what, where=path, remedy="copy or download it again") from error
@@ -171,12 +179,20 @@ def _open(av: Any, path: Path) -> Any:
         raise DataError(f"{what} ({_one_line(error)})", where=path, remedy=remedy) from error
 
 
-def _clip(container: Any, path: Path, max_frames: int | None) -> Clip:
-    if not container.streams.video:
-        raise DataError("the file has no video stream", where=path, remedy="name a video or an image")
-    stream = container.streams.video[0]
+def _film(container: Any, path: Path) -> Any:
+    """Return the video stream that players show."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & _COVER]
+    if not streams:
+        what = "the file has no video stream" + (", only a cover picture" if container.streams.video else "")
+        raise DataError(what, where=path, remedy="name a video or an image")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
     if stream.codec_context is None:  # decoding would crash the process
         raise DataError("the codec of the video is unknown", where=path, remedy="copy, download or convert it again")
+    return stream
+
+
+def _clip(container: Any, stream: Any, path: Path, max_frames: int | None) -> Clip:
     rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
     live = is_camera(str(path))
     total = None if live else stream.frames or None
@@ -188,11 +204,11 @@ def _clip(container: Any, path: Path, max_frames: int | None) -> Clip:
 
 
 def _frames(
-    av: Any, container: Any, clip: Clip, max_frames: int | None, stop: threading.Event | None
+    av: Any, container: Any, stream: Any, clip: Clip, max_frames: int | None, stop: threading.Event | None
 ) -> Iterator[Frame | Failure]:
-    clock = _FrameClock(clip.rate)
+    clock = FrameClock(clip.rate)
     number = broken = 0
-    for frame in _decode(av, container):
+    for frame in _decode(av, container, stream):
         if stop is not None and stop.is_set():
             return
         if frame is None or frame.is_corrupt:
@@ -201,6 +217,8 @@ def _frames(
         if broken:
             yield _broken_frames(clip, broken, clock.time)
             broken = 0
+        if not number:
+            clip = replace(clip, pixel_aspect=_pixel_aspect(stream, frame))
         time = clock.advance(None if frame.pts is None else frame.pts * Fraction(frame.time_base))
         yield Frame(clip.source, _pixels(frame), Moment(clip, number, time))
         number += 1
@@ -210,39 +228,23 @@ def _frames(
         yield _broken_frames(clip, broken, clock.time)
     if not number:
         raise DataError("no frame can be decoded", where=clip.source, remedy="copy or download the video again")
-    duration = None if container.duration is None or clip.live else Fraction(container.duration, av.time_base)
+    duration = None if clip.live else _duration(av, container, stream)
     if duration is not None and float(duration - clock.end) > _MAX_MISSING + float(clock.step):
         what = f"the video ends after {float(clock.end):.2f} s, but should last {float(duration):.2f} s"
         remedy = "it is truncated: copy or download it again"
         yield Failure(clip.source, DataError(what, where=clip.source, remedy=remedy))
 
 
-class _FrameClock:
-    """Times of the frames of a clip in seconds, strictly increasing from 0 even if the file is damaged."""
-
-    def __init__(self, rate: Fraction) -> None:
-        self.step = 1 / rate
-        self.time = -self.step
-        """Time of the latest frame; negative before the first."""
-        self._start: Fraction | None = None
-
-    @property
-    def end(self) -> Fraction:
-        """Time at which the latest frame ends."""
-        return self.time + self.step
-
-    def advance(self, timestamp: Fraction | None) -> Fraction:
-        """Return the time of the next frame: one step later if its timestamp is missing or not later."""
-        if self._start is None:
-            self._start = timestamp
-        elapsed = None if timestamp is None or self._start is None else timestamp - self._start
-        self.time = self.end if elapsed is None or elapsed <= self.time else elapsed
-        return self.time
+def _duration(av: Any, container: Any, stream: Any) -> Fraction | None:
+    """Return the seconds that the video should last. The sound may last longer."""
+    if stream.duration is not None:
+        return Fraction(stream.duration * stream.time_base)
+    return None if container.duration is None else Fraction(container.duration, av.time_base)
 
 
-def _decode(av: Any, container: Any) -> Iterator[Any]:
+def _decode(av: Any, container: Any, stream: Any) -> Iterator[Any]:
     """Yield frames in display order, and None for a packet that cannot be decoded."""
-    packets = container.demux(container.streams.video[0])
+    packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
@@ -259,12 +261,23 @@ def _decode(av: Any, container: Any) -> Iterator[Any]:
             yield None
 
 
+def _pixel_aspect(stream: Any, frame: Any) -> Fraction:
+    """Return `Clip.pixel_aspect`."""
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    return 1 / aspect if _quarter_turns(frame) % 2 else aspect
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Return 0…3, counterclockwise like rot90."""
+    return int(round(frame.rotation / 90) % 4)
+
+
 def _pixels(frame: Any) -> npt.NDArray[np.uint8]:
     """Return the frame as uint8 [H, W, 3] RGB, upright."""
     is_bt709 = frame.colorspace == _BT709 or (frame.colorspace == _UNSPECIFIED and frame.height >= 720)
     matrix = "ITU709" if is_bt709 else "DEFAULT"  # PyAV's default is the frame's own matrix, or BT.601
     pixels = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
-    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, like rot90
+    quarter_turns = _quarter_turns(frame)
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
+from PIL import Image
 
 SIZE = (48, 32)
 
@@ -25,12 +28,15 @@ def write_clip(
     times: list[Fraction] | None = None,
     size: tuple[int, int] = SIZE,
     sound: bool = False,
+    cover: bool = False,
+    pixel_aspect: Fraction | int = 1,
     codec: str = "mpeg4",
     options: dict[str, str] | None = None,
 ) -> Path:
     """Write `count` grey frames with a bright red square of 8 px in the top left corner.
 
-    times: in seconds, one per frame, instead of a fixed rate. Every frame is a key frame.
+    times: in seconds, one per frame, instead of a fixed rate. cover: also a white picture, as music and films have it.
+    pixel_aspect: width of a pixel divided by its height. Every frame is a key frame.
     """
     width, height = size
     with av.open(str(path), "w", options=options or {}) as container:
@@ -39,7 +45,10 @@ def write_clip(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = 1
         stream.bit_rate = 4_000_000
+        stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect)
         stream.codec_context.time_base = Fraction(1, 1000 if times else rate)
+        if cover:
+            add_cover(container)
         beep = container.add_stream("aac", rate=8000, layout="mono") if sound else None
         for n in range(count):
             image = np.full((height, width, 3), shade(n), np.uint8)
@@ -55,6 +64,41 @@ def write_clip(
             container.mux(beep.encode(None))
         container.mux(stream.encode(None))
     return path
+
+
+def add_cover(container: av.container.OutputContainer) -> None:
+    """Add a white picture of 64 x 64 as the cover."""
+    picture = np.full((64, 64, 3), 255, np.uint8)
+    if container.format.name == "matroska":
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "JPEG")
+        container.add_attachment("cover.jpg", "image/jpeg", stream.getvalue())
+        return
+    cover = container.add_stream("mjpeg", rate=1)
+    cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+    cover.disposition = Disposition.attached_pic
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    frame.pts = 0
+    container.mux([*cover.encode(frame), *cover.encode(None)])
+
+
+def put_cover_first(path: Path) -> None:
+    """Move the metadata of an MP4, which holds the cover, before its tracks: the cover becomes the first stream."""
+    data = path.read_bytes()
+    moov = _boxes(data)[b"moov"]
+    inner = _boxes(moov, 8)
+    order = sorted(inner, key=lambda kind: kind != b"udta")
+    path.write_bytes(data.replace(moov, moov[:8] + b"".join(inner[kind] for kind in order)))
+
+
+def _boxes(data: bytes, start: int = 0) -> dict[bytes, bytes]:
+    """Kind → content of the boxes of an MP4 file (ISO/IEC 14496-12, 4.2), with their headers."""
+    boxes = {}
+    while start < len(data):
+        (size,) = struct.unpack_from(">L", data, start)
+        boxes[data[start + 4 : start + 8]] = data[start : start + size]
+        start += size
+    return boxes
 
 
 def hold_upright(path: Path) -> None:
@@ -74,6 +118,7 @@ def read_clip(path: Path) -> tuple[list[np.ndarray], list[float], dict[str, obje
             "rate": stream.average_rate,
             "sound": len(container.streams.audio),
             "codec": stream.codec.name,
+            "pixel_aspect": stream.sample_aspect_ratio,
         }
         images = [frame.reformat(format="rgb24", src_colorspace="ITU709").to_ndarray() for frame in frames]
         metadata["matrix"] = int(frames[0].colorspace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,16 @@ def test_annotated_video_keeps_size_rate_and_times(run):
     assert [path.name for path in Path("predictions").iterdir()] == ["clip.mp4"]
     assert "clip.mp4: the sound is not copied" in err
     assert "clip.mp4: 8 frames, a in 8, b in 8 → predictions/clip.mp4" in err
+
+
+def test_annotated_video_keeps_the_shape_of_pixels_and_boxes_stay_on_the_decoded_ones(run):
+    write_clip(Path("clip.mp4"), 2, pixel_aspect=Fraction(16, 11))
+    _, out, _ = run("clip.mp4", viz_dir=Path("predictions"), stdout="jsonl")
+    images, _, metadata = read_clip(Path("predictions/clip.mp4"))
+    assert (images[0].shape, metadata["pixel_aspect"]) == ((32, 48, 3), Fraction(16, 11))
+    write_clip(Path("square.mp4"), 2)
+    _, square, _ = run("square.mp4", stdout="jsonl")
+    assert out == square.replace("square.mp4", "clip.mp4")
 
 
 def test_jsonl_has_a_line_per_frame_with_number_and_time(run):

@@ -14,7 +14,7 @@ from fcos_cli.errors import DataError, FcosError, MissingExtra
 from fcos_cli.predict.frames import Clip, Frame
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.video import is_camera, open_video, read_video, until_interrupted
-from tests.predict.clips import SIZE, hold_upright, read_clip, shade, write_clip
+from tests.predict.clips import SIZE, add_cover, hold_upright, put_cover_first, read_clip, shade, write_clip
 
 
 def read_frames(path: Path, **options) -> list[Frame]:
@@ -53,6 +53,80 @@ def test_rotation_of_phone_videos_is_applied(tmp_path):
     # a quarter turn clockwise brings the red square from the top left to the top right
     assert turned[3, -4, 0] - turned[3, -4, 1].astype(int) > 100
     assert abs(int(turned[3, 3, 0]) - int(turned[3, 3, 1])) < 40
+
+
+def test_cover_picture_is_not_taken_for_the_film(tmp_path):
+    import av
+
+    first = write_clip(tmp_path / "first.mp4", 5, cover=True)
+    put_cover_first(first)
+    with av.open(str(first)) as container:
+        assert container.streams.video[0].codec.name == "mjpeg"  # what the test is about
+    for path in (first, *(write_clip(tmp_path / name, 5, cover=True) for name in ("last.mp4", "attached.mkv"))):
+        frames = read_frames(path)
+        assert [grey_level(f.data) for f in frames] == pytest.approx([shade(n) for n in range(5)], abs=4)
+        assert frames[0].moment.clip.rate == 25
+        assert frames[0].moment.clip.total in (5, None)  # not 1
+
+
+def test_file_with_nothing_but_a_cover_is_a_data_error(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "music.mp4"), "w") as container:
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        add_cover(container)
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.float32), format="fltp", layout="mono")
+        tone.sample_rate = 8000
+        container.mux([*sound.encode(tone), *sound.encode(None)])
+    (failure,) = read_video(tmp_path / "music.mp4")
+    assert failure.error.what == "the file has no video stream, only a cover picture"
+
+
+def test_one_of_two_films_in_a_file_is_read_from_start_to_end(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "c.mkv"), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for stream, value in zip(streams, (60, 180), strict=True):
+            for n in range(4):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), value, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = n, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    frames = read_frames(tmp_path / "c.mkv")
+    assert [grey_level(f.data) for f in frames] == pytest.approx([grey_level(frames[0].data)] * 4, abs=1)
+
+
+def test_sound_may_last_longer_than_the_film(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "c.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), format="rgb24")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+        for n in range(12):  # 3 s
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.float32), format="fltp", layout="mono")
+            tone.sample_rate, tone.pts = 8000, 2048 * n
+            container.mux(sound.encode(tone))
+        container.mux(sound.encode(None))
+    assert len(read_frames(tmp_path / "c.mp4")) == 1
+
+
+def test_pixels_that_are_not_square_are_not_stretched(tmp_path):
+    wide = Fraction(16, 11)
+    path = write_clip(tmp_path / "c.mp4", 2, pixel_aspect=wide)
+    frames = read_frames(path)
+    assert {frame.data.shape for frame in frames} == {(32, 48, 3)}
+    assert {frame.moment.clip.pixel_aspect for frame in frames} == {wide}
+    hold_upright(path)
+    (upright,) = {frame.moment.clip for frame in read_frames(path)}
+    assert upright.pixel_aspect == 1 / wide
+    assert read_frames(write_clip(tmp_path / "square.avi", 1))[0].moment.clip.pixel_aspect == 1
 
 
 @pytest.mark.parametrize(
@@ -235,6 +309,14 @@ def test_written_video_has_the_given_size_rate_times_and_colours(tmp_path, size)
     for image, colour in zip(images, colours, strict=True):
         np.testing.assert_allclose(image.mean((0, 1)), colour, atol=6)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["o.mp4"]
+
+
+def test_written_video_keeps_the_shape_of_the_pixels(tmp_path):
+    wide = Fraction(16, 11)
+    with open_video(tmp_path / "o.mp4", Clip(Path("c"), Fraction(25), pixel_aspect=wide)) as video:
+        video.write(np.zeros((32, 48, 3), np.uint8), Fraction(0))
+    images, _, metadata = read_clip(tmp_path / "o.mp4")
+    assert (images[0].shape, metadata["pixel_aspect"]) == ((32, 48, 3), wide)
 
 
 def test_repeated_times_are_increased(tmp_path):
