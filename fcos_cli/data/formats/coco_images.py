@@ -96,8 +96,8 @@ def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | No
         return int(width), int(height)
     try:
         return image_size(path)
-    except DataError:
-        notes.add("unreadable-image", path.name)
+    except DataError as error:
+        notes.add("unreadable-image", f"{path.name} ({error.what})")
         return None
 
 

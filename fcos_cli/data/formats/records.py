@@ -29,6 +29,7 @@ SAME_FACTOR = 0.02  # relative difference of two factors that are the same up to
 _KINDS: dict[str, tuple[Severity, str, str]] = {
     "missing-image": ("error", "images in the annotations but not on disk, skipped", "restore the files"),
     "unreadable-image": ("error", "images that cannot be read", "replace them or remove them from the data set"),
+    "unread-format": ("warning", "pictures in formats that cannot be read, left out", "convert them to JPEG or PNG"),
     "unknown-category": ("error", "boxes of an undeclared class, dropped", "declare the class"),
     "unknown-image": ("error", "boxes of an image that the file does not list, dropped", "list the image"),
     "malformed-row": ("error", "rows that cannot be parsed as a box, dropped", "correct these rows"),
@@ -243,8 +244,8 @@ def check_sizes(images: Sequence[ImageRecord], notes: Notes) -> None:
     for image in checked:
         try:
             width, height = image_size(image.path)
-        except DataError:
-            notes.add("unreadable-image", image.path.name)
+        except DataError as error:
+            notes.add("unreadable-image", f"{image.path.name} ({error.what})")
             continue
         if (width, height) != (image.width, image.height):
             annotated = f"{image.width}x{image.height}"

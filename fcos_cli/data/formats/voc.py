@@ -141,8 +141,8 @@ class VocSource:
         path = candidates[0]
         try:
             size = (annotation.width, annotation.height) if annotation.width > 0 else image_size(path)
-        except DataError:
-            notes.add("unreadable-image", path.name)
+        except DataError as error:
+            notes.add("unreadable-image", f"{path.name} ({error.what})")
             return None
         return ImageRecord(path, number, *size)
 

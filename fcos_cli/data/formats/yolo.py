@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
 from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
 from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, samples
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
@@ -46,7 +47,7 @@ class YoloSource:
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:
         index = FileIndex()
-        files = sorted(dict.fromkeys(file for entry in self.entries[split] for file in self._files(entry, split)))
+        files = sorted({file for entry in self.entries[split] for file in self._files(entry, split, notes)})
         images: list[ImageRecord] = []
         rows: list[tuple[int, Sequence[float], int, bool]] = []
         labels = 0
@@ -56,8 +57,8 @@ class YoloSource:
                 continue
             try:
                 width, height = image_size(file)
-            except DataError:
-                notes.add("unreadable-image", file.name)
+            except DataError as error:
+                notes.add("unreadable-image", f"{file.name} ({error.what})")
                 continue
             label = _label_of(file, index)
             if label is None:
@@ -77,7 +78,7 @@ class YoloSource:
             )
         return samples(images, Rows.of(rows), notes)
 
-    def _files(self, entry: str, split: str) -> Iterator[Path]:
+    def _files(self, entry: str, split: str, notes: Notes) -> Iterator[Path]:
         """Yield the images of a folder and its subfolders, or those listed in a .txt file."""
         place = _resolve(entry, self.base, self.root)
         if place is None:
@@ -87,8 +88,12 @@ class YoloSource:
                 remedy=f"correct the path of `{split}` in the data.yaml",
             )
         if place.is_dir():
-            files = (file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            yield from (file for file in files if not is_hidden(file, root=place))
+            for file in place.rglob("*"):
+                suffix = file.suffix.lower()
+                if suffix in IMAGE_SUFFIXES and not is_hidden(file, root=place):
+                    yield file
+                elif suffix in UNREAD_SUFFIXES and not is_hidden(file, root=place):
+                    notes.add("unread-format", file.name)
         else:
             for line in place.read_text(encoding="utf-8-sig", errors="replace").splitlines():
                 if line.strip():

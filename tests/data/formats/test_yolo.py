@@ -39,6 +39,33 @@ def test_centre_and_size_become_pixel_corners(tmp_path: Path) -> None:
     assert dataset.findings == []
 
 
+def test_pictures_in_unreadable_formats_are_counted(tmp_path: Path) -> None:
+    root = standard(tmp_path)
+    for name in ("b.heic", "sub/c.HEIC", "d.cr2", "e.md", ".f.heic"):
+        (root / "images/train" / name).parent.mkdir(exist_ok=True)
+        (root / "images/train" / name).touch()
+    (finding,) = read_dataset(root, split="train").findings
+    assert (finding.id, finding.severity) == ("unread-format", "warning")
+    assert finding.message.endswith("left out: 3")
+    assert sorted(finding.place.split(", ")) == ["b.heic", "c.HEIC", "d.cr2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"), (None, "folder")]
+)
+def test_why_an_image_cannot_be_read_is_said(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    root = standard(tmp_path)
+    bad = root / "images/train/b.jpg"
+    if content is None:
+        bad.mkdir()
+    else:
+        bad.write_bytes(content)
+    (finding,) = read_dataset(root, split="train").findings
+    assert finding.id == "unreadable-image"
+    assert finding.place.startswith("b.jpg (")
+    assert reason in finding.place
+
+
 def test_a_polygon_becomes_its_bounding_box(tmp_path: Path) -> None:
     rows = "1 0.1 0.2 0.5 0.2 0.3 0.8\n0 0.5 0.5 0.2 0.4\n"
     (sample,) = read_dataset(standard(tmp_path, rows), split="train").samples
