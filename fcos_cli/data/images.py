@@ -27,9 +27,12 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from fcos_cli.data.decode.frames import unused_frames
 from fcos_cli.data.decode.gray import FULL_16, scale_gray
+from fcos_cli.data.decode.jpeg2000 import open_jpeg2000
 from fcos_cli.data.decode.signatures import HEAD, describe
-from fcos_cli.data.decode.tiff import gray_of, open_tiff
+from fcos_cli.data.decode.tiff import RARE_CODECS, gray_of, open_tiff
 from fcos_cli.errors import DataError
+
+_Opener = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 512 MiB as RGB
 IMAGE_SUFFIXES = frozenset(
@@ -50,6 +53,9 @@ _DECODERS = {
     "AVIF": "AvifImagePlugin",  # Pillow 11.3 and later
 }
 """Format → the Pillow module that registers its decoder in Image.OPEN; imported when needed."""
+
+_OPENERS: dict[str, _Opener] = {"TIFF": open_tiff, "JPEG2000": open_jpeg2000}
+"""Formats of which Pillow reads some files wrongly."""
 
 _ORIENTATION = 0x0112
 _TRANSPOSES = {
@@ -94,14 +100,16 @@ def read_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS)
                 where=place,
                 remedy="shrink it or cut it into tiles; a small file that declares a huge size may be an attack",
             )
+        codec = image.info.get("compression")
         transpose = _TRANSPOSES.get(_orientation(image))
         try:
             image.load()
             rgb = _to_rgb(image)
             pixels = np.array(rgb if transpose is None else rgb.transpose(transpose))
         except Exception as error:  # decoders raise arbitrary exceptions on damaged input
+            doubt = f", or compressed in a way that this Pillow cannot read: {codec}" if codec in RARE_CODECS else ""
             raise DataError(
-                f"the image is truncated or damaged ({_one_line(error)})",
+                f"the image is truncated or damaged ({_one_line(error)}){doubt}",
                 where=place,
                 remedy="copy or download the file again, or remove it from the data set",
             ) from error
@@ -164,7 +172,7 @@ def _identify(stream: BinaryIO, place: str) -> ImageFile.ImageFile:
             if isinstance(accepted, str):  # recognized, but Pillow was built without the codec
                 reason = accepted
             elif accepted:
-                return _open_with(open_tiff if name == "TIFF" else factory, stream)
+                return _open_with(_OPENERS.get(name, factory), stream)
         except DataError as error:
             error.where = place
             raise
@@ -183,9 +191,7 @@ def _identify(stream: BinaryIO, place: str) -> ImageFile.ImageFile:
     )
 
 
-def _open_with(
-    factory: Callable[[IO[bytes], str | bytes], ImageFile.ImageFile], stream: BinaryIO
-) -> ImageFile.ImageFile:
+def _open_with(factory: _Opener, stream: BinaryIO) -> ImageFile.ImageFile:
     stream.seek(0)
     try:
         return factory(stream, "")

@@ -20,6 +20,8 @@ _SAMPLES, _PLANAR, _SUB_DIRECTORIES, _SAMPLE_FORMAT, _NODATA, _DNG_VERSION = 277
 _THUMBNAIL, _MASK = 1, 4
 """Bits of _SUBFILE_TYPE."""
 _DEFLATE = 8
+_BIGTIFF = 43
+_BIG_ENDIAN_BIGTIFF = b"MM\0\x2b"
 _CANON = b"II*\0\x10\0\0\0CR\x02"
 """The first bytes of a CR2 file."""
 _MOST_SAMPLES = 6
@@ -30,6 +32,8 @@ _NUMBERS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
 _CODECS = {34712: "JPEG 2000", 34887: "LERC", 50002: "JPEG XL"}
 _NATIVE = {"I;16BS": "I;16NS", "I;16S": "I;16NS", "I;32BS": "I;32NS", "I;32S": "I;32NS", "F;32BF": "F;32NF"}
 """Pillow's names of byte orders. libtiff returns the machine's own, which Pillow overlooks for these."""
+RARE_CODECS = ("lzma", "zstd", "webp")
+"""Pillow's names of compressions that libtiff is often built without."""
 _REMEDY = "save it as 8-bit gray or RGB, in TIFF, PNG or JPEG"
 
 
@@ -40,9 +44,15 @@ def open_tiff(stream: IO[bytes], filename: str | bytes = "") -> TiffImageFile:
     and any exception if the file is damaged.
     """
     stream.seek(0)
-    is_canon = stream.read(len(_CANON)) == _CANON
+    head = stream.read(len(_CANON))
+    if head.startswith(_BIG_ENDIAN_BIGTIFF):
+        raise DataError("the file is a big-endian BigTIFF, which cannot be read", remedy=_REMEDY)
     tags = _first_directory(stream)
-    if is_canon or _DNG_VERSION in tags or (_SUB_DIRECTORIES in tags and int(tags.get(_SUBFILE_TYPE, 0)) & _THUMBNAIL):
+    if (
+        head == _CANON
+        or _DNG_VERSION in tags
+        or (_SUB_DIRECTORIES in tags and int(tags.get(_SUBFILE_TYPE, 0)) & _THUMBNAIL)
+    ):
         raise DataError(  # its first page is a small preview
             "the file is a camera's raw file, not a TIFF image", remedy="develop it and save it as JPEG or TIFF"
         )
@@ -118,7 +128,7 @@ def _directory(stream: IO[bytes], offset: int) -> ImageFileDirectory_v2:
 
 def _header(stream: IO[bytes]) -> bytes:
     header = stream.read(8)
-    return header + stream.read(8) if header[2:4] in (b"\x2b\0", b"\0\x2b") else header  # BigTIFF
+    return header + stream.read(8) if header[2] == _BIGTIFF else header
 
 
 def _use_native_byte_order(image: TiffImageFile) -> None:

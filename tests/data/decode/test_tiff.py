@@ -163,6 +163,16 @@ def test_the_preview_in_a_raw_file_is_not_taken_for_the_image(tags, tmp_path) ->
     assert "raw file" in refusal(tiff(Page(planes(3), RGB, tags=tags)), tmp_path).what
 
 
+def test_a_byte_order_that_pillow_does_not_know_is_named(tmp_path) -> None:
+    assert "big-endian BigTIFF" in refusal(b"MM\0\x2b\0\x08\0\0" + struct.pack(">QQ", 16, 0), tmp_path).what
+
+
+def test_a_compression_that_pillow_may_lack_is_named(tmp_path) -> None:
+    page = Page(planes(3), RGB, tags={259: 50001})
+    with pytest.raises(DataError, match="cannot read: webp"):
+        open_image(tiff(page))
+
+
 def test_a_damaged_directory_is_not_described(tmp_path) -> None:
     file = tmp_path / "x.tif"
     file.write_bytes(tiff(Page(planes(3), RGB))[:40])
