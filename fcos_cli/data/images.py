@@ -127,6 +127,13 @@ def image_size(path: Path) -> tuple[int, int]:
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
+def note_of(path: Path) -> str | None:
+    """Return the note of `read_image`, without decoding the image; None also if it cannot be read."""
+    with suppress(DataError), _stream(path, str(path)) as stream:
+        return unused_frames(_identify(stream, str(path)), stream)
+    return None
+
+
 def _stream(source: Path | bytes | BinaryIO, place: str) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)

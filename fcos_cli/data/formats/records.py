@@ -14,13 +14,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.data.images import image_size
+from fcos_cli.data.images import image_size, note_of
 from fcos_cli.data.samples import Finding, Sample, Severity
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 
 CLIP_TOLERANCE = 1.0  # pixels; smaller excesses are rounding by annotation tools and are not reported
-CHECKED_SIZES = 200  # images whose size on disk is compared with the annotated size
+CHECKED_IMAGES = 200  # images of which the file is compared with the annotations
 EXAMPLES = 3
 MANY = 16  # boxes, or pixels of a side, from which a share of them says something
 FEW = 3  # boxes, fewer than which may all be tiny by chance
@@ -45,8 +45,13 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
     "duplicate-box": ("warning", "duplicate boxes (same class and coordinates), dropped", "remove the duplicates"),
     "size-mismatch": (
         "warning",
-        f"images whose size (after EXIF orientation) differs from the annotations, of up to {CHECKED_SIZES} checked",
+        f"images whose size (after EXIF orientation) differs from the annotations, of up to {CHECKED_IMAGES} checked",
         "if width and height are swapped, the boxes were drawn before EXIF rotation: rotate the files or the boxes",
+    ),
+    "more-frames": (
+        "warning",
+        f"images with several pages or frames, of which the first is used, of up to {CHECKED_IMAGES} checked",
+        "save each page or frame as an image of its own if its objects are labelled",
     ),
     "class-not-in-table": ("warning", "boxes of classes missing from the class table, dropped", "check the names"),
     "unclear-flag": ("warning", "values of `difficult` or `iscrowd` that are neither yes nor no, taken for no", ""),
@@ -161,6 +166,7 @@ class Source(Protocol):
 
 def samples(images: Sequence[ImageRecord], rows: Rows, notes: Notes) -> list[Sample]:
     """Return one Sample per image, in order, with the valid boxes in file order; problems are added to `notes`."""
+    _note_frames(images, notes)
     rows = _clean_rows(images, rows, notes)
     rows = rows.keep(np.argsort(rows.image, kind="stable"))
     areas = np.prod(rows.boxes[:, 2:] - rows.boxes[:, :2], axis=1)
@@ -234,12 +240,23 @@ def _note_rows(kind: str, bad: npt.NDArray[np.bool_], images: Sequence[ImageReco
         notes.add(kind, f"{images[int(rows.image[index])].path.name} [{box}]", count=count)
 
 
+def _spread(images: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
+    """Return about CHECKED_IMAGES of the images, evenly spaced."""
+    return images[:: max(1, len(images) // CHECKED_IMAGES)]
+
+
+def _note_frames(images: Sequence[ImageRecord], notes: Notes) -> None:
+    for image in _spread(images):
+        if note_of(image.path) is not None:
+            notes.add("more-frames", image.path.name)
+
+
 def check_sizes(images: Sequence[ImageRecord], notes: Notes) -> None:
-    """Compare annotated sizes with the headers of up to `CHECKED_SIZES` images, evenly spaced.
+    """Compare annotated sizes with the headers of up to `CHECKED_IMAGES` images, evenly spaced.
 
     Raises DataError if most of them differ by one common factor: the images were resized after labeling.
     """
-    checked = images[:: max(1, len(images) // CHECKED_SIZES)]
+    checked = _spread(images)
     factors = []
     for image in checked:
         try:

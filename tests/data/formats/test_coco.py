@@ -38,6 +38,15 @@ def one_image(folder: Path, *boxes: dict[str, Any], **options: Any) -> Path:
     return write(folder / "train.json", coco("a.png", boxes=[{"image_id": 1, **box} for box in boxes], **options))
 
 
+def test_an_image_of_several_pages_is_noted(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (100, 50), colour) for colour in ("red", "blue")]
+    file = write(tmp_path / "train.json", coco("a.tif", "b.tif"))
+    pages[0].save(tmp_path / "a.tif")
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    (finding,) = read_dataset(file).findings
+    assert (finding.id, finding.place) == ("more-frames", "b.tif")
+
+
 def test_a_box_becomes_xyxy_with_the_class_index_of_its_id(tmp_path: Path) -> None:
     file = one_image(tmp_path, {"category_id": 3, "bbox": [10, 20, 30, 25], "area": 700.0})
     dataset = read_dataset(file)

@@ -50,6 +50,15 @@ def test_pictures_in_unreadable_formats_are_counted(tmp_path: Path) -> None:
     assert sorted(finding.place.split(", ")) == ["b.heic", "c.HEIC", "d.cr2"]
 
 
+def test_an_image_of_several_frames_is_noted(tmp_path: Path) -> None:
+    root = standard(tmp_path)
+    frames = [Image.new("L", (100, 50), shade) for shade in (0, 255)]
+    frames[0].save(root / "images/train/b.gif", save_all=True, append_images=frames[1:])
+    (root / "labels/train/b.txt").touch()
+    (finding,) = read_dataset(root, split="train").findings
+    assert (finding.id, finding.severity, finding.place) == ("more-frames", "warning", "b.gif")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"), (None, "folder")]
 )
