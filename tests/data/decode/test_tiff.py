@@ -148,6 +148,7 @@ def refusal(data: bytes, folder: Path) -> DataError:
         (Page(np.zeros((9, 4, 4), np.uint8)), "9 bands of 8-bit unsigned integers (gray)"),
         (Page(np.zeros((2, 4, 4), np.uint8), planar=True, tags={EXTRA: 2}, deflate=True), "2 bands"),
         (Page(np.zeros((5, 4, 4), np.uint16), planar=True, tags={EXTRA: (0,) * 4}), "each band on its own plane"),
+        (Page(np.zeros((5, 4, 4), np.uint8), planar=True, tags={EXTRA: (0,) * 4}, deflate=True), "5 bands of 8-bit"),
         (Page(np.zeros((3, 4, 4), np.uint8), RGB, tags={259: 34887}), "compressed as LERC"),
         (Page(np.zeros((3, 4, 4), np.uint8), RGB, tags={259: 12345}), "compressed as method 12345"),
     ],
