@@ -76,8 +76,9 @@ def predict(
 ) -> None:
     """Detect objects in images and videos.
 
-    Files that cannot be read are skipped and reported; the exit code is then 1. Of files with several pages or frames,
-    the first is used.
+    Files that cannot be read are skipped and reported; the exit code is then 1.
+
+    Only the first page of a TIFF file and the first frame of an animation are used.
     """
     from fcos_cli.allocator import keep_freed_memory
 
