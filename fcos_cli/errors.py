@@ -5,7 +5,7 @@ FcosError            1  something failed at run time
 ├── DataError        3  images or annotations cannot be used
 ├── ModelError       4  a model file or its weights cannot be used
 ├── ParityError      5  an exported model gives different results from its reference
-├── MissingExtra     1  an optional dependency is not installed
+├── MissingExtra     2  an optional dependency is not installed
 ├── Interrupted    130  Ctrl-C
 └── Stopped        143  SIGTERM, after the state was saved
 """
@@ -53,10 +53,16 @@ class ParityError(FcosError):
 
 
 class MissingExtra(FcosError):
-    """An optional dependency is not installed; the remedy names the extra that provides it."""
+    """An optional dependency is not installed; the remedy is the command that installs its extra.
 
-    def __init__(self, what: str, *, extra: str) -> None:
-        super().__init__(what, remedy=f'pip install "fcos-cli[{extra}]"')
+    instead: what works without it, as an imperative.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, extra: str, where: object = None, instead: str | None = None) -> None:
+        command = f"pip install 'fcos-cli[{extra}]'"
+        super().__init__(what, where=where, remedy=command if instead is None else f"{command}, or {instead}")
 
 
 class Interrupted(FcosError):

@@ -11,7 +11,7 @@ CODES = {
     "DataError": 3,
     "ModelError": 4,
     "ParityError": 5,
-    "MissingExtra": 1,
+    "MissingExtra": 2,
     "Interrupted": 130,
     "Stopped": 143,
 }
@@ -44,4 +44,6 @@ def test_exit_code_tables_are_complete() -> None:
 
 def test_missing_extra_names_the_package_to_install() -> None:
     error = MissingExtra("no video reader", extra="video")
-    assert error.remedy == 'pip install "fcos-cli[video]"'
+    assert error.remedy == "pip install 'fcos-cli[video]'"
+    error = MissingExtra("no reader", extra="train", where="best.safetensors", instead="use best.onnx")
+    assert (error.where, error.remedy) == ("best.safetensors", "pip install 'fcos-cli[train]', or use best.onnx")

@@ -46,7 +46,9 @@ def convert(
     Code stored in FILE is never run.
     """
     from fcos_cli.allocator import keep_freed_memory
+    from fcos_cli.extras import require_train
 
+    require_train("fcos convert")
     keep_freed_memory()
     from fcos_cli.console import emit_json, say
     from fcos_cli.errors import UsageError

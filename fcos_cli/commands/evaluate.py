@@ -68,11 +68,10 @@ def evaluate(
     keep_freed_memory()
     from fcos_cli.data.formats.read import read_dataset
     from fcos_cli.errors import UsageError
-    from fcos_cli.evaluate.run import run_eval
+    from fcos_cli.evaluate.run import check_evaluator, run_eval
     from fcos_cli.runtime.open import open_detector
 
-    if evaluator not in ("hotcoco", "pycocotools"):
-        raise UsageError(f"unknown evaluator {evaluator!r}", where="--evaluator", remedy="use hotcoco or pycocotools")
+    check_evaluator(evaluator)
     tiling = make_tiling(tile, overlap)
     *models, data = paths
     if len(models) not in (1, 2):

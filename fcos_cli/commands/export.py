@@ -79,7 +79,9 @@ def export(
     The exported model includes decoding and NMS: it takes pixels and returns final boxes.
     """
     from fcos_cli.allocator import keep_freed_memory
+    from fcos_cli.extras import require_train
 
+    require_train("fcos export")
     keep_freed_memory()
     from fcos_cli.export import run
     from fcos_cli.export.options import make_options

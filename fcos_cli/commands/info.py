@@ -31,11 +31,14 @@ def info(
 
     Or show a network by name: its settings, parameters and multiplications.
     """
+    from fcos_cli.extras import require_train
     from fcos_cli.model.networks.named import NETWORKS
     from fcos_cli.runtime.headers import read_header
     from fcos_cli.runtime.info import print_info, print_network
     from fcos_cli.runtime.open import find_artifact
 
+    if speed:
+        require_train("--speed")
     if model in NETWORKS:
         print_network(model, as_json=as_json, speed=speed)
         return

@@ -86,7 +86,9 @@ def train(
 
     started = monotonic()
     from fcos_cli.allocator import keep_freed_memory
+    from fcos_cli.extras import require_train
 
+    require_train("fcos train")
     keep_freed_memory()
     from fcos_cli.train import start
     from fcos_cli.train.recipe import summary

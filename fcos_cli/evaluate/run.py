@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ class ModelResult:
     detector: Detector
     result: CocoResult
     detections: list[Detections]
+
+
+def check_evaluator(name: str) -> None:
+    """Raise UsageError if there is no such evaluator, or if it is not installed."""
+    if name not in ("hotcoco", "pycocotools"):
+        raise UsageError(f"unknown evaluator {name!r}", where="--evaluator", remedy="use hotcoco or pycocotools")
+    if find_spec(name) is None:
+        raise UsageError(f"{name} is not installed", where="--evaluator", remedy=f"pip install {name}")
 
 
 def run_eval(

@@ -16,6 +16,7 @@ from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, ModelError, UsageError
+from fcos_cli.extras import require_train
 from fcos_cli.model.config import STRIDES
 from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.outputs import OutputNames
@@ -66,8 +67,9 @@ def plan_explanation(
     """Validate the options before anything runs.
 
     sources, leave_out: as in `open_sources`; without sources, the first images of the data set `targets`. detections:
-    explain the detections. Raises UsageError, DataError, ModelError.
+    explain the detections. Raises UsageError, DataError, ModelError, MissingExtra.
     """
+    require_train("--explain" if detections else "--targets")
     weights = weights_to_explain(model, backend=backend) if detections else None
     pictures = list_images(open_sources(sources, leave_out=leave_out)) if sources or targets is None else None
     truth = None if targets is None else find_samples(targets, pictures)

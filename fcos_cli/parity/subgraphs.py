@@ -137,7 +137,7 @@ class OnnxModel:
             import onnx
             import onnxruntime
         except ImportError as error:
-            raise MissingExtra("ONNX Runtime is not installed", extra="onnx") from error
+            raise MissingExtra("onnx or ONNX Runtime is not installed", extra="train") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         source: str | bytes = str(self.path)

@@ -1,4 +1,4 @@
-"""Read the metadata of a model file without torch, onnx, or any library that runs the model.
+"""Read the metadata of a model file without torch, onnx, safetensors, or any library that runs the model.
 
 `fcos info` is therefore instant for files of any kind and size. Truncated, foreign and too new files are rejected with
 a clear error before a library is loaded.
@@ -59,22 +59,37 @@ def _damaged(path: Path, why: object) -> ModelError:
 
 def _safetensors(path: Path) -> Header:
     """Weights store the post-processing limits in their ModelConfig. They are the parity reference themselves."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata: dict[str, str] = dict(file.metadata() or {})
-            parameters = sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise _damaged(path, error) from error
+    metadata, parameters = _tensors(path)
     try:
         config = json.loads(metadata.get("model", "{}"))
         names = {"score": "score_threshold", "nms_iou": "nms_iou", "max_detections": "max_detections"}
         limits = {key: config.get(name, getattr(Facts, name)) for key, name in names.items()}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"the metadata of the file is invalid: {error}", where=path) from error
     metadata |= {"limits": json.dumps(limits), "precision": '"fp32"', "verified": "null"}
     return Header(Facts.from_metadata(metadata, where=path), path.stat().st_size, parameters)
+
+
+def _tensors(path: Path) -> tuple[dict[str, str], int]:
+    """Read the JSON at the start of a .safetensors file. Return its metadata and the number of values in all tensors.
+
+    Layout (https://huggingface.co/docs/safetensors): length of the JSON as a little-endian uint64, the JSON, and the
+    tensors, whose `data_offsets` count from its end. Raises ModelError if the file is not as long as they say.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > size - 8:
+                raise ValueError("its header is longer than the file")
+            tensors = json.loads(file.read(length))
+        metadata: dict[str, str] = tensors.pop("__metadata__", {})
+        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        if size != 8 + length + end:
+            raise ValueError(f"{size:,} bytes, not {8 + length + end:,}")
+        return metadata, sum(prod(tensor["shape"]) for tensor in tensors.values())
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
 
 
 def _openvino(path: Path) -> Header:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fcos_cli.errors import ModelError, UsageError
+from fcos_cli.extras import require_train
 from fcos_cli.resources import ASSETS
 from fcos_cli.runtime.detector import Detector
 
@@ -33,7 +34,8 @@ def find_artifact(model: str | Path, *, backend: Backend | None = None, device: 
     `default` is default.onnx, the exported form of the bundled weights, which starts much faster than PyTorch. It is
     `default_weights()` if PyTorch is requested, by backend or by `cuda` without a backend. (`auto` does not look for
     torch's GPUs: that would take longer than the prediction.) `coco` is torchvision's published FCOS, which is
-    downloaded, converted and cached on first use. Raises ModelError naming what is there instead.
+    downloaded, converted and cached on first use. Raises ModelError naming what is there instead, and MissingExtra for
+    `coco` without the extra `train`.
     """
     if str(model) == "default":
         exported = ASSETS / "default.onnx"
@@ -41,6 +43,7 @@ def find_artifact(model: str | Path, *, backend: Backend | None = None, device: 
             return default_weights()
         return exported
     if str(model) == "coco":
+        require_train("the model `coco`")
         from fcos_cli.convert.zoo import coco_weights
 
         return coco_weights()
@@ -86,9 +89,10 @@ def open_detector(
         raise UsageError(f"unknown precision {precision!r}", where="--precision", remedy=_one_of(PRECISIONS))
     asked = _known_backend(backend)
     path = find_artifact(model, backend=asked, device=device)
-    detector = _open(
-        path, _choose(path, asked), str(model), score=score, device=device, precision=precision, threads=threads
-    )
+    chosen = _choose(path, asked)
+    if chosen == "pytorch":
+        _require_pytorch(path, asked)
+    detector = _open(path, chosen, str(model), score=score, device=device, precision=precision, threads=threads)
     if (
         precision not in (None, detector.precision) and detector.precision != "mixed"
     ):  # mixed: int8 with other layers in the requested precision
@@ -128,6 +132,15 @@ def _open(
     return PyTorchDetector.from_artifact(
         load(path), name=name, score=score, device=device, precision=precision, threads=threads
     )
+
+
+def _require_pytorch(path: Path, asked: Backend | None) -> None:
+    """Raise MissingExtra if PyTorch cannot be used here, naming the export beside the weights if there is one."""
+    exported, instead = path.with_suffix(".onnx"), None
+    if exported.is_file():
+        bundled = asked and path == default_weights()
+        instead = "omit --backend" if bundled else f"use {exported}" + (" without --backend" if asked else "")
+    require_train("--backend pytorch" if asked else f"a {path.suffix} file", where=path, instead=instead)
 
 
 def _known_backend(backend: str | None) -> Backend | None:

@@ -95,6 +95,31 @@ def test_weights_cut_off_are_an_error(model_file, tmp_path):
         read_header(tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[1]",
+        b'{"w": 3}',
+        b'{"w": {"shape": [2]}}',
+        b'{"w": {"shape": [2], "data_offsets": [0]}}',
+        b'{"w": {}',
+        b"\xff",
+    ],
+)
+def test_weights_with_an_invalid_header_are_an_error(tmp_path, header):
+    (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelError, match=r"not a readable \.safetensors"):
+        read_header(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("metadata", ["[]", '"x"', '{"model": 5}', '{"model": []}'])
+def test_weights_with_invalid_metadata_are_an_error(tmp_path, metadata):
+    header = f'{{"__metadata__": {metadata}}}'.encode()
+    (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelError):
+        read_header(tmp_path / "m.safetensors")
+
+
 def test_weights_of_somebody_else_are_told_as_such(tmp_path):
     import numpy as np
     from safetensors.numpy import save_file

@@ -167,8 +167,13 @@ class Gpu:
 
 
 def find_gpu(device: str = "auto") -> Gpu | None:
-    """The GPU given by `auto`, `cuda` or `cuda:N`, or None if there is no GPU. Raises UsageError for other names."""
-    import torch
+    """The GPU given by `auto`, `cuda` or `cuda:N`, or None if there is no GPU. Raises UsageError for other names,
+    and MissingExtra without torch.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingExtra("TensorRT is used through torch, which is not installed", extra="train") from error
 
     if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
         raise UsageError(
