@@ -126,6 +126,7 @@ class TrainConfig(BaseModel):
     tune: bool = Field(True, description="on a CPU, time the convolutions first and compute each in its fastest way")
     workers: int = Field(-1, ge=-1, description="data loader processes; -1 = half the cores, at most 8")
     val_every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
+    export: bool = Field(True, description="write best.onnx at the end, compared with PyTorch")
     save_minutes: float = Field(5.0, gt=0, description="maximum minutes between two saved states")
     tracker: Literal["auto", "none", "tensorboard", "mlflow", "wandb"] = Field(
         "auto", description="experiment tracker; auto is TensorBoard if it is installed"

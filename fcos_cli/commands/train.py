@@ -72,6 +72,14 @@ def train(
     device: DeviceFlag = None,
     workers: Annotated[int | None, typer.Option(help="Number of data loader processes.")] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed for data order, augmentation and new weights.")] = None,
+    export: Annotated[
+        bool | None,
+        typer.Option(
+            "--export/--no-export",
+            help="At the end, export the best weights to best.onnx and compare it with PyTorch. Default: yes, if it "
+            "takes less than a quarter of --time.",
+        ),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Train on a small synthetic data set; takes minutes on a CPU.")
@@ -107,6 +115,7 @@ def train(
         "train.device": device,
         "train.workers": workers,
         "train.seed": seed,
+        "train.export": export,
     }
     if resume is not None:
         others = {
@@ -118,7 +127,7 @@ def train(
             "--out": out,
         }
         flags |= {"train.time": time, **{name: value for name, value in others.items() if value}}
-        folder, progress = start.resume(resume, flags=flags, started=started)
+        folder, progress, onnx = start.resume(resume, flags=flags, started=started)
     else:
         folder = out or start.new_folder("demo" if demo and name is None else name, data)
         if demo:
@@ -136,12 +145,12 @@ def train(
                 raise typer.Exit(3)
             summary.print_estimate(plan)
             raise typer.Exit
-        folder, progress = start.start(plan, folder=folder, started=started)
+        folder, progress, onnx = start.start(plan, folder=folder, started=started)
     from fcos_cli.console import emit_json, say
 
     if as_json:
         ap = progress.best if progress.best >= 0 else None
-        emit_json({"run": folder, "best": {"AP": ap, "epoch": progress.best_epoch + 1}})
+        emit_json({"run": folder, "best": {"AP": ap, "epoch": progress.best_epoch + 1}, "onnx": onnx})
     if progress.best >= 0:
         say(f"best AP {progress.best:.3f} in epoch {progress.best_epoch + 1}: {folder / 'best.safetensors'}")
     else:

@@ -31,7 +31,8 @@ class Progress:
     planned: epochs and time limit in seconds at the last save. seconds: time used. stale: validations since the best
     one. end: last step of a cool-down, once one has begun. recoveries: losses that were not finite; skipped: (epoch,
     index) of the batches that were left out because of them. world: number of processes at the last save. step_seconds,
-    validation_seconds: the measured pace.
+    validation_seconds: the measured pace. export_seconds: estimated for the export
+    at the end.
     """
 
     step: int = 0
@@ -50,6 +51,7 @@ class Progress:
     world: int = 1
     step_seconds: float = 0.0
     validation_seconds: float = 0.0
+    export_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fcos_cli.runtime.pytorch import PyTorchDetector
 from fcos_cli.train.batches import BatchStream
 from fcos_cli.train.checkpoint import Parts
 from fcos_cli.train.distributed import from_main_process
+from fcos_cli.train.export import export_seconds, reserved_seconds
 from fcos_cli.train.optim import build_average, build_optimizer
 from fcos_cli.train.run import Run, tiles_of
 from fcos_cli.train.schedule import Schedule
@@ -48,8 +49,11 @@ def estimate(run: Run) -> str:
     All processes of a run must call it together.
     """
     seconds = from_main_process(step_seconds(run))
-    validation = from_main_process(validation_seconds(run) if run.world.main else 0.0)
+    per_image = from_main_process(image_seconds(run) if run.world.main else 0.0)
+    validation = per_image * len(run.val) + REPORT_SECONDS
+    run.progress.export_seconds = export_seconds(per_image)
     run.length.pace.initial, run.length.validation_seconds = seconds, validation
+    run.length.export_seconds = reserved_seconds(run.config.train, run.progress)
     memory = peak_memory(run.device) + (run.cache.size if run.cache and run.device.type == "cpu" else 0)
     return describe(run, Estimate(seconds, validation, memory))
 
@@ -80,6 +84,7 @@ def describe(run: Run, estimate: Estimate) -> str:
         return f"{format_duration(config.time)}: about {total:,} steps on this machine ({epochs}), {memory}"
     validations = math.ceil(config.epochs / config.val_every)
     seconds = config.epochs * steps * estimate.step_seconds + validations * estimate.validation_seconds
+    seconds += run.length.export_seconds
     return f"{config.epochs} epochs of {steps} steps: about {format_duration(seconds)} on this machine, {memory}"
 
 
@@ -108,12 +113,11 @@ def _twin(run: Run) -> Run:
     return replace(run, parts=parts, network=model)
 
 
-def validation_seconds(run: Run) -> float:
-    """Time of a validation, extrapolated from IMAGES images."""
+def image_seconds(run: Run) -> float:
+    """Seconds that a validation takes per image, measured on IMAGES images."""
     detector = PyTorchDetector.from_artifact(build_artifact(run), name="estimate", device=str(run.device))
     images = [sample.image for sample in run.val.samples[:IMAGES]]
     started = time.monotonic()
     for _ in predict(detector, images, batch=len(images), tiling=tiles_of(run.config)):
         pass
-    per_image = (time.monotonic() - started) / max(1, len(images))
-    return per_image * len(run.val) + REPORT_SECONDS
+    return (time.monotonic() - started) / max(1, len(images))

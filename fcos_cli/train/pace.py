@@ -56,7 +56,8 @@ class RunLength:
     """How many steps are left.
 
     limit: seconds for the whole run, or None for a number of epochs. validation_seconds: time of one validation with
-    its files and report, measured or estimated.
+    its files and report, measured or estimated. export_seconds: time to keep for the export after the
+    last one.
     """
 
     def __init__(
@@ -69,10 +70,11 @@ class RunLength:
         clock: Clock,
         pace: Pace,
         validation_seconds: float = 0.0,
+        export_seconds: float = 0.0,
     ) -> None:
         self.epochs, self.steps_per_epoch, self.val_every = epochs, steps_per_epoch, val_every
         self.limit, self.clock, self.pace = limit, clock, pace
-        self.validation_seconds = validation_seconds
+        self.validation_seconds, self.export_seconds = validation_seconds, export_seconds
         self.validations: deque[float] = deque(maxlen=3)
         self.last_validation = clock.seconds
 
@@ -81,7 +83,7 @@ class RunLength:
         if self.limit is None:
             steps = float((self.epochs - progress.epoch) * self.steps_per_epoch - progress.step_in_epoch)
         else:
-            seconds = AIM * self.limit - self.clock.seconds - self.validation_seconds
+            seconds = AIM * self.limit - self.clock.seconds - self.validation_seconds - self.export_seconds
             steps = seconds / max(1e-6, self.pace.seconds_per_step + self.validation_seconds / self._interval)
         return max(0.0, min(steps, progress.end - progress.step) if progress.end is not None else steps)
 
@@ -106,12 +108,12 @@ class RunLength:
         self.pace.pause()
 
     def seconds_left(self, progress: Progress) -> float:
-        """Estimated seconds to the end, validations included."""
+        """Estimated seconds to the end, validations and the export included."""
         if self.limit is not None and progress.end is None:
             return max(0.0, self.limit - self.clock.seconds)
         steps = self.remaining(progress)
         validations = 1 + steps // self._interval
-        return steps * self.pace.seconds_per_step + validations * self.validation_seconds
+        return steps * self.pace.seconds_per_step + validations * self.validation_seconds + self.export_seconds
 
     @property
     def _interval(self) -> float:

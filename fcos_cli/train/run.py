@@ -29,6 +29,7 @@ from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Parts, Progress, SavedState, read_state, restore_state, save_state
 from fcos_cli.train.distributed import World, from_main_process
+from fcos_cli.train.export import reserved_seconds
 from fcos_cli.train.initial_weights import build_initial
 from fcos_cli.train.optim import Precision, build_average, build_optimizer, choose_precision
 from fcos_cli.train.pace import Clock, Pace, RunLength
@@ -136,6 +137,7 @@ def open_run(
         clock=clock,
         pace=Pace(progress.step_seconds),
         validation_seconds=progress.validation_seconds,
+        export_seconds=reserved_seconds(config.train, progress),
     )
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)

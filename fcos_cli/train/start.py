@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fcos_cli.config import Origins, resolve
 from fcos_cli.console import say
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.errors import UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress
+from fcos_cli.train.export import export_best
 from fcos_cli.train.loop import train
 from fcos_cli.train.recipe.plan import Plan, check_settings, read_splits
 from fcos_cli.train.recipe.summary import print_choices, print_data_summary
@@ -33,7 +34,15 @@ DEMO: dict[str, Any] = {
 """Settings of `--demo`, which takes minutes on a CPU."""
 
 
-def start(plan: Plan, *, folder: Path, started: float | None = None) -> tuple[Path, Progress]:
+class Outcome(NamedTuple):
+    """A run that has ended. onnx: the export of its best weights, if there is one."""
+
+    folder: Path
+    progress: Progress
+    onnx: Path | None
+
+
+def start(plan: Plan, *, folder: Path, started: float | None = None) -> Outcome:
     """Run the plan in `folder`. Raises UsageError if it already holds a run.
 
     started: `time.monotonic()` when the command began, from which a time limit counts.
@@ -46,10 +55,10 @@ def start(plan: Plan, *, folder: Path, started: float | None = None) -> tuple[Pa
         )
     print_data_summary(plan)
     print_choices(plan)
-    return folder, _run(plan, folder, resume=False, started=started)
+    return _run(plan, folder, resume=False, started=started)
 
 
-def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = None) -> tuple[Path, Progress]:
+def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = None) -> Outcome:
     """Continue the run in `folder` with the settings and data it started with.
 
     Machine settings may differ, and the run may be made longer: by `train.epochs`, or by `train.time` (text such as
@@ -68,10 +77,10 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
     config, origins = resolve(file=folder / "config.toml", environ={}, flags=_longer(folder, flags))
     train_set, val_set = read_splits(config)
     plan = Plan(config, {**origins, **_read_origins(folder)}, train_set, val_set)
-    return folder, _run(plan, folder, resume=True, started=started)
+    return _run(plan, folder, resume=True, started=started)
 
 
-MACHINE = {"train.device", "train.workers", "train.amp"}
+MACHINE = {"train.device", "train.workers", "train.amp", "train.export"}
 """Settings that may change when a run is resumed."""
 
 LENGTH = {"train.epochs", "train.time"}
@@ -115,7 +124,7 @@ def parse_duration(text: str) -> float:
     return total
 
 
-def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Progress:
+def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Outcome:
     check_settings(plan)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     main = int(os.environ.get("RANK", "0")) == 0
@@ -129,7 +138,7 @@ def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Pr
     )
     if main and (report.best is not None or report.write() is not None):
         say(f"report: {folder / 'report.html'}")
-    return progress
+    return Outcome(folder, progress, export_best(folder, plan.config.train, progress) if main else None)
 
 
 def _read_origins(folder: Path) -> Origins:

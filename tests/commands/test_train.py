@@ -32,6 +32,23 @@ def test_training_evaluation_and_prediction(
     assert "--resume runs/train/first" in again.err
 
 
+@pytest.mark.slow
+def test_a_run_ends_with_an_export_that_needs_no_torch(
+    fcos: Fcos, shapes: Path, settings: Path, image_folder: Path
+) -> None:
+    result = fcos("train", shapes, "--config", settings, "--out", "run", "--export", "--json")
+    assert result.code == 0
+    assert result.document["onnx"] == "run/best.onnx"
+    assert "run/best.onnx: verified against PyTorch" in result.err
+    document = fcos("info", "run/best.onnx", "--json").document
+    assert document["verified"]
+    assert document["provenance"]["export"]["weights"] == "best.safetensors"
+    assert fcos("predict", image_folder, "--model", "run/best.onnx").code == 0
+
+    again = fcos("train", "--resume", "run", "--no-export", "--json")
+    assert (again.code, again.document["onnx"]) == (0, None)
+
+
 def test_a_run_on_tiles_is_known_by_its_model(fcos: Fcos, shapes: Path, settings: Path, image_folder: Path) -> None:
     result = fcos("train", shapes, "--config", settings, "--tile", 40, "--out", "run")
     assert result.code == 0

@@ -79,3 +79,12 @@ def test_with_a_time_limit_validations_take_a_limited_share(now: list[float]) ->
     assert not length.validation_due(Progress())
     now[0] += 2
     assert length.validation_due(Progress())
+
+
+def test_time_is_kept_for_the_export_at_the_end(now: list[float]) -> None:
+    with_export = length_of(limit=1000.0, export_seconds=100.0)
+    assert with_export.remaining(Progress()) == pytest.approx((1000 * AIM - 100) / 0.5)
+    assert with_export.seconds_left(Progress(end=4)) == pytest.approx(4 * 0.5 + 100)
+    now[0] += 1000 * AIM - 100 - 0.1
+    assert with_export.is_over(Progress(step=900))
+    assert length_of(export_seconds=100.0).remaining(Progress()) == 30  # epochs are not cut

@@ -24,6 +24,7 @@ def plan(data: Path, **flags: object) -> Plan:
 def test_folder_with_a_saved_run_is_refused(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
     monkeypatch.setattr(start, "train", lambda *_, **__: begun.append(True))
+    monkeypatch.setattr(start, "export_best", lambda *_: None)
     (tmp_path / "config.toml").write_text("")  # killed before the first save
     start.start(plan(shapes), folder=tmp_path)
     assert begun

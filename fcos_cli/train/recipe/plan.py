@@ -13,9 +13,9 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import cut
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
-from fcos_cli.train.batch_size import choose_batch
 from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.recipe.automatic import with_automatic
+from fcos_cli.train.recipe.batch_size import choose_batch
 from fcos_cli.train.run import tiles_of
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fcos_cli.train import batch_size
-from fcos_cli.train.batch_size import choose_batch, search
+from fcos_cli.train.recipe import batch_size
+from fcos_cli.train.recipe.batch_size import choose_batch, search
 from tests.train.runs import config_of, splits
 
 
