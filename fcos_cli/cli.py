@@ -11,7 +11,7 @@ import typer
 
 from fcos_cli import __version__
 from fcos_cli.atomic import FULL
-from fcos_cli.commands import bench, convert, evaluate, export, info, predict, train
+from fcos_cli.commands import bench, convert, doctor, evaluate, export, info, predict, train
 from fcos_cli.errors import FcosError
 
 app = typer.Typer(
@@ -90,6 +90,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)
 app.command()(info.info)
+app.command()(doctor.doctor)
 app.command()(convert.convert)
 app.command()(bench.bench)
 app.command("benchmark", hidden=True)(bench.bench)

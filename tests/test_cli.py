@@ -10,7 +10,7 @@ from fcos_cli import __version__
 from fcos_cli.errors import UsageError
 from tests.cli_runner import CliResult, Fcos
 
-COMMANDS = {"train", "eval", "predict", "info"}
+COMMANDS = {"train", "eval", "predict", "info", "doctor"}
 
 
 def test_help_lists_the_commands(fcos: Fcos) -> None:

@@ -53,6 +53,7 @@ BASE = (
     "info default",
     "info run",
     "info nano",
+    "doctor two_photos.json --size 320",
     "predict cat.jpg --model exported/best.onnx",
 )
 

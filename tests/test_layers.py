@@ -147,7 +147,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_help_of_a_command_loads_nothing_heavy() -> None:
-    code = run_commands(*(f"{command} --help" for command in ("train", "eval", "predict", "info", "convert")))
+    code = run_commands(*(f"{command} --help" for command in ("train", "eval", "predict", "info", "doctor", "convert")))
     # newer versions of Typer import pydantic
     assert loaded_after(code, tuple(name for name in HEAVY if name != "pydantic")) == []
 

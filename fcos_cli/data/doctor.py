@@ -207,6 +207,22 @@ def _empty(dataset: Dataset) -> Iterator[Finding]:
         yield Finding("pictures-without-objects", "info", _some(list(dict.fromkeys(names))), message)
 
 
+def examine_splits(
+    train: Dataset, val: Dataset, *, resize: ResizeRule | None = None, stride: int = 8
+) -> list[tuple[str, Finding]]:
+    """Return (split, finding) of all problems of a data set, as `fcos train` and `fcos doctor` list them.
+
+    resize, stride: as in `examine`. Of val they are those of the reader which train does not have too, since both may
+    come from one file, and that it has no boxes. `train` stands for both where a finding is about both.
+    """
+    findings = [*examine(train, resize=resize, stride=stride), *examine_pair(train, val)]
+    of_val = [finding for finding in val.findings if finding not in findings]
+    if not val.has_boxes:
+        message = "the val split has no boxes: there will be no AP, and best.safetensors will be the last weights"
+        of_val.append(Finding("no-val-boxes", "warning", str(val.source), message, "label images of val"))
+    return [*(("train", finding) for finding in findings), *(("val", finding) for finding in of_val)]
+
+
 def examine_pair(train: Dataset, val: Dataset) -> list[Finding]:
     """Find problems between two splits: different class tables, and images in both (by file content).
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcos_cli.data.doctor import examine, examine_pair
+from fcos_cli.data.doctor import examine, examine_pair, examine_splits
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Finding, Sample
 from fcos_cli.model.classes import ClassTable
@@ -166,3 +166,13 @@ def test_a_larger_input_is_an_option_of_the_command_line() -> None:
 def test_without_an_input_size_remedies_are_general() -> None:
     assert "tiny-boxes" not in found(squares(15))
     assert found(squares(7))["tiny-boxes"].remedy == "train with a larger --size, or on tiles (--tile)"
+
+
+def test_findings_of_both_splits_are_listed_once_with_their_split() -> None:
+    shared, own = Finding("outside", "warning", "c.json", "…"), Finding("missing-image", "error", "v.png", "…")
+    train = dataset(sample(*PLENTY), findings=[shared])
+    val = replace(dataset(sample(image=Path("v.png")), findings=[shared, own]), split="val")
+    listed = [(split, finding.id) for split, finding in examine_splits(train, val)]
+    assert listed == [("train", "outside"), ("val", "missing-image"), ("val", "no-val-boxes")]
+    labelled = replace(val, samples=[sample(*PLENTY)])
+    assert ("val", "no-val-boxes") not in [(split, finding.id) for split, finding in examine_splits(train, labelled)]

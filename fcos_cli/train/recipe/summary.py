@@ -9,7 +9,7 @@ import numpy as np
 
 from fcos_cli.config import flatten
 from fcos_cli.console import say, table, warn
-from fcos_cli.data.doctor import examine, examine_pair
+from fcos_cli.data.doctor import examine_splits
 from fcos_cli.data.samples import Finding
 from fcos_cli.train.distributed import World
 from fcos_cli.train.estimate import estimate
@@ -28,15 +28,12 @@ def print_data_summary(plan: Plan) -> list[Finding]:
         say(f"{dataset.split}: {len(dataset)} images, {boxes} boxes ({dataset.format}; {dataset.origin})")
     say(f"classes: {', '.join(plan.train.classes.names)}")
     rule, stride = resize_rule(plan.config), plan.config.model.strides[0]
-    findings = [*examine(plan.train, resize=rule, stride=stride), *examine_pair(plan.train, plan.val)]
-    of_val = [finding for finding in plan.val.findings if finding not in findings]  # both may come from one file
-    for split, found in (("", findings), ("val: ", of_val)):
-        for finding in found:
-            text = f"{split}{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
-            warn(text) if finding.severity != "info" else say(text)
-    if not plan.val.has_boxes:
-        warn("the val split has no boxes: there will be no AP, and best.safetensors will be the last weights")
-    return [*findings, *of_val]
+    findings = examine_splits(plan.train, plan.val, resize=rule, stride=stride)
+    for split, finding in findings:
+        prefix = "val: " if split == "val" else ""
+        text = f"{prefix}{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
+        warn(text) if finding.severity != "info" else say(text)
+    return [finding for _, finding in findings]
 
 
 def print_choices(plan: Plan) -> None:
