@@ -64,7 +64,7 @@ def finished(results: Path) -> list[dict[str, Any]]:
 def run(job: Job, folder: Path) -> dict[str, Any]:
     """Train, and return the result's row."""
     command = [sys.executable, "-m", "fcos_cli", "train", str(job.path), "--out", str(folder), "--seed", str(job.seed)]
-    for setting in ["train.val_every=100000", "train.tracker=none", *job.settings]:
+    for setting in ["train.val_every=100000", "train.tracker=none", "train.export=false", *job.settings]:
         command += ["--set", setting]
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -63,7 +63,7 @@ WARMUP_STEPS = 100
 def train_ours(options: argparse.Namespace, seed: int) -> tuple[dict[str, float], Path]:
     """`fcos train`: metrics of the last validation, and the run folder."""
     folder = options.out / f"{options.data.name}-fcos-{seed}"
-    command = [sys.executable, "-m", "fcos_cli", "train", str(options.data), "--time", options.time]
+    command = [sys.executable, "-m", "fcos_cli", "train", str(options.data), "--time", options.time, "--no-export"]
     subprocess.run([*command, "--seed", str(seed), "--out", str(folder)], check=True)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if row["kind"] == "val"][-1], folder

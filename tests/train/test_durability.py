@@ -70,7 +70,7 @@ def equal(a: Path, b: Path) -> bool:
     """Whether two runs ended with the same bits."""
     states = [torch.load(folder / STATE, weights_only=True) for folder in (a, b)]
     for content in states:
-        for name in ("seconds", "step_seconds", "validation_seconds"):
+        for name in ("seconds", "step_seconds", "validation_seconds", "export_seconds"):
             del content["progress"][name]
     weights = [[load(folder / f"{name}.safetensors").weights for name in ("best", "last")] for folder in (a, b)]
     return same(*states) and same(*weights)

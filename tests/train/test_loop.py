@@ -62,7 +62,7 @@ def figures(folder: Path) -> list[dict[str, Any]]:
 def state(folder: Path) -> dict[str, Any]:
     """The saved state, without the times that were measured."""
     content: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
-    for name in ("seconds", "step_seconds", "validation_seconds"):
+    for name in ("seconds", "step_seconds", "validation_seconds", "export_seconds"):
         del content["progress"][name]
     return content
 
