@@ -49,9 +49,9 @@ def estimate(run: Run) -> str:
     All processes of a run must call it together.
     """
     seconds = from_main_process(step_seconds(run))
-    per_image = from_main_process(image_seconds(run) if run.world.main else 0.0)
+    per_image, crowding = from_main_process(image_seconds(run) if run.world.main else (0.0, 1.0))
     validation = per_image * len(run.val) + REPORT_SECONDS
-    run.progress.export_seconds = export_seconds(per_image)
+    run.progress.export_seconds = export_seconds(per_image, crowding=crowding)
     run.length.pace.initial, run.length.validation_seconds = seconds, validation
     run.length.export_seconds = reserved_seconds(run.config.train, run.progress)
     memory = peak_memory(run.device) + (run.cache.size if run.cache and run.device.type == "cpu" else 0)
@@ -113,11 +113,16 @@ def _twin(run: Run) -> Run:
     return replace(run, parts=parts, network=model)
 
 
-def image_seconds(run: Run) -> float:
-    """Seconds that a validation takes per image, measured on IMAGES images."""
+def image_seconds(run: Run) -> tuple[float, float]:
+    """Return the seconds that a validation takes per image, measured on IMAGES images, and the crowding.
+
+    Crowding is how many times longer a single thread takes here than on a core of its own, at least 1.
+    """
+    started, own = time.monotonic(), time.thread_time()
     detector = PyTorchDetector.from_artifact(build_artifact(run), name="estimate", device=str(run.device))
+    crowding = max(1.0, (time.monotonic() - started) / max(1e-3, time.thread_time() - own))
     images = [sample.image for sample in run.val.samples[:IMAGES]]
     started = time.monotonic()
     for _ in predict(detector, images, batch=len(images), tiling=tiles_of(run.config)):
         pass
-    return (time.monotonic() - started) / max(1, len(images))
+    return (time.monotonic() - started) / max(1, len(images)), crowding

@@ -14,16 +14,18 @@ from fcos_cli.runtime.headers import read_header
 from fcos_cli.train.checkpoint import Progress
 
 TRACE_SECONDS, IMAGES = 40.0, 100
-"""What an export takes on a CPU: the graph, measured for networks of 0.1 to 4 M parameters, and the comparison, in
-images that are detected."""
+"""What an export takes: the graph, in seconds of one thread (20 to 35 were measured for networks of 0.1 to 4 M
+parameters), and the comparison, in images that are detected."""
 
 LARGEST_SHARE = 0.25
 """Largest share of a time limit for the export. A shorter run ends without it."""
 
 
-def export_seconds(image_seconds: float) -> float:
-    """Estimated seconds of an export, of a network that takes `image_seconds` per image."""
-    return TRACE_SECONDS + IMAGES * image_seconds
+def export_seconds(image_seconds: float, *, crowding: float = 1.0) -> float:
+    """Estimated seconds of an export. image_seconds: of the network per image. crowding: how many times longer a single
+    thread takes because the machine is busy; `image_seconds` contains it.
+    """
+    return TRACE_SECONDS * crowding + IMAGES * image_seconds
 
 
 def has_time(config: TrainConfig, progress: Progress) -> bool:

@@ -83,6 +83,7 @@ def test_time_is_reserved_for_an_export_that_will_be_made() -> None:
     assert reserved_seconds(TrainConfig(time=200, export=False), progress) == 0
 
 
-def test_a_slower_network_takes_longer_to_compare() -> None:
+def test_a_slower_network_or_a_busy_machine_takes_longer() -> None:
+    assert export_seconds(0.2, crowding=3) == export_seconds(0.2) + 2 * TRACE_SECONDS
     assert export_seconds(0.0) == TRACE_SECONDS
     assert export_seconds(0.2) == 2 * export_seconds(0.1) - TRACE_SECONDS
