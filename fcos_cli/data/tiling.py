@@ -13,10 +13,12 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.data.augment.placement import MIN_VISIBLE
 from fcos_cli.data.boxes import box_area, box_intersection
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import UsageError
+
+MIN_VISIBLE = 0.25
+"""Boxes of which less lies in a training tile are ignored there."""
 
 EMPTY_SHARE = 0.25
 """Tiles without objects in a training set, relative to those with objects. Most tiles of large images are empty, but

@@ -163,7 +163,8 @@ def test_boxes_of_which_little_is_visible_are_ignored() -> None:
         _, boxes, _, ignore = augment(drawn(64, 96, [[30, 20, 60, 40]]), seed=seed, scale=(3.0, 3.0))
         for (x1, y1, x2, y2), hidden in zip(boxes.tolist(), ignore.tolist(), strict=True):
             share = (x2 - x1) * (y2 - y1) / (90 * 60)
-            assert share == pytest.approx(MIN_VISIBLE, abs=0.03) or hidden == (share < MIN_VISIBLE)
+            # regions are whole pixels, so that a factor of 3 can become 2.8
+            assert share == pytest.approx(MIN_VISIBLE, rel=0.12) or hidden == (share < MIN_VISIBLE)
             shown[hidden] += 1
     assert min(shown.values()) > 5
 
