@@ -1,4 +1,4 @@
-"""Atomic writes: a file appears under its name only once it is complete."""
+"""Atomic writes: a file appears under its name only once it is complete. And whether one could be written at all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from fcos_cli.errors import FcosError, UsageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of a file name and of a whole path on Linux."""
+
+ELSEWHERE = "choose a path you can write to"
+
 
 @contextmanager
 def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
@@ -23,8 +28,7 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     (/dev/stdout, a pipe) is written directly. Raises UsageError if `path` cannot be written, and FcosError if the disk
     is full.
     """
-    if path.is_dir():
-        raise UsageError("this is a folder, not a file", where=path, remedy="give a file name")
+    check_writable(path)
     direct = path.exists() and not path.is_file()
     temporary = path if direct else path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -33,9 +37,7 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
         options: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
         stream = temporary.open("wb" if binary else "w", **options)
     except OSError as error:
-        raise UsageError(
-            f"cannot write here ({error.strerror})", where=path, remedy="choose a path you can write to"
-        ) from error
+        raise UsageError(f"cannot write here ({error.strerror})", where=path, remedy=ELSEWHERE) from error
     try:
         with stream:
             yield stream
@@ -51,3 +53,35 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     finally:
         if not direct:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Raise UsageError if the file `path` could not be written; call it before work that takes time.
+
+    folder: whether `path` is a folder that files are written to. Missing folders count as writable if they could be
+    created. Nothing is created.
+    """
+    check_length(path)
+    if not folder and path.is_dir():
+        raise UsageError("this is a folder, not a file", where=path, remedy="give a file name")
+    if not folder and path.exists() and not path.is_file():  # a device or a pipe is written directly
+        place, needed = path, os.W_OK
+    else:
+        whole = Path(os.path.abspath(path))  # noqa: PTH100 - without "..", whose folder may not exist yet
+        folders = (whole, *whole.parents) if folder else whole.parents
+        place, needed = next(parent for parent in folders if os.path.lexists(parent)), os.W_OK | os.X_OK
+        if not place.is_dir():
+            raise UsageError(f"cannot write here: {place} is not a folder", where=path, remedy=ELSEWHERE)
+    if not os.access(place, needed):
+        raise UsageError(f"cannot write here: {place} is read-only, or not yours", where=path, remedy=ELSEWHERE)
+
+
+def check_length(path: Path, *, label: str = "") -> None:
+    """Raise UsageError if no file can have this path. label: the argument it comes from."""
+    name, whole = max((len(os.fsencode(part)) for part in path.parts), default=0), len(os.fsencode(path))
+    if name > LONGEST_NAME or whole > LONGEST_PATH:
+        what = f"this name has {name} bytes, and a file's has at most {LONGEST_NAME}"
+        if name <= LONGEST_NAME:
+            what = f"this path has {whole} bytes, and a file's has at most {LONGEST_PATH}"
+        where = f"{label} {str(path)[:40]}…".lstrip()
+        raise UsageError(what, where=where, remedy="check it, or use a shorter one")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -12,7 +16,8 @@ import typer
 from fcos_cli import __version__
 from fcos_cli.atomic import FULL
 from fcos_cli.commands import bench, convert, doctor, evaluate, export, info, predict, train
-from fcos_cli.errors import FcosError
+from fcos_cli.commands.command import Command, Debug
+from fcos_cli.errors import FcosError, Interrupted, UsageError
 
 app = typer.Typer(
     name="fcos",
@@ -24,36 +29,73 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the app. FcosError becomes a message of up to three lines and an exit code."""
+    """Run the app and exit. Whatever ends a command becomes a message of up to three lines and an exit code."""
     _open_closed_streams()
     debug = "--debug" in sys.argv[1:] or os.environ.get("FCOS_DEBUG", "") not in ("", "0")
+    interrupts: list[int] = []
     try:
-        app(args=[argument for argument in sys.argv[1:] if argument != "--debug"])  # it may also follow the command
-    except FcosError as error:
-        if debug:
+        with _noting_interrupts(interrupts):
+            app()
+    except BaseException as error:
+        if interrupts and not _is_success(error):  # many libraries turn KeyboardInterrupt into another error
+            error = Interrupted("interrupted")
+        code = _exit_code(error, debug=debug)
+        if code is None:
             raise
-        from fcos_cli.console import print_error
+        sys.exit(code)
 
-        with suppress(OSError):  # stderr may be full
-            print_error(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # the reader of stdout has left, as `| head` does
-            _discard_stdout()
-            sys.exit(0)
-        raise error
-    except BrokenPipeError:
-        _discard_stdout()
-        sys.exit(0)
-    except OSError as error:
-        if debug or error.errno not in FULL:
-            raise
-        _discard_stdout()
+
+@contextmanager
+def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
+    """Add each SIGINT to `interrupts`, and raise KeyboardInterrupt as usual."""
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or in another program
+        yield
+        return
+    signal.signal(signal.SIGINT, receive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_success(error: BaseException) -> bool:
+    return isinstance(error, SystemExit) and not error.code
+
+
+def _exit_code(error: BaseException, *, debug: bool) -> int | None:
+    """Print what ended the command and return its exit code; None if Python is to handle the exception."""
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        _discard_stdout()  # its reader has left, as `| head` does
+        return 0
+    if isinstance(error, Interrupted) and error.remedy is None:
         with suppress(OSError):
-            sys.stderr.write(f"error: writing failed ({error.strerror})\n")
-        sys.exit(1)
+            sys.stderr.write(f"{error.what}\n")
+        return error.exit_code
+    if isinstance(error, OSError) and not debug:
+        error = _explain(error) or error
+    if debug or not isinstance(error, FcosError):
+        return None
+    from fcos_cli.console import print_error
+
+    with suppress(OSError):  # stderr may be full
+        print_error(error)
+    return error.exit_code
+
+
+def _explain(error: OSError) -> FcosError | None:
+    """The error of a full disk, or of a name that is too long, in our words; None for others."""
+    if error.errno == errno.ENAMETOOLONG:
+        where = None if error.filename is None else f"{str(error.filename)[:40]}…"
+        return UsageError("no file can have a name this long", where=where, remedy="check it, or use a shorter one")
+    if error.errno in FULL:
+        _discard_stdout()
+        return FcosError(f"writing failed ({error.strerror})", where=error.filename, remedy="free some space")
+    return None
 
 
 def _open_closed_streams() -> None:
@@ -80,17 +122,17 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for errors.")] = False,
+    _debug: Debug = False,
 ) -> None:
     pass
 
 
-app.command()(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command()(predict.predict)
-app.command()(export.export)
-app.command()(info.info)
-app.command()(doctor.doctor)
-app.command()(convert.convert)
-app.command()(bench.bench)
-app.command("benchmark", hidden=True)(bench.bench)
+app.command(cls=Command)(train.train)
+app.command("eval", cls=Command)(evaluate.evaluate)
+app.command(cls=Command)(predict.predict)
+app.command(cls=Command)(export.export)
+app.command(cls=Command)(info.info)
+app.command(cls=Command)(doctor.doctor)
+app.command(cls=Command)(convert.convert)
+app.command(cls=Command)(bench.bench)
+app.command("benchmark", cls=Command, hidden=True)(bench.bench)

@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
-from fcos_cli.atomic import atomic_write
+from fcos_cli.atomic import atomic_write, check_writable
 from fcos_cli.bench.results import BenchResult, pareto_front
 from fcos_cli.bench.tables import number, short_names
 from fcos_cli.errors import MissingExtra, UsageError
@@ -30,7 +30,10 @@ FRONT_COLOR = "#D55E00"
 
 
 def check_plot_path(path: Path) -> None:
-    """Raise MissingExtra if matplotlib is missing and UsageError for an unsupported file type."""
+    """Raise MissingExtra if matplotlib is missing; UsageError for an unsupported file type, or a path that cannot be
+    written.
+    """
+    check_writable(path)
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"cannot write a plot as {path.suffix or 'a file without a suffix'}", where=path,
                          remedy=f"use {', '.join(FORMATS)}")  # fmt: skip

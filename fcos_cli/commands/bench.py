@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fcos_cli.commands.command import Debug
 from fcos_cli.commands.options import MODEL_HELP, DeviceFlag, Json, parse_size
 
 
@@ -43,6 +44,7 @@ def bench(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a plot to this file: .png, .svg or .pdf.")] = None,
     as_json: Json = False,
+    _debug: Debug = False,
 ) -> None:
     """Compare models: time per stage, throughput, start-up time, memory, and AP if --data is given.
 

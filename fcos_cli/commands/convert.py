@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fcos_cli.commands.command import Debug
 from fcos_cli.commands.options import Json
 
 
@@ -40,6 +41,7 @@ def convert(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Output file. Default: next to FILE, if that name is free.")] = None,
     as_json: Json = False,
+    _debug: Debug = False,
 ) -> None:
     """Convert an FCOS checkpoint of another implementation to an fcos model, or an fcos model to torchvision.
 
@@ -50,6 +52,7 @@ def convert(
 
     require_train("fcos convert")
     keep_freed_memory()
+    from fcos_cli.atomic import check_writable
     from fcos_cli.console import emit_json, say
     from fcos_cli.errors import UsageError
 
@@ -65,6 +68,7 @@ def convert(
         raise UsageError(f"the output file must end in {' or '.join(suffixes)}", where=path, remedy="change --out")
     if path.exists() and file.exists() and path.samefile(file):
         raise UsageError("--out and FILE are the same file", where=path, remedy="choose another --out")
+    check_writable(path)
     result = _import(file, path, source, preset, classes) if target is None else _export(file, path)
     for note in result["notes"]:
         say(note)

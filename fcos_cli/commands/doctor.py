@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fcos_cli.commands.command import Debug
 from fcos_cli.commands.options import DATA_HELP, Json, parse_size
 
 
@@ -20,6 +21,7 @@ def doctor(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 for warnings too.")] = False,
     as_json: Json = False,
+    _debug: Debug = False,
 ) -> None:
     """Check a data set before training: list its problems, where they are and what to do.
 

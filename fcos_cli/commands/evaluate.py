@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from fcos_cli.commands.command import Debug
 from fcos_cli.commands.options import (
     DATA_HELP,
     MODEL_HELP,
@@ -58,6 +59,7 @@ def evaluate(
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
     as_json: Json = False,
+    _debug: Debug = False,
 ) -> None:
     """Evaluate a model on a data set, or compare two models.
 
@@ -68,7 +70,7 @@ def evaluate(
     keep_freed_memory()
     from fcos_cli.data.formats.read import read_dataset
     from fcos_cli.errors import UsageError
-    from fcos_cli.evaluate.run import check_evaluator, run_eval
+    from fcos_cli.evaluate.run import check_evaluator, check_outputs, run_eval
     from fcos_cli.runtime.open import open_detector
 
     check_evaluator(evaluator)
@@ -79,6 +81,7 @@ def evaluate(
             f"expected one or two models and a data set, got {len(paths)} arguments",
             remedy="use fcos eval MODEL [MODEL] DATA",
         )
+    check_outputs(report, save, models=len(models))
     detectors = [
         open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
         for model in models

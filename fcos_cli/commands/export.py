@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fcos_cli.commands.command import Debug
 from fcos_cli.commands.options import Json, parse_size
 
 
@@ -73,6 +74,7 @@ def export(
         ),
     ] = None,
     as_json: Json = False,
+    _debug: Debug = False,
 ) -> None:
     """Export a model to ONNX, OpenVINO or TensorRT and compare it with PyTorch.
 

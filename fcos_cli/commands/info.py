@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fcos_cli.commands.command import Debug
 from fcos_cli.commands.options import MODEL_HELP, Json
 
 
@@ -26,6 +27,7 @@ def info(
         ),
     ] = False,
     as_json: Json = False,
+    _debug: Debug = False,
 ) -> None:
     """Show what a model file contains: classes, input size, thresholds, conventions and provenance.
 

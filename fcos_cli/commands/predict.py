@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fcos_cli.commands.command import Debug
 from fcos_cli.commands.options import (
     MODEL_HELP,
     BackendFlag,
@@ -73,6 +74,7 @@ def predict(
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
+    _debug: Debug = False,
 ) -> None:
     """Detect objects in images and videos.
 
@@ -85,7 +87,7 @@ def predict(
     keep_freed_memory()
     from fcos_cli.errors import UsageError
     from fcos_cli.predict.outputs import OutputNames, source_test
-    from fcos_cli.predict.run import run_predict
+    from fcos_cli.predict.run import check_outputs, run_predict
     from fcos_cli.predict.sources import open_sources
     from fcos_cli.predict.video import is_camera, until_interrupted
     from fcos_cli.runtime.open import open_detector
@@ -98,6 +100,7 @@ def predict(
     tiling = make_tiling(tile, overlap)
     sources, explanation = sources or [], None
     leave_out = out if viz or crops or explain or targets else None
+    check_outputs(save or [], folder=leave_out)
     names = OutputNames(source_test(sources, leave_out=leave_out))
     if explain or targets is not None:
         from fcos_cli.explain.run import plan_explanation

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fcos_cli.commands.command import Debug
 from fcos_cli.commands.options import DATA_HELP, DeviceFlag, Json, parse_size
 
 
@@ -88,6 +89,7 @@ def train(
         bool, typer.Option("--dry-run", help="Print all settings and check the data, without training.")
     ] = False,
     as_json: Json = False,
+    _debug: Debug = False,
 ) -> None:
     """Train a detector and write a run folder with the best and the last weights."""
     from time import monotonic
@@ -130,6 +132,8 @@ def train(
         folder, progress, onnx = start.resume(resume, flags=flags, started=started)
     else:
         folder = out or start.new_folder("demo" if demo and name is None else name, data)
+        if not dry_run:
+            start.check_folder(folder)  # reading the data takes time
         if demo:
             data = start.demo_data(Path("runs/demo-data"))
         flags["train.time"] = None if time is None else start.parse_duration(time)

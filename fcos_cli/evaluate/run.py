@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fcos_cli.atomic import check_writable
 from fcos_cli.console import emit_json, progress, say, table, warn
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import Tiling
@@ -55,7 +56,6 @@ def run_eval(
     to write as well. save: file for the detections of a single detector, as COCO results. tiling: also run on these
     tiles of each image.
     """
-    _check_outputs(report, save, models=len(detectors))
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
     if not dataset.samples:
@@ -114,13 +114,14 @@ def run_eval(
     say(summarize(comparison, names))
 
 
-def _check_outputs(report: Path | None, save: Path | None, *, models: int) -> None:
+def check_outputs(report: Path | None, save: Path | None, *, models: int) -> None:
     """Raise UsageError before the evaluation, which takes minutes, if its results could not be written."""
-    if report is not None and report.is_dir():
-        raise UsageError("report path is a folder", where=report, remedy="use --report report.html")
+    if report is not None:
+        check_writable(report)
     if save is not None:
         if models > 1:
             raise UsageError("--save writes the detections of one model", where=save, remedy="evaluate them in turn")
+        check_writable(save)
         check_replaceable(save, "coco")
 
 

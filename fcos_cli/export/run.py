@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcos_cli import __version__
+from fcos_cli.atomic import check_writable
 from fcos_cli.console import emit_json, progress, say
 from fcos_cli.convert.zoo import cache_folder
 from fcos_cli.data.formats.read import read_dataset
@@ -100,7 +101,8 @@ def default_out(weights: Path, options: ExportOptions) -> Path:
 def export(weights: Path, job: ExportJob) -> ExportResult:
     """Export, check parity, and record the result in the file.
 
-    Raises ParityError, after all files were written, if the outputs differ from PyTorch.
+    Raises UsageError before anything runs if a file could not be written; ParityError, after all files were written, if
+    the outputs differ from PyTorch.
     """
     target = FORMATS[job.options.format]
     if job.out.suffix != target.suffix:
@@ -109,6 +111,7 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
             where=job.out,
             remedy=f"use --out with a {target.suffix} file",
         )
+    _check_outputs(job)
     artifact = load(weights)
     facts = job.options.apply(facts_of(artifact))
     facts = replace(facts, provenance={**facts.provenance, "export": _provenance(weights)})
@@ -123,6 +126,12 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
         onnx_file = Path(folder, "model.onnx")
         write(proto, onnx_file, facts)
         return _save_and_verify(artifact, job, facts, job.out, partial(writer, onnx_file, job.out))
+
+
+def _check_outputs(job: ExportJob) -> None:
+    """Raise UsageError if one of the files could not be written."""
+    for file in filter(None, (job.out, report_of(job.out), job.engine.get("timing_cache"))):
+        check_writable(file)
 
 
 def _free(path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.atomic import check_writable
 from fcos_cli.console import say
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError
@@ -18,7 +19,7 @@ from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input, predict
 from fcos_cli.predict.prefetch import prefetch
 from fcos_cli.predict.progress import ProgressReporter
-from fcos_cli.predict.writers import Format, open_writer
+from fcos_cli.predict.writers import Format, check_replaceable, format_of, open_writer
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
 
@@ -80,6 +81,16 @@ def run_predict(
     return reporter.failed
 
 
+def check_outputs(save: Sequence[Path], *, folder: Path | None) -> None:
+    """Raise UsageError before anything runs if a file of `save`, or files in `folder`, could not be written."""
+    for file in save:
+        check_writable(file)
+        check_replaceable(file, _format(file))
+    if folder is not None:
+        check_writable(folder, folder=True)
+        check_writable(folder / "crops", folder=True)
+
+
 def hint_at_tiles(detector: Detector, tiling: Tiling | None) -> None:
     """Print a hint if a model that was trained on tiles is used without."""
     if tiling is None and (side := detector.facts.tile):
@@ -93,5 +104,5 @@ def display_thresholds(facts: Facts) -> float | npt.NDArray[np.float32]:
     return np.asarray(facts.class_thresholds, np.float32)
 
 
-def _format(file: Path) -> Format | None:
-    return "coco" if file.name.endswith(".coco.json") else None
+def _format(file: Path) -> Format:
+    return "coco" if file.name.endswith(".coco.json") else format_of(file)

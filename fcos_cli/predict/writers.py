@@ -36,7 +36,7 @@ def open_writer(
     classes: the classes that detections index. model: model name in the JSON document. Raises UsageError for an unknown
     suffix, a path that cannot be written and a file that is not an earlier result, FcosError if writing fails.
     """
-    format = format or _format_of(target)
+    format = format or format_of(target)
     if isinstance(target, Path):
         check_replaceable(target, format)
     output: AbstractContextManager[IO[str]] = atomic_write(target) if isinstance(target, Path) else nullcontext(target)
@@ -46,7 +46,8 @@ def open_writer(
         writer.end()
 
 
-def _format_of(target: Path | TextIO) -> Format:
+def format_of(target: Path | TextIO) -> Format:
+    """Return the format that the suffix of `target` names. Raises UsageError if it names none."""
     suffixes: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
     suffix = target.suffix.lower() if isinstance(target, Path) else ""
     if suffix not in suffixes:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fcos_cli.atomic import check_writable
 from fcos_cli.config import Origins, resolve
 from fcos_cli.console import say
 from fcos_cli.data.demo_shapes import write_shapes
@@ -43,19 +44,25 @@ class Outcome(NamedTuple):
 
 
 def start(plan: Plan, *, folder: Path, started: float | None = None) -> Outcome:
-    """Run the plan in `folder`. Raises UsageError if it already holds a run.
+    """Run the plan in `folder`. Raises UsageError if it cannot be used; see `check_folder`.
 
     started: `time.monotonic()` when the command began, from which a time limit counts.
     """
+    check_folder(folder)
+    print_data_summary(plan)
+    print_choices(plan)
+    return _run(plan, folder, resume=False, started=started)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError if `folder` already holds a run, or if nothing could be written there."""
+    check_writable(folder, folder=True)
     if has_state(folder):
         raise UsageError(
             "this run folder is already in use",
             where=folder,
             remedy=f"fcos train --resume {folder}, or choose another --name or --out",
         )
-    print_data_summary(plan)
-    print_choices(plan)
-    return _run(plan, folder, resume=False, started=started)
 
 
 def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = None) -> Outcome:
@@ -68,6 +75,7 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
         raise UsageError(
             "there is no saved run to resume", where=folder, remedy="name a run folder that holds state.pt"
         )
+    check_writable(folder, folder=True)
     changed = [key for key, value in flags.items() if value is not None and key not in {*MACHINE, *LENGTH}]
     if changed:
         raise UsageError(
