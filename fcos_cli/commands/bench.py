@@ -24,7 +24,7 @@ def bench(
     batch: Annotated[str, typer.Option(help="Batch size, or several separated by commas, e.g. 1,4.")] = "1",
     images: Annotated[
         list[str] | None,
-        typer.Option(help="Images, folders or glob patterns to run on. Default: the two bundled photos."),
+        typer.Option(help="Image files, folders or quoted glob patterns to run on. Default: the two bundled photos."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data set to measure AP on, in addition to speed.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of --data: train, val, test or all. Default: val.")] = None,

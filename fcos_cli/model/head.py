@@ -40,6 +40,17 @@ class RawOutputs(NamedTuple):
         return cls, ltrb, ctr[..., 0]
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's GroupNorm, without its refusal of a single value per group, which it normalizes to 0.
+
+    With as many groups as channels, the coarsest level of a small image has one. Training refuses that
+    (`train.recipe.plan`), since such a level cannot learn; a trained network must still run.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def tower(config: ModelConfig) -> nn.Sequential:
     """`convs` times (3×3 convolution, norm, ReLU) at constant width and resolution.
 
@@ -54,7 +65,7 @@ def tower(config: ModelConfig) -> nn.Sequential:
         else:
             layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1))
         group = config.norm == "group"
-        layers.append(nn.GroupNorm(config.groups, config.channels) if group else nn.BatchNorm2d(config.channels))
+        layers.append(GroupNorm(config.groups, config.channels) if group else nn.BatchNorm2d(config.channels))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 

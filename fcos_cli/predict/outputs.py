@@ -6,7 +6,6 @@ wrote and nothing else.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from fcos_cli.errors import DataError
 from fcos_cli.predict.mark import was_written_by_us
-from fcos_cli.predict.sources import read_list
+from fcos_cli.predict.sources import expand_pattern, read_list
 
 LONGEST = 150
 """Bytes of a stem in UTF-8. File systems allow 255 for the whole name, and crops append the class."""
@@ -103,6 +102,6 @@ def _expand(sources: Sequence[str]) -> tuple[list[Path], set[Path]]:
             elif path.suffix.lower() == ".txt":
                 files.update(entry.resolve() for entry in read_list(path))
             else:
-                listed = [path] if path.exists() else map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207
+                listed = [path] if path.exists() else expand_pattern(path)
                 files.update(entry.resolve() for entry in listed)
     return folders, files

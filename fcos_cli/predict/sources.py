@@ -25,6 +25,9 @@ from fcos_cli.predict.video import VIDEO_SUFFIXES, is_camera, read_video
 
 T = TypeVar("T")
 
+LONG_LIST = 1000
+"""Entries of a list that are looked for before anything runs, until one exists."""
+
 STDIN = Path("stdin")
 """The source name of images read from stdin."""
 
@@ -41,10 +44,11 @@ def open_sources(
     - A file is used as it is, whatever its suffix. A video yields its frames.
     - A folder yields its images, then those of its subfolders, sorted by name. Hidden files, linked folders and videos
       are skipped. How many videos, linked folders and pictures in unreadable formats were skipped is reported.
-    - A glob pattern yields the matching images and videos, sorted (`**` matches subfolders).
+    - A glob pattern yields the matching images and videos, sorted (`**` matches subfolders). Folders at its beginning
+      that exist are taken by their name, also with brackets.
     - A `.txt` file lists one path per line, relative to its own folder or else to the working directory. Empty lines
       are skipped, and so are lines that start with #, unless a file has that name. A listed path that does not exist is
-      reported when it is read.
+      reported when it is read, unless none does: then the list counts as a source that does not exist.
     - `camera:0` (or `/dev/video0`) is a camera, read until `stop` is set.
     - `-` is stdin: one image file or a list of paths, detected from the first bytes.
 
@@ -80,11 +84,12 @@ def _expand(source: str, frames: int | None, stop: threading.Event | None, leave
         return _require_images(images_in(path, leave_out=leave_out), source)
     if path.exists():
         is_list = path.suffix.lower() == ".txt"
+        if is_list and path.is_file():  # a pipe cannot be read twice
+            _check_list(path)
         paths = _require_images(read_list(path), source) if is_list else iter([path])
         return _read_videos(paths, frames, stop)
     if glob.has_magic(source):
-        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob does not support absolute patterns
-        paths = _images_and_videos(matches, source)
+        paths = _images_and_videos(expand_pattern(path), source)
         return _read_videos(_require_images(paths, source), frames, stop)
     raise DataError(
         "no such file or folder",
@@ -93,15 +98,22 @@ def _expand(source: str, frames: int | None, stop: threading.Event | None, leave
     )
 
 
-def _images_and_videos(matches: Iterable[str], source: str) -> Iterator[Path]:
+def _images_and_videos(matches: Iterable[Path], source: str) -> Iterator[Path]:
     """Yield the images and videos, and report the pictures that cannot be read."""
     left_out = LeftOut()
     for match in matches:
-        if _is_image(match) or _is_video(match):
-            yield Path(match)
+        if _is_image(match.name) or _is_video(match.name):
+            yield match
         else:
-            left_out.add(Path(match))
+            left_out.add(match)
     left_out.report(source)
+
+
+def expand_pattern(pattern: Path) -> list[Path]:
+    """Return what a glob pattern matches, sorted. Folders at its beginning that exist are names, `runs[1]` too."""
+    known = next(folder for folder in pattern.parents if folder.is_dir() or folder == folder.parent)
+    found = glob.glob(str(pattern.relative_to(known)), root_dir=known, recursive=True)  # noqa: PTH207 - follows symlinks
+    return sorted(known / match for match in found)
 
 
 def _read_videos(
@@ -167,6 +179,25 @@ def read_list(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def _check_list(path: Path) -> None:
+    """Raise DataError if a list has entries, but none of them exists. Of a long list, only the beginning is looked at:
+    its missing files are reported as they are read.
+    """
+    entries: list[Path] = []
+    for entry in read_list(path):
+        entries.append(entry)
+        if _exists(entry) or len(entries) > LONG_LIST:
+            return
+    if not entries:
+        return
+    first = entries[0].relative_to(path.parent) if entries[0].is_relative_to(path.parent) else entries[0]
+    raise DataError(
+        f"none of the {len(entries)} paths in this list exists",
+        where=f"{path}, first entry: {first}",
+        remedy=f"they were looked for in {path.parent.resolve()} and in {Path.cwd()}",
+    )
+
+
 def _parse_lines(lines: Iterable[str], folder: Path) -> Iterator[Path]:
     for line in lines:
         name = line.rstrip("\r\n")
@@ -199,7 +230,9 @@ def _require_images(paths: Iterator[T], source: str) -> Iterator[T]:
     """Yield `paths`. Raises DataError if there are none."""
     first = next(paths, None)
     if first is None:
-        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError("no images found", where=source, remedy=f"supported suffixes: {suffixes}")
+        remedy = f"supported suffixes: {' '.join(sorted(IMAGE_SUFFIXES))}"
+        if "[" in Path(source).name:
+            remedy = "brackets in a pattern are a choice of characters: write [[] for [ itself"
+        raise DataError("no images found", where=source, remedy=remedy)
     yield first
     yield from paths

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.head import Head, RawOutputs
+from fcos_cli.model.head import GroupNorm, Head, RawOutputs
 from tests.tiny import tiny_config
 
 SIZES = [(8, 6), (4, 3), (2, 2), (1, 1), (1, 1)]
@@ -31,6 +31,16 @@ def head_of(
 def features(seed: int = 1, batch: int = 2) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(batch, 16, h, w, generator=generator) * 5 for h, w in SIZES]
+
+
+def test_a_single_value_per_group_is_normalized_to_the_bias() -> None:
+    """As many groups as channels, one image, levels of one cell: torch's own GroupNorm refuses to run."""
+    torch.manual_seed(0)
+    head = Head(tiny_config(groups=16), 3).eval()
+    raw = head([level[:1] for level in features()])
+    alone, together = raw.cls[-1], head(features()).cls[-1]
+    assert torch.allclose(alone, together[:1])
+    assert torch.equal(raw.cls[-1], raw.cls[-2])  # whatever the features are
 
 
 def branch_says(head: Head, value: float) -> None:
@@ -154,7 +164,7 @@ def test_initial_distances_have_gradients() -> None:
 
 
 def test_tower_depth_and_norm_come_from_the_config() -> None:
-    for norm, kind in (("group", nn.GroupNorm), ("batch", nn.BatchNorm2d)):
+    for norm, kind in (("group", GroupNorm), ("batch", nn.BatchNorm2d)):
         head = head_of(norm=norm, convs=3)
         for tower in (head.classification_head.conv, head.regression_head.conv):
             assert [type(layer) for layer in tower] == [nn.Conv2d, kind, nn.ReLU] * 3
@@ -166,7 +176,7 @@ def test_a_separable_tower_is_depthwise_and_then_pointwise() -> None:
     torch.manual_seed(0)
     head = Head(tiny_config(tower="separable", convs=2), 3).eval()
     for tower in (head.classification_head.conv, head.regression_head.conv):
-        assert [type(layer) for layer in tower] == [nn.Conv2d, nn.Conv2d, nn.GroupNorm, nn.ReLU] * 2
+        assert [type(layer) for layer in tower] == [nn.Conv2d, nn.Conv2d, GroupNorm, nn.ReLU] * 2
         assert [(layer.kernel_size, layer.groups) for layer in tower[:2]] == [((3, 3), 16), ((1, 1), 1)]
     assert [level.shape[-2:] for level in outputs_of(head).cls] == SIZES
     # each channel of the first convolution sees its own input channel only

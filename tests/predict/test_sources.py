@@ -47,6 +47,46 @@ def test_file_whose_name_looks_like_a_pattern(tmp_path):
     assert names(tmp_path, f"{tmp_path}/[1].jpg") == ["[1].jpg"]
 
 
+def test_existing_folders_with_brackets_in_a_pattern_are_taken_by_their_name(tmp_path, monkeypatch):
+    touch(tmp_path, "run[1]/a.jpg", "run[1]/deep/b.jpg", "run1/c.jpg", "run2/d.jpg")
+    assert names(tmp_path, f"{tmp_path}/run[1]/*.jpg") == ["run[1]/a.jpg"]
+    assert names(tmp_path, f"{tmp_path}/run[1]/**/*.jpg") == ["run[1]/a.jpg", "run[1]/deep/b.jpg"]
+    assert names(tmp_path, f"{tmp_path}/run[12]/*.jpg") == ["run1/c.jpg", "run2/d.jpg"]  # no such folder: a pattern
+    monkeypatch.chdir(tmp_path)
+    assert list(open_sources(["run[1]/*.jpg", "*/*.jpg"])) == [
+        Path("run[1]/a.jpg"),
+        *(Path("run1/c.jpg"), Path("run2/d.jpg"), Path("run[1]/a.jpg")),
+    ]
+    monkeypatch.chdir("run[1]")
+    assert next(open_sources(["../run[1]/*.jpg"])) == Path("../run[1]/a.jpg")
+
+
+def test_brackets_in_a_pattern_without_matches_are_explained(tmp_path):
+    touch(tmp_path, "a[1].jpg")
+    with pytest.raises(DataError) as caught:
+        list(open_sources([f"{tmp_path}/a[1].*"]))
+    assert caught.value.remedy == "brackets in a pattern are a choice of characters: write [[] for [ itself"
+    assert names(tmp_path, f"{tmp_path}/a[[]1].*") == ["a[1].jpg"]
+
+
+def test_a_list_without_any_existing_file_names_the_list_its_first_entry_and_where_was_looked(tmp_path, monkeypatch):
+    touch(tmp_path, "lists/near.jpg", "here/x.jpg")
+    monkeypatch.chdir(tmp_path / "here")
+    file = tmp_path / "lists" / "l.txt"
+    file.write_text("# comment\n\nimages/1.jpg\n2.jpg\n")
+    with pytest.raises(DataError) as caught:
+        open_sources([str(file)])
+    assert caught.value.what == "none of the 2 paths in this list exists"
+    assert caught.value.where == f"{file}, first entry: images/1.jpg"
+    assert caught.value.remedy == f"they were looked for in {tmp_path / 'lists'} and in {tmp_path / 'here'}"
+    (failure, image) = open_sources([str(file), "x.jpg"])
+    assert isinstance(failure, Failure)
+    assert failure.error.what == caught.value.what
+    assert image == Path("x.jpg")
+    file.write_text("images/1.jpg\n2.jpg\nnear.jpg\n")  # one that exists is enough
+    assert len(list(open_sources([str(file)]))) == 3
+
+
 def test_list_is_relative_to_itself_or_to_the_working_directory(tmp_path, monkeypatch):
     touch(tmp_path, "lists/near.jpg", "here/far.jpg")
     (tmp_path / "lists/l.txt").write_text(

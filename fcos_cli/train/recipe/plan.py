@@ -76,6 +76,7 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
 
 def with_chosen_batch(plan: Plan) -> Plan:
     """The plan with the best batch size for this machine."""
+    check_norms(with_values(plan.config, {"train.batch": 2}))  # the smallest that is tried
     batch = choose_batch(plan.config, plan.train, plan.val)
     config = with_values(plan.config, {"train.batch": batch})
     return replace(plan, config=config, origins={**plan.origins, "train.batch": "--batch auto"})
@@ -96,12 +97,39 @@ def check_settings(plan: Plan) -> None:
             where="train.accumulate",
             remedy=f"use at most {config.batch}",
         )
+    check_norms(plan.config)
     _check_boxes(plan)
     if config.patience and not plan.val.has_boxes:
         raise DataError(
             "patience needs a val split with boxes: without them there is no AP",
             where=plan.val.source,
             remedy="add labelled images to val, or set train.patience = 0",
+        )
+
+
+def check_norms(config: Config) -> None:
+    """Raise UsageError if a norm would see a single value where a map has one cell: it makes 0 of any value."""
+    model, train, size = config.model, config.train, config.data.size
+    parts = train.batch // train.accumulate  # images that are normalized together
+    place = f"a map of one cell, at input size {size[0]} x {size[1]}"
+    if max(size) <= model.strides[-1]:
+        if model.norm == "group" and model.groups == model.channels:
+            raise UsageError(
+                f"GroupNorm of {model.groups} groups for {model.channels} channels has one value per group in {place}",
+                where="model.groups",
+                remedy=f"use --set model.groups={model.channels // 2}, or a larger --size",
+            )
+        if model.norm == "batch" and parts == 1:
+            raise UsageError(
+                f"BatchNorm in the towers has one value per channel in {place}, with one image at a time",
+                where="model.norm",
+                remedy="use a larger --batch, a larger --size or --set model.norm=group",
+            )
+    if max(size) <= 32 and model.backbone_norm == "trained" and parts == 1:
+        raise UsageError(
+            f"BatchNorm in the backbone has one value per channel in {place}, with one image at a time",
+            where="model.backbone_norm",
+            remedy="use a larger --batch, a larger --size or --set model.backbone_norm=frozen",
         )
 
 

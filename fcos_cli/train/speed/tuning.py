@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fcos_cli.model.fcos import FCOS
+from fcos_cli.model.head import GroupNorm
 from fcos_cli.model.optimize.fuse import CONVOLUTIONS
 from fcos_cli.train.speed.convolution import (
     Geometry,
@@ -30,7 +31,7 @@ from fcos_cli.train.speed.convolution import (
 )
 from fcos_cli.train.speed.group_norm import TunedGroupNorm, group_norm
 
-TUNABLE = (*CONVOLUTIONS, TunedConv2d, nn.GroupNorm)
+TUNABLE = (*CONVOLUTIONS, TunedConv2d, GroupNorm)
 
 BUDGET = 2.0
 """Seconds for trying methods. The layers that take the most time come first."""

@@ -1,5 +1,6 @@
 """The plan of a run: settings from every layer, and settings and data that do not fit."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan
+from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, with_chosen_batch
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,38 @@ def test_settings_that_do_not_fit_the_data_are_errors(shapes: Path) -> None:
     blank = [replace(sample, ignore=np.ones(len(sample.boxes), np.bool_)) for sample in made.val.samples]
     with pytest.raises(DataError, match="patience needs a val split with boxes"):
         check_settings(replace(made, val=replace(made.val, samples=blank)))
+
+
+ONE_CELL = {"data.size": (64, 64), "model.channels": 32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({**ONE_CELL}, "GroupNorm of 32 groups for 32 channels"),
+        ({**ONE_CELL, "data.size": (128, 96)}, "one cell, at input size 128 x 96"),
+        ({**ONE_CELL, "data.size": (160, 96)}, None),
+        ({**ONE_CELL, "model.groups": 16}, None),
+        ({**ONE_CELL, "model.strides": [4, 8, 16, 32, 64]}, "GroupNorm"),
+        ({**ONE_CELL, "model.strides": [4, 8, 16, 32, 64], "data.size": (96, 96)}, None),
+        ({**ONE_CELL, "model.norm": "batch", "train.batch": 1}, "BatchNorm in the towers"),
+        ({**ONE_CELL, "model.norm": "batch", "train.accumulate": 2}, "BatchNorm in the towers"),
+        ({**ONE_CELL, "model.norm": "batch"}, None),
+        ({"data.size": (32, 32), "train.batch": 1, "model.backbone_norm": "trained"}, "BatchNorm in the backbone"),
+        ({"data.size": (32, 32), "train.batch": 1, "model.backbone_norm": "frozen"}, None),
+        ({"data.size": (32, 32), "train.batch": 2, "model.backbone_norm": "trained"}, None),
+    ],
+    ids=str,
+)
+def test_norms_of_a_single_value_are_refused(shapes: Path, changes: dict[str, object], words: str | None) -> None:
+    made = plan(shapes, **changes)
+    with nullcontext() if words is None else pytest.raises(UsageError, match=words):
+        check_settings(made)
+
+
+def test_an_automatic_batch_does_not_run_a_norm_of_a_single_value(shapes: Path) -> None:
+    with pytest.raises(UsageError, match="GroupNorm of 32 groups"):
+        with_chosen_batch(plan(shapes, **ONE_CELL))
 
 
 def test_tiles_are_cut_from_train_only(shapes: Path, tmp_path: Path) -> None:
