@@ -19,6 +19,7 @@ images[0, :, : small.height, : small.width] = np.asarray(small).transpose(2, 0, 
 
 boxes, scores, classes, counts = session.run(None, {"images": images})[:4]
 thresholds = metadata["thresholds"]["per_class"] or [metadata["thresholds"]["global"]] * len(metadata["classes"])
-for box, score, index in zip(boxes[0], scores[0], classes[0][: counts[0]], strict=False):
+boxes = np.clip(boxes[0] / np.tile(np.divide(small.size, photo.size), 2), 0, np.tile(photo.size, 2))
+for box, score, index in zip(boxes, scores[0], classes[0][: counts[0]], strict=False):
     if score >= thresholds[index]:
-        print(metadata["classes"][index]["name"], f"{score:.2f}", (box / scale).round(1).tolist())
+        print(metadata["classes"][index]["name"], f"{score:.2f}", box.round(1).tolist())

@@ -1,0 +1,54 @@
+"""examples/onnx_numpy.py, which docs/deployment.md shows, finds what `fcos predict` finds."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcos_cli.resources import ASSETS
+from tests.cli_runner import Fcos
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "examples" / "onnx_numpy.py"
+
+
+def test_the_documentation_shows_the_script() -> None:
+    _, _, code = SCRIPT.read_text(encoding="utf-8").partition("\n\n")
+    assert f"```python\n{code}```" in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(params=["cat.jpg", "astronaut.jpg", "cut off at the bottom", "upright by EXIF"])
+def photo(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param.endswith("jpg"):
+        return ROOT / "examples" / "photos" / str(request.param)
+    path = tmp_path / "photo.png"
+    with Image.open(ROOT / "examples" / "photos" / "astronaut.jpg") as image:
+        if request.param == "upright by EXIF":
+            exif = Image.Exif()
+            exif[0x0112] = 6  # to be turned by 90 degrees
+            image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+        else:  # unclipped, the box ends in the padding
+            image.crop((0, 0, 512, 400)).save(path)
+    return path
+
+
+def test_the_script_finds_the_same_boxes_as_predict(
+    fcos: Fcos, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], photo: Path
+) -> None:
+    (result,) = fcos("predict", photo, "--json").document["results"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(ASSETS / "default.onnx"), str(photo)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    lines = capfd.readouterr().out.splitlines()
+    expected = result["detections"]
+    assert len(lines) == len(expected) >= 1
+    for line, found in zip(lines, expected, strict=True):
+        name, score, box = line.split(maxsplit=2)
+        assert (name, score) == (found["class"], f"{found['score']:.2f}")
+        corners = [float(corner) for corner in box.strip("[]").split(", ")]
+        assert corners == pytest.approx(found["box"], abs=0.051)  # printed with one decimal
+        assert (np.array(corners) >= 0).all()
+        assert corners[2] <= result["width"]
+        assert corners[3] <= result["height"]
