@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcos_cli.console import progress, say
+from fcos_cli.data.doctor import print_findings
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import evaluate
@@ -25,6 +26,7 @@ def accuracy_on(data: Path, *, split: str | None = None, limit: int | None = Non
     if not dataset.samples:
         raise DataError("the data set has no images", where=dataset.source)
     say(f"AP on {dataset.split}: {len(dataset)} images ({dataset.origin})")
+    print_findings(dataset.findings)
 
     def accuracy(detector: Detector) -> float:
         with progress("evaluating", total=len(dataset)) as update:

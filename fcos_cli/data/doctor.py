@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.console import say, warn
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.tiling import Tiling
@@ -44,6 +45,14 @@ def examine(dataset: Dataset, *, resize: ResizeRule | None = None, stride: int =
     findings = [*dataset.findings, *_classes(dataset), *_tiny(dataset, sizes, resize, stride=stride)]
     findings += [*_elongated(dataset), *_crowded(dataset), *_empty(dataset)]
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
+
+
+def print_findings(findings: Iterable[Finding], *, split: str = "") -> None:
+    """Print one line per finding, with its remedy. split: name to begin the lines with."""
+    for finding in findings:
+        text = f"{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
+        text = f"{split}: {text}" if split else text
+        warn(text) if finding.severity != "info" else say(text)
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
@@ -190,12 +199,16 @@ def _elongated(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _crowded(dataset: Dataset) -> Iterator[Finding]:
-    names = [sample.image.name for sample in dataset.samples if np.sum(~sample.ignore) > MOST_DETECTIONS]
+    counts = [int(np.sum(~sample.ignore)) for sample in dataset.samples]
+    names = [
+        sample.image.name for sample, count in zip(dataset.samples, counts, strict=True) if count > MOST_DETECTIONS
+    ]
     if names:
+        enough = 100 * -(-max(counts) // 100)
         message = f"images with more than {MOST_DETECTIONS} boxes: {len(names)}"
         remedy = (
-            f"a model finds {MOST_DETECTIONS} per image unless model.max_detections is larger, and COCO's AP counts"
-            f" {MOST_DETECTIONS} per image and class; --tile finds more"
+            f"a model finds {MOST_DETECTIONS} per image unless trained with --set model.max_detections={enough}"
+            f" or used with --tile; COCO's AP counts {MOST_DETECTIONS} per image and class in any case"
         )
         yield Finding("crowded-images", "warning", _some(names), message, remedy)
 

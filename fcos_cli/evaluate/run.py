@@ -10,7 +10,8 @@ from typing import Any
 
 from fcos_cli.atomic import check_writable
 from fcos_cli.console import emit_json, progress, say, table, warn
-from fcos_cli.data.samples import Dataset
+from fcos_cli.data.doctor import examine, print_findings
+from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import CocoResult, Evaluator, collect_detections, score
@@ -56,13 +57,13 @@ def run_eval(
     to write as well. save: file for the detections of a single detector, as COCO results. tiling: also run on these
     tiles of each image.
     """
+    findings = findings_for_metrics(dataset)
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
     if not dataset.samples:
         raise DataError("no images to evaluate", where=dataset.source)
     say(f"{dataset.split}: {len(dataset)} images ({dataset.origin})")
-    for finding in dataset.findings:
-        warn(f"{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip())
+    print_findings(findings)
     for detector in detectors:
         hint_at_tiles(detector, tiling)
     results = [
@@ -112,6 +113,12 @@ def run_eval(
     ]
     table(("AP of class", *columns), rows)
     say(summarize(comparison, names))
+
+
+def findings_for_metrics(dataset: Dataset) -> list[Finding]:
+    """The findings that `fcos train` prints for this split, without notes that are about training only."""
+    found = examine(dataset)
+    return [finding for finding in found if finding.severity != "info" or finding in dataset.findings]
 
 
 def check_outputs(report: Path | None, save: Path | None, *, models: int) -> None:

@@ -19,6 +19,7 @@ from fcos_cli import __version__
 from fcos_cli.atomic import check_writable
 from fcos_cli.console import emit_json, progress, say
 from fcos_cli.convert.zoo import cache_folder
+from fcos_cli.data.doctor import print_findings
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import ModelError, ParityError
 from fcos_cli.export.formats import FORMATS
@@ -111,7 +112,8 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
             where=job.out,
             remedy=f"use --out with a {target.suffix} file",
         )
-    _check_outputs(job)
+    for file in filter(None, (job.out, report_of(job.out), job.engine.get("timing_cache"))):
+        check_writable(file)
     artifact = load(weights)
     facts = job.options.apply(facts_of(artifact))
     facts = replace(facts, provenance={**facts.provenance, "export": _provenance(weights)})
@@ -126,12 +128,6 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
         onnx_file = Path(folder, "model.onnx")
         write(proto, onnx_file, facts)
         return _save_and_verify(artifact, job, facts, job.out, partial(writer, onnx_file, job.out))
-
-
-def _check_outputs(job: ExportJob) -> None:
-    """Raise UsageError if one of the files could not be written."""
-    for file in filter(None, (job.out, report_of(job.out), job.engine.get("timing_cache"))):
-        check_writable(file)
 
 
 def _free(path: Path) -> Path:
@@ -228,6 +224,7 @@ def check_parity(artifact: Artifact, job: ExportJob, facts: Facts, path: Path) -
     ap = None
     if job.data is not None:
         dataset = read_dataset(job.data)
+        print_findings(dataset.findings)
         if job.limit is not None:
             dataset = replace(dataset, samples=dataset.samples[: job.limit])
         reference = PyTorchDetector.from_artifact(_with_limits(artifact, facts), name="PyTorch", device="cpu")

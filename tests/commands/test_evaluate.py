@@ -139,3 +139,29 @@ def test_saved_detections_give_the_same_metrics_in_pycocotools(
     refused = fcos("eval", model_file, annotations, "--save", annotations)
     assert refused.code == 2
     assert json.loads(annotations.read_text()) == content
+
+
+def test_findings_are_those_of_train_with_their_remedies(
+    fcos: Fcos, model_file: Path, shapes: Path, tmp_path: Path
+) -> None:
+    """A data set whose val split is its train split: `train --dry-run` and `eval` say the same about it."""
+    content = json.loads((shapes / "train.json").read_text())
+    box = {"image_id": content["images"][0]["id"], "bbox": [1, 1, 20, 20], "area": 400, "iscrowd": 0}
+    rows = [{**box, "id": 5000, "category_id": 99}]
+    rows += [{**box, "id": 6000 + n, "category_id": 1, "bbox": [n % 20, n // 20, 20, 20]} for n in range(120)]
+    content["annotations"] += rows
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(shapes / "images")
+    for name in ("train.json", "val.json"):
+        (tmp_path / "data" / name).write_text(json.dumps(content))
+    result = fcos("eval", model_file, tmp_path / "data")
+    assert result.code == 0
+    told = [line for line in result.err.splitlines() if line.startswith("warning: ")]
+    assert [line.split(": ")[1] for line in told][:3] == ["unknown-category", "few-boxes", "crowded-images"]
+    assert "(val.json: annotations[" in told[0]
+    assert told[0].endswith("declare the class")
+    assert "--set model.max_detections=200" in told[2]
+    trained = fcos("train", tmp_path / "data", "--init", model_file, "--size", 64, "--batch", 2, "--dry-run").err
+    for line in told[1:]:
+        assert line.replace(" in the val split", " in the train split") in trained
+    assert told[0].replace("val.json", "train.json") in trained

@@ -77,7 +77,9 @@ def test_extreme_aspect_ratios_are_counted() -> None:
 
 def test_crowded_images_are_told_with_the_limits() -> None:
     finding = found(dataset(sample(*PLENTY, *PLENTY)))["crowded-images"]
-    assert "model.max_detections" in finding.remedy
+    assert "--set model.max_detections=200 " in finding.remedy
+    plenty = [*PLENTY] * 4
+    assert f"={100 * -(-len(plenty) // 100)} " in found(dataset(sample(*plenty)))["crowded-images"].remedy
     assert "crowded-images" not in found(dataset(sample(*PLENTY)))
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fcos_cli.config import flatten
-from fcos_cli.console import say, table, warn
-from fcos_cli.data.doctor import examine_splits
+from fcos_cli.console import say, table
+from fcos_cli.data.doctor import examine_splits, print_findings
 from fcos_cli.data.samples import Finding
 from fcos_cli.train.distributed import World
 from fcos_cli.train.estimate import estimate
@@ -30,9 +30,7 @@ def print_data_summary(plan: Plan) -> list[Finding]:
     rule, stride = resize_rule(plan.config), plan.config.model.strides[0]
     findings = examine_splits(plan.train, plan.val, resize=rule, stride=stride)
     for split, finding in findings:
-        prefix = "val: " if split == "val" else ""
-        text = f"{prefix}{finding.id}: {finding.message} ({finding.place}) {finding.remedy}".rstrip()
-        warn(text) if finding.severity != "info" else say(text)
+        print_findings([finding], split="val" if split == "val" else "")
     return [finding for _, finding in findings]
 
 
