@@ -1,7 +1,10 @@
 """The program `fcos`, also run as `python -m fcos_cli`. Ctrl-C is handled from here on, during imports too."""
 
-import signal
+import contextlib
+import os
 import sys
+
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -12,9 +15,19 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        sys.exit(130)
-    finally:  # nothing is left to be saved, so another Ctrl-C may end the process at once
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _leave()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _leave()
+        raise
+
+
+def _leave() -> None:
+    """End at once. Python would wait for threads, and print tracebacks at another Ctrl-C, or die by the signal."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -35,7 +36,7 @@ def main() -> None:
     interrupts: list[int] = []
     try:
         with _noting_interrupts(interrupts):
-            app()
+            _run()
     except BaseException as error:
         if interrupts and not _is_success(error):  # many libraries turn KeyboardInterrupt into another error
             error = Interrupted("interrupted")
@@ -43,6 +44,15 @@ def main() -> None:
         if code is None:
             raise
         sys.exit(code)
+
+
+def _run() -> None:
+    """Run the app. What it printed is flushed, since a full disk could not be reported after the end."""
+    try:
+        app()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
 
 
 @contextmanager
@@ -53,7 +63,8 @@ def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
         interrupts.append(number)
         signal.default_int_handler(number, frame)
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or in another program
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # in another program, or ignored
         yield
         return
     signal.signal(signal.SIGINT, receive)
@@ -69,8 +80,9 @@ def _is_success(error: BaseException) -> bool:
 
 def _exit_code(error: BaseException, *, debug: bool) -> int | None:
     """Print what ended the command and return its exit code; None if Python is to handle the exception."""
-    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
-        _discard_stdout()  # its reader has left, as `| head` does
+    caught = error.__context__ if isinstance(error, SystemExit) else error
+    if isinstance(caught, BrokenPipeError):  # the reader of stdout has left, as `| head` does
+        _discard_stdout()
         return 0
     if isinstance(error, Interrupted) and error.remedy is None:
         with suppress(OSError):
@@ -82,6 +94,10 @@ def _exit_code(error: BaseException, *, debug: bool) -> int | None:
         return None
     from fcos_cli.console import print_error
 
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_stdout()
     with suppress(OSError):  # stderr may be full
         print_error(error)
     return error.exit_code

@@ -1,14 +1,25 @@
 """The command line as a whole: help, version, exit codes and error messages."""
 
+import io
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from fcos_cli import __version__
+from fcos_cli.cli import main
 from fcos_cli.errors import UsageError
+from fcos_cli.export.run import ExportResult
+from fcos_cli.resources import ASSETS
+from fcos_cli.train.checkpoint import Progress
 from tests.cli_runner import CliResult, Fcos
+from tests.runtime.onnx_files import FACTS
 
 COMMANDS = {"train", "eval", "predict", "info", "doctor"}
 
@@ -72,6 +83,140 @@ def test_streams_that_are_closed_or_full(line: str, code: int, words: str) -> No
     assert "Traceback" not in done.stderr
     assert words in done.stderr
     assert done.returncode == code
+
+
+LINES = {
+    "info": "info MODEL --json",
+    "info nano": "info nano --json",
+    "predict": "predict IMAGES --model MODEL --json",
+    "predict lines": "predict IMAGES --model MODEL --jsonl",
+    "predict people": "predict IMAGES --model MODEL",
+    "predict files": "predict IMAGES --model MODEL --viz --crops --save x.csv",
+    "explain": "predict ONE --model MODEL --explain --json",
+    "targets": "predict ONE --targets DATA --model MODEL",
+    "eval": "eval MODEL DATA --json",
+    "report": "eval MODEL DATA --report r.html",
+    "export": "export MODEL --out x.onnx --no-verify --json",
+    "convert": "convert TORCHVISION --preset torchvision --out x.safetensors --json",
+    "bench": "bench MODEL --json",
+    "train": "train DATA --init MODEL --batch 2 --out run --json",
+    "dry run": "train DATA --init MODEL --batch 2 --dry-run",
+    "help": "predict --help",
+    "version": "--version",
+    "error": "eval nowhere.onnx DATA",
+}
+FAILS = {"error": 4}
+WRITES_TO_STDOUT = set(LINES) - {"predict people", "predict files", "targets", "report", "dry run", "error"}
+
+
+@pytest.fixture
+def photos() -> Path:
+    return ASSETS / "photos"
+
+
+@pytest.fixture
+def line_of(
+    monkeypatch: pytest.MonkeyPatch, shapes: Path, photos: Path, model_file: Path, fcos: Fcos
+) -> Callable[[str], list[str]]:
+    """The words of a command of the table. What takes time is left out: converting, exporting, benchmarking and training."""
+    monkeypatch.setattr("fcos_cli.bench.run.run_benchmark", lambda *_, **__: [])
+    monkeypatch.setattr("fcos_cli.bench.run.exit_code", lambda _: 0)
+    notes = {"from": "torchvision", "preset": "torchvision", "notes": ("a note",)}
+    monkeypatch.setattr("fcos_cli.commands.convert._import", lambda *_: notes)
+
+    def start(plan: object, *, folder: Path, started: float) -> tuple[Path, Progress]:
+        return folder, Progress(best=0.5, best_epoch=0)
+
+    exported = ExportResult(Path("x.onnx"), FACTS, None)
+    monkeypatch.setattr("fcos_cli.export.run.export", lambda *_: exported)
+    monkeypatch.setattr("fcos_cli.train.start.start", start)
+    monkeypatch.setattr("fcos_cli.train.recipe.summary.print_estimate", lambda _: None)
+    one = next((shapes / "images").rglob("val*.*"))
+    names = {"MODEL": model_file, "DATA": shapes, "IMAGES": photos, "ONE": one}
+
+    def line(name: str) -> list[str]:
+        return [str(names.get(word, word)) for word in LINES[name].split()]
+
+    return line
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, line: list[str], **streams: object) -> int:
+    """The exit code of `fcos` with other standard streams. Any exception but SystemExit is a failure of the test."""
+    monkeypatch.setattr(sys, "argv", ["fcos", *line])
+    monkeypatch.setattr("fcos_cli.cli._discard_stdout", lambda: None)  # it would silence pytest's own stdout
+    with monkeypatch.context() as patch:
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as end:
+            main()
+        for name in (name for name, stream in streams.items() if stream is None):
+            getattr(sys, name).close()
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_no_command_needs_any_stream(
+    monkeypatch: pytest.MonkeyPatch, line_of: Callable[[str], list[str]], name: str
+) -> None:
+    """Python has None for a stream that its caller has closed (`>&-`)."""
+    assert run_with(monkeypatch, line_of(name), stdin=None, stdout=None, stderr=None) == FAILS.get(name, 0)
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_full_stdout_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, line_of: Callable[[str], list[str]], name: str
+) -> None:
+    messages = io.StringIO()
+    full = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115 - closing it fails
+    code = run_with(monkeypatch, line_of(name), stdout=full, stderr=messages)
+    with suppress(OSError):
+        full.close()
+    if name in WRITES_TO_STDOUT:
+        assert code == 1
+        assert messages.getvalue().count("error: writing failed (No space left on device)") == 1
+    else:
+        assert code == FAILS.get(name, 0)
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_full_stderr_gives_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, line_of: Callable[[str], list[str]], name: str
+) -> None:
+    full = Path("/dev/full").open("w", encoding="utf-8", buffering=1)  # noqa: SIM115 - closing it fails
+    code = run_with(monkeypatch, line_of(name), stderr=full)
+    with suppress(OSError):
+        full.close()
+    assert code in (0, 1, FAILS.get(name, 0))
+
+
+def test_interrupts_are_one_line_even_if_a_library_makes_another_error_of_them(
+    fcos: Fcos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hide(_model: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("numpy cannot be imported") from error
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("fcos_cli.runtime.open.find_artifact", hide)
+    assert fcos("info", "x.onnx") == CliResult(130, "", "interrupted\n")
+    monkeypatch.setattr("fcos_cli.runtime.open.find_artifact", lambda _: signal.raise_signal(signal.SIGINT))
+    assert fcos("info", "x.onnx") == CliResult(130, "", "interrupted\n")
+    assert fcos("info", "x.onnx", "--debug") == CliResult(130, "", "interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 1.0])  # during imports, and later
+def test_a_signal_at_any_moment_is_one_line_and_exit_code_130(seconds: float) -> None:
+    """`predict -` waits for stdin, so the command is still running."""
+    command = [sys.executable, "-m", "fcos_cli", "predict", "-"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert (process.returncode, messages) == (130, "interrupted\n")
 
 
 @pytest.mark.slow
