@@ -118,7 +118,7 @@ def photos() -> Path:
 def line_of(
     monkeypatch: pytest.MonkeyPatch, shapes: Path, photos: Path, model_file: Path, fcos: Fcos
 ) -> Callable[[str], list[str]]:
-    """The words of a command of the table. What takes time is left out: converting, exporting, benchmarking and training."""
+    """The words of a command of the table. What takes time (convert, export, bench, train) is left out."""
     monkeypatch.setattr("fcos_cli.bench.run.run_benchmark", lambda *_, **__: [])
     monkeypatch.setattr("fcos_cli.bench.run.exit_code", lambda _: 0)
     notes = {"from": "torchvision", "preset": "torchvision", "notes": ("a note",)}
