@@ -43,8 +43,8 @@ class RawOutputs(NamedTuple):
 class GroupNorm(nn.GroupNorm):
     """torch's GroupNorm, without its refusal of a single value per group, which it normalizes to 0.
 
-    With as many groups as channels, the coarsest level of a small image has one. Training refuses that
-    (`train.recipe.plan`), since such a level cannot learn; a trained network must still run.
+    With as many groups as channels, the coarsest level of a small image has one. Training warns
+    of that (`train.recipe.plan`), since such a level cannot learn.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ def test_a_single_value_per_group_is_normalized_to_the_bias() -> None:
     head = Head(tiny_config(groups=16), 3).eval()
     raw = head([level[:1] for level in features()])
     alone, together = raw.cls[-1], head(features()).cls[-1]
-    assert torch.allclose(alone, together[:1])
-    assert torch.equal(raw.cls[-1], raw.cls[-2])  # whatever the features are
+    assert torch.allclose(alone, together[:1], atol=1e-4)
+    assert torch.allclose(raw.cls[-1], raw.cls[-2], atol=1e-4)  # whatever the features are
 
 
 def branch_says(head: Head, value: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.config import Config, Origins, resolve, with_values
+from fcos_cli.console import warn
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import cut
@@ -76,7 +77,6 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
 
 def with_chosen_batch(plan: Plan) -> Plan:
     """The plan with the best batch size for this machine."""
-    check_norms(with_values(plan.config, {"train.batch": 2}))  # the smallest that is tried
     batch = choose_batch(plan.config, plan.train, plan.val)
     config = with_values(plan.config, {"train.batch": batch})
     return replace(plan, config=config, origins={**plan.origins, "train.batch": "--batch auto"})
@@ -108,28 +108,27 @@ def check_settings(plan: Plan) -> None:
 
 
 def check_norms(config: Config) -> None:
-    """Raise UsageError if a norm would see a single value where a map has one cell: it makes 0 of any value."""
+    """Raise UsageError if a BatchNorm would see a single value per channel; warn if a GroupNorm sees one per group.
+
+    That happens in maps of one cell. A norm makes 0 of a single value: torch refuses to train such a BatchNorm.
+    """
     model, train, size = config.model, config.train, config.data.size
-    parts = train.batch // train.accumulate  # images that are normalized together
-    place = f"a map of one cell, at input size {size[0]} x {size[1]}"
-    if max(size) <= model.strides[-1]:
-        if model.norm == "group" and model.groups == model.channels:
-            raise UsageError(
-                f"GroupNorm of {model.groups} groups for {model.channels} channels has one value per group in {place}",
-                where="model.groups",
-                remedy=f"use --set model.groups={model.channels // 2}, or a larger --size",
-            )
-        if model.norm == "batch" and parts == 1:
-            raise UsageError(
-                f"BatchNorm in the towers has one value per channel in {place}, with one image at a time",
-                where="model.norm",
-                remedy="use a larger --batch, a larger --size or --set model.norm=group",
-            )
-    if max(size) <= 32 and model.backbone_norm == "trained" and parts == 1:
+    single = train.batch // train.accumulate == 1  # images that are normalized together
+    place = f"one cell, at input size {size[0]} x {size[1]}"
+    top = max(size) <= model.strides[-1]
+    if top and model.norm == "group" and model.groups == model.channels:
+        fewer = next(groups for groups in range(model.channels // 2, 0, -1) if model.channels % groups == 0)
+        warn(
+            f"the coarsest level has {place}, and with {model.groups} groups for {model.channels} channels GroupNorm "
+            f"leaves nothing of it: use --set model.groups={fewer}, or a larger --size"
+        )
+    towers = top and model.norm == "batch"
+    if single and (towers or (max(size) <= 32 and model.backbone_norm == "trained")):
+        key, other = ("model.norm", "group") if towers else ("model.backbone_norm", "frozen")
         raise UsageError(
-            f"BatchNorm in the backbone has one value per channel in {place}, with one image at a time",
-            where="model.backbone_norm",
-            remedy="use a larger --batch, a larger --size or --set model.backbone_norm=frozen",
+            f"BatchNorm has one value per channel in a map of {place}, with one image at a time",
+            where=key,
+            remedy=f"use a larger --batch, a larger --size or --set {key}={other}",
         )
 
 

@@ -7,13 +7,13 @@ conversions cost.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fcos_cli.model.head import GroupNorm
 from fcos_cli.train.speed.convolution import Method
 
 
-class TunedGroupNorm(nn.GroupNorm):
+class TunedGroupNorm(GroupNorm):
     """A GroupNorm whose layout is chosen by size.
 
     layouts: by (height, width), `default` (that of the input) or `nchw` (channels first, and back). Other sizes use the
@@ -40,4 +40,4 @@ class TunedGroupNorm(nn.GroupNorm):
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, layout: Method) -> Tensor:
     """GroupNorm of `x` [B, C, H, W], computed in a layout. The result is channels last."""
     inputs = x.contiguous() if layout == "nchw" else x
-    return F.group_norm(inputs, groups, weight, bias, eps).contiguous(memory_format=torch.channels_last)
+    return torch.group_norm(inputs, groups, weight, bias, eps).contiguous(memory_format=torch.channels_last)

@@ -32,3 +32,12 @@ def test_a_tuned_norm_shares_its_parameters() -> None:
     tuned = TunedGroupNorm.wrap(norm)
     assert tuned.weight is norm.weight
     assert list(tuned.state_dict()) == list(norm.state_dict())
+
+
+def test_one_image_with_a_single_value_per_group_can_be_trained() -> None:
+    tuned = TunedGroupNorm.wrap(nn.GroupNorm(4, 4)).train()
+    tuned.layouts = {(2, 1): "nchw"}
+    for size in ((1, 1), (2, 1)):
+        out = tuned(torch.rand(1, 4, *size, requires_grad=True))
+        out.sum().backward()
+    assert torch.allclose(tuned(torch.rand(1, 4, 1, 1)), torch.zeros(1, 4, 1, 1), atol=1e-4)
