@@ -18,6 +18,7 @@ from fcos_cli.errors import UsageError
 from fcos_cli.export.run import ExportResult
 from fcos_cli.resources import ASSETS
 from fcos_cli.train.checkpoint import Progress
+from fcos_cli.train.start import Outcome
 from tests.cli_runner import CliResult, Fcos
 from tests.runtime.onnx_files import FACTS
 
@@ -97,6 +98,7 @@ LINES = {
     "eval": "eval MODEL DATA --json",
     "report": "eval MODEL DATA --report r.html",
     "export": "export MODEL --out x.onnx --no-verify --json",
+    "doctor": "doctor DATA --json",
     "convert": "convert TORCHVISION --preset torchvision --out x.safetensors --json",
     "bench": "bench MODEL --json",
     "train": "train DATA --init MODEL --batch 2 --out run --json",
@@ -124,8 +126,8 @@ def line_of(
     notes = {"from": "torchvision", "preset": "torchvision", "notes": ("a note",)}
     monkeypatch.setattr("fcos_cli.commands.convert._import", lambda *_: notes)
 
-    def start(plan: object, *, folder: Path, started: float) -> tuple[Path, Progress]:
-        return folder, Progress(best=0.5, best_epoch=0)
+    def start(plan: object, *, folder: Path, started: float) -> Outcome:
+        return Outcome(folder, Progress(best=0.5, best_epoch=0), None)
 
     exported = ExportResult(Path("x.onnx"), FACTS, None)
     monkeypatch.setattr("fcos_cli.export.run.export", lambda *_: exported)
