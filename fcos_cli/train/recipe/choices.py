@@ -25,6 +25,11 @@ PASSES = 40
 
 MIN_IMAGES = 12_000
 
+EASY = 72.0
+"""Where the sides of all but the smallest tenth of the boxes have so many pixels, twice the images come first: longer
+training brings more than a larger input.
+"""
+
 MIN_STEPS, MIN_EPOCHS = 1500, 12
 """Length of a run without a time limit: the longer one of the two."""
 
@@ -67,14 +72,14 @@ def choose_size(facts: DataFacts, *, pixels: float | None) -> Choice:
         why = "as large as the images" if largest == source else "the largest that is chosen without being told"
     if pixels is not None:
         images = max(MIN_IMAGES, PASSES * facts.images)
-        affordable = [
-            longer
-            for longer in range(smallest, largest + 1, STEP)
-            if math.prod(input_shape(facts, longer)) * images <= pixels
-        ]
+        easy = math.ceil(EASY / facts.box_side(0.1) / STEP) * STEP
+        needed = {longer: images if longer <= easy else 2 * images for longer in range(smallest, largest + 1, STEP)}
+        affordable = [x for x, count in needed.items() if math.prod(input_shape(facts, x)) * count <= pixels]
         limit = max(affordable, default=smallest)
         if limit != side:
-            side, why = limit, f"the largest that leaves time for {images:,} images"
+            side, why = limit, f"the largest that leaves time for {needed[limit]:,} images"
+        if limit == easy < largest:
+            why = f"90 % of the boxes are {EASY:g} px or larger, and more images help more than larger ones"
     shape = "the shape of most images" if facts.one_shape else "images of various shapes"
     return Choice(input_shape(facts, side), f"{shape}; {why}")
 

@@ -68,6 +68,15 @@ def test_each_optimizer_has_its_learning_rate() -> None:
     assert choose_lr("sgd") == (0.01, "for sgd")
 
 
+def test_boxes_that_are_large_anyway_leave_time_for_more_images() -> None:
+    made, pixels = facts(sides=(192,)), 480 * 640 * 12_000  # 72 px at 480 px
+    assert choose_size(made, pixels=pixels).value == (352, 480)
+    assert "more images help more" in choose_size(made, pixels=pixels).reason
+    assert choose_size(made, pixels=2 * pixels).value == (480, 640)
+    assert "time for 24,000 images" in choose_size(made, pixels=2 * pixels).reason
+    assert choose_size(facts(sides=(100,)), pixels=pixels).value == (480, 640)
+
+
 def test_ranges_are_multiples_of_the_strides() -> None:
     assert choose_ranges(STRIDES, size=(320, 320)).value == (32, 64, 128, 256)
     assert choose_ranges(STRIDES, size=(480, 640)).value == (64, 128, 256, 512)
