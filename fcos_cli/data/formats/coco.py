@@ -17,13 +17,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcos_cli.data.formats.coco_images import SPLIT_WORD, read_images, split_name
+from fcos_cli.data.formats.coco_images import SPLIT_WORD, is_id, read_images, split_name
 from fcos_cli.data.formats.records import Notes, Rows, check_sizes, is_set, samples
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 
 _FIRST_KEY = re.compile(rb'^(\xef\xbb\xbf)?\s*\{\s*"(info|images|annotations|categories|licenses|type)"')
+_LARGEST_AREA = 1e18  # pixels²; more is a mistake, or no float at all
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 
 
@@ -83,6 +84,8 @@ def find(path: Path, *, damaged: bool = False) -> CocoSource | None:
 
 def _looks_like_coco(file: Path) -> bool:
     """Whether the file begins like COCO and has all of its lists. Other tools' notes share some of the keys."""
+    if not file.is_file():
+        return False
     with file.open("rb") as stream:
         if not _FIRST_KEY.match(stream.read(4096)):
             return False
@@ -120,9 +123,9 @@ def _categories(file: Path) -> list[tuple[int, str]]:
         raise DataError("the file declares no classes", where=f"{file}: categories", remedy="list the categories")
     pairs = []
     for row in _without_root(entries):
-        if type(row.get("id")) is not int or not isinstance(row.get("name"), str):
+        if not is_id(row.get("id")) or not isinstance(row.get("name"), str):
             raise DataError(
-                f"a category needs an integer `id` and a string `name`, found {json.dumps(row)[:80]}",
+                f"a category needs an integer `id` of 64 bits and a string `name`, found {json.dumps(row)[:80]}",
                 where=f"{file}: categories",
                 remedy="correct this category",
             )
@@ -143,19 +146,19 @@ def _categories_alone(file: Path) -> list[dict[str, Any]] | None:
             piece = text[starts[0] : starts[0] + 4_000_000].decode("utf-8", errors="replace")
     try:
         rows, _ = json.JSONDecoder().raw_decode(piece)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return rows if all(isinstance(row, dict) for row in rows) else None
 
 
 def _without_root(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Drop Roboflow's extra category 0, the project's name, if a real class has the same name."""
-    roots = {row.get("supercategory") for row in rows} - {"none", None}
+    roots = [row.get("supercategory") for row in rows]
     names = [row.get("name") for row in rows]
     return [
         row
-        for row in rows
-        if not (row.get("supercategory") == "none" and row["name"] in roots and names.count(row["name"]) > 1)
+        for row, root, name in zip(rows, roots, names, strict=True)
+        if not (root == "none" and name not in ("none", None) and name in roots and names.count(name) > 1)
     ]
 
 
@@ -172,14 +175,14 @@ def _rows(
             if image is None and one_to_one:
                 image = by_text.get(str(row["image_id"]))
             left, top, width, height = (float(value) for value in row["bbox"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):  # an integer of hundreds of digits is no float
             notes.add("malformed-row", f"{file.name}: annotations[{number}] bbox {row.get('bbox')!r:.60}")
             continue
         if image is None:
-            notes.add("unknown-image", f"{file.name}: annotations[{number}] image_id {row['image_id']!r}")
+            notes.add("unknown-image", f"{file.name}: annotations[{number}] image_id {row['image_id']!r:.30}")
             continue
         if index is None:
-            notes.add("unknown-category", f"{file.name}: annotations[{number}] category_id {row['category_id']!r}")
+            notes.add("unknown-category", f"{file.name}: annotations[{number}] category_id {row['category_id']!r:.30}")
             continue
         if image < 0:  # the image is missing, which was already noted
             continue
@@ -188,7 +191,7 @@ def _rows(
         indices.append(index)
         boxes.append((left, top, left + width, top + height))
         ignores.append(is_set(row.get("iscrowd"), notes, place=f"{file.name}: annotations[{number}] iscrowd"))
-        areas.append(float(area) if isinstance(area, (int, float)) else np.nan)
+        areas.append(float(area) if isinstance(area, (int, float)) and abs(area) < _LARGEST_AREA else np.nan)
     return Rows(
         np.array(images, np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),

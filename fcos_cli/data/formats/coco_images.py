@@ -12,7 +12,13 @@ from fcos_cli.data.formats.records import ImageRecord, Notes
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
 from fcos_cli.errors import DataError
 
+_LARGEST_SIDE = 2**31  # pixels; more is a mistake, as are NaN and infinity
 SPLIT_WORD = re.compile(r"(?<![a-z])(trainval|train|valid|validation|val|test)(ing)?(?![a-z])")
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be the id of an image or a category: an integer that fits into 64 bits."""
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
 def split_name(file: Path, root: Path) -> str:
@@ -31,7 +37,7 @@ def read_images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list
     index, written = FileIndex(), _names(entries, file)
     folder, names = _locate(file, written, index)
     below = _below(folder) if any(index.find(folder / name) is None for name in names) else {}
-    integer_ids = all(type(row["id"]) is int for row in entries)
+    integer_ids = all(is_id(row["id"]) for row in entries)
     if not integer_ids:
         notes.add("ids-renumbered", file.name, count=len(entries))
     images: list[ImageRecord] = []
@@ -64,11 +70,14 @@ def _names(entries: list[dict[str, Any]], file: Path) -> list[PurePosixPath]:
     """The file names as written, with slashes."""
     names = []
     for number, row in enumerate(entries):
-        if "id" not in row or not isinstance(row.get("file_name"), str) or not row["file_name"]:
+        key, name = row.get("id"), row.get("file_name")
+        if not isinstance(key, (int, float, str)) or key != key or not name or not isinstance(name, str):  # NaN != NaN
             raise DataError(
-                "an image needs an `id` and a `file_name`", where=f"{file}: images[{number}]", remedy="correct the row"
+                "an image needs an `id`, a number or text, and a `file_name`",
+                where=f"{file}: images[{number}]",
+                remedy="correct the row",
             )
-        names.append(PurePosixPath(row["file_name"].replace("\\", "/")))
+        names.append(PurePosixPath(name.replace("\\", "/")))
     return names
 
 
@@ -92,7 +101,11 @@ def _below(folder: Path) -> dict[str, Path]:
 def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | None:
     """(width, height) from the annotations (checked later by `check_sizes`), or from the image if absent."""
     width, height = row.get("width"), row.get("height")
-    if isinstance(width, (int, float)) and isinstance(height, (int, float)) and width >= 1 and height >= 1:
+    if (
+        isinstance(width, (int, float))
+        and isinstance(height, (int, float))
+        and (1 <= width < _LARGEST_SIDE and 1 <= height < _LARGEST_SIDE)
+    ):
         return int(width), int(height)
     try:
         return image_size(path)
@@ -121,7 +134,7 @@ def _locate(file: Path, names: list[PurePosixPath], index: FileIndex) -> tuple[P
         if any(name.name in below for below in [_below(folder)] for name in probes):
             return folder, [PurePosixPath(name.name) for name in names]
     raise DataError(
-        f"none of the images is on disk, for example {probes[0]}",
+        f"none of the images is on disk, for example {str(probes[0])[:200]}",
         where=f"{file}; looked in {', '.join(str(folder) for folder in candidates[:8])}",
         remedy="put the images next to the annotations, into `images/` or into a folder named like the split",
     )

@@ -65,7 +65,10 @@ class FileIndex:
     def _names(self, folder: Path) -> list[str]:
         if folder not in self._listed:
             # not iterdir(): a Path per file would double the time for 100,000 images
-            self._listed[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
+            try:
+                self._listed[folder] = sorted(os.listdir(folder))  # noqa: PTH208
+            except (OSError, ValueError):  # no such folder, or a name that no folder can have
+                self._listed[folder] = []
         return self._listed[folder]
 
 

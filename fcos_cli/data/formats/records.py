@@ -22,6 +22,7 @@ from fcos_cli.model.classes import ClassTable
 CLIP_TOLERANCE = 1.0  # pixels; smaller excesses are rounding by annotation tools and are not reported
 CHECKED_IMAGES = 200  # images of which the file is compared with the annotations
 EXAMPLES = 3
+LONGEST = 200  # characters of a place; a name in a damaged file can have millions
 MANY = 16  # boxes, or pixels of a side, from which a share of them says something
 FEW = 3  # boxes, fewer than which may all be tiny by chance
 SAME_FACTOR = 0.02  # relative difference of two factors that are the same up to rounding
@@ -79,7 +80,7 @@ class Notes:
     def add(self, kind: str, place: str, *, count: int = 1) -> None:
         self._counts[kind] += count
         if len(self._places[kind]) < EXAMPLES:
-            self._places[kind].append(place)
+            self._places[kind].append(place if len(place) <= LONGEST else f"{place[:LONGEST]}…")
 
     def findings(self) -> list[Finding]:
         """Return one finding per kind, most severe first."""

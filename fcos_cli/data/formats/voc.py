@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
+from fcos_cli.data.formats.contents import exists, read_bytes, read_text
 from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
 from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, is_set, samples
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
@@ -25,6 +26,8 @@ from fcos_cli.model.classes import ClassTable
 
 _CLASS_COLUMN = re.compile(r"\s+-?[01]$")
 """The second column of VOC's lists for one class; names may contain blanks."""
+
+_MAX_DIGITS = 10  # of a width or height in pixels; more is a mistake, and read from the image instead
 
 _LISTS = ("train", "val", "trainval", "test")
 
@@ -74,7 +77,7 @@ class VocSource:
         rows: list[tuple[int, Sequence[float], int, bool]] = []
         labels = 0
         for number, file in enumerate(files, start=1):
-            annotated = file.is_file()
+            annotated = exists(file)
             annotation = self._annotation(file) if annotated else Annotation("", 0, 0, [])
             image = self._image(file, annotation, number, index, notes)
             if image is None:
@@ -110,7 +113,7 @@ class VocSource:
         if place.is_dir():
             return sorted(_xml_files(place))
         folder = self.annotations or place.parent
-        lines = place.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        lines = read_text(place).splitlines()
         entries = [_CLASS_COLUMN.sub("", line.strip()) for line in lines if line.strip()]
         stems = {
             entry[: -len(s)] if (s := Path(entry).suffix).lower() in IMAGE_SUFFIXES else entry for entry in entries
@@ -131,9 +134,10 @@ class VocSource:
         folders = [base / name for base in bases for name in ("JPEGImages", "images", "Images", "img")]
         folders += [file.parent, self.root]
         declared = PurePosixPath(annotation.filename.replace("\\", "/")).name
-        named = [folder / declared for folder in folders if declared and folder / declared in index]
+        by_name = [folder / declared for folder in folders] if declared else []
+        named = [path for path in by_name if path in index]
         same_stem = [folder / name for folder in folders if (name := index.images(folder).get(file.stem))]
-        same_stem += [found for path in (folder / declared for folder in folders) if (found := index.find(path))]
+        same_stem += [found for path in by_name if (found := index.find(path))]
         candidates = [*(path for path in named if path.stem == file.stem), *same_stem, *named]
         if not candidates:
             notes.add("missing-image", declared or file.stem)
@@ -170,7 +174,7 @@ def find(path: Path) -> VocSource | None:
 
 def _xml_files(folder: Path) -> Iterator[Path]:
     """The annotation files in a folder and its subfolders."""
-    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".xml")
+    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".xml" and file.is_file())
     return (file for file in files if not is_hidden(file, root=folder))
 
 
@@ -199,12 +203,12 @@ def _from_folders(path: Path) -> VocSource | None:
 
 def _has_annotation(folder: Path) -> bool:
     first = next((file for file in _xml_files(folder) if file.parent == folder), None)
-    return first is not None and b"<annotation" in first.read_bytes()[:4096]
+    return first is not None and b"<annotation" in read_bytes(first)[:4096]
 
 
 def _parse(file: Path) -> Annotation:
     try:
-        root = ElementTree.fromstring(file.read_bytes())
+        root = ElementTree.fromstring(read_bytes(file))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         line = error.position[0] if isinstance(error, ElementTree.ParseError) else 1
         raise DataError(
@@ -224,7 +228,7 @@ def _text(node: ElementTree.Element, path: str) -> str:
 
 
 def _to_int(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < _MAX_DIGITS else 0
 
 
 def _box(node: ElementTree.Element | None) -> tuple[float, float, float, float] | None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
+from fcos_cli.data.formats.contents import exists, read_text
+from fcos_cli.data.formats.data_yaml import read_yaml
 from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
 from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, samples
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
@@ -83,9 +83,15 @@ class YoloSource:
         place = _resolve(entry, self.base, self.root)
         if place is None:
             raise DataError(
-                f"the {split} images are not at the path given by the data set, {entry}",
+                f"the {split} images are not at the path given by the data set, {entry[:200]}",
                 where=f"{self.splits[split]}; looked in {self.base} and {self.root}",
                 remedy=f"correct the path of `{split}` in the data.yaml",
+            )
+        if place.resolve() == Path(place.resolve().anchor):
+            raise DataError(
+                f"the {split} images would be those of the whole file system",
+                where=f"{self.splits[split]}: {entry[:200]}",
+                remedy=f"correct the path of `{split}`",
             )
         if place.is_dir():
             for file in place.rglob("*"):
@@ -95,7 +101,7 @@ class YoloSource:
                 elif suffix in UNREAD_SUFFIXES and not is_hidden(file, root=place):
                     notes.add("unread-format", file.name)
         else:
-            for line in place.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+            for line in read_text(place).splitlines():
                 if line.strip():
                     yield _resolve(line.strip(), place.parent, self.root) or place.parent / line.strip()
 
@@ -105,35 +111,24 @@ def find(path: Path) -> YoloSource | None:
     if path.is_file():
         return _from_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else None
     files = sorted({*path.glob("*.yaml"), *path.glob("*.yml")}, key=lambda file: (file.stem != "data", file.name))
-    for file in files:
-        text = file.read_text(encoding="utf-8", errors="replace")
+    for file in filter(Path.is_file, files):
+        text = read_text(file)
         if "names:" in text and any(f"{split}:" in text for split in _SPLITS):
             return _from_yaml(file)
     return _from_folders(path)
 
 
 def _from_yaml(file: Path) -> YoloSource:
-    try:
-        # BaseLoader keeps every scalar as a string, so classes named `no` or `1e3` stay as written
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise DataError(
-            f"the file is not valid YAML ({' '.join(str(error).split())[:160]})",
-            where=f"{file}:{mark.line + 1}" if mark else file,
-            remedy="correct this line",
-        ) from error
-    if not isinstance(content, dict):
-        raise DataError("the file is not a YOLO data set", where=file, remedy="it needs `names`, `train` and `val`")
+    content = read_yaml(file, paths=_SPLITS)
     entries = {}
     for split in _SPLITS:
         value = content.get(split)
         if value not in _UNSET:
-            entries[split] = [str(entry) for entry in (value if isinstance(value, list) else [value])]
+            entries[split] = value if isinstance(value, list) else [value]
     if not entries:
         raise DataError("the file lists no images", where=file, remedy="add `train:` and `val:` with their folders")
     declared = content.get("path")
-    base = file.parent if declared in _UNSET else (_resolve(str(declared), file.parent, file.parent) or file.parent)
+    base = file.parent if declared in _UNSET else (_resolve(declared, file.parent, file.parent) or file.parent)
     splits = dict.fromkeys(entries, file)
     return YoloSource(file.parent, splits, entries, base, _names(content, file), keypoints="kpt_shape" in content)
 
@@ -143,15 +138,17 @@ def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
     value = content.get("names")
     pairs = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
     try:
-        names = {int(index): str(name) for index, name in pairs}
+        names = {int(index): name for index, name in pairs}
+        if not all(-(2**63) <= index < 2**63 for index in names):
+            raise ValueError("an id has at most 64 bits")
     except ValueError as error:
         raise DataError("`names` has a key that is not a number", where=file, remedy="write `0: name`") from error
     count = content.get("nc")
     problem = (
         "the file declares no classes"
         if not names
-        else f"`nc` says {count} classes, but `names` lists {len(names)}"
-        if count not in _UNSET and str(count) != str(len(names))
+        else f"`nc` says {count:.20} classes, but `names` lists {len(names)}"
+        if count not in _UNSET and count != str(len(names))
         else "`names` has a duplicate name"
         if len(set(names.values())) < len(names)
         else None
@@ -176,7 +173,7 @@ def _from_folders(path: Path) -> YoloSource | None:
             where=path,
             remedy="write a data.yaml with `names`, `train` and `val`, or a classes.txt with one name per line",
         )
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    lines = [line.strip() for line in read_text(file).splitlines()]
     names = _names({"names": [line for line in lines if line]}, file)
     if flat:
         return YoloSource(path, {"images": path}, {"images": [str(path)]}, path, names)
@@ -195,12 +192,12 @@ def _is_flat(path: Path) -> bool:
 
 def _from_obj_data(file: Path) -> YoloSource:
     """Read Darknet's obj.data, as CVAT and Datumaro write it: `names = …`, and a list of images per split."""
-    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_text(file).splitlines()
     values = {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
     names = _resolve(values.get("names", "obj.names"), file.parent, file.parent)
     if names is None:
         raise DataError("the file with the class names does not exist", where=file, remedy="add the obj.names")
-    listed = [line.strip() for line in names.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    listed = [line.strip() for line in read_text(names).splitlines()]
     entries = {split: [values[split]] for split in _SPLITS if split in values}
     if not entries:
         raise DataError("the file lists no images", where=file, remedy="add `train = train.txt`")
@@ -217,7 +214,7 @@ def _resolve(entry: str, base: Path, root: Path) -> Path | None:
         candidates.append(root.joinpath(*parts[1:]))
     if written.is_absolute() or ".." in written.parts or parts[:1] == [written.drive or None]:
         candidates += [root.joinpath(*parts[start:]) for start in range(len(parts))]
-    return next((Path(candidate) for candidate in candidates if candidate.exists()), None)
+    return next((candidate for candidate in candidates if exists(candidate)), None)
 
 
 def _label_candidates(image: Path) -> list[Path]:
@@ -265,7 +262,7 @@ def _boxes(
 ) -> list[tuple[int, tuple[float, float, float, float]]]:
     """Return (class index, relative xyxy) per valid row."""
     boxes = []
-    for number, line in enumerate(label.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_text(label).splitlines(), start=1):
         if not line.strip():
             continue
         try:
