@@ -12,19 +12,22 @@ FcosError            1  something failed at run time
 
 from __future__ import annotations
 
+LONGEST = 1000  # characters of a part of a message
+
 
 class FcosError(Exception):
     """An error the user can act on.
 
-    `what` is one sentence without a final period; `where` names the file, line or key; `remedy` says what to do.
+    `what` is one sentence without a final period; `where` names the file, line or key; `remedy` says what to do. Very
+    long ones, which repeat what is in a damaged file, are shortened.
     """
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
         super().__init__(what)
-        self.what = what
-        self.where = None if where is None else str(where)
+        self.what = _shorten(what)
+        self.where = None if where is None else _shorten(str(where))
         self.remedy = remedy
 
     def __str__(self) -> str:
@@ -34,6 +37,10 @@ class FcosError(Exception):
         if self.remedy:
             parts.append(f"remedy: {self.remedy}")
         return "\n".join(parts)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 class UsageError(FcosError):

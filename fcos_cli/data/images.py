@@ -35,6 +35,7 @@ from fcos_cli.errors import DataError
 _Opener = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 512 MiB as RGB
+BAND_PIXELS = 4_000_000  # converted at a time
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2"}
@@ -104,8 +105,7 @@ def read_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS)
         transpose = _TRANSPOSES.get(_orientation(image))
         try:
             image.load()
-            rgb = _to_rgb(image)
-            pixels = np.array(rgb if transpose is None else rgb.transpose(transpose))
+            pixels = _to_array(image, transpose)
         except Exception as error:  # decoders raise arbitrary exceptions on damaged input
             doubt = f", or compressed in a way that this Pillow cannot read: {codec}" if codec in RARE_CODECS else ""
             raise DataError(
@@ -155,7 +155,7 @@ def _stream(source: Path | bytes | BinaryIO, place: str) -> BinaryIO:
             what = f"this is a link to {source.readlink()}, which does not exist"
             raise DataError(what, where=place, remedy="restore that file, or remove the link") from error
         raise DataError("the image does not exist", where=place, remedy="check the path") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise DataError(
             f"the image cannot be read ({_one_line(error)})", where=place, remedy="check the file's permissions"
         ) from error
@@ -223,13 +223,25 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return value if value in _TRANSPOSES else 1
 
 
+def _to_array(image: Image.Image, transpose: Image.Transpose | None) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3]. In bands of rows, since each step of the conversion takes up to four bytes per pixel."""
+    gray = _deep_gray(image)
+    source = image if gray is None else Image.fromarray(gray)
+    if transpose is not None:
+        source = source.transpose(transpose)
+    width, height = source.size
+    rows = max(1, BAND_PIXELS // width)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        band = source if rows >= height else source.crop((0, top, width, min(height, top + rows)))
+        pixels[top : top + rows] = np.asarray(_to_rgb(band))
+    return pixels
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
         return image
-    gray = _deep_gray(image)
-    if gray is not None:
-        return Image.fromarray(gray).convert("RGB")
     if mode == "La":
         image = image.convert("LA")
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
