@@ -25,6 +25,10 @@ Rounding = Literal["half-up", "twice", "floor", "short-first"]
 Filter = Literal["pillow", "point", "float"]
 
 
+MAX_SIDE = 32_768
+"""Of the network input, in pixels. A larger one needs more memory than any machine has."""
+
+
 @dataclass(frozen=True)
 class Geometry:
     """How one image was placed into the network input; invertible.
@@ -85,12 +89,12 @@ class ResizeRule:
     def __post_init__(self) -> None:
         if self.mode not in ("letterbox", "shortest"):
             raise ValueError(f"mode must be 'letterbox' or 'shortest', not {self.mode!r}")
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"size must be two whole numbers of at least 1, not {self.size!r}")
+        if len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= MAX_SIDE:
+            raise ValueError(f"size must be two whole numbers from 1 to {MAX_SIDE:,}, not {self.size!r}")
         if self.mode == "shortest" and self.size[0] > self.size[1]:
             raise ValueError(f"size must be (shorter, longer) in mode 'shortest', not {self.size!r}")
-        if self.divisor < 1:
-            raise ValueError(f"divisor must be at least 1, not {self.divisor}")
+        if not 1 <= self.divisor <= MAX_SIDE:
+            raise ValueError(f"divisor must be at least 1 and at most {MAX_SIDE:,}, not {self.divisor}")
         if not all(0 <= value <= 255 for value in self.colour):
             raise ValueError(f"pad_value must be 0…255, not {self.pad_value}")
         if self.rounding not in get_args(Rounding) or self.filter not in get_args(Filter):

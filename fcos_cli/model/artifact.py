@@ -39,6 +39,7 @@ class Artifact:
 
     def build(self) -> FCOS:
         """Build the network with its weights, in eval mode. Raises ModelError naming keys that do not fit."""
+        self._check_weights()
         try:
             model = FCOS(self.config, classes=len(self.classes))
         except UsageError as error:
@@ -59,6 +60,20 @@ class Artifact:
             raise ModelError("the weights do not match the network they describe", where=listed)
         model.load_state_dict(given)
         return model.eval()
+
+    def _check_weights(self) -> None:
+        """Raise ModelError for weights that no network has. A file of any size may ask for terabytes of them."""
+        towers, given = 2 * self.config.convs * self.config.channels**2, sum(map(Tensor.numel, self.weights.values()))
+        if towers > given:
+            raise ModelError(
+                "the weights do not match the network they describe",
+                where=f"{given:,} weights for towers of {self.config.convs} layers and {self.config.channels} channels",
+            )
+        for key, value in self.weights.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise ModelError(
+                    "the weights are not finite numbers", where=key, remedy="use an earlier checkpoint of the run"
+                )
 
     def with_thresholds(self, threshold: float, per_class: tuple[float, ...]) -> Artifact:
         return replace(self, threshold=threshold, class_thresholds=per_class)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 from fcos_cli.model.conventions import Conventions
 
@@ -36,7 +36,7 @@ class ModelConfig(BaseModel):
     backbone_norm_eps go with the backbone's weights; the defaults are EfficientNet-Lite0's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backbone: str = Field("efficientnet_lite0", description="any timm model with features at strides 8, 16 and 32")
     channels: int = Field(96, ge=8, description="channels of the pyramid and of the head's towers")
@@ -55,7 +55,9 @@ class ModelConfig(BaseModel):
     strides: tuple[int, ...] = Field(STRIDES, description="strides of the levels, px: 8…128, or 4…64 for small objects")
     ranges: tuple[float, float, float, float] = (64.0, 128.0, 256.0, 512.0)
     mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB mean of pixels 0…255")
-    std: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB standard deviation of pixels 0…255")
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        (127.5, 127.5, 127.5), description="RGB standard deviation of pixels 0…255"
+    )
     conventions: Conventions = Conventions()
     candidates: int = Field(1000, ge=1, le=3840, description="number of (point, class) pairs kept per level before NMS")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="minimum final score of a candidate")

@@ -13,6 +13,7 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
 
 FORMAT_VERSION = 1
+MAX_CLASSES = 100_000  # four times as many as any data set has
 
 KEYS = ("format_version", "classes", "geometry", "conventions", "thresholds", "model", "provenance")
 """In every file; exported ones have more."""
@@ -25,24 +26,42 @@ def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any],
     Call it within `metadata_errors`. Raises whatever parsing raises.
     """
     version = json.loads(metadata["format_version"])
+    if isinstance(version, bool) or not isinstance(version, (int, float)) or not version >= 1:
+        raise ValueError(f"format_version is {version!r:.40}, not a number from 1")
     if version > FORMAT_VERSION:  # checked first: anything else may differ in a newer file
         raise ModelError(
-            f"the file has format version {version}, this program knows up to {FORMAT_VERSION}",
+            f"the file has format version {version:.20g}, this program knows up to {FORMAT_VERSION}",
             remedy="pip install --upgrade fcos-cli",
         )
     raw = {key: json.loads(metadata[key]) for key in (*KEYS, *more) if key in metadata or key not in KEYS[-2:]}
     classes, per_class = ClassTable.from_json(raw["classes"]), raw["thresholds"]["per_class"]
     if not isinstance(raw["geometry"], dict):
         raise ValueError("geometry is not a table")
+    _check_classes(classes)
     if per_class is not None and len(per_class) != len(classes):
         raise ValueError(f"{len(per_class)} thresholds for {len(classes)} classes")
     shared = {
         "classes": classes,
-        "threshold": float(raw["thresholds"]["global"]),
-        "class_thresholds": None if per_class is None else tuple(float(value) for value in per_class),
+        "threshold": share(raw["thresholds"]["global"], "threshold"),
+        "class_thresholds": None if per_class is None else tuple(share(value, "threshold") for value in per_class),
         "provenance": raw.get("provenance", {}),
     }
     return shared, {**raw, "conventions": Conventions.from_json(raw["conventions"])}
+
+
+def share(value: Any, name: str) -> float:
+    """The value as a number from 0 to 1. Raises ValueError."""
+    number = float(value)
+    if not 0 <= number <= 1:  # NaN is not, either
+        raise ValueError(f"{name} is {number:g}, not from 0 to 1")
+    return number
+
+
+def _check_classes(classes: ClassTable) -> None:
+    if not 1 <= len(classes) <= MAX_CLASSES:
+        raise ValueError(f"there are {len(classes)} classes, not 1 to {MAX_CLASSES:,}")
+    if not all(-(2**63) <= number < 2**63 for number in classes.ids):
+        raise ValueError("a class id does not fit into 64 bits")
 
 
 @contextmanager
@@ -54,5 +73,5 @@ def metadata_errors(where: Path, *, remedy: str) -> Iterator[None]:
         raise ModelError(error.what, where=where, remedy=error.remedy) from error
     except KeyError as error:
         raise ModelError(f"the file lacks the fact {error}", where=where, remedy=remedy) from error
-    except (TypeError, ValueError) as error:  # also of json and pydantic
+    except (TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:  # also of json and pydantic
         raise ModelError(f"the file's facts cannot be used: {error}", where=where) from error

@@ -15,7 +15,7 @@ from typing import Any
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts
+from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts, share
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,19 @@ class Facts:
             return cls(
                 resize=ResizeRule.from_json(facts["geometry"]),
                 conventions=facts["conventions"],
-                score_threshold=float(limits["score"]),
-                nms_iou=float(limits["nms_iou"]),
-                max_detections=int(limits["max_detections"]),
+                score_threshold=share(limits["score"], "limits.score"),
+                nms_iou=share(limits["nms_iou"], "limits.nms_iou"),
+                max_detections=_count(limits["max_detections"]),
                 precision=str(facts["precision"]),
                 winograd=int(metadata.get("winograd", "0")),  # older files do not have it
                 verified=facts["verified"],
                 model=facts.get("model", {}),
                 **shared,
             )
+
+
+def _count(value: Any) -> int:
+    """The value as a whole number from 1. Raises ValueError."""
+    if not 1 <= int(value) < 2**31:
+        raise ValueError(f"limits.max_detections is {value}, not from 1")
+    return int(value)

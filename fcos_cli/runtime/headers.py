@@ -64,7 +64,7 @@ def _safetensors(path: Path) -> Header:
         config = json.loads(metadata.get("model", "{}"))
         names = {"score": "score_threshold", "nms_iou": "nms_iou", "max_detections": "max_detections"}
         limits = {key: config.get(name, getattr(Facts, name)) for key, name in names.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the metadata of the file is invalid: {error}", where=path) from error
     metadata |= {"limits": json.dumps(limits), "precision": '"fp32"', "verified": "null"}
     return Header(Facts.from_metadata(metadata, where=path), path.stat().st_size, parameters)
@@ -129,7 +129,7 @@ def _sidecar(path: Path) -> Header:
             where=sidecar,
             remedy=f"put {sidecar.name} next to {path.name}",
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(sidecar, error) from error
     return Header(Facts.from_metadata(facts, where=sidecar), path.stat().st_size, engine=dict(engine))
 

@@ -129,9 +129,13 @@ def _open(
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.pytorch import PyTorchDetector
 
-    return PyTorchDetector.from_artifact(
-        load(path), name=name, score=score, device=device, precision=precision, threads=threads
-    )
+    try:
+        return PyTorchDetector.from_artifact(
+            load(path), name=name, score=score, device=device, precision=precision, threads=threads
+        )
+    except ModelError as error:  # building a network does not know the file
+        place = error.where if error.where and str(path) in error.where else f"{path}: {error.where or 'model'}"
+        raise ModelError(error.what, where=place, remedy=error.remedy) from error
 
 
 def _require_pytorch(path: Path, asked: Backend | None) -> None:

@@ -22,6 +22,7 @@ from fcos_cli.train.schedule import Schedule
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 STATE_VERSION = 2
+_KEYS = ("data_hash", "progress", "model", "average", "optimizer", "schedule", "scaler", "torch_rng", "tuning")
 
 
 @dataclass
@@ -147,6 +148,8 @@ def _check(path: Path, content: Any, *, data_hash: str) -> None:
         raise DataError(
             "the saved state is from another version of fcos", where=path, remedy="finish the run with that version"
         )
+    if missing := [key for key in _KEYS if key not in content]:
+        raise DataError(f"the saved state lacks {missing[0]!r}", where=path, remedy="start a new run")
     if content["data_hash"] != data_hash:
         raise DataError(
             "the training data is not what this run started with",
