@@ -9,25 +9,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from fcos_cli.data.geometry import MAX_SIDE
 from fcos_cli.errors import UsageError
 from fcos_cli.model.config import BoxLoss, ClassLoss, ModelConfig
 from fcos_cli.model.networks.named import named_network
 
 PREFIX = "FCOS_"
 RESERVED = {"FCOS_DEBUG"}
+
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Scale = Annotated[float, Field(gt=0, le=100)]
 
 AUTOMATIC = (
     "data.size",
@@ -44,17 +46,20 @@ AUTOMATIC = (
 class DataConfig(BaseModel):
     """How images become network input."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     path: str = Field("", description="folder or annotation file of the data set")
     resize: Literal["letterbox", "shortest"] = Field(
         "letterbox", description="resize rule at prediction time; stored in the model"
     )
-    size: tuple[PositiveInt, PositiveInt] = Field(
+    size: tuple[Side, Side] = Field(
         (320, 320), description="height, width; for shortest: shorter side, limit of the longer side"
     )
     tile: int = Field(
-        0, ge=0, description="train and validate on tiles of so many pixels of the source, at least 32; 0: off"
+        0,
+        ge=0,
+        le=1_000_000,
+        description="train and validate on tiles of so many pixels of the source, at least 32; 0: off",
     )
     val_fraction: float = Field(0.1, gt=0, lt=1, description="fraction held out if the data has no val split")
     split_seed: int = Field(0, description="seed of that split")
@@ -71,7 +76,7 @@ class DataConfig(BaseModel):
 class AugmentConfig(BaseModel):
     """Random changes to training images. Probabilities are 0…1."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     flip: float = Field(0.5, ge=0, le=1, description="horizontal flip")
     turn: float = Field(
@@ -79,8 +84,8 @@ class AugmentConfig(BaseModel):
     )
     crop: float = Field(0.2, ge=0, le=1, description="random IoU crop that keeps at least one box")
     zoom_out: float = Field(0.1, ge=0, le=1, description="place the image on a larger canvas")
-    zoom_out_max: float = Field(2.0, ge=1, description="maximum side of that canvas, relative to the image")
-    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+    zoom_out_max: float = Field(2.0, ge=1, le=100, description="maximum side of that canvas, relative to the image")
+    scale: tuple[Scale, Scale] = Field(
         (0.75, 1.25), description="scale jitter: minimum and maximum size relative to the network input"
     )
     colour: float = Field(0.5, ge=0, le=1, description="brightness, contrast, saturation, hue")
@@ -96,13 +101,13 @@ class AugmentConfig(BaseModel):
 class TrainConfig(BaseModel):
     """Settings of a training run: optimization, losses, hardware and validation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(30, ge=1, le=1_000_000)
     time: float = Field(0, ge=0, description="limit in seconds for the whole run, instead of epochs; 0: none")
     patience: int = Field(0, ge=0, description="end after this many validations without a better AP; 0: never")
-    batch: int = Field(8, ge=1, description="images per step and process")
-    accumulate: int = Field(1, ge=1, description="compute each batch in this many parts, which saves memory")
+    batch: int = Field(8, ge=1, le=65_536, description="images per step and process")
+    accumulate: int = Field(1, ge=1, le=65_536, description="compute each batch in this many parts, which saves memory")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(2e-3, gt=0, description="learning rate for 16 images per step; scaled to the actual batch")
     backbone_lr: float = Field(1.0, ge=0, description="learning rate factor of the backbone; 0 freezes it")
@@ -111,7 +116,7 @@ class TrainConfig(BaseModel):
     )
     weight_decay: float = Field(0.02, ge=0, description="not applied to norms, biases and scales")
     warmup: int = Field(100, ge=0, description="warm-up steps; at most a tenth of the run")
-    clip: float = Field(10.0, gt=0, description="maximum gradient norm")
+    clip: float = Field(10.0, gt=0, allow_inf_nan=True, description="maximum gradient norm")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
     class_loss: ClassLoss = "focal"
     box_loss: BoxLoss = "giou"
@@ -124,7 +129,7 @@ class TrainConfig(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     tune: bool = Field(True, description="on a CPU, time the convolutions first and compute each in its fastest way")
-    workers: int = Field(-1, ge=-1, description="data loader processes; -1 = half the cores, at most 8")
+    workers: int = Field(-1, ge=-1, le=1024, description="data loader processes; -1 = half the cores, at most 8")
     val_every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
     export: bool = Field(True, description="write best.onnx at the end, compared with PyTorch")
     save_minutes: float = Field(5.0, gt=0, description="maximum minutes between two saved states")
@@ -134,13 +139,13 @@ class TrainConfig(BaseModel):
     repeat: float = Field(
         0, ge=0, le=1, description="repeat images of classes that fewer than this share of the images have (as LVIS)"
     )
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class Config(BaseModel):
     """All settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -199,7 +204,9 @@ def _from_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, Any, st
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set {assignment!r} is not KEY=VALUE", remedy="for example --set train.lr=0.002")
+            raise UsageError(
+                f"{assignment!r} is not KEY=VALUE", where="--set", remedy="for example --set train.lr=0.002"
+            )
         yield key.strip(), parse_value(text.strip()), f"--set {key.strip()}"
 
 
@@ -220,16 +227,17 @@ def read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError("the config file cannot be read", where=file, remedy="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError, numbers of 5000 digits
         raise UsageError(f"the config file is not valid TOML: {error}", where=file) from error
 
 
 def parse_value(text: str) -> Any:
     """Parse `text` as a TOML value (0.02, true, [320, 320], "x"); return the text itself if it is not one."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return parsed["value"] if len(parsed) == 1 else text  # a second line would be another setting
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -54,7 +54,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate the first N images only.")] = None,
     tile: TileFlag = None,
     overlap: OverlapFlag = None,
-    batch: Annotated[int, typer.Option(min=1, help="Number of images, or tiles with --tile, per batch.")] = 8,
+    batch: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Number of images, or tiles with --tile, per batch.")
+    ] = 8,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,

@@ -64,9 +64,12 @@ def make_tiling(tile: int | None, overlap: float | None) -> Tiling | None:
 
 def parse_size(text: str) -> tuple[int, int]:
     """Parse `320` as (320, 320) and `320x416` as (320, 416), height by width. Raises UsageError."""
+    from fcos_cli.data.geometry import MAX_SIDE
     from fcos_cli.errors import UsageError
 
     parts = text.lower().split("x")
-    if len(parts) in (1, 2) and all(part.isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) in (1, 2) and all(
+        part.isdecimal() and len(part) < 10 and 0 < int(part) <= MAX_SIDE for part in parts
+    ):
         return int(parts[0]), int(parts[-1])
     raise UsageError(f"--size {text!r} is not a valid size", remedy="use --size 320 or --size 320x416 (height x width)")

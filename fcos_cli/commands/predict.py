@@ -70,7 +70,9 @@ def predict(
     tile: TileFlag = None,
     overlap: OverlapFlag = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Maximum number of frames per video or camera.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Number of images, or tiles with --tile, per batch.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Number of images, or tiles with --tile, per batch.")
+    ] = 1,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,

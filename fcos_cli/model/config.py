@@ -39,14 +39,14 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backbone: str = Field("efficientnet_lite0", description="any timm model with features at strides 8, 16 and 32")
-    channels: int = Field(96, ge=8, description="channels of the pyramid and of the head's towers")
-    convs: int = Field(2, ge=1, description="convolutions per tower")
+    channels: int = Field(96, ge=8, le=8192, description="channels of the pyramid and of the head's towers")
+    convs: int = Field(2, ge=1, le=100, description="convolutions per tower")
     tower: Literal["full", "separable"] = Field(
         "full",
         description="kind of those convolutions: 3x3, or depthwise 3x3 and then 1x1, with about a ninth of the work",
     )
     norm: Literal["group", "batch"] = Field("group", description="normalization in the towers")
-    groups: int = Field(32, ge=1, description="groups of GroupNorm; must divide `channels`")
+    groups: int = Field(32, ge=1, le=8192, description="groups of GroupNorm; must divide `channels`")
     backbone_norm: Literal["frozen", "trained"] = Field(
         "frozen", description="BatchNorm of the backbone: frozen statistics, or trained"
     )
@@ -62,7 +62,7 @@ class ModelConfig(BaseModel):
     candidates: int = Field(1000, ge=1, le=3840, description="number of (point, class) pairs kept per level before NMS")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="minimum final score of a candidate")
     nms_iou: float = Field(0.6, gt=0, le=1, description="IoU above which NMS removes the worse of two boxes of a class")
-    max_detections: int = Field(100, ge=1, description="maximum number of detections per image")
+    max_detections: int = Field(100, ge=1, le=100_000, description="maximum number of detections per image")
 
     @field_validator("strides")
     @classmethod
