@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +31,21 @@ def err() -> Console:
     return Console(stderr=True, width=width, markup=False, highlight=False, emoji=False)
 
 
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, separators of lines, marks that change the direction of text, and halves of characters."""
+
+
+def visible(text: str) -> str:
+    r"""The text with everything escaped that a terminal, a page or a picture would obey instead of showing: `\x1b`.
+
+    Names of classes and files come from strangers. They could colour or erase what is printed, or add lines.
+    """
+    return _UNSEEN.sub(lambda match: repr(match[0])[1:-1], text)
+
+
 def say(text: str, *, style: str | None = None) -> None:
     """Print a message. Long lines are wrapped by the terminal only, so that paths can be copied."""
+    text = visible(text)
     if style is None:  # a line without colour does not need rich, which is slow to import
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
@@ -49,14 +63,17 @@ def print_error(error: FcosError) -> None:
     from rich.text import Text
 
     console = err()
+    where = "  where: "
     parts = [
         ("error: ", error.what, "bold red"),
-        ("  where: ", error.where, "dim"),
+        (where, error.where, "dim"),
         ("  do:    ", error.remedy, "green"),
     ]
     for label, text, style in parts:
         if text:
-            console.print(Text.assemble((label, style), text), soft_wrap=True)
+            lines = [text] if label == where else text.split("\n")  # a remedy may be a few lines of code
+            shown = "\n".join(map(visible, lines))
+            console.print(Text.assemble((label, style), shown), soft_wrap=True)
 
 
 def emit_json(document: Mapping[str, Any]) -> None:
@@ -89,7 +106,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 
     grid = Table(title=title, box=box.SIMPLE, title_justify="left")
     for index, column in enumerate(columns):
-        grid.add_column(Text(column), justify="right" if index else "left", overflow="fold")
+        grid.add_column(Text(visible(column)), justify="right" if index else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(Text(_cell(value)) for value in row))
     err().print(grid)
@@ -98,7 +115,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 def _cell(value: object) -> str:
     if value is None or (isinstance(value, float) and (value == -1 or math.isnan(value))):
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else visible(str(value))
 
 
 @contextmanager
@@ -130,10 +147,10 @@ def _bar(console: Console, task: str, total: int | None) -> Iterator[Callable[..
         console=console,
         transient=True,
     ) as bar:
-        row = bar.add_task(task, total=total, note="")
+        row = bar.add_task(visible(task), total=total, note="")
 
         def update(done: int, total: int | None = None, note: str = "") -> None:
-            bar.update(row, completed=done, total=total, note=note)
+            bar.update(row, completed=done, total=total, note=visible(note))
 
         yield update
 
@@ -152,6 +169,6 @@ def _lines(console: Console, task: str, total: int | None, every: int | None) ->
         last_done = done
         rate = done / max(time.monotonic() - started, 1e-9)
         count = f"{done}/{known_total}" if known_total else f"{done}"
-        console.print(f"{task} {count} ({rate:.1f}/s) {note}".rstrip(), soft_wrap=True)
+        console.print(visible(f"{task} {count} ({rate:.1f}/s) {note}").rstrip(), soft_wrap=True)
 
     yield update

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fcos_cli.atomic import atomic_write
+from fcos_cli.console import visible
 from fcos_cli.explain.heatmaps import Bytes
 from fcos_cli.predict.draw import BLACK, Colour
 from fcos_cli.predict.mark import png_mark
@@ -91,7 +92,7 @@ class Canvas:
         """Write text at a point. anchor: as in Pillow (`mm` = centred). background: colour behind the text."""
         font = ImageFont.load_default(size=size * _SUPERSAMPLING)
         position = at[0] * _SUPERSAMPLING, at[1] * _SUPERSAMPLING
-        text = "".join(letter if _has_glyph(letter) else "?" for letter in _without_accents(text))
+        text = "".join(letter if _has_glyph(letter) else "?" for letter in _without_accents(visible(text)))
         if background is not None:
             left, top, right, bottom = self.pen.textbbox(position, text, font=font, anchor=anchor)
             margin = 3 * _SUPERSAMPLING

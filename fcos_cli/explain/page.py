@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fcos_cli.console import visible
 from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, data_uri, mosaic, resized
 from fcos_cli.explain.points import Explanation
 from fcos_cli.model.config import level_name
@@ -127,7 +128,7 @@ def _detections(explained: Explanation) -> list[dict[str, Any]]:
 
 
 def _printable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return visible(text)
 
 
 def _part(name: str) -> str:

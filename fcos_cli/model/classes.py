@@ -55,4 +55,9 @@ class ClassTable:
 
     @classmethod
     def from_json(cls, rows: Sequence[dict[str, Any]]) -> ClassTable:
-        return cls(tuple(str(r["name"]) for r in rows), tuple(int(r["id"]) for r in rows))
+        return cls(tuple(whole_characters(str(r["name"])) for r in rows), tuple(int(r["id"]) for r in rows))
+
+
+def whole_characters(name: str) -> str:
+    """The name with `?` for each half of a character, which JSON can hold (`"\\ud800"`) but no file of text."""
+    return name.encode("utf-8", "replace").decode("utf-8")

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from fcos_cli.atomic import atomic_write
+from fcos_cli.console import visible
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.mark import MARK, png_mark
@@ -162,7 +163,7 @@ def _font(size: int) -> Font:
 
 
 def _label_text(classes: ClassTable, index: int, score: float, font_size: int) -> str:
-    return f"{_renderable(classes.names[index], font_size) or f'class {classes.ids[index]}'} {score:.2f}"
+    return f"{_renderable(visible(classes.names[index]), font_size) or f'class {classes.ids[index]}'} {score:.2f}"
 
 
 @lru_cache(maxsize=1024)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, TextIO
 
 from fcos_cli.atomic import atomic_write
+from fcos_cli.console import visible
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.pipeline import Failure, Prediction
@@ -164,7 +166,7 @@ class _Coco(_Base):
 
 
 class _Csv(_Base):
-    """`frame` and `time` are empty for images."""
+    """`frame` and `time` are empty for images. Text is written as `_cell` says; numbers stay numbers."""
 
     def begin(self) -> None:
         self.rows = csv.writer(self.stream, lineterminator="\n")
@@ -176,8 +178,20 @@ class _Csv(_Base):
             return
         moment = _moment(result)
         for row in result.detections.to_json(self.classes):
-            values = [row[key] for key in ("score", "class", "category_id")]
-            self.rows.writerow([str(result.source), *row["box"], *values, moment.get("frame"), moment.get("time")])
+            values = [row["score"], _cell(row["class"]), row["category_id"]]
+            self.rows.writerow(
+                [_cell(str(result.source)), *row["box"], *values, moment.get("frame"), moment.get("time")]
+            )
+
+
+def _cell(text: str) -> str:
+    """The text of a cell. Spreadsheets take what begins with `=`, `+`, `-`, `@` or a tab for a formula, and run it.
+
+    Such text gets an apostrophe in front, and so does text that begins with one: `text.removeprefix("'")` restores
+    both. Control characters are escaped (`\\t`); bytes of a file name that are not UTF-8 stay as they are.
+    """
+    text = re.sub("[^\ud800-\udfff]+", lambda part: visible(part[0]), text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "'")) else text
 
 
 _HEADS: dict[Format, tuple[bytes, ...]] = {

@@ -51,7 +51,9 @@ SETTINGS = [
     Setting("set-zero", assign("train.epochs=0"), "greater than or equal to 1"),
     Setting("set-above-one", assign("augment.flip=1.01"), "less than or equal to 1"),
     Setting(
-        "set-number-of-400-digits", assign("train.epochs=" + "9" * 400), "(?i)less than or equal to 1000000|unable to parse"
+        "set-number-of-400-digits",
+        assign("train.epochs=" + "9" * 400),
+        "(?i)less than or equal to 1000000|unable to parse",
     ),
     Setting("set-number-of-5000-digits", assign("train.epochs=" + "9" * 5000), "(?i)valid integer|unable to parse"),
     Setting("set-size-of-400-digits", assign(f"data.size=[{'9' * 400}, 320]"), "less than"),

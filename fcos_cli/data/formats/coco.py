@@ -21,7 +21,7 @@ from fcos_cli.data.formats.coco_images import SPLIT_WORD, is_id, read_images, sp
 from fcos_cli.data.formats.records import Notes, Rows, check_sizes, is_set, samples
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
-from fcos_cli.model.classes import ClassTable
+from fcos_cli.model.classes import ClassTable, whole_characters
 
 _FIRST_KEY = re.compile(rb'^(\xef\xbb\xbf)?\s*\{\s*"(info|images|annotations|categories|licenses|type)"')
 _LARGEST_AREA = 1e18  # pixels²; more is a mistake, or no float at all
@@ -129,7 +129,7 @@ def _categories(file: Path) -> list[tuple[int, str]]:
                 where=f"{file}: categories",
                 remedy="correct this category",
             )
-        pairs.append((row["id"], row["name"]))
+        pairs.append((row["id"], whole_characters(row["name"])))
     if len({pair[0] for pair in pairs}) < len(pairs):
         raise DataError("duplicate category id", where=f"{file}: categories", remedy="give every class its own id")
     return pairs

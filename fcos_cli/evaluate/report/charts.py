@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from fcos_cli.evaluate.report import page
 
 WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 44
@@ -144,7 +145,7 @@ def legend(rows: Sequence[tuple[str, str]]) -> str:
     """Return a legend of (name, CSS class) per curve, for charts that need one."""
     items = "".join(
         f'<li><svg viewBox="0 0 28 10" aria-hidden="true"><path class="line {css}" d="M1 5H27"/></svg>'
-        f"{escape(name)}</li>"
+        f"{page.text(name)}</li>"
         for name, css in rows
     )
     return f'<ul class="legend">{items}</ul>'
@@ -169,7 +170,7 @@ def interval(low: float, middle: float, high: float, *, reach: float) -> str:
 
 
 def _svg(title: str, body: Sequence[str]) -> str:
-    name = escape(title, quote=True)
+    name = page.text(title)
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(body)}</svg>'
 
 
@@ -186,7 +187,7 @@ def _axes(x: Axis, y: Axis) -> str:
         middle = (TOP + bottom) / 2
         parts.append(
             f'<text x="12" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})">'
-            f"{escape(y.label)}</text>"
+            f"{page.text(y.label)}</text>"
         )
     return "".join(parts)
 
@@ -211,12 +212,12 @@ def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{page.text(text)}</text>'
 
 
 def _title(text: str) -> str:
-    return f"<title>{escape(text)}</title>" if text else ""
+    return f"<title>{page.text(text)}</title>" if text else ""
 
 
 def _key(key: str) -> str:
-    return f' data-key="{escape(key, quote=True)}"' if key else ""
+    return f' data-key="{page.text(key)}"' if key else ""

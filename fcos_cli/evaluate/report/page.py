@@ -13,6 +13,8 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from fcos_cli.console import visible
+
 
 @dataclass(frozen=True)
 class Section:
@@ -51,7 +53,7 @@ def page(title: str, head: str, sections: Sequence[Section], *, owners: Sequence
 
 def text(value: object) -> str:
     """Escape `value` as HTML text, also valid within attributes."""
-    return escape(str(value), quote=True)
+    return escape(visible(str(value)), quote=True)
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
