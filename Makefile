@@ -2,14 +2,17 @@
 # make light       install the wheel alone in a new environment, and check that it works without torch
 # make test        ruff, mypy and all tests
 # make test-fast   the tests to run while working: everything that is not marked slow
+# make fuzz        read 20,000 files that were damaged at random; takes minutes. SEED=1 and COUNT=500 change the cases
 # Each but `make light` uses a virtual environment in .venv, which it makes: `make demo` without torch (0.25 GB), the
 # others with everything (6.5 GB). PYTHON=python3.12 make test uses another Python (3.11 or newer).
 
 PYTHON ?= python3
 BIN := .venv/bin
+COUNT ?= 20000
+SEED ?= 0
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo light test test-fast lint format clean
+.PHONY: demo light test test-fast fuzz lint format clean
 
 demo: .venv/.installed
 	$(BIN)/fcos predict examples/photos --viz --out predictions
@@ -22,6 +25,9 @@ test: lint
 
 test-fast: .venv/.installed-dev
 	$(PYTEST) -m "not slow and not gpu"
+
+fuzz: .venv/.installed-dev
+	$(BIN)/python -m tests.hostile.fuzz --count $(COUNT) --seed $(SEED)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

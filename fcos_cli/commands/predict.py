@@ -64,8 +64,8 @@ def predict(
         list[Path] | None,
         typer.Option(
             help="Also write the results to a file; can be repeated. The format is set by the suffix: .json, .jsonl, "
-            ".csv, or .coco.json for COCO results. In .csv, names that a spreadsheet would take for a formula begin with an "
-            "apostrophe."
+            ".csv, or .coco.json for COCO results. In .csv, names that "
+            "a spreadsheet would take for a formula begin with an apostrophe."
         ),
     ] = None,
     tile: TileFlag = None,
