@@ -35,7 +35,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:] or os.environ.get("FCOS_DEBUG", "") not in ("", "0")
     interrupts: list[int] = []
     try:
-        with _noting_interrupts(interrupts):
+        with _noting_interrupts(interrupts), _sigterm_as_exit():
             _run()
     except BaseException as error:
         if interrupts and not _is_success(error):  # many libraries turn KeyboardInterrupt into another error
@@ -112,6 +112,20 @@ def _explain(error: OSError) -> FcosError | None:
         _discard_stdout()
         return FcosError(f"writing failed ({error.strerror})", where=error.filename, remedy="free some space")
     return None
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM end the program as Ctrl-C does, so that temporary files are removed. `fcos train` has its own way."""
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _open_closed_streams() -> None:

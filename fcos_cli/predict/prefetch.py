@@ -27,5 +27,6 @@ def prefetch(items: Iterator[T], *, count: int) -> Iterator[T]:
                 for future in pending:
                     future.cancel()
     finally:
-        if isinstance(items, Generator):
+        # it still runs if a signal came while this waited for the thread; then it ends with the process
+        if isinstance(items, Generator) and not items.gi_running:
             items.close()
