@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import GeneratorType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,5 +29,5 @@ def prefetch(items: Iterator[T], *, count: int) -> Iterator[T]:
                     future.cancel()
     finally:
         # it still runs if a signal came while this waited for the thread; then it ends with the process
-        if isinstance(items, Generator) and not items.gi_running:
+        if isinstance(items, GeneratorType) and not items.gi_running:
             items.close()
