@@ -28,8 +28,7 @@ from fcos_cli.model.networks.named import named_network
 PREFIX = "FCOS_"
 RESERVED = {"FCOS_DEBUG"}
 
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
-Scale = Annotated[float, Field(gt=0, le=100)]
+Side, Scale = Annotated[int, Field(ge=1, le=MAX_SIDE)], Annotated[float, Field(gt=0, le=100)]
 
 AUTOMATIC = (
     "data.size",

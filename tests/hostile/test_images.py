@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fcos_cli.data.images import image_size, open_image
+from fcos_cli.data.images import image_size, open_image, read_image
 from fcos_cli.errors import DataError, FcosError
 from tests.cli_runner import Fcos
 from tests.hostile.contract import READ, Case, contents, names, outcome
@@ -110,9 +110,9 @@ def test_a_file_that_vanishes_after_it_was_listed(tmp_path: Path, fcos: Fcos, mo
 
     def open_late(path: Path) -> Any:
         (tmp_path / "b.png").unlink(missing_ok=True)
-        return open_image(path)
+        return read_image(path)
 
-    monkeypatch.setattr(pipeline, "open_image", open_late)
+    monkeypatch.setattr(pipeline, "read_image", open_late)
     model = write_onnx(tmp_path / "model.onnx")
     result = fcos("predict", tmp_path / "a.png", tmp_path / "b.png", "--model", model)
     assert result.code == 1
