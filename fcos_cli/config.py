@@ -11,14 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fcos_cli.data.geometry import MAX_SIDE
 from fcos_cli.errors import UsageError
@@ -28,7 +21,8 @@ from fcos_cli.model.networks.named import named_network
 PREFIX = "FCOS_"
 RESERVED = {"FCOS_DEBUG"}
 
-Side, Scale = Annotated[int, Field(ge=1, le=MAX_SIDE)], Annotated[float, Field(gt=0, le=100)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Scale = Annotated[float, Field(gt=0, le=100)]
 
 AUTOMATIC = (
     "data.size",

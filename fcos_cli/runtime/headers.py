@@ -88,7 +88,7 @@ def _tensors(path: Path) -> tuple[dict[str, str], int]:
         if size != 8 + length + end:
             raise ValueError(f"{size:,} bytes, not {8 + length + end:,}")
         return metadata, sum(prod(tensor["shape"]) for tensor in tensors.values())
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 
