@@ -31,15 +31,8 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     check_writable(path)
     direct = path.exists() and not path.is_file()
     temporary = path if direct else path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # file names may contain bytes that are not UTF-8; surrogateescape writes them unchanged
-        options: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
-        stream = temporary.open("wb" if binary else "w", **options)
-    except OSError as error:
-        raise UsageError(f"cannot write here ({error.strerror})", where=path, remedy=ELSEWHERE) from error
-    try:
-        with stream:
+    try:  # around the opening too: a signal may arrive just after it
+        with _open(temporary, path, binary=binary) as stream:
             yield stream
             stream.flush()
             if not direct:
@@ -53,6 +46,16 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     finally:
         if not direct:
             temporary.unlink(missing_ok=True)
+
+
+def _open(temporary: Path, path: Path, *, binary: bool) -> IO[Any]:
+    # file names may contain bytes that are not UTF-8; surrogateescape writes them unchanged
+    options: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return temporary.open("wb" if binary else "w", **options)
+    except OSError as error:
+        raise UsageError(f"cannot write here ({error.strerror})", where=path, remedy=ELSEWHERE) from error
 
 
 def check_writable(path: Path, *, folder: bool = False) -> None:

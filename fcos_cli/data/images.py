@@ -18,12 +18,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from fcos_cli.data.decode.frames import unused_frames
 from fcos_cli.data.decode.gray import FULL_16, scale_gray
@@ -31,6 +30,9 @@ from fcos_cli.data.decode.jpeg2000 import open_jpeg2000
 from fcos_cli.data.decode.signatures import HEAD, describe
 from fcos_cli.data.decode.tiff import RARE_CODECS, gray_of, open_tiff
 from fcos_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.TiffImagePlugin import TiffImageFile
 
 _Opener = Callable[[IO[bytes], str | bytes], ImageFile.ImageFile]
 
@@ -253,8 +255,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _deep_gray(image: Image.Image) -> npt.NDArray[np.uint8] | None:
     """Return the pixels of a gray image of other than unsigned 8 bits, uint8 [H, W]; None for other images."""
-    if isinstance(image, TiffImageFile):
-        return gray_of(image)
+    if image.format == "TIFF":
+        return gray_of(cast("TiffImageFile", image))
     if image.mode.startswith("I") or image.mode == "F":
         full_range = image.format == "PPM" and image.mode == "I"  # to which Pillow scales them
         return scale_gray(np.asarray(image), white=FULL_16 if full_range else None)

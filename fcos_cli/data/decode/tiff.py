@@ -5,15 +5,17 @@ Source of the tags: TIFF 6.0 (Adobe, 1992); GDAL_NODATA: https://gdal.org/en/sta
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ImageFile
-from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2, TiffImageFile
 
 from fcos_cli.data.decode.gray import scale_gray
 from fcos_cli.errors import DataError
+
+if TYPE_CHECKING:  # imported when needed: it takes longer than reading a JPEG file
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _SAMPLES, _PLANAR, _SUB_DIRECTORIES, _SAMPLE_FORMAT, _NODATA, _DNG_VERSION = 277, 284, 330, 339, 42113, 50706
@@ -43,6 +45,8 @@ def open_tiff(stream: IO[bytes], filename: str | bytes = "") -> TiffImageFile:
     The parameters are those of Pillow's decoders. Raises DataError, without the place, if the pixels cannot be read,
     and any exception if the file is damaged.
     """
+    from PIL.TiffImagePlugin import TiffImageFile
+
     stream.seek(0)
     head = stream.read(len(_CANON))
     if head.startswith(_BIG_ENDIAN_BIGTIFF):
@@ -113,12 +117,16 @@ def has_more_pages(stream: IO[bytes]) -> bool:
 
 
 def _first_directory(stream: IO[bytes]) -> ImageFileDirectory_v2:
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
     stream.seek(0)
     header = _header(stream)
     return _directory(stream, ImageFileDirectory_v2(header).next)
 
 
 def _directory(stream: IO[bytes], offset: int) -> ImageFileDirectory_v2:
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
     stream.seek(0)
     directory = ImageFileDirectory_v2(_header(stream))
     stream.seek(offset)
@@ -159,6 +167,8 @@ def _nodata(tags: ImageFileDirectory_v2) -> float | None:
 
 def _unsupported(tags: ImageFileDirectory_v2) -> DataError:
     """Describe the pixels of a TIFF file, which are not supported."""
+    from PIL.TiffImagePlugin import COMPRESSION_INFO
+
     samples, photometric = int(tags.get(_SAMPLES, 1)), tags.get(_PHOTOMETRIC, 0)
     numbers = _numbers(tags)
     what = f"this TIFF has {samples} {'band' if samples == 1 else 'bands'} of {_bits(tags)}-bit "
