@@ -11,8 +11,16 @@ class NetworkUsed(BaseException):
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX:  # by which processes of one machine talk
+            raise NetworkUsed(str(address))
+        connect(self, address)  # type: ignore[arg-type]
+
     def refuse(*arguments: object, **options: object) -> None:
         raise NetworkUsed(str(arguments))
 
-    for place, name in ((socket.socket, "connect"), (socket, "create_connection"), (socket, "getaddrinfo")):
-        monkeypatch.setattr(place, name, refuse)
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)

@@ -14,9 +14,11 @@ import pytest
 
 from fcos_cli.resources import demo_photos
 from tests.cli_runner import Fcos
+from tests.convert.foreign import ours, pth
 from tests.hostile.contract import contents
 
 PHOTO = demo_photos()[1]
+TRAIN = "train {data} --set model.backbone=test_efficientnet --init random --size 64 --epochs 1 --no-export"
 OLD = b'{"schema_version": 1, "model": "old"}\n'
 
 
@@ -58,18 +60,24 @@ WRITES = [
     "eval {model} {data} --report {full}/old.html",
     "eval {model} {data} --save {full}/new.json",
     pytest.param("export {model} --no-verify --out {full}/x.onnx", marks=pytest.mark.slow),
-    pytest.param(
-        "train {data} --set model.backbone=test_efficientnet --init random --size 64 --epochs 1 --out {full}/run",
-        marks=pytest.mark.slow,
-    ),
+    "convert {checkpoint} --out {full}/x.safetensors",
+    pytest.param("bench {model} --rounds 2 --out {full}/x.png", marks=pytest.mark.slow),
+    pytest.param(TRAIN + " --out {full}/run", marks=pytest.mark.slow),
 ]
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of torchvision's network, untrained and narrow."""
+    return pth(tmp_path_factory.mktemp("checkpoint") / "theirs.pth", ours(classes=91))
+
+
 @pytest.mark.parametrize("line", WRITES)
-def test_a_full_disk(tmp_path: Path, shapes: Path, model_file: Path, fcos: Fcos, line: str) -> None:
+def test_a_full_disk(tmp_path: Path, shapes: Path, model_file: Path, checkpoint: Path, fcos: Fcos, line: str) -> None:
     """One error, exit code 1, and what was there stays."""
     (tmp_path / "full").mkdir()
-    words = line.format(photo=PHOTO, full=tmp_path / "full", model=model_file, data=shapes).split()
+    files = {"photo": PHOTO, "model": model_file, "data": shapes, "checkpoint": checkpoint}
+    words = line.format(full=tmp_path / "full", **files).split()
     with full(tmp_path / "full") as told:
         before = contents(tmp_path / "full")
         result = fcos(*words)
@@ -92,6 +100,11 @@ READS = [
     "info default",
     "info small --json",
     "eval {model} {data} --json",
+    "doctor {data} --json",
+    "convert {checkpoint} --out {out}.safetensors",
+    pytest.param("bench {model} --rounds 2 --json", marks=pytest.mark.slow),
+    pytest.param("export {model} --no-verify --out {out}.onnx", marks=pytest.mark.slow),
+    pytest.param(TRAIN + " --out {out}", marks=pytest.mark.slow),
     "--help",
 ]
 
@@ -107,7 +120,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fcos: Fcos) -> Fcos:
 
 
 @pytest.mark.parametrize("line", READS)
-def test_bare_surroundings(tmp_path: Path, shapes: Path, model_file: Path, bare: Fcos, line: str) -> None:
+def test_bare_surroundings(
+    tmp_path: Path, shapes: Path, model_file: Path, checkpoint: Path, bare: Fcos, line: str
+) -> None:
     (tmp_path / "closed").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "ro,size=4k", "tmpfs", str(tmp_path / "closed")]
     mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
@@ -115,7 +130,8 @@ def test_bare_surroundings(tmp_path: Path, shapes: Path, model_file: Path, bare:
         (tmp_path / "closed").chmod(0o555)
     os.chdir(tmp_path / "closed")
     try:
-        result = bare(*line.format(photo=PHOTO, out=tmp_path / "out", model=model_file, data=shapes).split())
+        files = {"photo": PHOTO, "model": model_file, "data": shapes, "checkpoint": checkpoint}
+        result = bare(*line.format(out=tmp_path / "out", **files).split())
         assert contents(tmp_path / "closed") == {}
     finally:
         os.chdir(tmp_path)
