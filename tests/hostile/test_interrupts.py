@@ -93,10 +93,14 @@ def test_signals(tmp_path: Path, shapes: Path, fcos: Fcos, command: str, number:
     started = time.monotonic()
     assert run(with_old_results(tmp_path / "whole")) == 0
     whole = time.monotonic() - started
-    codes = []
-    for moment in range(5):
+    codes: list[int] = []
+    for moment in range(20):
+        if moment >= 5 and CODES[number] in codes:
+            break
         folder = with_old_results(tmp_path / f"out-{moment}")
-        with signal_after(random.Random(f"{command} {number} {moment}").uniform(0.05, 0.9) * whole, number):
+        share = random.Random(f"{command} {number} {moment}").uniform(0.05, 0.9)
+        share /= 1 + moment // 5  # earlier, if this machine became faster and all signals came too late
+        with signal_after(share * whole, number):
             codes.append(run(folder))
         check_files(folder)
     assert set(codes) <= {0, CODES[number]}
