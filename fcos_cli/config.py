@@ -75,7 +75,7 @@ class AugmentConfig(BaseModel):
     turn: float = Field(
         0.0, ge=0, le=1, description="rotate by 90, 180 or 270 degrees; for images that have no upright orientation"
     )
-    crop: float = Field(0.2, ge=0, le=1, description="random IoU crop that keeps at least one box")
+    crop: float = Field(0.2, ge=0, le=1, description="random crop that keeps the center of at least one box")
     zoom_out: float = Field(0.1, ge=0, le=1, description="place the image on a larger canvas")
     zoom_out_max: float = Field(2.0, ge=1, le=100, description="maximum side of that canvas, relative to the image")
     scale: tuple[Scale, Scale] = Field(
