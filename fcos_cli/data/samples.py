@@ -58,7 +58,7 @@ class Dataset:
 
     samples: list[Sample]
     classes: ClassTable
-    format: Literal["coco", "yolo", "voc"]
+    format: Literal["coco", "yolo", "voc", "labelme"]
     split: str
     source: Path
     origin: str

@@ -54,6 +54,12 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
         f"images with several pages or frames, of which the first is used, of up to {CHECKED_IMAGES} checked",
         "save each page or frame as an image of its own if its objects are labelled",
     ),
+    "other-shape": (
+        "warning",
+        "shapes that are neither a box nor can become one (points, lines, masks), dropped",
+        "draw rectangles or polygons instead",
+    ),
+    "other-json": ("warning", "JSON files without `shapes`, which are not LabelMe's, left out", "move them elsewhere"),
     "class-not-in-table": ("warning", "boxes of classes missing from the class table, dropped", "check the names"),
     "unclear-flag": ("warning", "values of `difficult` or `iscrowd` that are neither yes nor no, taken for no", ""),
     "image-listed-twice": ("warning", "images listed twice, whose boxes were put together", "list each image once"),
@@ -63,6 +69,8 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
         "give each label file the name of its image",
     ),
     "no-label-file": ("info", "images without a label file, kept as images without objects", ""),
+    "not-labelled": ("info", "images without a JSON file, left out", "label them, or they are not used"),
+    "shape-as-box": ("info", "polygons and circles, replaced by the boxes around them", ""),
     "ids-renumbered": ("info", "images renumbered 1, 2, 3, … because their own ids cannot be used", ""),
 }
 
@@ -150,7 +158,7 @@ class Source(Protocol):
     """
 
     @property
-    def format(self) -> Literal["coco", "yolo", "voc"]: ...
+    def format(self) -> Literal["coco", "yolo", "voc", "labelme"]: ...
 
     @property
     def root(self) -> Path: ...
