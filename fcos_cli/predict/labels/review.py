@@ -3,7 +3,8 @@
 The score of a picture adds up its doubts. Each counts 1 at most, so it is roughly the number of boxes to look at:
 
 - A detection whose score is within NEAR of the threshold of its class, on either side, counts 1 at the threshold and
-  less the farther it is from it. Below the threshold it counts only if no label of its class covers it.
+  less the farther it is from it. Below the threshold it counts only if no label and no stronger detection of its
+  class covers it.
 - With tiles, a large object (LARGE) that only the tiles or only the whole picture shows counts 1.
 - In a video, a class that is missing in one frame, but is in the frames before and after, counts 1. So does a class
   that is in one frame only.
@@ -106,7 +107,8 @@ class Review:
 
     def _just_below(self, found: Detections, labels: Detections) -> list[tuple[float, str]]:
         left_out = found.scores < self.limits[found.classes]
-        counts = np.where(left_out & ~_covered(found, labels), self._closeness(found), 0)
+        alone = ~_covered(found, labels) & ~_repeated(found)
+        counts = np.where(left_out & alone, self._closeness(found), 0)
         return self._doubt(found, counts, "just below the threshold, not labelled")
 
     def _closeness(self, found: Detections) -> npt.NDArray[np.float64]:
@@ -158,6 +160,12 @@ def _covered(boxes: Detections, by: Detections) -> npt.NDArray[np.bool_]:
     """bool [N]: whether another box of its class shows the same object."""
     same = (box_iou(boxes.boxes, by.boxes) >= SAME) & (boxes.classes[:, None] == by.classes[None])
     return np.asarray(same.any(axis=1))
+
+
+def _repeated(found: Detections) -> npt.NDArray[np.bool_]:
+    """bool [N]: whether an earlier, stronger detection of its class shows the same object."""
+    same = (box_iou(found.boxes, found.boxes) >= SAME) & (found.classes[:, None] == found.classes[None])
+    return np.asarray(np.tril(same, -1).any(axis=1))
 
 
 def _is_large(found: Detections, scale: float) -> npt.NDArray[np.bool_]:

@@ -59,6 +59,12 @@ def test_a_weaker_box_of_a_labelled_object_is_no_doubt_but_another_class_is() ->
     assert review_of(detections((*BOX, 0.9, 0), (*shifted, 0.45, 1)))[0] == pytest.approx(0.5, abs=1e-3)
 
 
+def test_two_boxes_of_one_object_below_the_threshold_count_once() -> None:
+    shifted = (1, 1, 11, 11)
+    score, reason = review_of(detections((*BOX, 0.475, 0), (*shifted, 0.45, 0)))
+    assert (score, reason) == (pytest.approx(0.75, abs=1e-3), "1 just below the threshold, not labelled (dog 0.47)")
+
+
 def test_many_doubts_add_up_and_three_are_named() -> None:
     rows = [(*(np.array(BOX) + 12 * n).tolist(), 0.5, 0) for n in range(5)]
     assert review_of(detections(*rows)) == (
