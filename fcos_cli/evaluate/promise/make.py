@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fcos_cli.console import warn
 from fcos_cli.data.samples import Dataset, fingerprint
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import GateError, UsageError, unknown_name
@@ -105,6 +106,8 @@ def make_promises(
     matches: of the detector's detections in `dataset`, which are complete down to the score `lowest`.
     """
     error = (1 - CONFIDENCE) / len(wishes)
+    if dataset.split == "train":
+        warn("images that the model was trained on promise nothing about new ones: use another split")
     data = {"name": dataset.source.name, "split": dataset.split, "images": len(dataset), "sha256": fingerprint(dataset)}
     runs_on = f"{detector.backend} in {detector.precision}" + ("" if tiling is None else f", with {tiling}")
     outcomes = []

@@ -31,12 +31,12 @@ DETECTOR = SimpleNamespace(facts=MODEL, backend="onnxruntime", precision="fp32")
 IMAGES = 120
 
 
-def made(*texts: str):
+def made(*texts: str, split: str = "val"):
     """Cats of score 0.9 and dogs of 0.6 in each image, all found; background of score 0.3 as well."""
     samples = [sample([A, B], [0, 1], image_id=i) for i in range(IMAGES)]
     detections = [found([A, B, FAR], [0.9, 0.6, 0.3], [0, 1, 1])] * IMAGES
     matches = match_detections(run_evaluator(detections, samples, TWO, **AT_IOU_50), detections, samples)
-    dataset = Dataset(samples, TWO, "coco", "val", Path("folder/data"), "")
+    dataset = Dataset(samples, TWO, "coco", split, Path("folder/data"), "")
     return make_promises(parse_wishes(texts), matches, dataset, DETECTOR, lowest=0.05)
 
 
@@ -99,6 +99,13 @@ def test_what_cannot_be_kept_says_what_could_be():
     assert (error.exit_code, error.what) == (6, "1 of 2 promises cannot be made from these images")
     assert error.where == f"recall:dog=0.99 cannot be promised: at most {outcomes[1].highest:g} can be"
     assert failure(outcomes[:1]) is None
+
+
+def test_images_of_training_are_warned_of(capsys):
+    made("recall=0.9")
+    assert capsys.readouterr().err == ""
+    made("recall=0.9", split="train")
+    assert "was trained on promise nothing" in capsys.readouterr().err
 
 
 def test_several_promises_share_the_error():
