@@ -5,6 +5,7 @@ FcosError            1  something failed at run time
 ├── DataError        3  images or annotations cannot be used
 ├── ModelError       4  a model file or its weights cannot be used
 ├── ParityError      5  an exported model gives different results from its reference
+├── GateError        6  a model does not reach what was required of it
 ├── MissingExtra     2  an optional dependency is not installed
 ├── Interrupted    130  Ctrl-C
 └── Stopped        143  SIGTERM, after the state was saved
@@ -12,7 +13,11 @@ FcosError            1  something failed at run time
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 LONGEST = 1000  # characters of a part of a message
+NAMES = 12  # listed in a remedy
 
 
 class FcosError(Exception):
@@ -59,6 +64,12 @@ class ParityError(FcosError):
     exit_code = 5
 
 
+class GateError(FcosError):
+    """A requirement of `fcos eval` is not met. Everything else was done and written before."""
+
+    exit_code = 6
+
+
 class MissingExtra(FcosError):
     """An optional dependency is not installed; the remedy is the command that installs its extra.
 
@@ -70,6 +81,16 @@ class MissingExtra(FcosError):
     def __init__(self, what: str, *, extra: str, where: object = None, instead: str | None = None) -> None:
         command = f"pip install 'fcos-cli[{extra}]'"
         super().__init__(what, where=where, remedy=command if instead is None else f"{command}, or {instead}")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object) -> UsageError:
+    """The error of a name that the user typed, with the nearest of those that there are, or the first few of them."""
+    names = list(known)
+    same = [other for other in names if other.casefold() == name.casefold()]
+    near = same or get_close_matches(name, names, n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names[:NAMES])}"
+    remedy += ", …" if not near and len(names) > NAMES else ""
+    return UsageError(f"unknown {kind} {name!r}", where=where, remedy=remedy)
 
 
 class Interrupted(FcosError):

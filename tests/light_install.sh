@@ -32,6 +32,8 @@ has predict "1 cat"
 fcos eval default two_photos.json --report report.html --json >eval 2>/dev/null
 has eval '"AP50": \(1.0\|0.99\)'
 has report.html "person"
+fcos eval default two_photos.json --require recall=0.9 2>gate
+has gate "met: recall is 1.0000"
 fcos bench --rounds 2 --json >bench 2>/dev/null
 has bench '"backend": "onnxruntime"'
 fcos info default --json >info

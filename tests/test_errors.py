@@ -3,7 +3,7 @@
 import pytest
 
 from fcos_cli import errors
-from fcos_cli.errors import DataError, FcosError, MissingExtra
+from fcos_cli.errors import DataError, FcosError, MissingExtra, unknown_name
 
 CODES = {
     "FcosError": 1,
@@ -11,6 +11,7 @@ CODES = {
     "DataError": 3,
     "ModelError": 4,
     "ParityError": 5,
+    "GateError": 6,
     "MissingExtra": 2,
     "Interrupted": 130,
     "Stopped": 143,
@@ -47,3 +48,13 @@ def test_missing_extra_names_the_package_to_install() -> None:
     assert error.remedy == "pip install 'fcos-cli[video]'"
     error = MissingExtra("no reader", extra="train", where="best.safetensors", instead="use best.onnx")
     assert (error.where, error.remedy) == ("best.safetensors", "pip install 'fcos-cli[train]', or use best.onnx")
+
+
+def test_an_unknown_name_gets_the_nearest_one_or_the_first_few() -> None:
+    names = ["RBC", "WBC", "Platelets"]
+    assert unknown_name("class", "Platlets", names, where="--require").remedy == "did you mean Platelets?"
+    assert unknown_name("class", "rbc", names, where="--require").remedy == "did you mean RBC?"
+    assert unknown_name("class", "zebra", names, where="--require").remedy == "use one of RBC, WBC, Platelets"
+    many = unknown_name("class", "zebra", (f"{n:03d}" for n in range(20)), where="--require")
+    assert str(many.remedy).endswith("010, 011, …")
+    assert (many.what, many.where, many.exit_code) == ("unknown class 'zebra'", "--require", 2)

@@ -2,12 +2,14 @@
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.resources import ASSETS
 from tests.cli_runner import Fcos
 
@@ -52,3 +54,16 @@ def test_the_script_finds_the_same_boxes_as_predict(
         assert (np.array(corners) >= 0).all()
         assert corners[2] <= result["width"]
         assert corners[3] <= result["height"]
+
+
+def test_the_label_loop_takes_true_labels_for_the_most_doubtful_pictures_only(shapes: Path, tmp_path: Path) -> None:
+    loop = runpy.run_path(str(ROOT / "examples" / "label_loop.py"))
+    known = read_dataset(shapes, split="train").samples[:3]
+    machine = [replace(sample, boxes=sample.boxes[:0]) for sample in known]
+    truth = {sample.image: sample for sample in known}
+    mixed = loop["correct"](machine, truth, [known[1].image])
+    assert [sample is true for sample, true in zip(mixed, known, strict=True)] == [False, True, False]
+    loop["write_coco"](tmp_path / "set/train.json", known, read_dataset(shapes, split="train").classes)
+    back = read_dataset(tmp_path / "set/train.json", split="all").samples
+    assert [sample.image for sample in back] == [sample.image.resolve() for sample in known]
+    assert [sample.boxes.tolist() for sample in back] == [sample.boxes.tolist() for sample in known]

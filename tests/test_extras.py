@@ -54,6 +54,8 @@ BASE = (
     "info run",
     "info nano",
     "doctor two_photos.json --size 320",
+    "predict astronaut.jpg cat.jpg --label labelme --out labelled",
+    "doctor labelled",
     "predict cat.jpg --model exported/best.onnx",
 )
 

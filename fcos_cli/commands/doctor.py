@@ -19,16 +19,24 @@ def doctor(
             help="Network input size: 640, or HEIGHTxWIDTH, at which boxes may be too small. Default: source pixels."
         ),
     ] = None,
+    decode: Annotated[
+        bool,
+        typer.Option(
+            "--images/--no-images",
+            help="Decode every image, to find damaged files, wrong sizes, and images that look alike in train and val. "
+            "Takes a few milliseconds per image, and more for large ones.",
+        ),
+    ] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 for warnings too.")] = False,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
     """Check a data set before training: list its problems, where they are and what to do.
 
-    The exit code is 3 if there is an error. Images are not decoded.
+    The exit code is 3 if there is an error.
     """
     from fcos_cli.data.checkup import check_data
 
-    severities = check_data(data, size=None if size is None else parse_size(size), as_json=as_json)
+    severities = check_data(data, size=None if size is None else parse_size(size), images=decode, as_json=as_json)
     if "error" in severities or (strict and "warning" in severities):
         raise typer.Exit(3)

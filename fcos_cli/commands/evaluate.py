@@ -44,6 +44,40 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Write the detections to FILE (.json): COCO results with the ids of DATA."),
     ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=VALUE",
+            help="Exit with code 6 if the (last) model does not reach VALUE; can be repeated. METRIC: one of the 12, "
+            "precision or recall, or AP, AP50, precision or recall of a class, as in recall:cat=0.9.",
+        ),
+    ] = None,
+    not_worse: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[METRIC=]MARGIN",
+            help="With two models: exit with code 6 if the second is worse than the first by more than MARGIN, with "
+            "its whole confidence interval; can be repeated. METRIC: one of the 12, or AP or AP50 of a class. "
+            "Default: AP.",
+        ),
+    ] = None,
+    promise: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=VALUE",
+            help="Choose the score thresholds that keep recall=VALUE or precision=VALUE on new images of the same "
+            "kind, with 90 % confidence; exit with code 6 if none can be shown to. For all classes, or one per class, "
+            "as in recall:cat=0.9. Writes nothing without --out.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --promise: write a copy of the model with these thresholds to FILE, which may be the model "
+            "itself.",
+        ),
+    ] = None,
     evaluator: Annotated[
         str, typer.Option(help="COCO evaluator: hotcoco or pycocotools. Both give the same metrics.")
     ] = "hotcoco",
@@ -66,12 +100,15 @@ def evaluate(
     """Evaluate a model on a data set, or compare two models.
 
     Reports the 12 COCO metrics, and AP, AP50 and the best score threshold of each class.
+
+    Requirements and promises end the command with exit code 6 if they are not met, after all results were written.
     """
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
     from fcos_cli.data.formats.read import read_dataset
     from fcos_cli.errors import UsageError
+    from fcos_cli.evaluate.demands import parse_demands
     from fcos_cli.evaluate.run import check_evaluator, check_outputs, run_eval
     from fcos_cli.runtime.open import open_detector
 
@@ -83,6 +120,16 @@ def evaluate(
             f"expected one or two models and a data set, got {len(paths)} arguments",
             remedy="use fcos eval MODEL [MODEL] DATA",
         )
+    demands = parse_demands(
+        require or [],
+        not_worse or [],
+        promise or [],
+        out=out,
+        models=models,
+        score=score,
+        backend=backend,
+        device=device or "auto",
+    )
     check_outputs(report, save, models=len(models))
     detectors = [
         open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
@@ -98,4 +145,5 @@ def evaluate(
         report=report,
         save=save,
         tiling=tiling,
+        demands=demands,
     )

@@ -13,7 +13,7 @@ MODEL_HELP = (
     "A model file (.safetensors, .onnx, OpenVINO .xml or TensorRT .engine), a run folder, `default` (the bundled "
     "detector) or `coco` (torchvision's FCOS, downloaded once)."
 )
-DATA_HELP = "Data set: a folder or annotation file in COCO, YOLO or Pascal VOC format."
+DATA_HELP = "Data set: a folder or annotation file in COCO, YOLO, Pascal VOC or LabelMe format."
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 DeviceFlag = Annotated[str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:1, ... Default: auto.")]
 BackendFlag = Annotated[

@@ -68,6 +68,37 @@ def predict(
             "a spreadsheet would take for a formula begin with an apostrophe."
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Write the pictures and their detections to OUT as a data set to correct and train on: yolo, coco, "
+            "voc or labelme. OUT must be empty, or see --merge. JPEG and PNG files are copied, other pictures and "
+            "frames of videos converted. review.csv lists the most doubtful pictures first.",
+        ),
+    ] = None,
+    label_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Lowest score of a detection that becomes a label. Default: the model's thresholds."
+        ),
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="With --label: add to the data set in OUT. Its pictures and labels stay as they are, and pictures "
+            "that it has already are skipped.",
+        ),
+    ] = False,
+    link: Annotated[
+        bool,
+        typer.Option(
+            "--link",
+            help="With --label: link to JPEG and PNG files instead of copying them. The data set needs them where "
+            "they are.",
+        ),
+    ] = False,
     tile: TileFlag = None,
     overlap: OverlapFlag = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Maximum number of frames per video or camera.")] = None,
@@ -89,6 +120,7 @@ def predict(
 
     keep_freed_memory()
     from fcos_cli.errors import UsageError
+    from fcos_cli.predict.labels.plan import plan_labels
     from fcos_cli.predict.outputs import OutputNames, source_test
     from fcos_cli.predict.run import check_outputs, run_predict
     from fcos_cli.predict.sources import open_sources
@@ -102,7 +134,9 @@ def predict(
         )
     tiling = make_tiling(tile, overlap)
     sources, explanation = sources or [], None
-    leave_out = out if viz or crops or explain or targets else None
+    drawn = viz or crops or explain or targets is not None
+    labels = plan_labels(label, out, score=label_score, merge=merge, link=link, drawn=drawn)
+    leave_out = out if drawn or labels else None
     check_outputs(save or [], folder=leave_out)
     names = OutputNames(source_test(sources, leave_out=leave_out))
     if explain or targets is not None:
@@ -117,7 +151,8 @@ def predict(
         if not sources and not explain:
             explanation.write(out, score=score, device=device or "auto", names=names)
             return
-    detector = open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
+    lowest = labels.lowest(score) if labels else score
+    detector = open_detector(model, score=lowest, device=device or "auto", backend=backend, precision=precision)
     live = any(is_camera(source) for source in sources)  # Ctrl-C ends it, and its video must be complete then
     with until_interrupted() if live else nullcontext() as stop:
         failed = run_predict(
@@ -133,6 +168,7 @@ def predict(
             save=save or [],
             batch=batch,
             tiling=tiling,
+            labels=labels,
         )
     if explanation:
         explanation.write(out, score=score, device=device or "auto", names=names)

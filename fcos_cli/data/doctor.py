@@ -70,11 +70,11 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     empty = [name for name, count in by_class if count == 0]
     if empty:
         message = f"classes without boxes in the {dataset.split} split: {len(empty)}"
-        yield Finding("class-without-boxes", "warning", _some(empty), message, "label some, or remove the classes")
+        yield Finding("class-without-boxes", "warning", some(empty), message, "label some, or remove the classes")
     few = [f"{name} ({count})" for name, count in by_class if 0 < count < FEW_BOXES]
     if few:
         message = f"classes with fewer than {FEW_BOXES} boxes in the {dataset.split} split: {len(few)}"
-        yield Finding("few-boxes", "warning", _some(few), message, "metrics of these classes will be noisy; label more")
+        yield Finding("few-boxes", "warning", some(few), message, "metrics of these classes will be noisy; label more")
     most, large = max(by_class, key=lambda item: item[1])
     least, small = min((item for item in by_class if item[1]), key=lambda item: item[1])
     if large >= IMBALANCE * small:
@@ -84,7 +84,7 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     if mirrored:
         message = f"classes that may look different in a mirror: {len(mirrored)}"
         remedy = "if so, train with --set augment.flip=0"
-        yield Finding("mirrored-classes", "info", _some(mirrored), message, remedy)
+        yield Finding("mirrored-classes", "info", some(mirrored), message, remedy)
 
 
 class _Sizes(NamedTuple):
@@ -195,7 +195,7 @@ def _elongated(dataset: Dataset) -> Iterator[Finding]:
     if elongated:
         message = f"boxes with an aspect ratio above {EXTREME_ASPECT:g}: {len(elongated)}"
         places = list(dict.fromkeys(elongated))
-        yield Finding("extreme-aspect", "info", _some(places), message, "check that they are intended")
+        yield Finding("extreme-aspect", "info", some(places), message, "check that they are intended")
 
 
 def _crowded(dataset: Dataset) -> Iterator[Finding]:
@@ -210,14 +210,15 @@ def _crowded(dataset: Dataset) -> Iterator[Finding]:
             f"a model finds {MOST_DETECTIONS} per image unless trained with --set model.max_detections={enough}"
             f" or used with --tile; COCO's AP counts {MOST_DETECTIONS} per image and class in any case"
         )
-        yield Finding("crowded-images", "warning", _some(names), message, remedy)
+        yield Finding("crowded-images", "warning", some(names), message, remedy)
 
 
 def _empty(dataset: Dataset) -> Iterator[Finding]:
     names = [sample.image.name for sample in dataset.samples if not len(sample.boxes)]
     if names:
         message = f"images without objects, used as background examples: {len(names)} of {len(dataset)}"
-        yield Finding("pictures-without-objects", "info", _some(list(dict.fromkeys(names))), message)
+        remedy = "label them if they show objects of these classes; otherwise nothing needs to be done"
+        yield Finding("pictures-without-objects", "info", some(list(dict.fromkeys(names))), message, remedy)
 
 
 def examine_splits(
@@ -256,7 +257,7 @@ def examine_pair(train: Dataset, val: Dataset) -> list[Finding]:
             ]
     if shared:
         message = f"images in both train and val, which makes val metrics too high: {len(shared)}"
-        findings.append(Finding("leakage", "error", _some(shared), message, "remove them from one of the splits"))
+        findings.append(Finding("leakage", "error", some(shared), message, "remove them from one of the splits"))
     return findings
 
 
@@ -277,5 +278,12 @@ def _digest(file: Path) -> bytes:
         return b""
 
 
-def _some(names: list[str]) -> str:
+def same_content(file: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes; unreadable ones do not."""
+    digest = _digest(file)
+    return bool(digest) and file.stat().st_size == other.stat().st_size and digest == _digest(other)
+
+
+def some(names: list[str]) -> str:
+    """The first few names, and `…` for the others."""
     return ", ".join(names[:EXAMPLES]) + (", …" if len(names) > EXAMPLES else "")

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,20 @@ def note_of(path: Path) -> str | None:
     """Return the note of `read_image`, without decoding the image; None also if it cannot be read."""
     with suppress(DataError), _stream(path, str(path)) as stream:
         return unused_frames(_identify(stream, str(path)), stream)
+    return None
+
+
+def kind_if_plain(path: Path) -> Literal["JPEG", "PNG"] | None:
+    """Return the kind of a file that every labelling tool opens, and as `open_image` does; None for other files.
+
+    JPEG files may have EXIF rotation, which tools apply; in PNG files many do not.
+    """
+    with suppress(DataError), _stream(path, str(path)) as stream:
+        image = _identify(stream, str(path))
+        if image.format in ("JPEG", "MPO"):
+            return "JPEG"
+        if image.format == "PNG" and _orientation(image) == 1 and not getattr(image, "is_animated", False):
+            return "PNG"
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -58,7 +60,7 @@ class Dataset:
 
     samples: list[Sample]
     classes: ClassTable
-    format: Literal["coco", "yolo", "voc"]
+    format: Literal["coco", "yolo", "voc", "labelme"]
     split: str
     source: Path
     origin: str
@@ -71,3 +73,19 @@ class Dataset:
     def has_boxes(self) -> bool:
         """Whether any box counts; ignored ones do not."""
         return any((~sample.ignore).any() for sample in self.samples)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return a hash of the file names, boxes and classes of a data set, in order. Pixels are not included."""
+    digest = hashlib.sha256()
+
+    def add(sample: Sample) -> None:
+        digest.update(os.fsencode(sample.image.name))
+        digest.update(b"" if sample.part is None else repr(sample.part).encode())
+        for array in (sample.boxes, sample.classes, sample.ignore):
+            digest.update(array.tobytes())
+
+    for sample in dataset.samples:
+        add(sample)
+    digest.update(repr((dataset.classes.names, dataset.classes.ids)).encode())
+    return digest.hexdigest()[:16]

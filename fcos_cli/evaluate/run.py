@@ -16,6 +16,8 @@ from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import CocoResult, Evaluator, collect_detections, score
 from fcos_cli.evaluate.coco_format import write_results
+from fcos_cli.evaluate.compare import Comparison
+from fcos_cli.evaluate.demands import Demands, Judge, check_demands
 from fcos_cli.predict.run import hint_at_tiles
 from fcos_cli.predict.writers import check_replaceable
 from fcos_cli.runtime.detector import Detector
@@ -50,13 +52,16 @@ def run_eval(
     report: Path | None = None,
     save: Path | None = None,
     tiling: Tiling | None = None,
+    demands: Demands = Demands(),  # noqa: B008 (frozen)
 ) -> None:
     """Evaluate one detector, or compare two; print tables to stderr, or the JSON document to stdout.
 
     batch: images, or tiles with `tiling`, per network call. limit: evaluate the first N images only. report: HTML file
     to write as well. save: file for the detections of a single detector, as COCO results. tiling: also run on these
-    tiles of each image.
+    tiles of each image. demands: what is required of the last detector; GateError is raised at the end if it is not
+    met.
     """
+    check_demands(demands, dataset, detectors[-1])
     findings = findings_for_metrics(dataset)
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
@@ -76,43 +81,37 @@ def run_eval(
     source: dict[str, Any] = {"data": str(dataset.source), "split": dataset.split}
     if tiling is not None:
         source["tiles"] = {"side": tiling.side, "overlap": tiling.overlap_pixels}
+    comparison = _compare(results, dataset) if len(results) == 2 else None
+    _write_report(results, dataset, report, comparison, tiling)
+    judge = Judge(demands, dataset, results[-1].detector, results[-1].result, results[-1].detections, tiling)
+    if not as_json:
+        _print_results(results, comparison, dataset, tiling)
+    answers = judge.answer(comparison)
+    if as_json:
+        emit_json({**_document(results, comparison, source), **answers.to_json()})
+    judge.finish(answers)
+
+
+def _document(results: Sequence[ModelResult], comparison: Comparison | None, source: dict[str, Any]) -> dict[str, Any]:
+    """The `fcos eval --json` document, without the demands."""
     documents: list[dict[str, Any]] = [{"model": r.detector.name, **r.result.to_json()} for r in results]
-    if len(results) == 1:
-        _write_report(results, dataset, report, [], tiling)
-        if as_json:
-            emit_json({**documents[0], **source})
-        else:
-            _print_result(results[0], dataset, tiling)
-        return
+    if comparison is None:
+        return {**documents[0], **source}
+    return {"models": documents, **source, "comparison": comparison.to_json()}
+
+
+def _compare(results: Sequence[ModelResult], dataset: Dataset) -> Comparison:
     from fcos_cli.evaluate.compare import compare
-    from fcos_cli.evaluate.report.comparison import comparison_section, summarize
-    from fcos_cli.evaluate.report.write import short_names
 
     a, b = results
     with progress("comparing", total=len(dataset.classes) + 1) as update:
-        comparison = compare(
+        return compare(
             (a.result, b.result),
             (a.detections, b.detections),
             dataset.samples,
             dataset.classes,
             on_progress=update,
         )
-    name_a, name_b = short_names([a.detector.name, b.detector.name])
-    names = name_a, name_b
-    _write_report(results, dataset, report, [comparison_section(comparison, names)], tiling)
-    if as_json:
-        emit_json({"models": documents, **source, "comparison": comparison.to_json()})
-        return
-    columns = ("A", "B", "B - A", "low", "high")
-    title = f"A: {name_a}, B: {name_b} on {_place(dataset, tiling)}; {comparison.confidence:.0%} intervals"
-    rows = [(name, d.a, d.b, d.difference, d.low, d.high) for name, d in comparison.metrics.items()]
-    table(("", *columns), rows, title=title)
-    rows = [
-        (row.name, *(getattr(row.AP, k) for k in ("a", "b", "difference", "low", "high")))
-        for row in comparison.per_class
-    ]
-    table(("AP of class", *columns), rows)
-    say(summarize(comparison, names))
 
 
 def findings_for_metrics(dataset: Dataset) -> list[Finding]:
@@ -151,14 +150,23 @@ def _evaluate(
 
 
 def _write_report(
-    results: Sequence[ModelResult], dataset: Dataset, report: Path | None, extra: list[Any], tiling: Tiling | None
+    results: Sequence[ModelResult],
+    dataset: Dataset,
+    report: Path | None,
+    comparison: Comparison | None,
+    tiling: Tiling | None,
 ) -> None:
     """Write the report if one was requested."""
     if report is None:
         return
-    from fcos_cli.evaluate.report.write import EvaluatedModel, write_report
+    from fcos_cli.evaluate.report.comparison import comparison_section
+    from fcos_cli.evaluate.report.write import EvaluatedModel, short_names, write_report
 
     models = [EvaluatedModel.of(r.detector, r.result, r.detections, dataset, tiling=tiling) for r in results]
+    extra = []
+    if comparison is not None:
+        name_a, name_b = short_names([model.name for model in models])
+        extra = [comparison_section(comparison, (name_a, name_b))]
     write_report(report, dataset, models, extra=extra)
     say(f"report: {report}")
 
@@ -167,9 +175,33 @@ def _place(dataset: Dataset, tiling: Tiling | None) -> str:
     return f"{dataset.source}" if tiling is None else f"{dataset.source}, with {tiling}"
 
 
-def _print_result(model: ModelResult, dataset: Dataset, tiling: Tiling | None) -> None:
-    result = model.result
+def _print_results(
+    results: Sequence[ModelResult], comparison: Comparison | None, dataset: Dataset, tiling: Tiling | None
+) -> None:
+    if comparison is not None:
+        _print_comparison(comparison, results, dataset, tiling)
+        return
+    (model,) = results
     title = f"{model.detector.name} on {_place(dataset, tiling)}"
-    table(tuple(result.metrics), [tuple(result.metrics.values())], title=title)
-    rows = [(r.name, r.category_id, r.AP, r.AP50, r.best_threshold, r.truths) for r in result.per_class]
+    table(tuple(model.result.metrics), [tuple(model.result.metrics.values())], title=title)
+    rows = [(r.name, r.category_id, r.AP, r.AP50, r.best_threshold, r.truths) for r in model.result.per_class]
     table(("class", "id", "AP", "AP50", "best threshold", "ground truth"), rows)
+
+
+def _print_comparison(
+    comparison: Comparison, results: Sequence[ModelResult], dataset: Dataset, tiling: Tiling | None
+) -> None:
+    from fcos_cli.evaluate.report.comparison import summarize
+    from fcos_cli.evaluate.report.write import short_names
+
+    name_a, name_b = short_names([r.detector.name for r in results])
+    columns = ("A", "B", "B - A", "low", "high")
+    title = f"A: {name_a}, B: {name_b} on {_place(dataset, tiling)}; {comparison.confidence:.0%} intervals"
+    rows = [(name, d.a, d.b, d.difference, d.low, d.high) for name, d in comparison.metrics.items()]
+    table(("", *columns), rows, title=title)
+    rows = [
+        (row.name, *(getattr(row.AP, k) for k in ("a", "b", "difference", "low", "high")))
+        for row in comparison.per_class
+    ]
+    table(("AP of class", *columns), rows)
+    say(summarize(comparison, (name_a, name_b)))

@@ -1,12 +1,13 @@
-"""Run a detector on images and videos, and write annotated images, crops, JSON, files and progress lines."""
+"""Run a detector on images and videos, and write annotated images, crops, labels, JSON, files and progress lines."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,18 @@ from fcos_cli.console import say
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError
 from fcos_cli.predict.outputs import OutputNames
-from fcos_cli.predict.pipeline import Failure, Input, predict
+from fcos_cli.predict.pipeline import Failure, Input, Prediction, predict
 from fcos_cli.predict.prefetch import prefetch
 from fcos_cli.predict.progress import ProgressReporter
 from fcos_cli.predict.writers import Format, check_replaceable, format_of, open_writer
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
+
+if TYPE_CHECKING:
+    from fcos_cli.predict.labels.plan import LabelPlan
+    from fcos_cli.predict.labels.writer import LabelWriter
+
+Thresholds = float | npt.NDArray[np.float32]
 
 
 def run_predict(
@@ -36,18 +43,20 @@ def run_predict(
     crops_dir: Path | None = None,
     names: OutputNames | None = None,
     tiling: Tiling | None = None,
+    labels: LabelPlan | None = None,
 ) -> int:
     """Predict all inputs and write results as they come. Returns the number of sources, images and parts of videos that
     could not be read.
 
     score: lowest score to report; None uses the model's thresholds per class. viz_dir: folder for annotated images and
     videos. stdout: format printed on stdout. save: files to write, format by suffix. batch: images (tiles) per network
-    call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles. Raises
-    DataError if there are no inputs.
+    call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles.
+    labels: the data set to write. Raises DataError if there are no inputs.
     """
     hint_at_tiles(detector, tiling)
     classes = detector.facts.classes
-    threshold = display_thresholds(detector.facts) if score is None else score
+    limits = display_thresholds(detector.facts) if labels is None or labels.score is None else labels.score
+    threshold = limits if score is None else score
     with ExitStack() as stack:
         writers = [
             stack.enter_context(open_writer(file, classes=classes, model=detector.name, format=_format(file)))
@@ -58,18 +67,23 @@ def run_predict(
                 stack.enter_context(open_writer(sys.stdout, classes=classes, model=detector.name, format=stdout))
             )
         reporter = stack.enter_context(ProgressReporter(classes))
-        annotated = None
+        labeller = annotated = None
+        if labels is not None:
+            from fcos_cli.predict.labels.writer import LabelWriter
+
+            labeller = stack.enter_context(LabelWriter(labels, detector, limits=limits, tiling=tiling))
         if viz_dir is not None or crops_dir is not None:
             from fcos_cli.predict.annotated import AnnotatedWriter  # loads fonts and encoders
 
             annotated = stack.enter_context(
                 AnnotatedWriter(classes, viz_dir=viz_dir, crops_dir=crops_dir, names=names or OutputNames())
             )
-        keep = annotated is not None
-        results = predict(detector, inputs, batch=batch, keep_images=keep, threshold=threshold, tiling=tiling)
+        keep = annotated is not None or labels is not None
+        least = threshold if labels is None else _least(threshold, limits, tiling)
+        results = predict(detector, inputs, batch=batch, keep_images=keep, threshold=least, tiling=tiling)
         if annotated is not None:  # the network keeps running while images are drawn and written
             results = prefetch(results, count=2)
-        for result in results:
+        for result in results if labeller is None else _labelled(results, labeller, threshold):
             for writer in writers:
                 writer.write(result)
             if isinstance(result, Failure):
@@ -79,6 +93,23 @@ def run_predict(
     if reporter.total == 0:
         raise DataError("no images to process", remedy="name images, folders of images, or a .txt list")
     return reporter.failed
+
+
+def _least(threshold: Thresholds, limits: Thresholds, tiling: Tiling | None) -> Thresholds | None:
+    """The threshold of predictions that become labels: all detections are wanted for the review, but pieces of objects
+    in tiles are put together as they are without labels."""
+    return None if tiling is None else np.minimum(threshold, limits, dtype=np.float32)
+
+
+def _labelled(
+    results: Iterable[Prediction | Failure], labeller: LabelWriter, threshold: Thresholds
+) -> Iterator[Prediction | Failure]:
+    """Write each prediction as labels, and yield it with the detections to report."""
+    for result in results:
+        if isinstance(result, Prediction):
+            labeller.write(result)
+            result = replace(result, detections=result.detections.above(threshold), image=None)
+        yield result
 
 
 def check_outputs(save: Sequence[Path], *, folder: Path | None) -> None:
@@ -97,7 +128,7 @@ def hint_at_tiles(detector: Detector, tiling: Tiling | None) -> None:
         say(f"{detector.name} was trained on tiles of {side} px: add --tile {side} to find objects of the same size")
 
 
-def display_thresholds(facts: Facts) -> float | npt.NDArray[np.float32]:
+def display_thresholds(facts: Facts) -> Thresholds:
     """Return the model's score thresholds for display: one per class [C], or a single value."""
     if facts.class_thresholds is None:
         return facts.threshold

@@ -166,7 +166,7 @@ class _Coco(_Base):
 
 
 class _Csv(_Base):
-    """`frame` and `time` are empty for images. Text is written as `_cell` says; numbers stay numbers."""
+    """`frame` and `time` are empty for images. Text is written as `cell` says; numbers stay numbers."""
 
     def begin(self) -> None:
         self.rows = csv.writer(self.stream, lineterminator="\n")
@@ -178,13 +178,13 @@ class _Csv(_Base):
             return
         moment = _moment(result)
         for row in result.detections.to_json(self.classes):
-            values = [row["score"], _cell(row["class"]), row["category_id"]]
+            values = [row["score"], cell(row["class"]), row["category_id"]]
             self.rows.writerow(
-                [_cell(str(result.source)), *row["box"], *values, moment.get("frame"), moment.get("time")]
+                [cell(str(result.source)), *row["box"], *values, moment.get("frame"), moment.get("time")]
             )
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """The text of a cell. Spreadsheets take what begins with `=`, `+`, `-`, `@` or a tab for a formula, and run it.
 
     Such text gets an apostrophe in front, and so does text that begins with one: `text.removeprefix("'")` restores

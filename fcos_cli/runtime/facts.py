@@ -16,6 +16,7 @@ from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts, share
+from fcos_cli.runtime.promises import KEY, Promise, read_promises
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Facts:
     precision: of backbone and head as stored (`fp32`, `fp16`, `int8`). winograd: number of convolutions of an exported
     graph in Winograd form, which needs float32. verified: whether parity with PyTorch was measured and passed; None for
     the PyTorch weights themselves. model: the network's ModelConfig as JSON, for information. provenance: version,
-    data, metrics, date and export, for information.
+    data, metrics, date and export, for information. promises: what the thresholds were shown to keep.
     """
 
     classes: ClassTable
@@ -43,6 +44,7 @@ class Facts:
     verified: bool | None = None
     model: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    promises: tuple[Promise, ...] = ()
 
     @property
     def tile(self) -> int:
@@ -65,6 +67,8 @@ class Facts:
             "model": self.model,
             "provenance": self.provenance,
         }
+        if self.promises:
+            facts[KEY] = [promise.to_json() for promise in self.promises]
         return {key: json.dumps(value) for key, value in facts.items()}
 
     @classmethod
@@ -83,6 +87,7 @@ class Facts:
                 winograd=int(metadata.get("winograd", "0")),  # older files do not have it
                 verified=facts["verified"],
                 model=facts.get("model", {}),
+                promises=read_promises(metadata),
                 **shared,
             )
 

@@ -36,7 +36,7 @@ def read_header(path: Path) -> Header:
     Raises ModelError naming the file if it is of unknown type, truncated, damaged, incomplete, foreign or too new.
     """
     readers = {".safetensors": _safetensors, ".onnx": _onnx, ".xml": _openvino, ".engine": _sidecar}
-    reader = readers.get(path.suffix.lower(), _sidecar if _sidecar_path(path).is_file() else None)
+    reader = readers.get(path.suffix.lower(), _sidecar if sidecar_path(path).is_file() else None)
     if reader is None:
         raise ModelError(
             f"{path.suffix or 'a file without a suffix'} is not a supported model format",
@@ -111,13 +111,14 @@ def _openvino(path: Path) -> Header:
     return Header(Facts.from_metadata(metadata, where=path), path.stat().st_size + weights.stat().st_size)
 
 
-def _sidecar_path(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
+    """`best.engine` → `best.engine.json`."""
     return path.with_name(path.name + ".json")
 
 
 def _sidecar(path: Path) -> Header:
     """Read the JSON file next to a model in a format that cannot hold the facts itself, such as a TensorRT engine."""
-    sidecar = _sidecar_path(path)
+    sidecar = sidecar_path(path)
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
         facts, engine = content["facts"], content.get("engine", {})
@@ -142,10 +143,10 @@ def _onnx(path: Path) -> Header:
     metadata, graph = {}, False
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for number, begin, end in _fields(data, 0, len(data)):
+            for number, begin, end in fields(data, 0, len(data)):
                 graph |= number == 7
                 if number == 14:
-                    pair = {part: data[b:e].decode("utf-8") for part, b, e in _fields(data, begin, end)}
+                    pair = {part: data[b:e].decode("utf-8") for part, b, e in fields(data, begin, end)}
                     metadata[pair.get(1, "")] = pair.get(2, "")
     except ValueError as error:  # mmap raises it too, for an empty file
         raise _damaged(path, error) from error
@@ -154,7 +155,7 @@ def _onnx(path: Path) -> Header:
     return Header(Facts.from_metadata(metadata, where=path), path.stat().st_size)
 
 
-def _fields(data: mmap.mmap, place: int, end: int) -> Iterator[tuple[int, int, int]]:
+def fields(data: mmap.mmap, place: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield (field number, start, end of the content) of each field of the message in data[place:end].
 
     Raises ValueError if the bytes are not a protobuf message. Wire types: 0 varint, 1 eight bytes, 2 length-delimited,

@@ -35,6 +35,9 @@ def print_info(header: Header, *, path: Path, as_json: bool, speed: bool = False
         ("class", "data-set id", "threshold"),
         list(zip(facts.classes.names, facts.classes.ids, thresholds, strict=True)),
     )
+    for promise in facts.promises:
+        say(f"promise: {promise}")
+        say(f"  {promise.details()}")
     parts = ("geometry", "limits", "model", "preset", "conventions", "engine", "provenance")
     table(("fact", "value"), list(_rows({part: document[part] for part in parts if document[part] is not None})))
 
@@ -89,6 +92,7 @@ def to_json(header: Header, *, path: Path, macs: int | None = None, speed: Speed
         "geometry": facts.resize.to_json(),
         "threshold": facts.threshold,
         "class_thresholds": facts.class_thresholds,
+        "promises": [promise.to_json() for promise in facts.promises],
         "limits": {
             "score": facts.score_threshold,
             "nms_iou": facts.nms_iou,

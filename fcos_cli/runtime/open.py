@@ -64,6 +64,11 @@ def find_artifact(model: str | Path, *, backend: Backend | None = None, device: 
     return path
 
 
+def model_file(model: str | Path, *, backend: str | None = None, device: str = "auto") -> Path:
+    """The file that `open_detector` opens for these arguments. Raises UsageError, ModelError, MissingExtra."""
+    return find_artifact(model, backend=_known_backend(backend), device=device)
+
+
 def open_detector(
     model: str | Path = "default",
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.repeat import epoch_length, repeat_factors
-from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.samples import Dataset, Sample, fingerprint
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
 from fcos_cli.errors import DataError, FcosError
@@ -250,19 +249,3 @@ def images_per_epoch(dataset: Dataset, repeats: npt.NDArray[np.float64] | None) 
 
 def without_empty(dataset: Dataset) -> Dataset:
     return replace(dataset, samples=[s for s in dataset.samples if len(s.boxes)])
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Return a hash of the file names, boxes and classes of a data set, in order. Pixels are not included."""
-    digest = hashlib.sha256()
-
-    def add(sample: Sample) -> None:
-        digest.update(sample.image.name.encode())
-        digest.update(b"" if sample.part is None else repr(sample.part).encode())
-        for array in (sample.boxes, sample.classes, sample.ignore):
-            digest.update(array.tobytes())
-
-    for sample in dataset.samples:
-        add(sample)
-    digest.update(repr((dataset.classes.names, dataset.classes.ids)).encode())
-    return digest.hexdigest()[:16]

@@ -165,6 +165,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "yolo labels": Kind([b"0 0.5 0.5 0.2 0.4\n1 0.1 0.1 0.1 0.1\n", b"0 1 2 3 4 5 6\r\n"], "labels/a.txt", above),
         "data.yaml": Kind(yaml_seeds(), "data.yaml", whole),
         "voc": Kind(voc_seeds(), "Annotations/a.xml", above),
+        "labelme": Kind(labelme_seeds(), "Annotations/a.json", beside),
         "safetensors": Kind([weights], "x.safetensors", built),
         "safetensors headers": Kind([weights[8 : 8 + size]], "x.safetensors", built, with_weights),
         "onnx metadata": Kind([facts], "x.onnx", read_header),
@@ -177,6 +178,13 @@ def above(file: Path) -> Any:
     from fcos_cli.data.formats.read import read_dataset
 
     return read_dataset(file.parent.parent, split="all")
+
+
+def beside(file: Path) -> Any:
+    """Read the data set of the folder that a label file lies in."""
+    from fcos_cli.data.formats.read import read_dataset
+
+    return read_dataset(file.parent, split="all")
 
 
 def pictures() -> list[bytes]:
@@ -204,6 +212,14 @@ def yaml_seeds() -> list[bytes]:
         b"path: .\nnames: [cat, dog]\nnc: 2\ntrain: images\nval: images\n",
         b"names:\n  0: cat\n  1: dog\ntrain: [images]\n",
     ]
+
+
+def labelme_seeds() -> list[bytes]:
+    from tests.hostile.labelme_cases import document, shape
+
+    place = "../images/a.png"
+    kinds = [shape(label="cat"), shape(shape_type="circle"), shape(shape_type="line")]
+    return [document(imagePath=place).encode(), document(*kinds, imagePath=place).encode()]
 
 
 def voc_seeds() -> list[bytes]:

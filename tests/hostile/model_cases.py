@@ -245,6 +245,21 @@ def onnx_with(**changes: Any) -> Make:
     return lambda folder: write_onnx(folder / "x.onnx", facts=replace(FACTS, **changes))
 
 
+def onnx_promises(text: str) -> Make:
+    """An ONNX model whose promises are this text."""
+
+    def make(folder: Path) -> Path:
+        import onnx
+
+        path = write_onnx(folder / "x.onnx")
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, {**FACTS.to_metadata(), "promises": text})
+        onnx.save(model, path)
+        return path
+
+    return make
+
+
 def onnx_cut(folder: Path) -> Path:
     path = write_onnx(folder / "x.onnx")
     path.write_bytes(path.read_bytes()[:-200])
@@ -296,6 +311,10 @@ EXPORTS = [
     Case("onnx-threshold-nan", onnx_with(threshold=float("nan")), FACT),
     Case("onnx-limit-nan", onnx_with(nms_iou=float("nan")), FACT),
     Case("onnx-detections-negative", onnx_with(max_detections=-1), FACT),
+    Case("onnx-promises-of-nan", onnx_promises('[{"metric": "recall", "level": NaN}]'), FACT),
+    Case("onnx-promises-no-list", onnx_promises("7"), FACT),
+    Case("onnx-promises-of-100000-levels", onnx_promises("[" * 100_000), FACT),
+    Case("onnx-promises-cut", onnx_promises('[{"metric": "re'), FACT),
     Case("openvino-without-bin", openvino(None), "weights of this model are missing"),
     Case("openvino-bin-cut", openvino(lambda text: text, weights=b"x"), "cannot load"),
     Case("openvino-entity-bomb", openvino(laughs), DAMAGED),

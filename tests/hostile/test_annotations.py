@@ -1,4 +1,4 @@
-"""Annotation files that are wrong on purpose, in the three formats, by `read_dataset` and by `fcos eval`."""
+"""Annotation files that are wrong on purpose, in the four formats, by `read_dataset` and by `fcos eval`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from fcos_cli.model.classes import ClassTable
 from tests.cli_runner import Fcos
 from tests.hostile.coco_cases import COCO, long_string, raw
 from tests.hostile.contract import READ, Case, bounded, names, outcome
+from tests.hostile.labelme_cases import LABELME
 from tests.hostile.voc_cases import VOC
 from tests.hostile.yolo_cases import YOLO
 from tests.runtime.onnx_files import FACTS, write_onnx
 
-ANNOTATIONS = [*COCO, *YOLO, *VOC]
+ANNOTATIONS = [*COCO, *YOLO, *VOC, *LABELME]
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -65,6 +66,7 @@ CHOSEN = (
     "coco-nan",
     "yolo-nan",
     "voc-nan",
+    "labelme-nan",
     "coco-100000-levels-in-categories",
     "yolo-yaml-bomb-in-train",
     "voc-billion-laughs",

@@ -14,7 +14,8 @@ from tests.runtime.onnx_files import FACTS, write_onnx
 
 KEYS = [
     "file", "format", "bytes", "parameters", "macs", "speed", "precision", "winograd", "verified", "classes",
-    "geometry", "threshold", "class_thresholds", "limits", "model", "preset", "conventions", "engine", "provenance",
+    "geometry", "threshold", "class_thresholds", "promises", "limits", "model", "preset", "conventions", "engine",
+    "provenance",
 ]  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class CocoSource:
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:
         file = self.splits[split]
-        content = _load(file)
+        content = load_coco(file)
         images, position = read_images(content, file, notes)
         rows = _rows(content["annotations"], position, classes, file, notes)
         check_sizes(images, notes)
@@ -97,7 +97,7 @@ def _is_named_like_a_split(file: Path) -> bool:
     return file.name.startswith("instances_") or bool(SPLIT_WORD.fullmatch(file.stem.lower()))
 
 
-def _load(file: Path) -> dict[str, Any]:
+def load_coco(file: Path) -> dict[str, Any]:
     """Return the file's content, with `images` and `annotations` checked to be lists of dicts."""
     try:
         content = json.loads(file.read_bytes())
@@ -118,7 +118,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 def _categories(file: Path) -> list[tuple[int, str]]:
     """Return (id, name) in file order. If possible, only the `categories` list is parsed."""
-    entries = _categories_alone(file) or _load(file)["categories"]
+    entries = _categories_alone(file) or load_coco(file)["categories"]
     if not entries:
         raise DataError("the file declares no classes", where=f"{file}: categories", remedy="list the categories")
     pairs = []

@@ -34,8 +34,8 @@ def read_images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list
     entries = content["images"]
     if not entries:
         raise DataError("the file lists no images", where=f"{file}: images", remedy="add images to it")
-    index, written = FileIndex(), _names(entries, file)
-    folder, names = _locate(file, written, index)
+    index, written = FileIndex(), names_of(entries, file)
+    folder, names = locate_images(file, written, index)
     below = _below(folder) if any(index.find(folder / name) is None for name in names) else {}
     integer_ids = all(is_id(row["id"]) for row in entries)
     if not integer_ids:
@@ -66,7 +66,7 @@ def read_images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list
     return images, position
 
 
-def _names(entries: list[dict[str, Any]], file: Path) -> list[PurePosixPath]:
+def names_of(entries: list[dict[str, Any]], file: Path) -> list[PurePosixPath]:
     """The file names as written, with slashes."""
     names = []
     for number, row in enumerate(entries):
@@ -114,7 +114,7 @@ def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | No
         return None
 
 
-def _locate(file: Path, names: list[PurePosixPath], index: FileIndex) -> tuple[Path, list[PurePosixPath]]:
+def locate_images(file: Path, names: list[PurePosixPath], index: FileIndex) -> tuple[Path, list[PurePosixPath]]:
     """Return the folder that contains the images, and their names in it.
 
     Candidate folders are tried with up to 20 file names spread over the list. Names that contain folders of another

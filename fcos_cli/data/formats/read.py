@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcos_cli.data.formats import coco, voc, yolo
+from fcos_cli.data.formats import coco, labelme, voc, yolo
 from fcos_cli.data.formats.records import Notes, Source
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, UsageError
@@ -54,7 +54,7 @@ def read_dataset(
             f"val_fraction must be between 0 and 1, not {val_fraction:g}",
             remedy="use 0.1 to hold out 10 %",
         )
-    source = _find(path)
+    source = find_source(path)
     whole_file = path.is_file() and source.format == "coco"
     requested = split or ("all" if whole_file else "val")
     names, origin = _resolve(source, requested, divide=whole_file)
@@ -69,19 +69,21 @@ def read_dataset(
             f"{reason}: {held_out}",
         )
     elif names == ["trainval"]:
-        samples = _without(samples, source, _first(source, "val"), own)
+        samples = _without(samples, source, first_split(source, "val"), own)
     if classes is not None:
         samples = _rename(samples, own, classes, path, notes)
     return Dataset(samples, classes or own, source.format, requested, path, origin, notes.findings())
 
 
-def _find(path: Path) -> Source:
+def find_source(path: Path) -> Source:
+    """Return the data set at `path` without reading it. Raises DataError if there is none."""
     if not path.exists():
         raise DataError("the data set does not exist", where=path, remedy="check the path")
     finders: tuple[Callable[[Path], Source | None], ...] = (
         coco.find,
         voc.find,
         yolo.find,
+        labelme.find,
         partial(coco.find, damaged=True),
     )
     for find in finders:
@@ -91,12 +93,13 @@ def _find(path: Path) -> Source:
     raise DataError(
         "no data set found here" if path.is_dir() else "this file is not a data set",
         where=path,
-        remedy="give a folder with COCO .json files, a YOLO data.yaml or VOC Annotations/*.xml, "
-        "or one of those .json or .yaml files",
+        remedy="give a folder with COCO .json files, a YOLO data.yaml, VOC Annotations/*.xml or LabelMe .json files, "
+        "or one COCO .json or YOLO .yaml file",
     )
 
 
-def _first(source: Source, split: str) -> str | None:
+def first_split(source: Source, split: str) -> str | None:
+    """Return the set that stands for `train` or `val`, as in the table above; None if there is none."""
     return next((name for name in _FALLBACKS[split] if name in source.splits), None)
 
 
@@ -108,7 +111,7 @@ def _resolve(source: Source, requested: str, *, divide: bool) -> tuple[list[str]
     if divide and requested in _FALLBACKS:
         return names, None
     if requested in _FALLBACKS:
-        train, val = _first(source, "train"), _first(source, "val")
+        train, val = first_split(source, "train"), first_split(source, "val")
         if val is None and (train or len(names) == 1):
             return [train or names[0]], None
         fallback = train if requested == "train" else val
@@ -125,7 +128,7 @@ def _resolve(source: Source, requested: str, *, divide: bool) -> tuple[list[str]
 
 def _table_splits(source: Source, names: Sequence[str]) -> list[str]:
     """Return the sets whose classes form the table: train and val first, the same for every split."""
-    main = [_first(source, "train"), _first(source, "val")]
+    main = [first_split(source, "train"), first_split(source, "val")]
     return list(dict.fromkeys([*(name for name in main if name), *names]))
 
 

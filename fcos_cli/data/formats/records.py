@@ -37,7 +37,11 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
     "non-finite-box": ("error", "boxes with NaN or infinite coordinates, dropped", "correct these boxes"),
     "degenerate-box": ("warning", "boxes with zero width or height, dropped", "correct or remove these boxes"),
     "box-outside": ("warning", "boxes completely outside their image, dropped", "check the units and the image size"),
-    "box-clipped": ("warning", "boxes more than 1 px outside their image, clipped", "usually harmless"),
+    "box-clipped": (
+        "warning",
+        "boxes more than 1 px outside their image, clipped",
+        "correct them if they are many; a few are harmless",
+    ),
     "mostly-clipped": (
         "warning",
         "boxes more than 1 px outside their image, clipped: most of all boxes",
@@ -54,16 +58,40 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
         f"images with several pages or frames, of which the first is used, of up to {CHECKED_IMAGES} checked",
         "save each page or frame as an image of its own if its objects are labelled",
     ),
+    "other-shape": (
+        "warning",
+        "shapes that are neither a box nor can become one (points, lines, masks), dropped",
+        "draw rectangles or polygons instead",
+    ),
+    "other-json": ("warning", "JSON files without `shapes`, which are not LabelMe's, left out", "move them elsewhere"),
     "class-not-in-table": ("warning", "boxes of classes missing from the class table, dropped", "check the names"),
-    "unclear-flag": ("warning", "values of `difficult` or `iscrowd` that are neither yes nor no, taken for no", ""),
+    "unclear-flag": (
+        "warning",
+        "values of `difficult` or `iscrowd` that are neither yes nor no, taken for no",
+        "write 0 or 1",
+    ),
     "image-listed-twice": ("warning", "images listed twice, whose boxes were put together", "list each image once"),
     "label-without-image": (
         "warning",
         "label files that fit no image, so their boxes are not used",
         "give each label file the name of its image",
     ),
-    "no-label-file": ("info", "images without a label file, kept as images without objects", ""),
-    "ids-renumbered": ("info", "images renumbered 1, 2, 3, … because their own ids cannot be used", ""),
+    "no-label-file": (
+        "info",
+        "images without a label file, kept as images without objects",
+        "label them if they show objects; otherwise nothing needs to be done",
+    ),
+    "not-labelled": ("info", "images without a JSON file, left out", "label them, or they are not used"),
+    "shape-as-box": (
+        "info",
+        "polygons and circles, replaced by the boxes around them",
+        "nothing needs to be done; draw rectangles where the box around the shape is not the one you want",
+    ),
+    "ids-renumbered": (
+        "info",
+        "images renumbered 1, 2, 3, … because their own ids cannot be used",
+        "give each image a whole number of its own if you need its id in results",
+    ),
 }
 
 
@@ -150,7 +178,7 @@ class Source(Protocol):
     """
 
     @property
-    def format(self) -> Literal["coco", "yolo", "voc"]: ...
+    def format(self) -> Literal["coco", "yolo", "voc", "labelme"]: ...
 
     @property
     def root(self) -> Path: ...

@@ -29,6 +29,9 @@ _CLASS_COLUMN = re.compile(r"\s+-?[01]$")
 
 _MAX_DIGITS = 10  # of a width or height in pixels; more is a mistake, and read from the image instead
 
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img")
+"""Names of the folder of images, the first of which is the usual one."""
+
 _LISTS = ("train", "val", "trainval", "test")
 
 
@@ -131,7 +134,7 @@ class VocSource:
     ) -> ImageRecord | None:
         # `filename` is often outdated after files were renamed, so it only decides between suffixes at first
         bases = dict.fromkeys((self.root, file.parent.parent))
-        folders = [base / name for base in bases for name in ("JPEGImages", "images", "Images", "img")]
+        folders = [base / name for base in bases for name in IMAGE_FOLDERS]
         folders += [file.parent, self.root]
         declared = PurePosixPath(annotation.filename.replace("\\", "/")).name
         by_name = [folder / declared for folder in folders] if declared else []

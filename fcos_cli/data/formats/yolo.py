@@ -73,10 +73,15 @@ class YoloSource:
         if images and not labels:
             raise DataError(
                 f"none of the {len(images)} images of the {split} split has a label file",
-                where=f"{images[0].path}: looked for {_label_candidates(images[0].path)[0]}",
+                where=f"{images[0].path}: looked for {label_places(images[0].path)[0]}",
                 remedy="put the labels into a folder `labels` that mirrors `images`, or next to the images",
             )
         return samples(images, Rows.of(rows), notes)
+
+    def folders(self, split: str) -> list[Path]:
+        """The folders of images of a split; lists of images are left out."""
+        places = [_resolve(entry, self.base, self.root) for entry in self.entries[split]]
+        return [place for place in places if place is not None and place.is_dir()]
 
     def _files(self, entry: str, split: str, notes: Notes) -> Iterator[Path]:
         """Yield the images of a folder and its subfolders, or those listed in a .txt file."""
@@ -217,7 +222,7 @@ def _resolve(entry: str, base: Path, root: Path) -> Path | None:
     return next((candidate for candidate in candidates if exists(candidate)), None)
 
 
-def _label_candidates(image: Path) -> list[Path]:
+def label_places(image: Path) -> list[Path]:
     """Paths where the label file may be: `labels` replacing the last folder `images`, then next to the image."""
     parts = list(image.with_suffix(".txt").parts)
     candidates = [Path(*parts)]
@@ -228,7 +233,7 @@ def _label_candidates(image: Path) -> list[Path]:
 
 
 def _label_of(image: Path, index: FileIndex) -> Path | None:
-    for path in _label_candidates(image):
+    for path in label_places(image):
         if (name := index.labels(path.parent).get(plain(image.stem))) is not None:
             return path.parent / name
     return None
@@ -236,7 +241,7 @@ def _label_of(image: Path, index: FileIndex) -> Path | None:
 
 def _note_lonely_labels(files: Sequence[Path], index: FileIndex, notes: Notes) -> None:
     """Note the label files for which there is no image: beside `files`, and in folders that mirror none of images."""
-    mirrors = {(image.parent, path.parent) for image in files for path in _label_candidates(image)}
+    mirrors = {(image.parent, path.parent) for image in files for path in label_places(image)}
     lonely = []
     for images, labels in sorted(mirrors):
         stems = {plain(stem) for stem in index.images(images)}

@@ -54,7 +54,7 @@ def make_plan(
     if not config.data.path:
         raise UsageError(
             "no data to train on",
-            remedy="fcos train DATA, a folder with COCO, YOLO or VOC annotations; or try fcos train --demo",
+            remedy="fcos train DATA, a folder with COCO, YOLO, VOC or LabelMe annotations; or try fcos train --demo",
         )
     train_set, val_set = read_splits(config)
     config, origins = with_automatic(config, origins, train_set, val_set, network=network)

@@ -143,6 +143,18 @@ def test_a_given_class_table_is_matched_by_name(tmp_path: Path) -> None:
         read_dataset(file, classes=ClassTable(("other",), (1,)))
 
 
+def test_boxes_of_classes_outside_the_given_table_are_dropped_and_told(tmp_path: Path) -> None:
+    file = coco_set(tmp_path / "x.json", 2)
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 6, "name": "other"})
+    content["annotations"][1]["category_id"] = 6
+    file.write_text(json.dumps(content))
+    dataset = read_dataset(file, classes=ClassTable(("thing",), (1,)))
+    assert [len(sample.boxes) for sample in dataset.samples] == [1, 0]
+    (finding,) = [finding for finding in dataset.findings if finding.id == "class-not-in-table"]
+    assert finding.place == "p1.png (other)"
+
+
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, float("nan")])
 def test_an_invalid_fraction_is_a_usage_error(fraction: float, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="val_fraction"):

@@ -170,3 +170,10 @@ def test_a_list_with_only_missing_images_is_an_error(tmp_path: Path) -> None:
     devkit(tmp_path, train="a\n", val="z1\nz2\n")
     with pytest.raises(DataError, match="none of the 2 entries of the val split has its image"):
         read_dataset(tmp_path)
+
+
+def test_a_size_unlike_that_of_the_file_is_told(tmp_path: Path) -> None:
+    root = devkit(tmp_path, train="a\nb\nc\n", val="c\n")
+    annotate(root / "Annotations" / "b.xml", thing("cat"), size=(50, 100))
+    (finding,) = read_dataset(root, split="train").findings
+    assert (finding.id, finding.place) == ("size-mismatch", "b.jpg (file 100x50, annotations 50x100)")

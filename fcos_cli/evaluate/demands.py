@@ -1,0 +1,157 @@
+"""What `fcos eval` was told to require of its models: gates and promises, from the command line to the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fcos_cli.console import say
+from fcos_cli.data.samples import Dataset
+from fcos_cli.data.tiling import Tiling
+from fcos_cli.errors import GateError, UsageError
+from fcos_cli.evaluate import gates
+from fcos_cli.evaluate.coco import CocoResult, thresholds_for
+from fcos_cli.evaluate.compare import Comparison
+from fcos_cli.evaluate.gates import Gate, Verdict
+from fcos_cli.evaluate.matches import AT_IOU_50, Matches, match_detections, run_evaluator
+from fcos_cli.evaluate.promise import make
+from fcos_cli.evaluate.promise.make import Outcome, Wish
+from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.open import model_file
+from fcos_cli.runtime.results import Detections
+from fcos_cli.runtime.rewrite import check_copy
+
+
+@dataclass(frozen=True)
+class Demands:
+    """gates: of `--require` and `--not-worse`. wishes: of `--promise`. source: the model file to copy to `out` with the
+    promised thresholds; None: nothing is written. lowest: `--score`, below which there are no detections.
+    """
+
+    gates: Sequence[Gate] = ()
+    wishes: Sequence[Wish] = ()
+    source: Path | None = None
+    out: Path | None = None
+    lowest: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What became of the demands."""
+
+    verdicts: Sequence[Verdict] = ()
+    outcomes: Sequence[Outcome] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `gates` and `promises` of the `fcos eval --json` document, where there are any."""
+        document: dict[str, Any] = {}
+        if self.verdicts:
+            document["gates"] = [verdict.to_json() for verdict in self.verdicts]
+        if self.outcomes:
+            document["promises"] = [outcome.to_json() for outcome in self.outcomes]
+        return document
+
+    def failure(self) -> GateError | None:
+        """One error that names all that was not met; None if everything was."""
+        errors = [error for error in (gates.failure(self.verdicts), make.failure(self.outcomes)) if error]
+        if len(errors) < 2:
+            return errors[0] if errors else None
+        return GateError(
+            "; ".join(error.what for error in errors),
+            where="; ".join(str(error.where) for error in errors),
+            remedy=errors[1].remedy,
+        )
+
+
+def parse_demands(
+    require: Sequence[str],
+    not_worse: Sequence[str],
+    promise: Sequence[str],
+    *,
+    out: Path | None,
+    models: Sequence[str],
+    score: float | None = None,
+    backend: str | None = None,
+    device: str = "auto",
+) -> Demands:
+    """Parse the options before anything is opened. score, backend, device: as for `open_detector`.
+
+    Raises UsageError for what cannot be required of these models, ModelError if there is no file to copy to `out`.
+    """
+    found = [gates.parse_gate("require", text) for text in require]
+    found += [gates.parse_gate("not-worse", text) for text in not_worse]
+    wishes = make.parse_wishes(promise)
+    if not_worse and len(models) < 2:
+        raise UsageError("--not-worse compares two models", remedy="use fcos eval OLD NEW DATA --not-worse MARGIN")
+    if wishes and len(models) > 1:
+        raise UsageError("--promise is about one model", remedy="use fcos eval MODEL DATA --promise METRIC=VALUE")
+    if out is not None and not wishes:
+        raise UsageError("--out needs --promise", where=out, remedy="--save writes the detections, --report the report")
+    source = None
+    if out is not None:
+        source = model_file(models[0], backend=backend, device=device)
+        check_copy(source, out)
+    return Demands(found, wishes, source, out, score or 0.0)
+
+
+def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> None:
+    """Raise UsageError, before anything is evaluated, for classes that do not exist. detector: the last one."""
+    gates.check_classes(demands.gates, dataset.classes)
+    make.check_wishes(demands.wishes, dataset.classes, detector.facts.classes)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Answers the demands about one model: the last of the command line."""
+
+    demands: Demands
+    dataset: Dataset
+    detector: Detector
+    result: CocoResult
+    detections: list[Detections] = field(repr=False)
+    tiling: Tiling | None = None
+
+    @cached_property
+    def matches(self) -> Matches:
+        evaluator = run_evaluator(self.detections, self.dataset.samples, self.dataset.classes, **AT_IOU_50)
+        return match_detections(evaluator, self.detections, self.dataset.samples)
+
+    def answer(self, comparison: Comparison | None = None) -> Answers:
+        """Judge all gates and make all promises, and print what became of each. comparison: for `--not-worse`."""
+        demands = self.demands
+        required = [gate for gate in demands.gates if gate.rule == "require"]
+        verdicts = gates.judge_metrics(
+            required,
+            self.result,
+            self.dataset.classes,
+            matches=self.matches if any(gate.needs_matches for gate in required) else None,
+            thresholds=thresholds_for(self.detector.facts, self.dataset.classes),
+        )
+        if comparison is not None:
+            relative = [gate for gate in demands.gates if gate.rule == "not-worse"]
+            verdicts += gates.judge_comparison(relative, comparison)
+        for verdict in verdicts:
+            say(f"{'met' if verdict.met else 'not met'}: {verdict.text}", style=None if verdict.met else "red")
+        outcomes = self._promises() if demands.wishes else []
+        for outcome in outcomes:
+            say(str(outcome), style=None if outcome.promise else "red")
+            if outcome.promise is not None:
+                say(f"  {outcome.promise.details()}")
+        return Answers(verdicts, outcomes)
+
+    def _promises(self) -> list[Outcome]:
+        lowest = max(self.detector.facts.score_threshold, self.demands.lowest)
+        return make.make_promises(
+            self.demands.wishes, self.matches, self.dataset, self.detector, lowest=lowest, tiling=self.tiling
+        )
+
+    def finish(self, answers: Answers) -> None:
+        """Write the model with the promised thresholds if everything was met. Raises GateError if not."""
+        if error := answers.failure():
+            raise error
+        if self.demands.source is not None and self.demands.out is not None:
+            make.write_model(self.detector, self.demands.source, self.demands.out, answers.outcomes)
+            say(f"model: {self.demands.out}")

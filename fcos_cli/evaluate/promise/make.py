@@ -1,0 +1,163 @@
+"""`fcos eval --promise`: score thresholds that keep a recall or a precision on new images, and their model file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcos_cli.console import warn
+from fcos_cli.data.samples import Dataset, fingerprint
+from fcos_cli.data.tiling import Tiling
+from fcos_cli.errors import GateError, UsageError, unknown_name
+from fcos_cli.evaluate.gates import COUNTED, parse_share
+from fcos_cli.evaluate.matches import Matches
+from fcos_cli.evaluate.promise.choose import choose, highest_level
+from fcos_cli.evaluate.promise.counts import Kind, count, threshold_grid
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.promises import Promise
+from fcos_cli.runtime.rewrite import write_with_thresholds
+
+CONFIDENCE = 0.9
+METHOD = "Learn then Test, fixed sequence of thresholds, betting test over images"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A promise asked for: metric at least level, 0…1, of one class or of all of them together (None)."""
+
+    metric: Kind
+    class_name: str | None
+    level: float
+
+    @property
+    def name(self) -> str:
+        return self.metric if self.class_name is None else f"{self.metric}:{self.class_name}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The promise that can be made, or None and the highest level that could be promised instead (0: none)."""
+
+    wish: Wish
+    promise: Promise | None
+    highest: float | None = None
+
+    def __str__(self) -> str:
+        if self.promise is not None:
+            return f"promised: {self.promise}"
+        least = f"at most {self.highest:g} can be" if self.highest else "these images are too few to promise anything"
+        return f"{self.wish.name}={self.wish.level:g} cannot be promised: {least}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row of this promise in `promises` of the `fcos eval --json` document."""
+        wish = {"metric": self.wish.metric, "class": self.wish.class_name, "level": self.wish.level}
+        kept = None if self.promise is None else self.promise.to_json()
+        return {**wish, "kept": kept is not None, "highest_level": self.highest, "promise": kept}
+
+
+def parse_wishes(texts: Sequence[str]) -> list[Wish]:
+    """Parse `recall=0.95` or `precision:CLASS=0.99`. Raises UsageError, also for two promises about one threshold."""
+    wishes = []
+    for text in texts:
+        where = f"--promise {text}"
+        left, equals, right = text.rpartition("=")
+        name, colon, class_name = left.partition(":")
+        if not equals:
+            raise UsageError("a promise is METRIC=VALUE", where=where, remedy="write it as in --promise recall=0.95")
+        if name not in COUNTED:
+            raise unknown_name("metric of a promise", name, COUNTED, where=where)
+        level = parse_share(right, where=where, remedy="as in --promise recall=0.95")
+        if level in (0, 1):
+            raise UsageError("a promise of 0 or 1 is none", where=where, remedy="use a number between them")
+        wishes.append(Wish(name, class_name if colon else None, level))  # type: ignore[arg-type]
+    about = [wish.class_name for wish in wishes]
+    if len(set(about)) < len(about) or (None in about and len(about) > 1):
+        raise UsageError(
+            "these promises need the same threshold",
+            where=", ".join(f"--promise {text}" for text in texts),
+            remedy="a class has one threshold: promise one number for all classes, or one for each class",
+        )
+    return wishes
+
+
+def check_wishes(wishes: Sequence[Wish], data: ClassTable, model: ClassTable) -> None:
+    """Raise UsageError for a promise of a class that the data set or the model does not have."""
+    for wish in wishes:
+        for table, owner in ((data, "data set"), (model, "model")):
+            if wish.class_name is not None and wish.class_name not in table.index_of_name:
+                where = f"--promise {wish.name}={wish.level:g}"
+                raise unknown_name(f"class of the {owner}", wish.class_name, table.names, where=where)
+
+
+def make_promises(
+    wishes: Sequence[Wish],
+    matches: Matches,
+    dataset: Dataset,
+    detector: Detector,
+    *,
+    lowest: float,
+    tiling: Tiling | None = None,
+) -> list[Outcome]:
+    """Choose the threshold of each promise. Together they hold with CONFIDENCE, so each has its share of the error.
+
+    matches: of the detector's detections in `dataset`, which are complete down to the score `lowest`.
+    """
+    error = (1 - CONFIDENCE) / len(wishes)
+    if dataset.split == "train":
+        warn("images that the model was trained on promise nothing about new ones: use another split")
+    data = {"name": dataset.source.name, "split": dataset.split, "images": len(dataset), "sha256": fingerprint(dataset)}
+    runs_on = f"{detector.backend} in {detector.precision}" + ("" if tiling is None else f", with {tiling}")
+    outcomes = []
+    for wish in wishes:
+        index = None if wish.class_name is None else dataset.classes.index_of_name[wish.class_name]
+        grid = threshold_grid(lowest)
+        counts = count(wish.metric, matches, pictures=len(dataset), thresholds=grid, index=index)
+        choice = choose(wish.metric, counts, level=wish.level, error=error)
+        if choice is None:
+            outcomes.append(Outcome(wish, None, highest_level(wish.metric, counts, error=error)))
+            continue
+        promise = Promise(
+            metric=wish.metric,
+            class_name=wish.class_name,
+            level=wish.level,
+            confidence=CONFIDENCE,
+            threshold=round(choice.threshold, 6),
+            measured=float(counts.pooled[choice.index]),
+            images=choice.pictures,
+            boxes=int(counts.total[:, choice.index].sum()),
+            most=choice.most,
+            method=METHOD,
+            data=data,
+            runs_on=runs_on,
+        )
+        outcomes.append(Outcome(wish, promise))
+    return outcomes
+
+
+def failure(outcomes: Sequence[Outcome]) -> GateError | None:
+    """The error that names every promise that cannot be made; None if all can."""
+    broken = [str(outcome) for outcome in outcomes if outcome.promise is None]
+    if not broken:
+        return None
+    return GateError(
+        f"{len(broken)} of {len(outcomes)} promises cannot be made from these images",
+        where="; ".join(broken),
+        remedy="promise less, or label more images for the val split; no file was written",
+    )
+
+
+def write_model(detector: Detector, source: Path, out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write the model file `source` of `detector` to `out` with the promised thresholds. All promises were made."""
+    facts = detector.facts
+    threshold, classes = facts.threshold, facts.classes
+    thresholds = list(facts.class_thresholds or (threshold,) * len(classes))
+    promises = [outcome.promise for outcome in outcomes if outcome.promise is not None]
+    for promise in promises:
+        if promise.class_name is None:
+            threshold, thresholds = promise.threshold, [promise.threshold] * len(classes)
+        else:
+            thresholds[classes.index_of_name[promise.class_name]] = promise.threshold
+    write_with_thresholds(source, out, threshold=threshold, class_thresholds=thresholds, promises=promises)

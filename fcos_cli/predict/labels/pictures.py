@@ -1,0 +1,111 @@
+"""The pictures of a data set that is written: what they contain, how they are called, and which are there already.
+
+Notable choices:
+- JPEG and PNG files, which every labelling tool reads, are copied byte for byte, JPEG with its EXIF rotation. All
+  others (also PNG with EXIF rotation, which tools treat differently) become PNG with the pixels that the detector saw,
+  frames of videos JPEG. So boxes and pixels always fit together.
+- Names are new in the whole data set, up to upper and lower case, Unicode forms and percent-encoding, because label
+  files are found by them.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fcos_cli.data.formats.file_index import plain
+from fcos_cli.data.images import IMAGE_SUFFIXES, kind_if_plain
+from fcos_cli.predict.outputs import shorten
+from fcos_cli.predict.pipeline import Prediction
+from fcos_cli.predict.sources import STDIN
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")
+"""Characters that an annotation file cannot hold, or reads differently."""
+
+
+class Content(NamedTuple):
+    """The bytes of a picture. suffix: with its dot. file: whose bytes they are; None if they are new."""
+
+    data: bytes
+    suffix: str
+    file: Path | None
+
+
+def content_of(prediction: Prediction) -> Content:
+    """Return what is written for a prediction, which must carry its image."""
+    image, source = prediction.image, prediction.source
+    if image is None:
+        raise ValueError("the prediction has no image")
+    if prediction.moment is not None:
+        return Content(_encode(image, "JPEG"), ".jpg", None)
+    kind = None if source == STDIN else kind_if_plain(source)
+    if kind is None:
+        return Content(_encode(image, "PNG"), ".png", None)
+    usual = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}[kind]
+    return Content(source.read_bytes(), source.suffix if source.suffix.lower() in usual else usual[0], source)
+
+
+def stem_of(prediction: Prediction) -> str:
+    """A stem for a picture, that of its source; frames also have their number."""
+    stem = _UNSAFE.sub("_", prediction.source.stem).strip()
+    if prediction.moment is not None:
+        stem = f"{shorten(stem.replace(':', '-'))}-{prediction.moment.number:06}"
+    if not stem or stem.startswith((".", "@eaDir")):  # which readers pass over as hidden
+        stem = f"_{stem}"
+    return shorten(stem)
+
+
+class Pictures:
+    """The pictures of a data set, and the names that are taken.
+
+    folders: where its pictures are. taken: stems in use.
+    """
+
+    def __init__(self, folders: Iterable[Path], taken: Iterable[str]) -> None:
+        self._by_size: defaultdict[int, list[Path]] = defaultdict(list)
+        self._taken = {_key(stem) for stem in taken}
+        for path in dict.fromkeys(path for folder in folders for path in _images_below(folder)):
+            with suppress(OSError):
+                self._by_size[path.stat().st_size].append(path)
+
+    def same(self, data: bytes) -> Path | None:
+        """Return the picture with these bytes, None if there is none."""
+        for path in self._by_size.get(len(data), ()):
+            with suppress(OSError):
+                if path.read_bytes() == data:
+                    return path
+        return None
+
+    def choose(self, stem: str) -> str:
+        """Return a free stem: this one, numbered if it is taken."""
+        free = next(name for n in count(1) if _key(name := stem if n == 1 else f"{stem}-{n}") not in self._taken)
+        self._taken.add(_key(free))
+        return free
+
+    def add(self, path: Path, size: int) -> None:
+        """Remember a picture of `size` bytes."""
+        self._by_size[size].append(path)
+
+
+def _key(stem: str) -> str:
+    return plain(stem).casefold()
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _encode(image: npt.NDArray[np.uint8], kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, kind, quality=95, subsampling=0)
+    return stream.getvalue()

@@ -1,0 +1,90 @@
+"""Where labels are written: a new data set, or with `--merge` one that exists. Decided before any work.
+
+A data set that exists must be of the same format and have a place for new pictures: the train split, or the only one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from fcos_cli.data.formats.read import find_source, first_split
+from fcos_cli.data.formats.records import Source
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.results import Detections
+
+
+class LabelSet(Protocol):
+    """A data set that pictures with labels are added to. images: the folder of new pictures, which may not exist."""
+
+    @property
+    def images(self) -> Path: ...
+
+    def taken(self) -> Iterable[str]:
+        """Stems that no new picture may have: those of its pictures and of its label files."""
+        ...
+
+    def begin(self, classes: ClassTable) -> None:
+        """Match the classes by name; new ones are appended. Writes nothing. Raises UsageError if the format cannot hold
+        a name."""
+        ...
+
+    def add(self, picture: Path, size: tuple[int, int], labels: Detections) -> None:
+        """Add a picture of (width, height) pixels that is about to appear in `images`."""
+        ...
+
+    def end(self) -> None:
+        """Write what is about the set as a whole. Called once, after the last picture, also if the run failed."""
+        ...
+
+
+def new_or_existing(format: str, folder: Path, *, merge: bool) -> Source | None:
+    """Return the data set to add to, or None if `folder` is empty or missing.
+
+    Raises UsageError if it holds anything and `merge` is not set, or if that is no data set of this format.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    if not merge:
+        raise UsageError(
+            "the output folder is not empty",
+            where=folder,
+            remedy="name a new folder with --out, or add --merge to add to the data set in this one",
+        )
+    try:
+        source: Source = find_source(folder)
+    except DataError as error:
+        raise UsageError(
+            f"labels cannot be added here: {error.what}", where=folder, remedy="name a new folder"
+        ) from error
+    if source.format != format:
+        raise UsageError(
+            f"this folder holds a {source.format} data set, so {format} labels cannot be added",
+            where=folder,
+            remedy=f"use --label {source.format}, or a new folder",
+        )
+    return source
+
+
+def training_split(source: Any) -> str:
+    """Return the split that new pictures belong to. Raises UsageError if it is not clear."""
+    name = first_split(source, "train") or (next(iter(source.splits)) if len(source.splits) == 1 else None)
+    if name is None:
+        raise refusal(source.root, f"it has no train split, only {', '.join(sorted(source.splits))}")
+    return name
+
+
+def refusal(place: Path, reason: str) -> UsageError:
+    """The error for a data set of a layout that nothing is added to."""
+    return UsageError(
+        f"labels cannot be added to this data set: {reason}",
+        where=place,
+        remedy="write a new data set to another folder, and put the two together with your labelling tool",
+    )
+
+
+def stems(folder: Path) -> Iterator[str]:
+    """Yield the stems of the files in a folder and its subfolders; none if it does not exist."""
+    return (file.stem for file in folder.rglob("*") if not file.is_dir())

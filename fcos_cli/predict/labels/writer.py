@@ -1,0 +1,120 @@
+"""Write predictions as a data set, picture by picture, and say at the end which pictures to look at first."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from fcos_cli.atomic import atomic_write
+from fcos_cli.console import say
+from fcos_cli.data.tiling import Tiling
+from fcos_cli.errors import FcosError, UsageError
+from fcos_cli.predict.labels.pictures import Content, Pictures, content_of, stem_of
+from fcos_cli.predict.labels.plan import LabelPlan
+from fcos_cli.predict.labels.review import REVIEW, Limits, Review
+from fcos_cli.predict.pipeline import Prediction
+from fcos_cli.runtime.detector import Detector, detect_batch
+from fcos_cli.runtime.results import Detections
+
+MIN_SIDE = 0.01
+"""Pixels; a smaller box would not survive the rounding of the formats."""
+
+
+class _Whole(NamedTuple):
+    """What is found without tiles, and the pixels of the network input per pixel of the picture."""
+
+    detections: Detections | None
+    scale: float
+
+
+class LabelWriter:
+    """Writes predictions that carry their images and all their detections.
+
+    limits: the thresholds of labels, one or one per class [C]. tiling: that of the predictions. However the context is
+    left, the data set is complete for the pictures written until then. Raises UsageError if the format cannot hold a
+    class name, or the model gives no boxes of so low a score.
+    """
+
+    def __init__(self, plan: LabelPlan, detector: Detector, *, limits: Limits, tiling: Tiling | None) -> None:
+        self.plan, self.detector, self.limits, self.tiling = plan, detector, limits, tiling
+        facts = detector.facts
+        if plan.score is not None and plan.lowest(None) is None and plan.score < facts.score_threshold:
+            what = f"{detector.name} gives no boxes with scores below {facts.score_threshold:g}"
+            raise UsageError(what, where="--label-score", remedy="use that score or a higher one")
+        plan.target.begin(facts.classes)
+        self._pictures = Pictures((plan.folder, plan.target.images), plan.target.taken())
+        self._review = Review(facts.classes, limits)
+        self._labels = self._skipped = 0
+
+    def __enter__(self) -> LabelWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish()
+        else:
+            with suppress(FcosError, OSError):  # the first error is the one to show
+                self._finish()
+
+    def write(self, prediction: Prediction) -> Path | None:
+        """Add a picture, and return its path. One that the data set has already is left alone, and None returned."""
+        content = content_of(prediction)
+        there = self._pictures.same(content.data)
+        if there is not None:
+            self._skipped += 1
+            say(f"{prediction.source}: already in the data set as {there}, whose labels are left alone")
+            return None
+        labels = _usable(prediction.detections.above(np.asarray(self.limits, np.float32)))
+        picture = self.plan.target.images / f"{self._pictures.choose(stem_of(prediction))}{content.suffix}"
+        self._store(picture, content, (prediction.width, prediction.height), labels)
+        self._pictures.add(picture, len(content.data))
+        self._labels += len(labels)
+        whole, scale = self._whole(prediction)
+        self._review.add(_name(picture, self.plan.folder), prediction, labels, whole=whole, scale=scale)
+        return picture
+
+    def _store(self, picture: Path, content: Content, size: tuple[int, int], labels: Detections) -> None:
+        """Write the labels, then let the picture appear: one without labels would count as background."""
+        if self.plan.link and content.file is not None:
+            self.plan.target.add(picture, size, labels)
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.symlink_to(content.file.resolve())
+            return
+        with atomic_write(picture, binary=True) as stream:
+            stream.write(content.data)
+            self.plan.target.add(picture, size, labels)
+
+    def _whole(self, prediction: Prediction) -> _Whole:
+        """Run the detector without tiles, where there were several."""
+        image = prediction.image
+        if image is None or self.tiling is None or len(self.tiling.tiles(prediction.width, prediction.height)) < 2:
+            return _Whole(None, 1.0)
+        pixels, geometries = self.detector.facts.resize.batch([image])
+        (found,) = detect_batch(self.detector, pixels, geometries)
+        return _Whole(found, geometries[0].resized[0] / prediction.width)
+
+    def _finish(self) -> None:
+        self.plan.target.end()
+        rows = self._review.ordered()
+        if rows:
+            self._review.write(self.plan.folder / REVIEW, rows)
+        there = f", {self._skipped} already there" if self._skipped else ""
+        pictures = "1 picture" if len(rows) == 1 else f"{len(rows)} pictures"
+        first = f"; look at {rows[0].picture} first ({REVIEW})" if rows and rows[0].score else ""
+        say(f"{self.plan.folder}: {pictures} with {self._labels} labels added{there}{first}")
+
+
+def _usable(labels: Detections) -> Detections:
+    """Without boxes that no reader takes: empty ones."""
+    keep = (labels.boxes[:, 2:] - labels.boxes[:, :2] >= MIN_SIDE).all(axis=1)
+    return Detections(labels.boxes[keep], labels.scores[keep], labels.classes[keep])
+
+
+def _name(picture: Path, folder: Path) -> str:
+    return picture.relative_to(folder).as_posix() if picture.is_relative_to(folder) else str(picture)

@@ -1,0 +1,137 @@
+"""fcos eval --require, --not-worse and --promise: exit codes, and what is written before them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli_runner import Fcos, created_files
+
+IMAGES = 120
+
+
+@pytest.fixture(scope="module")
+def reds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of one red each, in which the `exported` model finds a circle of score red/256 over the whole image, and a
+    square and a triangle of lower scores that are not labelled.
+    """
+    folder = tmp_path_factory.mktemp("reds")
+    content: dict[str, list[object]] = {"images": [], "annotations": [], "categories": []}
+    content["categories"] = [{"id": i, "name": n} for i, n in ((1, "circle"), (2, "square"), (3, "triangle"))]
+    for number in range(IMAGES):
+        pixels = np.zeros((32, 48, 3), np.uint8)
+        pixels[..., 0] = 192 + number % 64
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        content["images"].append({"id": number, "file_name": f"{number}.png", "width": 48, "height": 32})
+        box = {"id": number + 1, "image_id": number, "category_id": 1, "bbox": [0, 0, 48, 32], "area": 1536}
+        content["annotations"].append({**box, "iscrowd": 0})
+    (folder / "val.json").write_text(json.dumps(content))
+    return folder / "val.json"
+
+
+def test_requirements_that_are_met_change_nothing_but_the_words(fcos: Fcos, exported: Path, reds: Path) -> None:
+    flags = ("--require", "AP50=0.9", "--require", "recall:circle=1")
+    result = fcos("eval", exported, reds, *flags)
+    assert result.code == 0
+    assert "met: AP50 is 1.0000, required 0.9" in result.err
+    document = fcos("eval", exported, reds, *flags, "--json").document
+    assert [(gate["metric"], gate["class"], gate["met"]) for gate in document["gates"]] == [
+        ("AP50", None, True),
+        ("recall", "circle", True),
+    ]
+    assert "gates" not in fcos("eval", exported, reds, "--json").document
+
+
+def test_requirements_that_are_not_met_are_exit_code_6_after_all_results(
+    fcos: Fcos, exported: Path, reds: Path
+) -> None:
+    flags = ("--require", "precision=0.9", "--require", "AP:square=0.5", "--require", "AP=0.9")
+    result = fcos("eval", exported, reds, *flags, "--json", "--report", "r.html", "--save", "d.json")
+    assert result.code == 6
+    assert [gate["met"] for gate in result.document["gates"]] == [False, False, True]
+    assert result.document["gates"][1]["measured"] is None
+    assert result.document["metrics"]["AP50"] == pytest.approx(1)
+    assert [path.name for path in created_files()] == ["d.json", "r.html"]
+    assert "error: 2 of 3 requirements are not met" in result.err
+    assert "precision is 0.3333, required 0.9; AP:square cannot be measured" in result.err
+    people = fcos("eval", exported, reds, *flags)
+    assert (people.code, people.out) == (6, "")
+    assert "best threshold" in people.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--require AP500=0.9", "did you mean AP50?"),
+        ("--require AP:sqare=0.9", "did you mean square?"),
+        ("--promise recall:sqare=0.9", "did you mean square?"),
+        ("--not-worse 0.01", "compares two models"),
+        ("--out x.onnx", "--out needs --promise"),
+        ("--promise recall=0.9 --out x.safetensors", "use x.onnx"),
+    ],
+)
+def test_mistakes_are_exit_code_2_before_anything_runs(
+    fcos: Fcos, exported: Path, reds: Path, flags: str, words: str
+) -> None:
+    result = fcos("eval", exported, reds, "--json", *flags.split())
+    assert (result.code, result.out) == (2, "")
+    assert words in result.err
+    assert "evaluating" not in result.err
+    assert created_files() == []
+
+
+def test_a_promise_is_about_one_model(fcos: Fcos, exported: Path, reds: Path) -> None:
+    result = fcos("eval", exported, exported, reds, "--promise", "recall=0.9")
+    assert (result.code, result.out) == (2, "")
+
+
+def test_a_model_that_is_not_worse_passes_and_one_that_is_does_not(
+    fcos: Fcos, exported: Path, model_file: Path, reds: Path
+) -> None:
+    flags = ("--limit", 20, "--not-worse", "0.01", "--not-worse", "AP:circle=0.4", "--json")
+    same = fcos("eval", exported, exported, reds, *flags, "--require", "AP=0.9")
+    assert same.code == 0
+    assert [gate["met"] for gate in same.document["gates"]] == [True, True, True]
+    worse = fcos("eval", exported, model_file, reds, *flags, "--require", "AP=0.9")
+    assert worse.code == 6
+    assert [gate["rule"] for gate in worse.document["gates"]] == ["require", "not-worse", "not-worse"]
+    assert [gate["met"] for gate in worse.document["gates"]] == [False] * 3, worse.err
+    assert "comparison" in worse.document
+    assert "allowed -0.01" in worse.err
+    assert fcos("eval", model_file, exported, reds, *flags).code == 0
+
+
+def test_a_promise_is_written_only_where_it_is_told_to(fcos: Fcos, exported: Path, reds: Path) -> None:
+    before = exported.read_bytes()
+    flags = ("--promise", "recall:circle=0.9", "--promise", "precision:square=0.9")
+    shown = fcos("eval", exported, reds, "--promise", "recall:circle=0.9", "--json")
+    assert (shown.code, created_files(), exported.read_bytes()) == (0, [], before)
+    (row,) = shown.document["promises"]
+    assert (row["kept"], row["promise"]["threshold"], row["promise"]["images"]) == (True, 0.75, IMAGES)
+    assert "promised: recall of circle ≥ 0.9 on new images of the same kind, with 90% confidence" in shown.err
+
+    broken = fcos("eval", exported, reds, *flags, "--out", "new.onnx", "--json")
+    assert (broken.code, created_files(), exported.read_bytes()) == (6, [], before)
+    assert [(row["kept"], row["highest_level"]) for row in broken.document["promises"]] == [(True, None), (False, 0)]
+    assert "precision:square=0.9 cannot be promised: these images are too few to promise anything" in broken.err
+
+    written = fcos("eval", exported, reds, "--promise", "recall:circle=0.9", "--out", "new.onnx")
+    assert (written.code, [path.name for path in created_files()]) == (0, ["new.onnx"])
+    info = fcos("info", "new.onnx")
+    assert "promise: recall of circle ≥ 0.9 on new images of the same kind, with 90% confidence" in info.err
+    assert "0.750" in info.err
+    document = fcos("info", "new.onnx", "--json").document
+    assert document["class_thresholds"] == [0.75, 0.125, 0.125]
+    assert document["promises"][0]["data"]["name"] == "val.json"
+    found = fcos("predict", reds.parent / "3.png", reds.parent / "63.png", "--model", "new.onnx", "--jsonl").out
+    assert [len(json.loads(line)["detections"]) for line in found.splitlines()] == [3, 3]
+    assert fcos("eval", "new.onnx", reds, "--promise", "recall=0.9", "--out", "new.onnx").code == 0  # in place
+    assert fcos("info", "new.onnx", "--json").document["class_thresholds"] == [0.75] * 3
+
+
+def test_a_gate_that_is_not_met_keeps_the_promise_from_being_written(fcos: Fcos, exported: Path, reds: Path) -> None:
+    flags = ("--promise", "recall:circle=0.9", "--require", "precision=0.9", "--out", "new.onnx")
+    assert fcos("eval", exported, reds, *flags).code == 6
+    assert created_files() == []
