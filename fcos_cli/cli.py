@@ -16,7 +16,7 @@ import typer
 
 from fcos_cli import __version__
 from fcos_cli.atomic import FULL
-from fcos_cli.commands import bench, convert, doctor, evaluate, export, info, predict, train
+from fcos_cli.commands import bench, convert, doctor, evaluate, export, info, predict, train, verify
 from fcos_cli.commands.command import Command, Debug
 from fcos_cli.errors import FcosError, Interrupted, UsageError
 
@@ -161,6 +161,7 @@ app.command(cls=Command)(train.train)
 app.command("eval", cls=Command)(evaluate.evaluate)
 app.command(cls=Command)(predict.predict)
 app.command(cls=Command)(export.export)
+app.command(cls=Command)(verify.verify)
 app.command(cls=Command)(info.info)
 app.command(cls=Command)(doctor.doctor)
 app.command(cls=Command)(convert.convert)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from fcos_cli.errors import FcosError
@@ -21,6 +22,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCHEMA_VERSION = 1
+
+
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Print no messages, tables and progress inside the block, in this thread; errors are raised as ever."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 def err() -> Console:
@@ -45,6 +59,8 @@ def visible(text: str) -> str:
 
 def say(text: str, *, style: str | None = None) -> None:
     """Print a message. Long lines are wrapped by the terminal only, so that paths can be copied."""
+    if _QUIET.get():
+        return
     text = visible(text)
     if style is None:  # a line without colour does not need rich, which is slow to import
         sys.stderr.write(text + "\n")
@@ -78,9 +94,13 @@ def print_error(error: FcosError) -> None:
 
 def emit_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document on stdout, `schema_version` first. NaN and infinity become null."""
-    json.dump(_plain({"schema_version": SCHEMA_VERSION, **document}), sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    sys.stdout.write(json_text(document))
     sys.stdout.flush()
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """The text that `emit_json` prints, for a file."""
+    return json.dumps(_plain({"schema_version": SCHEMA_VERSION, **document}), indent=2) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -100,6 +120,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     """Print a table: first column left-aligned, others right-aligned, floats with three decimals, None and COCO's -1.0
     as a dash.
     """
+    if _QUIET.get():
+        return
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -125,6 +147,9 @@ def progress(task: str, *, total: int | None = None, every: int | None = None) -
 
     Yields `update(done, total=None, note="")`; `note` is shown after the count, for example a loss.
     """
+    if _QUIET.get():
+        yield lambda *_, **__: None
+        return
     console = err()
     with (
         _bar(console, task, total)

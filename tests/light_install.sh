@@ -36,6 +36,8 @@ fcos eval default two_photos.json --require recall=0.9 2>gate
 has gate "met: recall is 1.0000"
 fcos bench --rounds 2 --json >bench 2>/dev/null
 has bench '"backend": "onnxruntime"'
+fcos verify default 2>verify
+has verify "the same as PyTorch"
 fcos info default --json >info
 has info '"verified": true'
 fcos doctor two_photos.json 2>doctor

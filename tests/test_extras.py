@@ -50,6 +50,7 @@ BASE = (
     "eval default two_photos.json --report one.html --json --evaluator pycocotools",
     "eval default default two_photos.json --report two.html",
     "bench --rounds 1 --data two_photos.json --json",
+    "verify default --json",
     "info default",
     "info run",
     "info nano",

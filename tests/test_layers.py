@@ -13,7 +13,7 @@ import fcos_cli
 
 ROOT = Path(fcos_cli.__file__).parent
 LAYERS = (
-    {"cli", "__main__", "commands"},
+    {"cli", "__main__", "commands", "api"},
     {"train"},
     {"bench", "explain", "export"},
     {"parity"},
@@ -147,14 +147,16 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_help_of_a_command_loads_nothing_heavy() -> None:
-    code = run_commands(*(f"{command} --help" for command in ("train", "eval", "predict", "info", "doctor", "convert")))
+    code = run_commands(
+        *(f"{command} --help" for command in ("train", "eval", "predict", "info", "doctor", "convert", "verify"))
+    )
     # newer versions of Typer import pydantic
     assert loaded_after(code, tuple(name for name in HEAVY if name != "pydantic")) == []
 
 
 def test_importing_the_package_is_light_and_offers_the_public_names() -> None:
     assert loaded_after("import fcos_cli; assert fcos_cli.__version__", (*HEAVY, "typer", "rich")) == []
-    assert {"FCOS", "Detections", "load", "__version__"} == set(fcos_cli.__all__)
+    assert {"FCOS", "Detections", "api", "load", "__version__"} == set(fcos_cli.__all__)
     for name in fcos_cli.__all__:
         assert getattr(fcos_cli, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -102,23 +102,22 @@ def train(
     keep_freed_memory()
     from fcos_cli.train import start
     from fcos_cli.train.recipe import summary
-    from fcos_cli.train.recipe.plan import make_plan, with_chosen_batch
 
-    flags: dict[str, Any] = {
-        "model.backbone": backbone,
-        "train.init": init,
-        "data.size": None if size is None else parse_size(size),
-        "data.tile": tile,
-        "train.epochs": epochs,
-        "train.patience": patience,
-        "train.batch": None if batch in (None, "auto") else batch,
-        "train.lr": lr,
-        "train.amp": amp,
-        "train.device": device,
-        "train.workers": workers,
-        "train.seed": seed,
-        "train.export": export,
-    }
+    flags = start.settings_of(
+        backbone=backbone,
+        init=init,
+        size=None if size is None else parse_size(size),
+        tile=tile,
+        epochs=epochs,
+        patience=patience,
+        batch=batch,
+        lr=lr,
+        amp=amp,
+        device=device,
+        workers=workers,
+        seed=seed,
+        export=export,
+    )
     if resume is not None:
         others = {
             "DATA": data,
@@ -131,16 +130,19 @@ def train(
         flags |= {"train.time": time, **{name: value for name, value in others.items() if value}}
         folder, progress, onnx = start.resume(resume, flags=flags, started=started)
     else:
-        folder = out or start.new_folder("demo" if demo and name is None else name, data)
-        if not dry_run:
-            start.check_folder(folder)  # reading the data takes time
-        if demo:
-            data = start.demo_data(Path("runs/demo-data"))
-        flags["train.time"] = None if time is None else start.parse_duration(time)
-        base = start.DEMO if demo else {}
-        plan = make_plan(data, file=config, assignments=assignments or [], flags=flags, base=base, network=model)
-        if batch == "auto":
-            plan = with_chosen_batch(plan)
+        plan, folder = start.plan_new(
+            data,
+            name=name,
+            out=out,
+            file=config,
+            assignments=assignments or [],
+            flags=flags,
+            time=time,
+            network=model,
+            demo=demo,
+            choose_batch=batch == "auto",
+            check=not dry_run,
+        )
         if dry_run:
             summary.print_config(plan)
             summary.print_classes(plan)

@@ -53,8 +53,10 @@ def run_eval(
     save: Path | None = None,
     tiling: Tiling | None = None,
     demands: Demands = Demands(),  # noqa: B008 (frozen)
-) -> None:
+) -> list[ModelResult]:
     """Evaluate one detector, or compare two; print tables to stderr, or the JSON document to stdout.
+
+    Return the results.
 
     batch: images, or tiles with `tiling`, per network call. limit: evaluate the first N images only. report: HTML file
     to write as well. save: file for the detections of a single detector, as COCO results. tiling: also run on these
@@ -90,6 +92,7 @@ def run_eval(
     if as_json:
         emit_json({**_document(results, comparison, source), **answers.to_json()})
     judge.finish(answers)
+    return results
 
 
 def _document(results: Sequence[ModelResult], comparison: Comparison | None, source: dict[str, Any]) -> dict[str, Any]:

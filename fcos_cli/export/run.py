@@ -26,6 +26,7 @@ from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.onnx import OPSET, finalize, store_in_half, trace, write
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.sample_images import calibration_pictures, network_inputs, parity_pictures
+from fcos_cli.export.vectors import vector_size, with_vectors
 from fcos_cli.export.winograd import use_winograd
 from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.runtime.facts import Facts
@@ -192,6 +193,8 @@ def _save_and_verify(
             remedy="the file is kept, marked as unverified; try --precision fp32, or report this with the .parity.json",
         )
     facts = replace(_noted(facts, ap_images=parity.ap.images) if parity.ap else facts, verified=True)
+    size = vector_size(job.options, facts, profile=job.engine.get("profile"))
+    facts = with_vectors(artifact, facts, path, size=size)
     save(facts)
     return ExportResult(path, facts, parity)
 
@@ -267,7 +270,7 @@ def _export_engine(
         say(f"{error.what}. The ONNX file is ready; {error.remedy}")
         return replace(exported, unfinished=error.what)
     if find_gpu() is None:
-        say("the engine was not compared with PyTorch: there is no GPU here to run it")
+        say(f"the engine was not compared with PyTorch, for lack of a GPU; where there is one: fcos verify {job.out}")
         return ExportResult(job.out, facts, None)
     return _save_and_verify(artifact, job, facts, job.out, lambda facts: write_sidecar(job.out, facts, record))
 

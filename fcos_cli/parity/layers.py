@@ -12,7 +12,8 @@ import torch
 
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.parity.inputs import Size
-from fcos_cli.parity.matching import ImageDetections, Limits, image_detections, match
+from fcos_cli.parity.matching import ImageDetections, Limits, image_detections
+from fcos_cli.parity.outputs import check_form, match_row
 from fcos_cli.parity.reference import Reference, ReferenceOutput
 from fcos_cli.parity.subgraphs import ExportedModel, ModelOutput, NoSubgraph, Raw
 from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
@@ -85,9 +86,9 @@ def end_rows(
     """Match the detections of one batch, one row per image. Raises ValueError for malformed outputs."""
     given = expected.input
     batch, limits = len(given.images), reference.limits(expected.raw, given.size, tolerance, given.inside)
-    check_form(exported, batch, limits[0], classes=len(reference.names))
+    check_form(exported.detections, batch, limits[0], classes=len(reference.names))
     return [
-        _row(
+        match_row(
             name,
             image_detections(expected.detections, index),
             exported,
@@ -139,9 +140,11 @@ def post_rows(
         group = [cases[(start + i) % len(cases)] for i in range(batch)]
         raw = RawOutputs(*(_stack([item.case.raw[part] for item in group]) for part in range(3)))
         exported = model.post(by_name(raw, strides=reference.config.strides), images)
-        check_form(exported, batch, group[0].limits, classes=len(reference.names))
+        check_form(exported.detections, batch, group[0].limits, classes=len(reference.names))
         rows += [
-            _row(item.case.name, item.expected, exported, item.limits, size=size, index=index, exact=item.case.exact)
+            match_row(
+                item.case.name, item.expected, exported, item.limits, size=size, index=index, exact=item.case.exact
+            )
             for index, item in enumerate(group)
         ]
     return rows
@@ -149,51 +152,3 @@ def post_rows(
 
 def _stack(images: Sequence[list[torch.Tensor]]) -> list[torch.Tensor]:
     return [torch.cat(levels) for levels in zip(*images, strict=True)]
-
-
-def _row(
-    case: str,
-    reference: ImageDetections,
-    exported: ModelOutput,
-    limits: Limits,
-    *,
-    size: Size,
-    index: int,
-    exact: bool = False,
-    image: npt.NDArray[np.uint8] | None = None,
-) -> MatchRow:
-    detections = image_detections(exported.detections, index)
-    return MatchRow(
-        case=case,
-        size=size,
-        batch=len(exported.detections.counts),
-        index=index,
-        match=match(reference, detections, limits=limits),
-        reference=reference,
-        exported=detections,
-        exact=exact,
-        converged=exported.converged is None or bool(exported.converged[index]),
-        image=image,
-    )
-
-
-def check_form(output: ModelOutput, batch: int, limits: Limits, *, classes: int) -> None:
-    """Raise ValueError if an output violates the contract of `RawDetections`."""
-    boxes, scores, labels, counts = output.detections
-    slots = scores.shape[1] if scores.ndim == 2 else -1
-    expected = ((batch, slots, 4), (batch, slots), (batch, slots), (batch,))
-    if tuple(part.shape for part in output.detections) != expected:
-        raise ValueError(f"outputs have shapes {[part.shape for part in output.detections]}, expected {expected}")
-    if counts.min() < 0 or counts.max() > min(slots, limits.max_detections):
-        raise ValueError(f"counts {counts.tolist()} are not in 0…{min(slots, limits.max_detections)}")
-    valid = np.arange(slots)[None] < counts[:, None]
-    for wrong, what in (
-        (~np.isfinite(boxes).all(-1) | ~np.isfinite(scores), "values that are not finite"),
-        (valid & ((labels < 0) | (labels >= classes)), f"classes outside 0…{classes - 1}"),
-        (~valid & ((labels != -1) | (scores != 0)), "values in padding slots that should be empty"),
-        (valid & (scores <= 0), "detections with a score of 0 or less"),
-    ):
-        if wrong.any():
-            raise ValueError(f"the outputs contain {what}")
-    if ((np.diff(scores, axis=1) > 0) & valid[:, 1:]).any():
-        raise ValueError("scores are not in descending order")

@@ -18,6 +18,8 @@ from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts, share
 from fcos_cli.runtime.promises import KEY, Promise, read_promises
 
+VECTORS = "vectors"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -28,7 +30,8 @@ class Facts:
     precision: of backbone and head as stored (`fp32`, `fp16`, `int8`). winograd: number of convolutions of an exported
     graph in Winograd form, which needs float32. verified: whether parity with PyTorch was measured and passed; None for
     the PyTorch weights themselves. model: the network's ModelConfig as JSON, for information. provenance: version,
-    data, metrics, date and export, for information. promises: what the thresholds were shown to keep.
+    data, metrics, date and export, for information. promises: what the thresholds were shown to keep. vectors: test
+    vectors of an exported file, as `parity.vectors` writes them; empty if it has none.
     """
 
     classes: ClassTable
@@ -45,6 +48,7 @@ class Facts:
     model: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     promises: tuple[Promise, ...] = ()
+    vectors: str = field(default="", repr=False)
 
     @property
     def tile(self) -> int:
@@ -69,7 +73,8 @@ class Facts:
         }
         if self.promises:
             facts[KEY] = [promise.to_json() for promise in self.promises]
-        return {key: json.dumps(value) for key, value in facts.items()}
+        texts = {key: json.dumps(value) for key, value in facts.items()}
+        return {**texts, VECTORS: self.vectors} if self.vectors else texts
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, where: Path) -> Facts:
@@ -88,6 +93,7 @@ class Facts:
                 verified=facts["verified"],
                 model=facts.get("model", {}),
                 promises=read_promises(metadata),
+                vectors=str(metadata.get(VECTORS, "")),
                 **shared,
             )
 

@@ -17,7 +17,7 @@ from fcos_cli.errors import UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress
 from fcos_cli.train.export import export_best
 from fcos_cli.train.loop import train
-from fcos_cli.train.recipe.plan import Plan, check_settings, read_splits
+from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, read_splits, with_chosen_batch
 from fcos_cli.train.recipe.summary import print_choices, print_data_summary
 from fcos_cli.train.tracking.listener import Listeners, SilentListener
 from fcos_cli.train.tracking.report import ORIGINS, RunReport
@@ -41,6 +41,65 @@ class Outcome(NamedTuple):
     folder: Path
     progress: Progress
     onnx: Path | None
+
+
+SETTINGS = {
+    "backbone": "model.backbone",
+    "init": "train.init",
+    "size": "data.size",
+    "tile": "data.tile",
+    "epochs": "train.epochs",
+    "patience": "train.patience",
+    "batch": "train.batch",
+    "lr": "train.lr",
+    "amp": "train.amp",
+    "device": "train.device",
+    "workers": "train.workers",
+    "seed": "train.seed",
+    "export": "train.export",
+}
+"""Option of `fcos train` and of `api.train` → the setting that it changes."""
+
+
+def settings_of(**options: Any) -> dict[str, Any]:
+    """The settings by dotted key that these options change. None and a batch of `auto` change nothing."""
+    auto = {"batch"} if options.get("batch") == "auto" else set()
+    return {SETTINGS[name]: value for name, value in options.items() if value is not None and name not in auto}
+
+
+def plan_new(
+    data: Path | None,
+    *,
+    name: str | None,
+    out: Path | None,
+    file: Path | None,
+    assignments: list[str],
+    flags: Mapping[str, Any],
+    time: str | float | None,
+    network: str | None,
+    demo: bool,
+    choose_batch: bool,
+    check: bool = True,
+) -> tuple[Plan, Path]:
+    """The plan of a new run, and its folder. time: limit, as text or in seconds. check: that the folder is free.
+
+    Raises UsageError and DataError; nothing is written but the demo data.
+    """
+    folder = out or new_folder("demo" if demo and name is None else name, data)
+    if check:
+        check_folder(folder)  # reading the data takes time
+    if demo:
+        data = demo_data(Path("runs/demo-data"))
+    limit = parse_duration(time) if isinstance(time, str) else time
+    plan = make_plan(
+        data,
+        file=file,
+        assignments=assignments,
+        flags={**flags, "train.time": limit},
+        base=DEMO if demo else {},
+        network=network,
+    )
+    return (with_chosen_batch(plan) if choose_batch else plan), folder
 
 
 def start(plan: Plan, *, folder: Path, started: float | None = None) -> Outcome:

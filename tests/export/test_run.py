@@ -17,6 +17,7 @@ from fcos_cli.export import run
 from fcos_cli.export.onnx import trace
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import save
+from fcos_cli.parity.verify import vectors_of, verify
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
@@ -72,11 +73,16 @@ def test_a_file_that_passes_parity_is_marked_verified_and_has_a_report(weights: 
     assert report["passed"] is True
     pixels = np.zeros((2, 3, 160, 160), np.uint8)
     assert open_detector(exported.path)(pixels).boxes.shape == (2, 100, 4)
+    vectors = vectors_of(facts, where=exported.path)
+    assert [vector.size for vector in vectors] == [(160, 192)] * 3
+    assert min(len(vector.expected.scores) for vector in vectors) > 0
+    assert verify(open_detector(exported.path), vectors).passed
 
 
 def test_without_a_parity_check_the_file_is_unverified(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exported = run.export(weights, job_of(weights.with_suffix(".onnx"), verify=False))
     assert (exported.parity, read_header(exported.path).facts.verified) == (None, False)
+    assert read_header(exported.path).facts.vectors == ""
     assert "--no-verify" in capsys.readouterr().err
     assert not exported.path.with_suffix(".parity.json").exists()
 
@@ -105,6 +111,8 @@ def test_openvino_gets_the_same_facts_and_its_own_parity_check(weights: Path) ->
     assert exported.parity.backend == "openvino"
     header = read_header(exported.path)
     assert (header.facts.verified, header.facts.classes) == (True, ARTIFACT.classes)
+    detector = open_detector(exported.path)
+    assert verify(detector, vectors_of(detector.facts, where=exported.path)).passed
     assert weights.with_suffix(".bin").is_file()
     assert weights.with_suffix(".xml.parity.json").is_file()
     assert not weights.with_suffix(".onnx").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from fcos_cli.model.artifact import save
 from tests.hostile.contract import READ, Case
@@ -298,6 +301,43 @@ def engine(sidecar: Any, *, content: bytes = b"junk") -> Make:
 
     return make
 
+
+def vectors(change: Callable[[dict[str, Any]], Any]) -> Make:
+    """A model with test vectors that were changed; text that `change` returns replaces them."""
+
+    def make(folder: Path) -> Path:
+        png = png_of(8, 8)
+        entry = {"name": "a", "size": [32, 48], "png": png, "cuts": [], "detections": [], "others": []}
+        content: dict[str, Any] = {"version": 1, "pictures": [entry]}
+        text = change(content)
+        text = text if isinstance(text, str) else json.dumps(content)
+        return write_onnx(folder / "x.onnx", facts=replace(FACTS, vectors=text))
+
+    return make
+
+
+def png_of(width: int, height: int) -> str:
+    """A black picture as base64 PNG; the header of a large one is small."""
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height)).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def picture(**changes: Any) -> Make:
+    return vectors(lambda content: content["pictures"][0].update(changes))
+
+
+UNREADABLE = "test vectors of this file cannot be read"
+VECTORS = [
+    Case("vectors-of-100000-levels", vectors(lambda _: "[" * 100_000 + "]" * 100_000), UNREADABLE),
+    Case("vectors-cut", vectors(lambda content: json.dumps(content)[:-40]), UNREADABLE),
+    Case("vectors-png-bomb", picture(png=png_of(9000, 9000), size=[32768, 128]), UNREADABLE),
+    Case("vectors-input-of-3-gb", picture(size=[32768, 32768]), UNREADABLE),
+    Case("vectors-a-million-pictures", vectors(lambda c: c.update(pictures=[0] * 1_000_000)), UNREADABLE),
+    Case("vectors-a-million-detections", picture(others=[[0, 0, 1, 1, 0.5, 0]] * 1_000_000), UNREADABLE),
+    Case("vectors-of-infinity", picture(detections=[[0, 0, float("inf"), 1, 0.5, 0]]), UNREADABLE),
+    Case("vectors-unchanged", picture(), READ),
+]
 
 EXPORTS = [
     Case("onnx-data-outside-its-folder", external_data("../../../../../../etc/passwd"), "cannot load|outside"),

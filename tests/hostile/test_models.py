@@ -13,12 +13,13 @@ import torch
 
 from fcos_cli.convert.read import read_checkpoint
 from fcos_cli.errors import DataError, ModelError
+from fcos_cli.parity.verify import vectors_of, verify
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.train.checkpoint import PREVIOUS, STATE, read_state
 from tests.cli_runner import Fcos
 from tests.hostile.contract import READ, Case, names, outcome
-from tests.hostile.model_cases import CHECKPOINTS, EXPORTS, SAFETENSORS, Payload, archive
+from tests.hostile.model_cases import CHECKPOINTS, EXPORTS, SAFETENSORS, VECTORS, Payload, archive
 
 MODELS = [*SAFETENSORS, *CHECKPOINTS, *EXPORTS]
 OPENED = [*SAFETENSORS, *EXPORTS]
@@ -61,6 +62,17 @@ def attempt(path: Path) -> Any:
         return read_header(path)
     except ModelError as error:
         return [error]
+
+
+@pytest.mark.parametrize("case", VECTORS, ids=names(VECTORS))
+def test_test_vectors(tmp_path: Path, case: Case) -> None:
+    path = case.make(tmp_path)
+
+    def use() -> Any:
+        detector = open_detector(path, threads=1)
+        return verify(detector, vectors_of(detector.facts, where=path))
+
+    outcome(use, kind=ModelError, expect=case.expect, folder=tmp_path)
 
 
 @pytest.mark.parametrize("case", CHECKPOINTS, ids=names(CHECKPOINTS))
