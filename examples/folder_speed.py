@@ -17,7 +17,7 @@ from time import perf_counter, process_time
 from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.data.images import open_image
 from fcos_cli.predict.pipeline import Failure, predict
-from fcos_cli.predict.sources import open_sources
+from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.runtime.open import open_detector
 
 

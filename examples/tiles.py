@@ -19,9 +19,9 @@ from PIL import Image
 from fcos_cli.data.images import open_image
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.predict.draw import draw, save_image
-from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import predict
 from fcos_cli.predict.run import display_thresholds
+from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.results import Detections

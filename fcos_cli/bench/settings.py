@@ -12,10 +12,11 @@ from fcos_cli.bench.protocol import Job
 from fcos_cli.console import say
 from fcos_cli.data.images import open_image
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import Failure
-from fcos_cli.predict.sources import open_sources
-from fcos_cli.predict.video import is_camera
+from fcos_cli.predict.sources.address import Address, is_address
+from fcos_cli.predict.sources.frames import Frame
+from fcos_cli.predict.sources.open import open_sources
+from fcos_cli.predict.sources.video import is_camera
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.open import BACKENDS
 
@@ -61,16 +62,17 @@ class Settings:
 def choose_pictures(sources: Sequence[str]) -> tuple[str, ...]:
     """Return at most MAX_PICTURES image paths from the given sources; by default the bundled demo photos.
 
-    Raises UsageError for a video, a camera or an image on stdin, DataError for a source that does not exist.
+    Raises UsageError for a video, a camera, an address or an image on stdin, DataError for a missing source.
     """
     if not sources:
         return tuple(str(path) for path in demo_photos())
-    cameras = [source for source in sources if is_camera(source)]
-    items = [] if cameras else list(islice(open_sources(sources, frames=1), MAX_PICTURES + 1))
+    live = [source for source in sources if is_camera(source)]
+    live += [str(Address(source)) for source in sources if is_address(source)]
+    items = [] if live else list(islice(open_sources(sources, frames=1), MAX_PICTURES + 1))
     paths = [str(item) for item in items if isinstance(item, Path)]
     usable = f"leave it out; others can be used: {', '.join(paths)}" if paths else "name image files or folders"
     failed = next((item for item in items if isinstance(item, Failure)), None)
-    moving = cameras or [str(item.source) for item in items if isinstance(item, Frame)]
+    moving = live or [str(item.source) for item in items if isinstance(item, Frame)]
     if moving:
         raise UsageError("fcos bench measures on image files only", where=f"--images {moving[0]}", remedy=usable)
     if failed is not None:

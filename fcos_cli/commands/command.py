@@ -33,5 +33,7 @@ class Command(TyperCommand):
 def _names(parameter: str, value: Any) -> Iterator[Path]:
     """The values of a parameter that name files."""
     for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, str) and "://" in item:  # an address, which may be long and is not to be shown
+            continue
         if isinstance(item, Path) or (isinstance(item, str) and parameter in NAMES):
             yield Path(item)

@@ -26,8 +26,9 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Images, videos, folders, quoted glob patterns, .txt files that list paths, camera:0, or - for an "
-            "image or a list on stdin. In lists, a line that starts with # is a comment, unless a file has that name.",
+            help="Images, videos, folders, quoted glob patterns, .txt files that list paths, camera:0, http://, "
+            "https:// or rtsp:// addresses of pictures and streams, or - for an image or a list on stdin. In lists, a "
+            "line that starts with # is a comment, unless a file has that name.",
         ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "--weights", help=MODEL_HELP)] = "default",
@@ -56,6 +57,36 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Lowest score to report. Default: the model's threshold for each class."),
     ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,…", help="Report these classes only: names or data-set ids, with commas; can be repeated."
+        ),
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            help="NMS: IoU above which the worse of two boxes of a class is removed. Default: the model's. Exported "
+            "models have theirs inside.",
+        ),
+    ] = None,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Maximum number of detections per image or frame. Default: the model's, which an exported model "
+            "cannot exceed.",
+        ),
+    ] = None,
+    track: Annotated[
+        bool,
+        typer.Option(
+            "--track", help="Give objects in videos, cameras and streams a number that they keep from frame to frame."
+        ),
+    ] = False,
     as_json: Json = False,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one line of JSON per image or frame on stdout.")
@@ -64,8 +95,8 @@ def predict(
         list[Path] | None,
         typer.Option(
             help="Also write the results to a file; can be repeated. The format is set by the suffix: .json, .jsonl, "
-            ".csv, or .coco.json for COCO results. In .csv, names that "
-            "a spreadsheet would take for a formula begin with an apostrophe."
+            ".csv, .coco.json for COCO results, or with --track .mot.txt for MOTChallenge. In .csv, names that a "
+            "spreadsheet would take for a formula begin with an apostrophe."
         ),
     ] = None,
     label: Annotated[
@@ -101,7 +132,12 @@ def predict(
     ] = False,
     tile: TileFlag = None,
     overlap: OverlapFlag = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Maximum number of frames per video or camera.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of frames per video, camera or stream.")
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Use every N-th frame of videos, cameras and streams.")
+    ] = 1,
     batch: Annotated[
         int, typer.Option(min=1, max=65_536, help="Number of images, or tiles with --tile, per batch.")
     ] = 1,
@@ -110,7 +146,7 @@ def predict(
     precision: PrecisionFlag = None,
     _debug: Debug = False,
 ) -> None:
-    """Detect objects in images and videos.
+    """Detect objects in images, videos and streams.
 
     Files that cannot be read are skipped and reported; the exit code is then 1.
 
@@ -123,8 +159,12 @@ def predict(
     from fcos_cli.predict.labels.plan import plan_labels
     from fcos_cli.predict.outputs import OutputNames, source_test
     from fcos_cli.predict.run import check_outputs, run_predict
-    from fcos_cli.predict.sources import open_sources
-    from fcos_cli.predict.video import is_camera, until_interrupted
+    from fcos_cli.predict.selection import parse_classes
+    from fcos_cli.predict.sources.address import is_address
+    from fcos_cli.predict.sources.open import open_sources
+    from fcos_cli.predict.sources.video import is_camera, until_interrupted
+    from fcos_cli.predict.tracking.bytetrack import LOW_SCORE
+    from fcos_cli.predict.tracking.track import check_tracking
     from fcos_cli.runtime.open import open_detector
 
     if as_json and jsonl:
@@ -134,8 +174,9 @@ def predict(
         )
     tiling = make_tiling(tile, overlap)
     sources, explanation = sources or [], None
+    check_tracking(sources, save or [], wanted=track)
     drawn = viz or crops or explain or targets is not None
-    labels = plan_labels(label, out, score=label_score, merge=merge, link=link, drawn=drawn)
+    labels = plan_labels(label, out, score=label_score, merge=merge, link=link, drawn=drawn, tracked=track)
     leave_out = out if drawn or labels else None
     check_outputs(save or [], folder=leave_out)
     names = OutputNames(source_test(sources, leave_out=leave_out))
@@ -144,6 +185,9 @@ def predict(
 
         if tile is not None:
             raise UsageError("--explain and --targets cannot be combined with --tile", remedy="omit --tile")
+        if classes or iou is not None or max_detections is not None or track:
+            what = "--explain and --targets cannot be combined with --classes, --iou, --max-detections or --track"
+            raise UsageError(what, remedy="omit them: the page filters by class and score itself")
         explanation = plan_explanation(
             model, sources, detections=explain, targets=targets, backend=backend, leave_out=leave_out
         )
@@ -152,14 +196,26 @@ def predict(
             explanation.write(out, score=score, device=device or "auto", names=names)
             return
     lowest = labels.lowest(score) if labels else score
-    detector = open_detector(model, score=lowest, device=device or "auto", backend=backend, precision=precision)
-    live = any(is_camera(source) for source in sources)  # Ctrl-C ends it, and its video must be complete then
+    if track and lowest is not None and lowest >= LOW_SCORE:
+        lowest = None  # tracking needs low scores
+    detector = open_detector(
+        model,
+        score=lowest,
+        iou=iou,
+        max_detections=max_detections,
+        device=device or "auto",
+        backend=backend,
+        precision=precision,
+    )
+    chosen = parse_classes(classes or [], detector.facts.classes)
+    # Ctrl-C ends what has no end, and its video must be complete then
+    live = any(is_camera(source) or is_address(source) for source in sources)
     with until_interrupted() if live else nullcontext() as stop:
         failed = run_predict(
             detector,
             explanation.pictures
             if explanation
-            else open_sources(sources, frames=frames, stop=stop, leave_out=leave_out),
+            else open_sources(sources, frames=frames, every=every, stop=stop, leave_out=leave_out),
             score=score,
             viz_dir=out if viz else None,
             crops_dir=out / "crops" if crops else None,
@@ -169,6 +225,9 @@ def predict(
             batch=batch,
             tiling=tiling,
             labels=labels,
+            chosen=chosen,
+            limit=max_detections,
+            tracked=track,
         )
     if explanation:
         explanation.write(out, score=score, device=device or "auto", names=names)

@@ -14,7 +14,7 @@ from fcos_cli.explain.figures import GREY, field, legend, shown
 from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, colours, over
 from fcos_cli.explain.points import Explanation, LevelMaps
 from fcos_cli.predict.draw import BLACK, colour, text_colour
-from fcos_cli.predict.run import display_thresholds
+from fcos_cli.predict.selection import report_thresholds
 from fcos_cli.runtime.results import Detections
 
 _MARGIN, _GAP, _HEAD = 24, 16, 60
@@ -95,7 +95,9 @@ def _detections(canvas: Canvas, explained: Explanation, corner: Point, width: fl
     """Draw the detections above the model's own thresholds over an image of width `width` at `corner`."""
     detections, facts = explained.detections, explained.facts
     scale = width / explained.geometry.resized[0]
-    visible = Detections(detections.boxes, detections.scores, detections.classes).above(display_thresholds(facts))
+    visible = Detections(detections.boxes, detections.scores, detections.classes).above(
+        report_thresholds(facts, score=None, chosen=None)
+    )
     for number in reversed(range(len(visible))):
         fill = colour(int(visible.classes[number]))
         limit = (np.tile(explained.geometry.resized, 2) * scale).tolist()

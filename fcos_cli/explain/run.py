@@ -18,10 +18,11 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import DataError, ModelError, UsageError
 from fcos_cli.extras import require_train
 from fcos_cli.model.config import STRIDES
-from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input
-from fcos_cli.predict.sources import open_sources
+from fcos_cli.predict.sources.address import Address
+from fcos_cli.predict.sources.frames import Frame
+from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import find_artifact
@@ -93,13 +94,12 @@ def weights_to_explain(model: str, *, backend: str | None) -> Path:
 
 
 def list_images(inputs: Iterable[Input]) -> list[Input]:
-    """List the inputs, to iterate over them more than once. Raises UsageError for a video or a camera."""
+    """List the inputs, to iterate over them more than once. Raises UsageError for a video, a camera or an address."""
     images = []
     for item in inputs:
-        if isinstance(item, Frame) and item.moment is not None:
-            raise UsageError(
-                "--explain and --targets do not support videos or cameras", where=item.source, remedy="use images"
-            )
+        if isinstance(item, Frame) and (item.moment is not None or isinstance(item.source, Address)):
+            what = "--explain and --targets do not support videos, cameras or addresses"
+            raise UsageError(what, where=item.source, remedy="use image files")
         images.append(item)
     return images
 
@@ -209,7 +209,7 @@ def find_samples(data: Path, inputs: Sequence[Input] | None) -> tuple[Dataset, l
         if isinstance(item, Failure):
             continue
         source = item if isinstance(item, Path) else item.source
-        if (sample := known.get(source.resolve())) is None:
+        if (sample := known.get(Path(str(source)).resolve())) is None:
             warn(f"{source} is not in {data}")
         else:
             samples.append(sample)
@@ -228,4 +228,4 @@ def _open_readable(inputs: Iterable[Input]) -> Iterable[tuple[Path, npt.NDArray[
             if isinstance(item, Path):
                 yield item, open_image(item)
             elif isinstance(item, Frame):
-                yield item.source, item.data if isinstance(item.data, np.ndarray) else open_image(item.data)
+                yield Path(str(item.source)), item.data if isinstance(item.data, np.ndarray) else open_image(item.data)

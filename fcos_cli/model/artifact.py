@@ -41,7 +41,8 @@ class Artifact:
         """Build the network with its weights, in eval mode. Raises ModelError naming keys that do not fit."""
         self._check_weights()
         try:
-            model = FCOS(self.config, classes=len(self.classes))
+            with torch.random.fork_rng(devices=[]):  # opening a file must not change what a caller draws next
+                model = FCOS(self.config, classes=len(self.classes))
         except UsageError as error:
             raise ModelError(
                 f"this timm cannot build the model's backbone {self.config.backbone!r}",

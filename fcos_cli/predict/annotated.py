@@ -13,10 +13,10 @@ from fcos_cli.console import say
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.crops import Crop, crop_paths, crops_of, safe_name, write_crops
 from fcos_cli.predict.draw import JPEG_LIMIT, draw, save_image
-from fcos_cli.predict.frames import Clip, Moment
+from fcos_cli.predict.encode import VideoWriter, open_video
 from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Prediction
-from fcos_cli.predict.video import VideoWriter, open_video
+from fcos_cli.predict.sources.frames import Clip, Moment
 
 MIN_SIDE = 320
 """Smaller images are enlarged so that their longer side has this many pixels; frames keep their size."""

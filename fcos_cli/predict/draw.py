@@ -7,6 +7,7 @@ Notable choices:
 - Each class index has a fixed colour: the seven of Okabe and Ito (Color Universal Design, 2008), then six of Tol's
   muted scheme (SRON/EPS/TN/09-002) that colour-blind people can also tell apart from them, then hues spaced by the
   golden ratio, which are not colour-blind safe. The label always shows the class name.
+- A tracked object has its number in the label, and its colour is that of the number, so that it stays the same.
 - Labels are placed in order of score, best first; boxes are drawn in the opposite order, so the best is on top.
 """
 
@@ -68,10 +69,12 @@ def draw(
     boxes = np.clip(np.rint(np.nan_to_num(detections.boxes) * scale), 0, np.tile(canvas.size, 2)).astype(int).tolist()
     best_first = np.argsort(-detections.scores, kind="stable").tolist()
     indices = detections.classes.tolist()
+    ids = _identities(detections)
+    colours = [colour(identity - 1 if identity else index) for index, identity in zip(indices, ids, strict=True)]
     labels: dict[int, tuple[Rectangle, str]] = {}
     placed: list[Rectangle] = []
     for i in best_first:
-        text = _label_text(classes, indices[i], float(detections.scores[i]), font_size)
+        text = _label_text(classes, indices[i], float(detections.scores[i]), font_size, ids[i])
         text = _shorten(text, canvas.size, font_size)
         if text:
             area = _place_label(boxes[i], _label_size(text, font_size), canvas.size, placed, gap=line + 1)
@@ -80,10 +83,10 @@ def draw(
 
     pen = ImageDraw.Draw(canvas)
     for i in reversed(best_first):
-        _draw_box(pen, boxes[i], colour(indices[i]), line, canvas.size)
+        _draw_box(pen, boxes[i], colours[i], line, canvas.size)
     for i in reversed(best_first):
         if i in labels:
-            _draw_label(pen, *labels[i], colour(indices[i]), font_size)
+            _draw_label(pen, *labels[i], colours[i], font_size)
     return np.array(canvas)
 
 
@@ -148,9 +151,10 @@ def _font_size(detections: Detections, classes: ClassTable, size: tuple[int, int
     extent = math.sqrt(size[0] * size[1])
     min_size = max(10, min(12, min(size) // 10), round(extent / 110))
     font_size = max(min_size, round(extent / 42))
-    rows = list(zip(detections.classes.tolist(), detections.scores.tolist(), strict=True))[:MAX_MEASURED]
+    columns = (detections.classes.tolist(), detections.scores.tolist(), _identities(detections))
+    rows = list(zip(*columns, strict=True))[:MAX_MEASURED]
     while font_size > min_size:
-        labels = (_label_size(_label_text(classes, index, score, font_size), font_size) for index, score in rows)
+        labels = (_label_size(_label_text(classes, c, score, font_size, i), font_size) for c, score, i in rows)
         if sum(width * height for width, height in labels) <= MAX_LABEL_COVER * extent**2:
             break
         font_size = max(min_size, font_size * 3 // 4)
@@ -162,8 +166,13 @@ def _font(size: int) -> Font:
     return ImageFont.load_default(size=size)
 
 
-def _label_text(classes: ClassTable, index: int, score: float, font_size: int) -> str:
-    return f"{_renderable(visible(classes.names[index]), font_size) or f'class {classes.ids[index]}'} {score:.2f}"
+def _identities(detections: Detections) -> list[int]:
+    return [0] * len(detections) if detections.ids is None else detections.ids.tolist()
+
+
+def _label_text(classes: ClassTable, index: int, score: float, font_size: int, identity: int) -> str:
+    name = _renderable(visible(classes.names[index]), font_size) or f"class {classes.ids[index]}"
+    return f"{name}{f' #{identity}' if identity else ''} {score:.2f}"
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from fcos_cli.errors import DataError
 from fcos_cli.predict.mark import was_written_by_us
-from fcos_cli.predict.sources import expand_pattern, read_list
+from fcos_cli.predict.sources.address import is_address
+from fcos_cli.predict.sources.lists import read_list
+from fcos_cli.predict.sources.open import expand_pattern
 
 LONGEST = 150
 """Bytes of a stem in UTF-8. File systems allow 255 for the whole name, and crops append the class."""
@@ -95,12 +97,14 @@ def _expand(sources: Sequence[str]) -> tuple[list[Path], set[Path]]:
     folders: list[Path] = []
     files: set[Path] = set()
     for source in sources:
+        if is_address(source):
+            continue
         path = Path(source).expanduser()
         with suppress(OSError, DataError, ValueError):
             if path.is_dir():
                 folders.append(path.resolve())
             elif path.suffix.lower() == ".txt":
-                files.update(entry.resolve() for entry in read_list(path))
+                files.update(entry.resolve() for entry in read_list(path) if isinstance(entry, Path))
             else:
                 listed = [path] if path.exists() else expand_pattern(path)
                 files.update(entry.resolve() for entry in listed)

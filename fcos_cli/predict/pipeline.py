@@ -21,7 +21,8 @@ from fcos_cli.data.geometry import Geometry, Pixels, ResizeRule
 from fcos_cli.data.images import ReadImage, read_image
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, FcosError, UsageError
-from fcos_cli.predict.frames import Frame, Moment
+from fcos_cli.predict.sources.address import Source
+from fcos_cli.predict.sources.frames import Frame, Moment
 from fcos_cli.predict.tiles import detect_in_tiles
 from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
@@ -36,7 +37,7 @@ class Prediction:
     `read_image`.
     """
 
-    source: Path
+    source: Source
     width: int
     height: int
     detections: Detections
@@ -49,7 +50,7 @@ class Prediction:
 class Failure:
     """A source, an image or a part of a video that could not be read, and the error."""
 
-    source: Path
+    source: Source
     error: FcosError
 
 
@@ -61,7 +62,7 @@ Input = Path | Frame | Failure
 class _OpenedImage:
     """image: None once it is no longer needed."""
 
-    source: Path
+    source: Source
     size: tuple[int, int]
     image: npt.NDArray[np.uint8] | None
     moment: Moment | None
@@ -84,6 +85,7 @@ class _Options:
     keep_images: bool
     threshold: float | npt.NDArray[np.float32] | None
     tiling: Tiling | None
+    limit: int | None
 
 
 def predict(
@@ -95,17 +97,19 @@ def predict(
     keep_images: bool = False,
     threshold: float | npt.NDArray[np.float32] | None = None,
     tiling: Tiling | None = None,
+    limit: int | None = None,
 ) -> Iterator[Prediction | Failure]:
     """Yield one result per input, in order. Inputs are paths, frames or failures (passed on), and are read lazily.
 
     batch: images per network call, or tiles if `tiling` is given. workers: threads that open and resize images ahead of
     the network. keep_images: keep the pixels in each `Prediction` (for drawing). threshold: lowest score to report, a
-    single value or one per class [C]; None reports everything the detector returns. Raises UsageError if batch or
-    workers is below 1. Errors of the detector are not caught.
+    single value or one per class [C]; None reports everything the detector returns. limit: number of detections per
+    image, the best above the threshold; None = all. Raises UsageError if batch or workers is below 1. Errors of the
+    detector are not caught.
     """
     if batch < 1 or workers < 1:
         raise UsageError(f"batch and workers must be at least 1, not {batch} and {workers}")
-    options = _Options(batch, keep_images, threshold, tiling)
+    options = _Options(batch, keep_images, threshold, tiling, limit)
     return _predict(detector, _chunks(inputs, 1 if tiling else batch), options, workers=workers)
 
 
@@ -175,4 +179,4 @@ def _detect(detector: Detector, batch: _Batch, options: _Options) -> Iterator[Pr
             if options.threshold is not None:
                 detections = detections.above(options.threshold)
         image = opened.image if options.keep_images else None
-        yield Prediction(opened.source, *opened.size, detections, image, opened.moment, opened.note)
+        yield Prediction(opened.source, *opened.size, detections.best(options.limit), image, opened.moment, opened.note)

@@ -10,8 +10,8 @@ from types import TracebackType
 
 from fcos_cli.console import print_error, progress, say
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.frames import Clip, Moment
 from fcos_cli.predict.pipeline import Failure, Prediction
+from fcos_cli.predict.sources.frames import Clip, Moment
 from fcos_cli.runtime.results import Detections
 
 MAX_IMAGE_LINES = 20
@@ -33,6 +33,7 @@ class ProgressReporter:
         self._clip: Clip | None = None
         self._clip_frames = 0
         self._frames_with_class: Counter[int] = Counter()
+        self._identities: dict[int, int] = {}
         self._clip_path: Path | None = None
 
     def __enter__(self) -> ProgressReporter:
@@ -75,6 +76,8 @@ class ProgressReporter:
         self.frames += 1
         self._clip_frames += 1
         self._frames_with_class.update(set(detections.classes.tolist()))
+        if detections.ids is not None:
+            self._identities.update(zip(detections.ids.tolist(), detections.classes.tolist(), strict=True))
         self._update_bar(self._clip_frames, note=f"{float(moment.time):.1f} s")
 
     def _start_clip(self, clip: Clip, path: Path | None) -> None:
@@ -88,9 +91,14 @@ class ProgressReporter:
         if self._clip is not None:
             parts = [f"{self.classes.names[index]} in {n}" for index, n in self._frames_with_class.most_common()]
             found = ", ".join(parts) or "no detections"
+            self._identities.pop(0, None)
+            if self._identities:
+                counts = Counter(self._identities.values()).most_common()
+                found += f"; tracked: {', '.join(f'{n} {self.classes.names[index]}' for index, n in counts)}"
             say(f"{self._clip.source}: {self._clip_frames} frames, {found}{_arrow(self._clip_path)}")
         self._clip, self._clip_frames = None, 0
         self._frames_with_class.clear()
+        self._identities.clear()
 
     def _processed(self) -> str:
         images = self.total - self.failed - self.frames

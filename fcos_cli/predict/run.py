@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +18,18 @@ from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError
 from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input, Prediction, predict
-from fcos_cli.predict.prefetch import prefetch
 from fcos_cli.predict.progress import ProgressReporter
+from fcos_cli.predict.selection import report_thresholds
+from fcos_cli.predict.sources.prefetch import prefetch
+from fcos_cli.predict.tracking.track import is_mot, low_thresholds, track
 from fcos_cli.predict.writers import Format, check_replaceable, format_of, open_writer
 from fcos_cli.runtime.detector import Detector
-from fcos_cli.runtime.facts import Facts
 
 if TYPE_CHECKING:
     from fcos_cli.predict.labels.plan import LabelPlan
     from fcos_cli.predict.labels.writer import LabelWriter
 
-Thresholds = float | npt.NDArray[np.float32]
+Thresholds = npt.NDArray[np.float32]
 
 
 def run_predict(
@@ -44,6 +45,9 @@ def run_predict(
     names: OutputNames | None = None,
     tiling: Tiling | None = None,
     labels: LabelPlan | None = None,
+    chosen: Collection[int] | None = None,
+    limit: int | None = None,
+    tracked: bool = False,
 ) -> int:
     """Predict all inputs and write results as they come. Returns the number of sources, images and parts of videos that
     could not be read.
@@ -51,21 +55,19 @@ def run_predict(
     score: lowest score to report; None uses the model's thresholds per class. viz_dir: folder for annotated images and
     videos. stdout: format printed on stdout. save: files to write, format by suffix. batch: images (tiles) per network
     call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles.
-    labels: the data set to write. Raises DataError if there are no inputs.
+    labels: the data set to write. chosen: indices of the classes to report; None = all. limit: number of detections per
+    image to report; None = all. tracked: give objects identities; then all inputs must be frames. Raises DataError if
+    there are no inputs, UsageError for a picture that is to be tracked.
     """
     hint_at_tiles(detector, tiling)
     classes = detector.facts.classes
-    limits = display_thresholds(detector.facts) if labels is None or labels.score is None else labels.score
-    threshold = limits if score is None else score
+    thresholds = report_thresholds(detector.facts, score=score, chosen=chosen)
+    limits = report_thresholds(detector.facts, score=labels.score if labels else None, chosen=chosen)
+    shared: dict[str, Any] = {"classes": classes, "model": detector.name, "tracked": tracked}
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(open_writer(file, classes=classes, model=detector.name, format=_format(file)))
-            for file in save
-        ]
+        writers = [stack.enter_context(open_writer(file, **shared, format=_format(file))) for file in save]
         if stdout is not None:
-            writers.append(
-                stack.enter_context(open_writer(sys.stdout, classes=classes, model=detector.name, format=stdout))
-            )
+            writers.append(stack.enter_context(open_writer(sys.stdout, **shared, format=stdout)))
         reporter = stack.enter_context(ProgressReporter(classes))
         labeller = annotated = None
         if labels is not None:
@@ -79,11 +81,20 @@ def run_predict(
                 AnnotatedWriter(classes, viz_dir=viz_dir, crops_dir=crops_dir, names=names or OutputNames())
             )
         keep = annotated is not None or labels is not None
-        least = threshold if labels is None else _least(threshold, limits, tiling)
-        results = predict(detector, inputs, batch=batch, keep_images=keep, threshold=least, tiling=tiling)
+        results = predict(
+            detector,
+            inputs,
+            batch=batch,
+            keep_images=keep,
+            threshold=_least(thresholds, None if labels is None else limits, tiling=tiling, tracked=tracked),
+            tiling=tiling,
+            limit=None if tracked else limit,
+        )
+        if tracked:
+            results = track(results, thresholds=thresholds, limit=limit)
         if annotated is not None:  # the network keeps running while images are drawn and written
             results = prefetch(results, count=2)
-        for result in results if labeller is None else _labelled(results, labeller, threshold):
+        for result in results if labeller is None else _labelled(results, labeller, thresholds):
             for writer in writers:
                 writer.write(result)
             if isinstance(result, Failure):
@@ -95,10 +106,18 @@ def run_predict(
     return reporter.failed
 
 
-def _least(threshold: Thresholds, limits: Thresholds, tiling: Tiling | None) -> Thresholds | None:
-    """The threshold of predictions that become labels: all detections are wanted for the review, but pieces of objects
-    in tiles are put together as they are without labels."""
-    return None if tiling is None else np.minimum(threshold, limits, dtype=np.float32)
+def _least(
+    thresholds: Thresholds, limits: Thresholds | None, *, tiling: Tiling | None, tracked: bool
+) -> Thresholds | None:
+    """The threshold to predict with, where that to report is `thresholds`. limits: of labels; None = there are none.
+
+    The review of labels wants all detections, but pieces of objects in tiles are put together as without labels.
+    """
+    if tracked:
+        return low_thresholds(thresholds)
+    if limits is None:
+        return thresholds
+    return None if tiling is None else np.minimum(thresholds, limits, dtype=np.float32)
 
 
 def _labelled(
@@ -128,12 +147,7 @@ def hint_at_tiles(detector: Detector, tiling: Tiling | None) -> None:
         say(f"{detector.name} was trained on tiles of {side} px: add --tile {side} to find objects of the same size")
 
 
-def display_thresholds(facts: Facts) -> Thresholds:
-    """Return the model's score thresholds for display: one per class [C], or a single value."""
-    if facts.class_thresholds is None:
-        return facts.threshold
-    return np.asarray(facts.class_thresholds, np.float32)
-
-
 def _format(file: Path) -> Format:
+    if is_mot(file):
+        return "mot"
     return "coco" if file.name.endswith(".coco.json") else format_of(file)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fcos_cli.data.boxes import box_area, box_intersection, box_iou
 from fcos_cli.data.geometry import Geometry, Pixels
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.predict.prefetch import prefetch
+from fcos_cli.predict.sources.prefetch import prefetch
 from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
 

@@ -1,4 +1,4 @@
-"""Output formats for predictions: a JSON document, JSON lines, COCO results and CSV.
+"""Output formats for predictions: a JSON document, JSON lines, COCO results, CSV and MOTChallenge.
 
 Writers stream: each result is written as it comes, and only failures are kept in memory. Files are written atomically
 (under a temporary name in the same folder, then renamed), so a failed run leaves an existing file unchanged.
@@ -20,7 +20,7 @@ from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.pipeline import Failure, Prediction
 
-Format = Literal["json", "jsonl", "coco", "csv"]
+Format = Literal["json", "jsonl", "coco", "csv", "mot"]
 
 
 class Writer(Protocol):
@@ -29,12 +29,13 @@ class Writer(Protocol):
 
 @contextmanager
 def open_writer(
-    target: Path | TextIO, *, classes: ClassTable, model: str, format: Format | None = None
+    target: Path | TextIO, *, classes: ClassTable, model: str, format: Format | None = None, tracked: bool = False
 ) -> Iterator[Writer]:
     """Open a writer to a file or to an open text stream (for example stdout), which is not closed.
 
     format: `json`, the document of `fcos predict --json`; `jsonl`, one result per line; `coco`, the results list that
-    COCO evaluators read; `csv`, one detection per row. None: by the suffix of `target` (.json, .jsonl, .csv).
+    COCO evaluators read; `csv`, one detection per row; `mot`, the tracks of one clip as MOTChallenge has them. None: by
+    the suffix of `target` (.json, .jsonl, .csv). tracked: whether detections have identities, for the columns of CSV.
     classes: the classes that detections index. model: model name in the JSON document. Raises UsageError for an unknown
     suffix, a path that cannot be written and a file that is not an earlier result, FcosError if writing fails.
     """
@@ -43,7 +44,7 @@ def open_writer(
         check_replaceable(target, format)
     output: AbstractContextManager[IO[str]] = atomic_write(target) if isinstance(target, Path) else nullcontext(target)
     with output as stream:
-        writer = _WRITERS[format](stream, classes, model)
+        writer = _WRITERS[format](stream, classes, model, tracked)
         yield writer
         writer.end()
 
@@ -64,7 +65,7 @@ def check_replaceable(file: Path, format: Format) -> None:
             head = stream.read(64) if file.is_file() else b""
     except OSError:
         return  # there is none, or opening it for writing will say why not
-    if head and not head.startswith(_HEADS[format]):
+    if head and not re.match(_HEADS[format], head):
         raise UsageError(
             "this file exists and is not a result of fcos predict, so it is not replaced",
             where=file,
@@ -93,8 +94,8 @@ def _moment(prediction: Prediction) -> dict[str, Any]:
 
 
 class _Base:
-    def __init__(self, stream: IO[str], classes: ClassTable, model: str) -> None:
-        self.stream, self.classes, self.model = stream, classes, model
+    def __init__(self, stream: IO[str], classes: ClassTable, model: str, tracked: bool) -> None:  # noqa: FBT001
+        self.stream, self.classes, self.model, self.tracked = stream, classes, model, tracked
         self.item_count = 0
         self.begin()
 
@@ -135,7 +136,7 @@ class _Coco(_Base):
 
     These are not the ids of an annotation file: `fcos eval DATA --save` writes results with those.
 
-    Detections in frames also have `frame` and `time`.
+    Detections in frames also have `frame` and `time`, and with --track their identity as `track_id`.
     """
 
     def begin(self) -> None:
@@ -147,8 +148,9 @@ class _Coco(_Base):
         if isinstance(result, Failure):
             return
         detections = result.detections
-        for (x1, y1, x2, y2), score, index in zip(
-            detections.boxes.tolist(), detections.scores, detections.classes.tolist(), strict=True
+        ids = [None] * len(detections) if detections.ids is None else detections.ids.tolist()
+        for (x1, y1, x2, y2), score, index, identity in zip(
+            detections.boxes.tolist(), detections.scores, detections.classes.tolist(), ids, strict=True
         ):
             self.write_item(
                 {
@@ -158,6 +160,7 @@ class _Coco(_Base):
                     "category_id": self.classes.ids[index],
                     "bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)],
                     "score": float(str(score)),  # shortest decimal of the float32; rounding would create ties
+                    **({"track_id": identity} if identity else {}),
                 }
             )
 
@@ -166,12 +169,15 @@ class _Coco(_Base):
 
 
 class _Csv(_Base):
-    """`frame` and `time` are empty for images. Text is written as `cell` says; numbers stay numbers."""
+    """`frame` and `time` are empty for images, `id` for what is not tracked (yet).
+
+    Text is written as `cell` says; numbers stay numbers.
+    """
 
     def begin(self) -> None:
         self.rows = csv.writer(self.stream, lineterminator="\n")
         columns = ["source", "x1", "y1", "x2", "y2", "score", "class", "category_id", "frame", "time"]
-        self.rows.writerow(columns)
+        self.rows.writerow([*columns, "id"] if self.tracked else columns)
 
     def write(self, result: Prediction | Failure) -> None:
         if isinstance(result, Failure):
@@ -179,9 +185,26 @@ class _Csv(_Base):
         moment = _moment(result)
         for row in result.detections.to_json(self.classes):
             values = [row["score"], cell(row["class"]), row["category_id"]]
+            identity = [row["id"]] if self.tracked else []
             self.rows.writerow(
-                [cell(str(result.source)), *row["box"], *values, moment.get("frame"), moment.get("time")]
+                [cell(str(result.source)), *row["box"], *values, moment.get("frame"), moment.get("time"), *identity]
             )
+
+
+class _Mot(_Base):
+    """Tracks of one clip as MOTChallenge has them (arXiv:1504.01942): frame, id, left, top, width, height, score and
+    three times -1. Frames count from 1, pixels from 0. Boxes without identity are left out, and so are classes.
+    """
+
+    def write(self, result: Prediction | Failure) -> None:
+        if isinstance(result, Failure) or result.moment is None or result.detections.ids is None:
+            return
+        found = result.detections
+        rows = zip(found.boxes.tolist(), found.scores.tolist(), result.detections.ids.tolist(), strict=True)
+        for (x1, y1, x2, y2), score, identity in rows:
+            if identity:
+                box = ",".join(f"{value:.2f}" for value in (x1, y1, x2 - x1, y2 - y1))
+                self.stream.write(f"{result.moment.number + 1},{identity},{box},{score:.4f},-1,-1,-1\n")
 
 
 def cell(text: str) -> str:
@@ -194,12 +217,13 @@ def cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "'")) else text
 
 
-_HEADS: dict[Format, tuple[bytes, ...]] = {
-    "json": (b'{"schema_version": 1, "model": ',),
-    "jsonl": (b'{"schema_version": ',),
-    "coco": (b'[\n{"image_id": ', b"[\n]"),
-    "csv": (b"source,x1,y1,x2,y2,score,",),
+_HEADS: dict[Format, bytes] = {
+    "json": rb'\{"schema_version": 1, "model": ',
+    "jsonl": rb'\{"schema_version": ',
+    "coco": rb'\[\n(\{"image_id": |\])',
+    "csv": rb"source,x1,y1,x2,y2,score,",
+    "mot": rb"\d+,\d+,-?\d+\.\d\d,",
 }
-"""How files in each format begin."""
+"""How files in each format begin, as patterns."""
 
-_WRITERS: dict[Format, type[_Base]] = {"json": _Json, "jsonl": _JsonLines, "coco": _Coco, "csv": _Csv}
+_WRITERS: dict[Format, type[_Base]] = {"json": _Json, "jsonl": _JsonLines, "coco": _Coco, "csv": _Csv, "mot": _Mot}

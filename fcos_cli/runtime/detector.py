@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,13 @@ class Detector(Protocol):
     def device(self) -> object: ...
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections: ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A detector whose NMS is not fixed inside a file."""
+
+    def set_limits(self, *, iou: float | None, max_detections: int | None) -> None: ...
 
 
 def detect_batch(detector: Detector, images: Pixels, geometries: list[Geometry]) -> list[Detections]:

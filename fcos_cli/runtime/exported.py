@@ -109,6 +109,28 @@ def check_score(score: float | None, facts: Facts, where: Path) -> None:
         )
 
 
+def check_limits(iou: float | None, max_detections: int | None, facts: Facts, where: Path) -> None:
+    """Raise UsageError if the graph's own NMS cannot give what is asked: another threshold, or more detections.
+
+    Fewer detections are the first of those that it returns. A lower IoU cannot be applied to what it returns: a box
+    that the lower threshold removes may itself have removed a third one inside the graph, which is lost.
+    """
+    instead = "use its .safetensors (of `default`: --backend pytorch)"
+    if iou is not None and iou != facts.nms_iou:
+        raise UsageError(
+            f"NMS with an IoU of {facts.nms_iou:g} is inside this model, so --iou {iou:g} cannot be had from it",
+            where=where,
+            remedy=f"export it again with fcos export --iou {iou:g}, or {instead}",
+        )
+    if max_detections is not None and max_detections > facts.max_detections:
+        raise UsageError(
+            f"this model returns at most {facts.max_detections} detections, so --max-detections {max_detections} is "
+            "too many",
+            where=where,
+            remedy=f"export it again with fcos export --max-detections {max_detections}, or {instead}",
+        )
+
+
 def _check_size(size: tuple[int, ...], limits: InputLimits, where: Path) -> None:
     for given, wanted in zip(size, (limits.height, limits.width), strict=True):
         if wanted is not None and given != wanted:

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.extras import require_train
 from fcos_cli.resources import ASSETS
-from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.detector import Adjustable, Detector
+from fcos_cli.runtime.exported import check_limits
 
 Backend = Literal["pytorch", "onnxruntime", "openvino", "tensorrt"]
 
@@ -73,6 +74,8 @@ def open_detector(
     model: str | Path = "default",
     *,
     score: float | None = None,
+    iou: float | None = None,
+    max_detections: int | None = None,
     device: str = "auto",
     backend: str | None = None,
     precision: str | None = None,
@@ -81,10 +84,12 @@ def open_detector(
     """Open a detector from a file with a suffix in BACKENDS, a run folder, or a name (`default`, `coco`).
 
     score: minimum score to return. Default: the artifact's own candidate threshold; an exported model cannot go below
-    it. device: `auto`, `cpu`, or a name of the backend's devices. backend: one that can run the file; default: the
-    first. precision: default: as stored; OpenVINO can run unquantized models in `bf16`, PyTorch weights in `bf16` and
-    on a GPU in `fp16`. threads: CPU threads, default all; for PyTorch the setting applies to the whole process. Only
-    `.safetensors` files import torch. Raises UsageError, ModelError, MissingExtra.
+    it. iou: threshold of NMS. max_detections: number of detections per image that must be possible, which is not a
+    limit. Both are fixed inside an exported model, which cannot exceed them. device: `auto`, `cpu`, or a name of the
+    backend's devices. backend: one that can run the file; default: the first. precision: default: as stored; OpenVINO
+    can run unquantized models in `bf16`, PyTorch weights in `bf16` and on a GPU in `fp16`. threads: CPU threads,
+    default all; for PyTorch the setting applies to the whole process. Only `.safetensors` files import torch. Raises
+    UsageError, ModelError, MissingExtra.
     """
     if score is not None and not 0 <= score <= 1:
         raise UsageError(f"score must be between 0 and 1, not {score:g}", where="--score")
@@ -98,6 +103,10 @@ def open_detector(
     if chosen == "pytorch":
         _require_pytorch(path, asked)
     detector = _open(path, chosen, str(model), score=score, device=device, precision=precision, threads=threads)
+    if isinstance(detector, Adjustable):
+        detector.set_limits(iou=iou, max_detections=max_detections)
+    elif iou is not None or max_detections is not None:
+        check_limits(iou, max_detections, detector.facts, path)
     if (
         precision not in (None, detector.precision) and detector.precision != "mixed"
     ):  # mixed: int8 with other layers in the requested precision

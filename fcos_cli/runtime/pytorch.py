@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -68,6 +71,17 @@ class PyTorchDetector:
             model.config = model.config.model_copy(update={"score_threshold": score})
             score = None
         return cls(model, facts_of(artifact), name=name, device=picked, score=score, precision=precision)
+
+    def set_limits(self, *, iou: float | None, max_detections: int | None) -> None:
+        """Use another IoU threshold of NMS, and return at least `max_detections` per image if there are so many.
+
+        None leaves the network's own. A smaller number is for the caller to apply, as with other backends.
+        """
+        changes: dict[str, Any] = {} if iou is None else {"nms_iou": iou}
+        if max_detections is not None:
+            changes["max_detections"] = max(max_detections, self.facts.max_detections)
+        self.model.config = self.model.config.model_copy(update=changes)
+        self.facts = replace(self.facts, **changes)
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
         inside = None if sizes is None else torch.from_numpy(sizes).to(self.device)

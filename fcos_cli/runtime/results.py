@@ -29,12 +29,14 @@ class Detections:
     """The detections of one image, best first.
 
     boxes: float32 [N, 4], xyxy in pixels of the source image, clipped to it. scores: float32 [N], 0…1. classes: int64
-    [N], class indices (names and data-set ids: `ClassTable`).
+    [N], class indices (names and data-set ids: `ClassTable`). ids: int64 [N], identities of tracked objects from 1, 0
+    for a box that has none (yet); None if objects are not tracked.
     """
 
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -43,16 +45,27 @@ class Detections:
         """Keep detections with score ≥ threshold: one number, or one per class [C]."""
         limits = np.asarray(threshold, np.float32)
         keep = self.scores >= (limits[self.classes] if limits.ndim else limits)
-        return Detections(self.boxes[keep], self.scores[keep], self.classes[keep])
+        return self.select(keep)
+
+    def best(self, count: int | None) -> Detections:
+        """Keep the first `count` detections; None = all."""
+        return self.select(slice(count))
+
+    def select(self, which: npt.NDArray[Any] | slice) -> Detections:
+        """Keep the detections of a mask, indices or a slice, in that order."""
+        ids = None if self.ids is None else self.ids[which]
+        return Detections(self.boxes[which], self.scores[which], self.classes[which], ids)
 
     def to_json(self, classes: ClassTable) -> list[dict[str, Any]]:
-        """The `detections` rows of `fcos predict --json`."""
+        """The `detections` rows of `fcos predict --json`. Tracked ones begin with `id`, None without identity."""
+        ids = [{}] * len(self) if self.ids is None else [{"id": number or None} for number in self.ids.tolist()]
         return [
             {
+                **identity,
                 "box": [round(float(v), 2) for v in box],
                 "score": round(float(score), 4),
                 "class": classes.names[index],
                 "category_id": classes.ids[index],
             }
-            for box, score, index in zip(self.boxes, self.scores, self.classes.tolist(), strict=True)
+            for identity, box, score, index in zip(ids, self.boxes, self.scores, self.classes.tolist(), strict=True)
         ]

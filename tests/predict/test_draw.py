@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -237,3 +238,12 @@ def test_image_too_large_for_jpeg_is_a_usage_error_and_keeps_the_existing_file(t
         save_image(tmp_path / "a.jpg", grey(1, 70_000))
     assert (tmp_path / "a.jpg").read_bytes() == b"before"
     save_image(tmp_path / "a.png", grey(1, 70_000))
+
+
+def test_a_tracked_object_has_its_number_and_a_colour_of_its_own(labels):
+    one = detections((20, 20, 80, 80, 0.9, 0), (120, 20, 180, 80, 0.8, 0), (20, 120, 80, 180, 0.7, 1))
+    drawn = draw(grey(200, 200), replace(one, ids=np.array([3, 8, 0])), CLASSES)
+    assert sorted(text for _, text in labels) == ["thing 0 #3 0.90", "thing 0 #8 0.80", "thing 1 0.70"]
+    seen = {tuple(pixel) for pixel in drawn.reshape(-1, 3).tolist()}
+    assert {colour(2), colour(7), colour(1)} <= seen
+    assert colour(0) not in seen

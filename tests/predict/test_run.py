@@ -16,7 +16,7 @@ from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.progress import summary
 from fcos_cli.predict.run import run_predict
-from fcos_cli.predict.sources import open_sources
+from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
 from tests.predict.clips import read_clip, write_clip
@@ -28,9 +28,9 @@ def run(tmp_path, monkeypatch, capfd):
     """Call `run_predict` in an empty folder with a fake detector. Returns the number of failures, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*sources, detector=None, frames=None, **changes):
+    def run(*sources, detector=None, frames=None, every=1, **changes):
         options = {"score": None, "viz_dir": None, "stdout": None, "save": [], "batch": 1, **changes}
-        failed = run_predict(detector or CornerDetector(), open_sources(sources, frames=frames), **options)
+        failed = run_predict(detector or CornerDetector(), open_sources(sources, frames=frames, every=every), **options)
         return failed, *capfd.readouterr()
 
     return run
@@ -140,7 +140,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(run, monkeypatch):
 
     class Counting(CornerDetector):
         def __call__(self, images):
-            from fcos_cli.predict.frames import Frame
+            from fcos_cli.predict.sources.frames import Frame
 
             if len(self.sizes) == 40:
                 alive.append(sum(type(item) is Frame for item in gc.get_objects()))
@@ -218,3 +218,58 @@ def test_summary_lists_classes_most_frequent_first():
         == "6 cat (0.80, 0.70, 0.60, 0.50, 0.40, …), 1 dog (0.90)"
     )
     assert summary(detections.above(0.95), ClassTable(("cat", "dog"), (1, 2))) == "no detections"
+
+
+# ---------------------------------------------------------------- tracks, classes and limits
+
+
+def test_tracked_video_is_drawn_and_saved_with_identities(run):
+    write_clip(Path("clip.mp4"), 6)
+    _, out, err = run(
+        "clip.mp4", tracked=True, viz_dir=Path("out"), stdout="jsonl", save=[Path("t.mot.txt"), Path("t.csv")]
+    )
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert {tuple(found["id"] for found in row["detections"]) for row in rows} == {(1, 2)}
+    assert [line.split(",")[:2] for line in Path("t.mot.txt").read_text().splitlines()] == [
+        [str(n), k] for n in range(1, 7) for k in "12"
+    ]
+    assert Path("t.csv").read_text().splitlines()[1].endswith(",1")
+    assert "tracked: 1 a, 1 b → out/clip.mp4" in err
+    assert len(read_clip(Path("out/clip.mp4"))[0]) == 6
+
+
+def test_every_nth_frame_keeps_numbers_and_times_also_in_the_drawn_video(run):
+    write_clip(Path("clip.mp4"), 10)
+    _, out, _ = run("clip.mp4", every=3, viz_dir=Path("out"), stdout="jsonl")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["frame"], row["time"]) for row in rows] == [(n, n / 25) for n in (0, 3, 6, 9)]
+    _, times, _ = read_clip(Path("out/clip.mp4"))
+    assert times == pytest.approx([0, 0.12, 0.24, 0.36], abs=1e-4)
+
+
+def test_frames_counts_those_that_are_used(run):
+    write_clip(Path("clip.mp4"), 10)
+    _, out, err = run("clip.mp4", every=4, frames=2, stdout="jsonl")
+    assert [json.loads(line)["frame"] for line in out.splitlines()] == [0, 4]
+    assert "2 frames" in err
+
+
+def test_only_chosen_classes_and_the_best_of_them_are_reported(run):
+    Image.new("RGB", (20, 10), (160, 0, 0)).save("a.png")
+    results = [run("a.png", score=0.1, stdout="jsonl", **options)[1] for options in ({"chosen": {1}}, {"limit": 1})]
+    assert [[found["class"] for found in json.loads(out)["detections"]] for out in results] == [["b"], ["a"]]
+    assert [found["class"] for found in json.loads(run("a.png", score=0.1, stdout="jsonl")[1])["detections"]] == [
+        "a",
+        "b",
+    ]
+
+
+def test_the_limit_is_per_image_with_tiles_too(run):
+    from fcos_cli.data.tiling import Tiling
+
+    Image.new("RGB", (128, 64), (160, 0, 0)).save("a.png")
+    count = {}
+    for limit in (None, 1):
+        _, out, _ = run("a.png", score=0.1, stdout="jsonl", tiling=Tiling(32), limit=limit)
+        count[limit] = [found["score"] for found in json.loads(out)["detections"]]
+    assert count[1] == count[None][:1] != count[None]

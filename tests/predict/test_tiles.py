@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import predict
+from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.tiles import detect_in_tiles, merge_tiles, nms
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections, RawDetections

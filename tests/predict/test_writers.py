@@ -14,8 +14,8 @@ import pytest
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.frames import Clip, Moment
 from fcos_cli.predict.pipeline import Failure, Prediction
+from fcos_cli.predict.sources.frames import Clip, Moment
 from fcos_cli.predict.writers import open_writer
 from fcos_cli.runtime.results import Detections
 
@@ -194,3 +194,53 @@ def test_device_is_written_directly():
     with atomic_write(Path("/dev/null")) as stream:
         stream.write("x")
     assert not Path("/dev/null").is_file()
+
+
+# ---------------------------------------------------------------- tracks
+
+
+def tracked(number: int, *rows, ids) -> Prediction:
+    clip = Clip(Path("c.mp4"), Fraction(25))
+    found = replace(detections(*rows), ids=np.array(ids))
+    return Prediction(Path("c.mp4"), 64, 48, found, None, Moment(clip, number, Fraction(number, 25)))
+
+
+ROWS = ((1, 2, 11.5, 22, 0.9, 1), (0, 0, 64, 48, 0.25, 0))
+
+
+def test_identities_are_in_json_and_missing_ones_are_null():
+    (row,) = json.loads(written("json", tracked(3, *ROWS, ids=[7, 0])))["results"]
+    assert [found["id"] for found in row["detections"]] == [7, None]
+    assert "id" not in json.loads(written("jsonl", TWO))["detections"][0]
+
+
+def test_coco_results_have_track_ids():
+    first, second = json.loads(written("coco", tracked(3, *ROWS, ids=[7, 0])))
+    assert (first["track_id"], first["frame"]) == (7, 3)
+    assert "track_id" not in second
+
+
+def test_csv_has_a_column_of_identities_only_if_objects_are_tracked():
+    stream = io.StringIO()
+    with open_writer(stream, classes=CLASSES, model="m", format="csv", tracked=True) as writer:
+        writer.write(tracked(3, *ROWS, ids=[7, 0]))
+    rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
+    assert [(row["frame"], row["id"]) for row in rows] == [("3", "7"), ("3", "")]
+    assert "id" not in next(csv.reader(io.StringIO(written("csv", TWO))))
+
+
+def test_mot_lines_are_those_of_motchallenge():
+    text = written("mot", tracked(0, *ROWS, ids=[7, 0]), FAILED, tracked(12, ROWS[1], ids=[2]))
+    assert text == "1,7,1.00,2.00,10.50,20.00,0.9000,-1,-1,-1\n13,2,0.00,0.00,64.00,48.00,0.2500,-1,-1,-1\n"
+
+
+def test_a_mot_file_is_replaced_and_somebodys_labels_are_not(tmp_path):
+    file = tmp_path / "t.mot.txt"
+    for text in ("0 0.5 0.5 0.1 0.1\n", "1,2,3\n"):
+        file.write_text(text)
+        with pytest.raises(UsageError), open_writer(file, classes=CLASSES, model="m", format="mot"):
+            pass
+    file.write_text(written("mot", tracked(0, *ROWS, ids=[1, 2])))
+    with open_writer(file, classes=CLASSES, model="m", format="mot"):
+        pass
+    assert file.read_text() == ""

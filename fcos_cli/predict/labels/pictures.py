@@ -27,7 +27,7 @@ from fcos_cli.data.formats.file_index import plain
 from fcos_cli.data.images import IMAGE_SUFFIXES, kind_if_plain
 from fcos_cli.predict.outputs import shorten
 from fcos_cli.predict.pipeline import Prediction
-from fcos_cli.predict.sources import STDIN
+from fcos_cli.predict.sources.lists import STDIN
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\\\]")
 """Characters that an annotation file cannot hold, or reads differently."""
@@ -48,8 +48,8 @@ def content_of(prediction: Prediction) -> Content:
         raise ValueError("the prediction has no image")
     if prediction.moment is not None:
         return Content(_encode(image, "JPEG"), ".jpg", None)
-    kind = None if source == STDIN else kind_if_plain(source)
-    if kind is None:
+    kind = kind_if_plain(source) if isinstance(source, Path) and source != STDIN else None
+    if kind is None or not isinstance(source, Path):
         return Content(_encode(image, "PNG"), ".png", None)
     usual = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}[kind]
     return Content(source.read_bytes(), source.suffix if source.suffix.lower() in usual else usual[0], source)

@@ -52,10 +52,12 @@ def plan_labels(
     merge: bool = False,
     link: bool = False,
     drawn: bool = False,
+    tracked: bool = False,
 ) -> LabelPlan | None:
     """Return the plan, or None without `--label`. Nothing is written.
 
-    drawn: whether drawings or crops are to be written to the folder too. Raises UsageError if options contradict each
+    drawn: whether drawings or crops are to be written to the folder too. tracked: whether objects are to be followed,
+    which labels do not keep. Raises UsageError if options contradict each
     other or the folder cannot be used, see `target.new_or_existing`.
     """
     if format is None:
@@ -71,6 +73,8 @@ def plan_labels(
             "data set",
             remedy="run fcos predict once for each, with different --out",
         )
+    if tracked:
+        raise UsageError("--label cannot be combined with --track: labels have no identities", remedy="omit --track")
     check_writable(folder, folder=True)
     source = new_or_existing(format, folder, merge=merge)
     check_review(folder / REVIEW)

@@ -26,8 +26,8 @@ from fcos_cli.atomic import atomic_write
 from fcos_cli.data.boxes import box_iou
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.frames import Clip
 from fcos_cli.predict.pipeline import Prediction
+from fcos_cli.predict.sources.frames import Clip
 from fcos_cli.predict.writers import cell
 from fcos_cli.runtime.results import Detections
 

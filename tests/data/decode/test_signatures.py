@@ -13,7 +13,7 @@ from PIL import Image
 from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES, describe
 from fcos_cli.data.images import IMAGE_SUFFIXES, image_size, open_image
 from fcos_cli.errors import DataError
-from fcos_cli.predict.video import VIDEO_SUFFIXES
+from fcos_cli.predict.sources.video import VIDEO_SUFFIXES
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcos_cli.predict.frames import Clip, Moment
 from fcos_cli.predict.labels.review import Review
 from fcos_cli.predict.pipeline import Prediction
+from fcos_cli.predict.sources.frames import Clip, Moment
 from fcos_cli.runtime.results import Detections
 from tests.predict.labels.made import CLASSES, detections
 

@@ -23,8 +23,8 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.frames import Clip, Moment
 from fcos_cli.predict.pipeline import Prediction
+from fcos_cli.predict.sources.frames import Clip, Moment
 from tests.predict.labels.made import FORMATS, detections, prediction, write
 
 every_format = pytest.mark.parametrize("format", FORMATS)

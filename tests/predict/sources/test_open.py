@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.predict.frames import Frame
 from fcos_cli.predict.pipeline import Failure, predict
-from fcos_cli.predict.sources import STDIN, open_sources
+from fcos_cli.predict.sources.frames import Frame
+from fcos_cli.predict.sources.lists import STDIN
+from fcos_cli.predict.sources.open import open_sources
 from tests.predict.clips import write_clip
 from tests.runtime.fakes import CornerDetector
 

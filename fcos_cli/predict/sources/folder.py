@@ -13,7 +13,7 @@ from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError
 from fcos_cli.predict.mark import was_written_by_us
 from fcos_cli.predict.pipeline import Failure
-from fcos_cli.predict.video import VIDEO_SUFFIXES
+from fcos_cli.predict.sources.video import VIDEO_SUFFIXES
 
 
 def images_in(folder: Path, *, leave_out: Path | None) -> Iterator[Path | Failure]:

@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.predict.sources.address import Source
+
 
 @dataclass(frozen=True)
 class Clip:
-    """A video or a camera.
+    """A video, a camera or a stream.
 
-    rate: frames per second, the mean if it varies. total: number of frames, None if unknown. sound: whether there is
-    an audio stream. live: a camera, which runs until the user stops it. pixel_aspect: width of a pixel of the upright
-    frame divided by its height; players stretch the frames by it.
+    rate: frames per second, the mean if it varies. total: number of frames, None if unknown. sound: whether there is an
+    audio stream. live: a camera or a stream, which runs until the user stops it. pixel_aspect: width of a pixel of the
+    upright frame divided by its height; players stretch the frames by it.
     """
 
-    source: Path
+    source: Source
     rate: Fraction
     total: int | None = None
     sound: bool = False
@@ -63,6 +65,6 @@ class FrameClock:
 class Frame:
     """An image. data: uint8 [H, W, 3] RGB, the bytes of an image file, or the path of one."""
 
-    source: Path
+    source: Source
     data: npt.NDArray[np.uint8] | bytes | Path
     moment: Moment | None = None

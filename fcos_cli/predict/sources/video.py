@@ -1,15 +1,13 @@
-"""Reading frames from videos and cameras, and writing videos, with PyAV (extra `video`).
+"""Reading frames from videos and cameras with PyAV (extra `video`).
 
 Notable choices:
 - Frames are upright: the rotation in the metadata of phone videos is applied, and not written again.
 - Of several video streams, the one that players show is read; a cover picture is none.
-- Frames are not stretched to square pixels: boxes are in pixels of the file, and written videos keep their shape.
+- Frames are not stretched to square pixels: boxes are in pixels of the file.
 - Each frame keeps its time, so a variable frame rate is preserved.
 - Frames that cannot be decoded are skipped and reported with their time. A video that ends too early is reported too.
-- Videos are written as H.264 with 4:2:0 chroma subsampling, which every player supports. Odd sizes, which 4:2:0 does
-  not allow, use 4:4:4. Sound is not copied.
 - Colours are read with the matrix given in the file; without one, with BT.709 from 720 lines and BT.601 below, as
-  players do. They are written as BT.709 and tagged accordingly.
+  players do.
 """
 
 from __future__ import annotations
@@ -26,20 +24,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, FcosError, MissingExtra
-from fcos_cli.predict.frames import Clip, Frame, FrameClock, Moment
-from fcos_cli.predict.mark import MARK
 from fcos_cli.predict.pipeline import Failure
-from fcos_cli.predict.prefetch import prefetch
+from fcos_cli.predict.sources.address import Source
+from fcos_cli.predict.sources.frames import Clip, Frame, FrameClock, Moment
+from fcos_cli.predict.sources.prefetch import prefetch
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp"}
     | {".ogv", ".mjpeg"}
 )
-_ENCODERS = ("libx264", "libopenh264", "mpeg4")
-_TICKS = 90_000
-"""Ticks per second of the time base: frames at 24, 25, 30, 60 and 30000/1001 Hz last a whole number of ticks."""
 _BT709, _UNSPECIFIED = 1, 2
 """Colour matrices, numbered as in ITU-T H.273."""
 _COVER = 1 << 10
@@ -49,14 +43,15 @@ _MAX_MISSING = 0.5
 
 
 def read_video(
-    path: Path, *, frames: int | None = None, stop: threading.Event | None = None
+    path: Path, *, frames: int | None = None, every: int = 1, stop: threading.Event | None = None
 ) -> Iterator[Frame | Failure]:
     """Yield the frames of a video, decoded a few ahead in a thread, with a Failure in place of broken frames.
 
-    A path like `camera:0` is a camera (Video4Linux), read until `stop` is set. frames: maximum number of frames. A file
-    that is not a video yields one Failure with a DataError, or with MissingExtra if PyAV is not installed.
+    A path like `camera:0` is a camera (Video4Linux), read until `stop` is set. frames: maximum number of frames. every:
+    yield frames 0, `every`, 2 · `every` …, which keep their numbers and times. A file that is not a video yields one
+    Failure with a DataError, or with MissingExtra if PyAV is not installed.
     """
-    return prefetch(_read(path, frames, stop), count=4)
+    return prefetch(_read(path, frames, every, stop), count=4)
 
 
 def is_camera(source: str) -> bool:
@@ -81,86 +76,34 @@ def until_interrupted() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-class VideoWriter:
-    """Encodes frames to an open file; see `open_video`."""
-
-    def __init__(self, av: Any, container: Any, clip: Clip) -> None:
-        self._av, self._container, self._clip = av, container, clip
-        self._stream: Any = None
-        self._last_tick = -1
-
-    def write(self, image: npt.NDArray[np.uint8], time: Fraction) -> None:
-        """Append a frame, uint8 [H, W, 3] RGB, shown at `time` in seconds. The first frame sets the size.
-
-        A time that is not later than that of the previous frame is moved to the next tick.
-        """
-        height, width = image.shape[:2]
-        if self._stream is None:
-            self._stream = self._add_stream(width, height)
-        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        if (width, height) != (self._stream.width, self._stream.height):  # some cameras change their resolution
-            frame = frame.reformat(self._stream.width, self._stream.height)
-        frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace="ITU709")
-        self._last_tick = max(round(time * _TICKS), self._last_tick + 1)
-        frame.pts, frame.time_base = self._last_tick, Fraction(1, _TICKS)
-        self._container.mux(self._stream.encode(frame))
-
-    def finish(self) -> None:
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-
-    def _add_stream(self, width: int, height: int) -> Any:
-        encoder = next((name for name in _ENCODERS if self._is_available(name)), None)
-        if encoder is None:
-            raise FcosError(
-                f"this build of PyAV has none of the encoders {', '.join(_ENCODERS)}", remedy="install another build"
-            )
-        options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {}
-        stream = self._container.add_stream(encoder, rate=self._clip.rate, options=options)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv444p" if encoder == "libx264" and (width % 2 or height % 2) else "yuv420p"
-        stream.codec_context.time_base = Fraction(1, _TICKS)
-        stream.codec_context.sample_aspect_ratio = self._clip.pixel_aspect
-        stream.codec_context.colorspace = _BT709
-        if encoder != "libx264":
-            stream.bit_rate = int(width * height * float(self._clip.rate) * 0.15)
-        return stream
-
-    def _is_available(self, encoder: str) -> bool:
-        try:
-            self._av.Codec(encoder, "w")
-        except ValueError:
-            return False
-        return True
-
-
-@contextmanager
-def open_video(path: Path, clip: Clip) -> Iterator[VideoWriter]:
-    """Open an MP4 writer with the frame rate of `clip` and pixels of its shape. The file appears under its name if the
-    block succeeds.
-
-    Raises MissingExtra, UsageError if `path` cannot be written, FcosError if PyAV has no suitable encoder.
-    """
-    av = _import_av(path)
-    with atomic_write(path, binary=True) as file, av.open(file, "w", format="mp4") as container:
-        container.metadata["comment"] = MARK
-        writer = VideoWriter(av, container, clip)
-        yield writer
-        writer.finish()
-
-
-def _read(path: Path, max_frames: int | None, stop: threading.Event | None) -> Iterator[Frame | Failure]:
+def _read(path: Path, max_frames: int | None, every: int, stop: threading.Event | None) -> Iterator[Frame | Failure]:
     try:
-        av = _import_av(path)
-        with _open(av, path) as container:
-            try:
-                stream = _film(container, path)
-                yield from _frames(av, container, stream, _clip(container, stream, path, max_frames), max_frames, stop)
-            except (av.FFmpegError, ValueError, OSError) as error:  # damaged files raise any of them
-                what = f"reading the video failed ({_one_line(error)})"
-                raise DataError(what, where=path, remedy="copy or download it again") from error
+        container = _open(import_av(path), path)
     except FcosError as error:
         yield Failure(path, error)
+        return
+    yield from read_container(container, path, frames=max_frames, every=every, stop=stop)
+
+
+def read_container(
+    container: Any, source: Source, *, frames: int | None, every: int, stop: threading.Event | None
+) -> Iterator[Frame | Failure]:
+    """Yield the frames of an open container of PyAV, and close it. The rest is as in `read_video`."""
+    import av
+
+    try:
+        with container:
+            try:
+                stream = find_film(container, source)
+                clip = _clip(container, stream, source, frames, every)
+                yield from _limited(_frames(av, container, stream, clip, every, stop), frames)
+            except (av.FFmpegError, ValueError, OSError) as error:  # damaged files raise any of them
+                known = isinstance(source, Path)  # of an address, the text of the error may quote the password
+                what = f"reading the video failed ({_one_line(error) if known else reason_of(error)})"
+                cause = error if known else None
+                raise DataError(what, where=source, remedy="copy or download it again") from cause
+    except FcosError as error:
+        yield Failure(source, error)
 
 
 def _open(av: Any, path: Path) -> Any:
@@ -179,8 +122,8 @@ def _open(av: Any, path: Path) -> Any:
         raise DataError(f"{what} ({_one_line(error)})", where=path, remedy=remedy) from error
 
 
-def _film(container: Any, path: Path) -> Any:
-    """Return the video stream that players show."""
+def find_film(container: Any, path: Source) -> Any:
+    """Return the video stream that players show. Raises DataError if there is none that can be decoded."""
     streams = [stream for stream in container.streams.video if not stream.disposition & _COVER]
     if not streams:
         what = "the file has no video stream" + (", only a cover picture" if container.streams.video else "")
@@ -192,21 +135,37 @@ def _film(container: Any, path: Path) -> Any:
     return stream
 
 
-def _clip(container: Any, stream: Any, path: Path, max_frames: int | None) -> Clip:
-    rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
+def _clip(container: Any, stream: Any, path: Source, max_frames: int | None, every: int) -> Clip:
+    rate = rate_of(stream)
     live = is_camera(str(path))
     total = None if live else stream.frames or None
     if total is None and stream.duration is not None and not live:
         total = round(stream.duration * stream.time_base * rate)
+    total = None if total is None else -(-total // every)
     if max_frames is not None:
         total = min(total or max_frames, max_frames)
-    return Clip(path, rate, total, sound=bool(container.streams.audio), live=live)
+    return Clip(path, rate / every, total, sound=bool(container.streams.audio), live=live)
+
+
+def _limited(items: Iterator[Frame | Failure], frames: int | None) -> Iterator[Frame | Failure]:
+    """Yield items until there were that many frames."""
+    count = 0
+    for item in items:
+        yield item
+        count += isinstance(item, Frame)
+        if count == frames:
+            return
+
+
+def rate_of(stream: Any) -> Fraction:
+    """Frames per second of the file."""
+    return Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
 
 
 def _frames(
-    av: Any, container: Any, stream: Any, clip: Clip, max_frames: int | None, stop: threading.Event | None
+    av: Any, container: Any, stream: Any, clip: Clip, every: int, stop: threading.Event | None
 ) -> Iterator[Frame | Failure]:
-    clock = FrameClock(clip.rate)
+    clock = FrameClock(rate_of(stream))
     number = broken = 0
     for frame in _decode(av, container, stream):
         if stop is not None and stop.is_set():
@@ -218,17 +177,21 @@ def _frames(
             yield _broken_frames(clip, broken, clock.time)
             broken = 0
         if not number:
-            clip = replace(clip, pixel_aspect=_pixel_aspect(stream, frame))
+            clip = replace(clip, pixel_aspect=pixel_aspect(stream, frame))
         time = clock.advance(None if frame.pts is None else frame.pts * Fraction(frame.time_base))
-        yield Frame(clip.source, _pixels(frame), Moment(clip, number, time))
+        if number % every == 0:
+            yield Frame(clip.source, pixels_of(frame), Moment(clip, number, time))
         number += 1
-        if number == max_frames:
-            return
     if broken:
         yield _broken_frames(clip, broken, clock.time)
     if not number:
         raise DataError("no frame can be decoded", where=clip.source, remedy="copy or download the video again")
-    duration = None if clip.live else _duration(av, container, stream)
+    if not clip.live:
+        yield from _missing_end(clip, clock, _duration(av, container, stream))
+
+
+def _missing_end(clip: Clip, clock: FrameClock, duration: Fraction | None) -> Iterator[Failure]:
+    """Yield a Failure if the video should last longer than the clock of its frames says."""
     if duration is not None and float(duration - clock.end) > _MAX_MISSING + float(clock.step):
         what = f"the video ends after {float(clock.end):.2f} s, but should last {float(duration):.2f} s"
         remedy = "it is truncated: copy or download it again"
@@ -261,8 +224,8 @@ def _decode(av: Any, container: Any, stream: Any) -> Iterator[Any]:
             yield None
 
 
-def _pixel_aspect(stream: Any, frame: Any) -> Fraction:
-    """Return `Clip.pixel_aspect`."""
+def pixel_aspect(stream: Any, frame: Any) -> Fraction:
+    """Return `Clip.pixel_aspect` of a stream and its first frame."""
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     return 1 / aspect if _quarter_turns(frame) % 2 else aspect
 
@@ -272,7 +235,7 @@ def _quarter_turns(frame: Any) -> int:
     return int(round(frame.rotation / 90) % 4)
 
 
-def _pixels(frame: Any) -> npt.NDArray[np.uint8]:
+def pixels_of(frame: Any) -> npt.NDArray[np.uint8]:
     """Return the frame as uint8 [H, W, 3] RGB, upright."""
     is_bt709 = frame.colorspace == _BT709 or (frame.colorspace == _UNSPECIFIED and frame.height >= 720)
     matrix = "ITU709" if is_bt709 else "DEFAULT"  # PyAV's default is the frame's own matrix, or BT.601
@@ -287,7 +250,8 @@ def _broken_frames(clip: Clip, count: int, after: Fraction) -> Failure:
     return Failure(clip.source, DataError(what, where=where, remedy="copy or download the video again"))
 
 
-def _import_av(path: Path) -> Any:
+def import_av(path: Source) -> Any:
+    """Return the module `av`. Raises MissingExtra, naming what needs it, if PyAV is not installed."""
     try:
         import av
     except ImportError as error:
@@ -297,3 +261,8 @@ def _import_av(path: Path) -> Any:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, without what it went wrong with: the whole text of an error of PyAV quotes the address."""
+    return str(getattr(error, "strerror", None) or type(error).__name__)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fcos_cli.predict.prefetch import prefetch
+from fcos_cli.predict.sources.prefetch import prefetch
 
 
 def test_items_keep_their_order():

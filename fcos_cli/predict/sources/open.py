@@ -1,0 +1,149 @@
+"""Input sources: files, folders, patterns, lists, videos, cameras, addresses and stdin, as images and frames.
+
+The existence of sources is checked first, so that a typo does not surface after an hour. Folders, lists and videos are
+read lazily.
+"""
+
+from __future__ import annotations
+
+import glob
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from fcos_cli.data.images import IMAGE_SUFFIXES
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.predict.pipeline import Failure, Input
+from fcos_cli.predict.sources.address import Address, is_address
+from fcos_cli.predict.sources.folder import LeftOut, images_in
+from fcos_cli.predict.sources.frames import Frame
+from fcos_cli.predict.sources.lists import check_list, read_list, read_stdin, require_images
+from fcos_cli.predict.sources.streams import read_address
+from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, is_camera, read_video
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How clips are read; see `open_sources`."""
+
+    frames: int | None
+    every: int
+    stop: threading.Event | None
+
+
+def open_sources(
+    sources: Sequence[str],
+    *,
+    frames: int | None = None,
+    every: int = 1,
+    stop: threading.Event | None = None,
+    leave_out: Path | None = None,
+) -> Iterator[Input]:
+    """Return the inputs for the pipeline, in the order of `sources`; duplicates are kept.
+
+    - A file is used as it is, whatever its suffix. A video yields its frames.
+    - A folder yields its images, then those of its subfolders, sorted by name. Hidden files, linked folders and videos
+      are skipped. How many videos, linked folders and pictures in unreadable formats were skipped is reported.
+    - A glob pattern yields the matching images and videos, sorted (`**` matches subfolders). Folders at its beginning
+      that exist are taken by their name, also with brackets.
+    - A `.txt` file lists one path per line, relative to its own folder or else to the working directory. Empty lines
+      are skipped, and so are lines that start with #, unless a file has that name. A listed path that does not exist is
+      reported when it is read, unless none does: then the list counts as a source that does not exist.
+    - `camera:0` (or `/dev/video0`) is a camera, read until `stop` is set.
+    - An address (`http://`, `https://`) is a picture or a stream, by what the server answers; `rtsp://` is a stream.
+      Addresses in lists are not fetched.
+    - `-` is stdin: one image file or a list of paths, detected from the first bytes.
+
+    frames: maximum number of frames of each video, camera or stream. every: use each N-th frame only. leave_out: the
+    folder of the outputs. Inside another folder it is passed over; if it is itself a source, files that an earlier run
+    wrote there are.
+
+    Sources that do not exist come first, as Failures; a source without images is a Failure in its place. If there is
+    only one source, DataError is raised instead: at once if it does not exist, during iteration if it has no images.
+    Raises UsageError if `sources` is empty.
+    """
+    if not sources:
+        raise UsageError("no images given", remedy="name image files, folders, glob patterns or a .txt list")
+    found: list[Iterator[Input]] = []
+    missing: list[Input] = []
+    for source in sources:
+        try:
+            found.append(_expand(source, Reading(frames, every, stop), leave_out))
+        except DataError as error:
+            if len(sources) == 1:
+                raise
+            missing.append(Failure(Address(source) if is_address(source) else Path(source), error))
+    inputs = found if len(sources) == 1 else [_errors_as_failures(items) for items in found]
+    return chain(missing, chain.from_iterable(inputs))
+
+
+def _expand(source: str, reading: Reading, leave_out: Path | None) -> Iterator[Input]:
+    if source == "-":
+        return _read_videos(read_stdin(), reading)
+    if is_camera(source):
+        return read_video(Path(source), **vars(reading))
+    if is_address(source):
+        return read_address(Address(source), **vars(reading))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return require_images(images_in(path, leave_out=leave_out), source)
+    if path.exists():
+        is_list = path.suffix.lower() == ".txt"
+        if is_list and path.is_file():  # a pipe cannot be read twice
+            check_list(path)
+        paths = require_images(read_list(path), source) if is_list else iter([path])
+        return _read_videos(paths, reading)
+    if glob.has_magic(source):
+        paths = _images_and_videos(expand_pattern(path), source)
+        return _read_videos(require_images(paths, source), reading)
+    raise DataError(
+        "no such file or folder",
+        where=source,
+        remedy="check the path; put quotes around patterns, for example 'in/*.jpg'",
+    )
+
+
+def _images_and_videos(matches: Iterable[Path], source: str) -> Iterator[Path]:
+    """Yield the images and videos, and report the pictures that cannot be read."""
+    left_out = LeftOut()
+    for match in matches:
+        if _is_image(match.name) or _is_video(match.name):
+            yield match
+        else:
+            left_out.add(match)
+    left_out.report(source)
+
+
+def expand_pattern(pattern: Path) -> list[Path]:
+    """Return what a glob pattern matches, sorted. Folders at its beginning that exist are names, `runs[1]` too."""
+    known = next(folder for folder in pattern.parents if folder.is_dir() or folder == folder.parent)
+    found = glob.glob(str(pattern.relative_to(known)), root_dir=known, recursive=True)  # noqa: PTH207 - follows symlinks
+    return sorted(known / match for match in found)
+
+
+def _read_videos(items: Iterable[Path | Frame | Failure], reading: Reading) -> Iterator[Input]:
+    """Replace each video in `items` by its frames."""
+    for item in items:
+        if isinstance(item, Path) and _is_video(item.name):
+            yield from read_video(item, **vars(reading))
+        else:
+            yield item
+
+
+def _errors_as_failures(inputs: Iterator[Input]) -> Iterator[Input]:
+    """Yield a DataError of a source (for example, no images) as a Failure."""
+    try:
+        yield from inputs
+    except DataError as error:
+        where = error.where or ""
+        yield Failure(Address(where) if is_address(where) else Path(where), error)
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_video(name: str) -> bool:
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
