@@ -24,9 +24,12 @@ app = typer.Typer(
     name="fcos",
     help="Train, evaluate and run FCOS object detectors on your own images.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+RUNTIMES = ("onnxruntime", "openvino", "torch", "torchvision", "tensorrt", "tensorrt-rtx-cu13-bindings", "av")
+"""Packages whose version `--version` prints, because results and speed depend on it."""
 
 
 def main() -> None:
@@ -142,15 +145,28 @@ def _discard_stdout() -> None:
 
 
 def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"fcos-cli {__version__}")
-        raise typer.Exit
+    if not value:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+    from platform import machine, python_version, system
+
+    typer.echo(f"fcos-cli {__version__}")
+    typer.echo(f"Python {python_version()}, {system()} {machine()}")
+    for name in RUNTIMES:
+        try:
+            typer.echo(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            typer.echo(f"{name} not installed")
+    raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version, those of the runtimes, and exit."
+        ),
     ] = False,
     _debug: Debug = False,
 ) -> None:

@@ -2,12 +2,14 @@
 
 import io
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,27 @@ def test_help_lists_the_commands(fcos: Fcos) -> None:
 
 
 def test_version_goes_to_stdout(fcos: Fcos) -> None:
-    assert fcos("--version") == CliResult(0, f"fcos-cli {__version__}\n", "")
+    result = fcos("--version")
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == f"fcos-cli {__version__}"
+    assert f"onnxruntime {metadata.version('onnxruntime')}" in lines
+    assert lines[1].startswith(f"Python {platform.python_version()}, ")
+
+
+def test_version_names_what_is_not_installed(fcos: Fcos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcos_cli.cli.RUNTIMES", ("no-such-runtime",))
+    assert "no-such-runtime not installed" in fcos("--version").out
+
+
+@pytest.mark.parametrize(("words", "offered"), [("fcos tr", "train"), ("fcos predict --tra", "--track")])
+def test_a_shell_completes_commands_and_options(
+    fcos: Fcos, monkeypatch: pytest.MonkeyPatch, words: str, offered: str
+) -> None:
+    monkeypatch.setenv("_FCOS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert fcos().out.split() == [offered]
 
 
 @pytest.mark.parametrize(
