@@ -21,7 +21,7 @@ from tests.cli_runner import Fcos
 from tests.hostile.contract import READ, Case, names, outcome
 from tests.hostile.model_cases import CHECKPOINTS, EXPORTS, SAFETENSORS, VECTORS, Payload, archive
 
-MODELS = [*SAFETENSORS, *CHECKPOINTS, *EXPORTS]
+MODELS = [*SAFETENSORS, *CHECKPOINTS, *EXPORTS, *VECTORS]
 OPENED = [*SAFETENSORS, *EXPORTS]
 
 
