@@ -54,9 +54,7 @@ def run_eval(
     tiling: Tiling | None = None,
     demands: Demands = Demands(),  # noqa: B008 (frozen)
 ) -> list[ModelResult]:
-    """Evaluate one detector, or compare two; print tables to stderr, or the JSON document to stdout.
-
-    Return the results.
+    """Evaluate one detector, or compare two; print tables, or the JSON document to stdout. Return the results.
 
     batch: images, or tiles with `tiling`, per network call. limit: evaluate the first N images only. report: HTML file
     to write as well. save: file for the detections of a single detector, as COCO results. tiling: also run on these

@@ -73,7 +73,7 @@ def run_predict(
         if labels is not None:
             from fcos_cli.predict.labels.writer import LabelWriter
 
-            labeller = stack.enter_context(LabelWriter(labels, detector, limits=limits, tiling=tiling))
+            labeller = stack.enter_context(LabelWriter(labels, detector, limits=limits, tiling=tiling, most=limit))
         if viz_dir is not None or crops_dir is not None:
             from fcos_cli.predict.annotated import AnnotatedWriter  # loads fonts and encoders
 
@@ -88,13 +88,13 @@ def run_predict(
             keep_images=keep,
             threshold=_least(thresholds, None if labels is None else limits, tiling=tiling, tracked=tracked),
             tiling=tiling,
-            limit=None if tracked else limit,
+            limit=None if tracked or labels is not None else limit,  # they need more than what is reported
         )
         if tracked:
             results = track(results, thresholds=thresholds, limit=limit)
         if annotated is not None:  # the network keeps running while images are drawn and written
             results = prefetch(results, count=2)
-        for result in results if labeller is None else _labelled(results, labeller, thresholds):
+        for result in results if labeller is None else _labelled(results, labeller, thresholds, limit):
             for writer in writers:
                 writer.write(result)
             if isinstance(result, Failure):
@@ -121,13 +121,13 @@ def _least(
 
 
 def _labelled(
-    results: Iterable[Prediction | Failure], labeller: LabelWriter, threshold: Thresholds
+    results: Iterable[Prediction | Failure], labeller: LabelWriter, threshold: Thresholds, limit: int | None
 ) -> Iterator[Prediction | Failure]:
     """Write each prediction as labels, and yield it with the detections to report."""
     for result in results:
         if isinstance(result, Prediction):
             labeller.write(result)
-            result = replace(result, detections=result.detections.above(threshold), image=None)
+            result = replace(result, detections=result.detections.above(threshold).best(limit), image=None)
         yield result
 
 

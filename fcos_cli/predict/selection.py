@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.errors import UsageError
+from fcos_cli.errors import unknown_name
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.facts import Facts
 
@@ -33,11 +32,7 @@ def _index(name: str, classes: ClassTable) -> int:
         return classes.index_of_name[name]
     if name.isdecimal() and int(name) in classes.index_of_id:
         return classes.index_of_id[int(name)]
-    folded = {known.casefold(): known for known in classes.names}
-    nearest = difflib.get_close_matches(name.casefold(), folded, n=1)
-    listed = ", ".join(classes.names[:20]) + (", …" if len(classes) > 20 else "")
-    remedy = f"did you mean {folded[nearest[0]]}?" if nearest else f"use one of: {listed}"
-    raise UsageError(f"the model has no class {name!r}", where="--classes", remedy=remedy)
+    raise unknown_name("class of the model", name, classes.names, where="--classes")
 
 
 def report_thresholds(facts: Facts, *, score: float | None, chosen: Collection[int] | None) -> npt.NDArray[np.float32]:

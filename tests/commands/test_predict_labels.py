@@ -105,3 +105,19 @@ def test_frames_and_tiles(fcos: Fcos, model: Path, tmp_path: Path) -> None:
     rows = json.loads(result.out)["results"]
     assert [len(sample.boxes) for sample in dataset.samples] == [len(row["detections"]) for row in rows]
     assert Path("more/review.csv").read_text().count("\n") == 4
+
+
+def test_classes_and_max_detections_are_those_of_the_labels_too(fcos: Fcos, model: Path, new: Path) -> None:
+    options = ("--label", "coco", "--classes", "b,c", "--max-detections", 1, "--out", "more", "--json")
+    result = fcos("predict", new, "--model", model, *options)
+    found = [[item["class"] for item in row["detections"]] for row in result.document["results"]]
+    assert found == [["b"], [], []]  # of a, b and c in the first picture
+    dataset = read_dataset(Path("more"), split="all")
+    assert [[dataset.classes.names[index] for index in sample.classes] for sample in dataset.samples] == found
+
+
+def test_labels_have_no_identities(fcos: Fcos, model: Path, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 2)
+    result = fcos("predict", clip, "--model", model, "--label", "coco", "--track", "--out", "more")
+    assert (result.code, Path("more").exists()) == (2, False)
+    assert "omit --track" in result.err

@@ -34,13 +34,16 @@ class _Whole(NamedTuple):
 class LabelWriter:
     """Writes predictions that carry their images and all their detections.
 
-    limits: the thresholds of labels, one or one per class [C]. tiling: that of the predictions. However the context is
+    limits: the thresholds of labels, one or one per class [C]. tiling: that of the predictions. most: number of labels
+    per picture; None = all. However the context is
     left, the data set is complete for the pictures written until then. Raises UsageError if the format cannot hold a
     class name, or the model gives no boxes of so low a score.
     """
 
-    def __init__(self, plan: LabelPlan, detector: Detector, *, limits: Limits, tiling: Tiling | None) -> None:
-        self.plan, self.detector, self.limits, self.tiling = plan, detector, limits, tiling
+    def __init__(
+        self, plan: LabelPlan, detector: Detector, *, limits: Limits, tiling: Tiling | None, most: int | None = None
+    ) -> None:
+        self.plan, self.detector, self.limits, self.tiling, self.most = plan, detector, limits, tiling, most
         facts = detector.facts
         if plan.score is not None and plan.lowest(None) is None and plan.score < facts.score_threshold:
             what = f"{detector.name} gives no boxes with scores below {facts.score_threshold:g}"
@@ -70,7 +73,7 @@ class LabelWriter:
             self._skipped += 1
             say(f"{prediction.source}: already in the data set as {there}, whose labels are left alone")
             return None
-        labels = _usable(prediction.detections.above(np.asarray(self.limits, np.float32)))
+        labels = _usable(prediction.detections.above(np.asarray(self.limits, np.float32)).best(self.most))
         picture = self.plan.target.images / f"{self._pictures.choose(stem_of(prediction))}{content.suffix}"
         self._store(picture, content, (prediction.width, prediction.height), labels)
         self._pictures.add(picture, len(content.data))
