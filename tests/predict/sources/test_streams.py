@@ -46,7 +46,7 @@ def test_every_frame_of_a_slow_stream_is_used_with_its_number_and_time():
     assert [red(frame) for frame in frames] == [10 * (n % 20) for n in numbers]
     assert numbers == sorted(set(numbers))
     times = [frame.moment.time for frame in frames]
-    assert times[0] == 0
+    assert times[0] == 0 or (numbers[0] > 0 and times[0] > 0)  # several may arrive before the first is taken
     assert times == sorted(set(times))
     assert frames[0].moment.clip.live
     assert frames[0].moment.clip.total is None
@@ -55,14 +55,15 @@ def test_every_frame_of_a_slow_stream_is_used_with_its_number_and_time():
 def test_a_slow_detector_gets_the_newest_frame_and_is_told(capfd):
     with http_server(cam=mjpeg(1000, pause=0.01)) as server:
         frames = read_address(Address(f"{server.url}cam"), frames=4)
-        numbers, elapsed = [], []
+        numbers, elapsed, clock = [], [], []
         for frame in frames:
             numbers.append(frame.moment.number)
             elapsed.append(float(frame.moment.time))
+            clock.append(time.monotonic())
             time.sleep(0.2)
     steps = [after - before for before, after in pairwise(numbers)]
-    assert min(steps[1:]) >= 5  # of the 20 that the server sends meanwhile
-    assert elapsed[-1] - elapsed[1] == pytest.approx(0.4, abs=0.15)
+    assert min(steps[1:]) >= 2  # the server sends 20 meanwhile, and fewer on a busy machine
+    assert elapsed[-1] - elapsed[1] == pytest.approx(clock[-1] - clock[1], abs=0.2)
     assert "frames were dropped" in capfd.readouterr().err
 
 
