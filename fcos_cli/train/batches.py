@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
-from fcos_cli.data.training_set import Batch, EpochBatches, Key, collate
+from fcos_cli.data.training_set import Batch, EpochBatches, Example, Key, Unreadable, collate
 from fcos_cli.errors import FcosError
 from fcos_cli.train.run import Run, training_set
 from fcos_cli.train.signals import StoppedWaiting
@@ -76,6 +76,8 @@ class BatchStream:
         except StoppedWaiting:
             run.save()
             raise run.stopped() from None
+        except (EOFError, ConnectionError) as error:  # it died while it handed over a batch
+            raise RuntimeError("the loader process exited unexpectedly") from error
         finally:
             run.stop.waiting = False
 
@@ -141,12 +143,25 @@ def image_loader(run: Run, keys: Iterable[list[Key]]) -> DataLoader[Any]:
     return DataLoader(
         training_set(run.config, run.train.samples, cache=run.cache),
         batch_sampler=keys,
-        collate_fn=collate,
+        collate_fn=_shared,
         num_workers=workers,
         pin_memory=run.device.type == "cuda",
         worker_init_fn=_ignore_signals if workers else None,
         generator=torch.Generator(),  # iterators draw a seed; the global generator must stay as it is for resuming
     )
+
+
+def _shared(examples: list[Example | Unreadable]) -> Batch:
+    """Combine examples, in shared memory if this is a loader process.
+
+    torch would move them there itself, in a thread whose failure for want of room is not told to the training process:
+    that would wait forever.
+    """
+    batch = collate(examples)
+    if get_worker_info() is not None:
+        for tensor in (batch.images, *batch.truth):
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return batch
 
 
 def _ignore_signals(_worker: int) -> None:

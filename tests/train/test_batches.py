@@ -18,7 +18,7 @@ from torch.utils import data as torch_data
 
 from fcos_cli.config import to_toml
 from fcos_cli.data.samples import Dataset
-from fcos_cli.data.training_set import EpochBatches, Key, TrainingSet
+from fcos_cli.data.training_set import Batch, EpochBatches, Key, TrainingSet
 from fcos_cli.errors import FcosError, Stopped
 from fcos_cli.train.batches import BatchStream, explaining_deaths, positions
 from fcos_cli.train.distributed import World
@@ -136,6 +136,31 @@ def test_a_loader_that_is_killed_is_one_error(shapes: Path, tmp_path: Path) -> N
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
+def test_a_full_dev_shm_is_one_error(shapes: Path, tmp_path: Path) -> None:
+    alone = ["unshare", "--mount", "--map-root-user"]  # only this process sees the small one
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("unshare may not make a mount namespace here")
+    (tmp_path / "tiny.toml").write_text(to_toml(config_of(batch=2, epochs=2, val_every=2, tracker="none")))
+    small = 'mount -t tmpfs -o size=128k tmpfs /dev/shm && exec "$@"'
+    command = [*alone, "sh", "-c", small, "small", sys.executable, "-m", "fcos_cli", "train", str(shapes)]
+    command += [
+        "--config",
+        str(tmp_path / "tiny.toml"),
+        "--workers",
+        "1",
+        "--size",
+        "256",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "a data loader process found no room in shared memory" in ended.stderr
+    assert "--shm-size" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     "text", ["unable to allocate shared memory(shm) for file", "worker (pid 3) is killed by signal: Bus error."]
 )
@@ -143,6 +168,22 @@ def test_too_little_shared_memory_is_named(text: str) -> None:
     with pytest.raises(FcosError, match="no room in shared memory") as error, explaining_deaths():
         raise RuntimeError(text)
     assert "--shm-size" in str(error.value.remedy)
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
+def test_a_death_in_the_middle_of_a_batch_is_named(
+    data: tuple[Dataset, Dataset], tmp_path: Path, error: Exception
+) -> None:
+    def broken() -> Iterator[Batch]:
+        raise error
+        yield
+
+    with opened(data, tmp_path) as run:
+        stream = BatchStream(run)
+        stream.loaded = broken()
+        with pytest.raises(FcosError, match="a data loader process was killed"), explaining_deaths():
+            next(stream.epoch(0))
+        stream.close()
 
 
 def test_other_errors_stay_as_they_are() -> None:
