@@ -32,6 +32,7 @@ AUTOMATIC = (
     "train.epochs",
     "train.repeat",
     "train.lr",
+    "augment.turn",
 )
 """Settings that `fcos train` chooses from the data, unless they are set. The value `auto` sets them back to that."""
 
@@ -73,7 +74,7 @@ class AugmentConfig(BaseModel):
 
     flip: float = Field(0.5, ge=0, le=1, description="horizontal flip")
     turn: float = Field(
-        0.0, ge=0, le=1, description="rotate by 90, 180 or 270 degrees; for images that have no upright orientation"
+        0.0, ge=0, le=1, description="rotate by 90, 180 or 270 degrees; for objects without an upright orientation"
     )
     crop: float = Field(0.2, ge=0, le=1, description="random crop that keeps the center of at least one box")
     zoom_out: float = Field(0.1, ge=0, le=1, description="place the image on a larger canvas")

@@ -24,9 +24,11 @@ from fcos_cli.train.recipe.choices import (
     choose_shape,
     choose_size,
     choose_strides,
+    choose_turn,
     input_shape,
 )
 from fcos_cli.train.recipe.facts import facts_of
+from fcos_cli.train.recipe.orientation import upright_share
 from fcos_cli.train.run import open_run
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.tracking.listener import SilentListener
@@ -35,7 +37,9 @@ AUTO = "auto: "
 """How the origin of an automatic setting begins; its reason follows."""
 
 SHORT = 300.0
-"""Seconds; a run with a shorter limit is not worth measuring the machine for, and takes the smallest input."""
+"""Seconds; a run with a shorter limit is not worth measuring the machine or looking at objects for, and takes the
+smallest input.
+"""
 
 USABLE = 0.9
 """Share of a time limit that is spent in training steps."""
@@ -63,6 +67,9 @@ def with_automatic(
             return choose_shape(facts, longer=named.size)
         return choose_size(facts, pixels=pixels())
 
+    def told_apart(chosen: Config) -> float | None:
+        return None if 0 < chosen.train.time < SHORT else upright_share(chosen, train_set)
+
     choosers: dict[str, Callable[[Config], Choice]] = {
         "data.size": lambda _: size(),
         "model.strides": lambda c: choose_strides(facts, size=c.data.size),
@@ -71,6 +78,7 @@ def with_automatic(
         "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
         "train.repeat": lambda _: choose_repeat(facts),
         "train.lr": lambda c: choose_lr(c.train.optimizer),
+        "augment.turn": lambda c: choose_turn(facts, names=train_set.classes.names, told_apart=lambda: told_apart(c)),
     }
     for key, choose in choosers.items():
         if key not in origins and not _is_meaningless(key, config):

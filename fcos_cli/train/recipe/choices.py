@@ -6,7 +6,10 @@ examples/recipes/README.md has the experiments behind the numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from fcos_cli.train.recipe.facts import DataFacts
@@ -47,6 +50,12 @@ RARE = 0.1
 """Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE as common."""
 
 IMBALANCE = 5.0
+
+AS_WIDE_AS_TALL = 1.15
+"""Boxes of objects without an upright orientation are as often wide as tall: within this factor, in every class."""
+
+TOLD_APART = 0.75
+"""Objects have an upright orientation if the backbone tells so many of them from the same upside down."""
 
 
 class Choice(NamedTuple):
@@ -134,6 +143,28 @@ def choose_epochs(facts: DataFacts, *, batch: int) -> Choice:
     steps = max(1, facts.images // batch)
     epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps))
     return Choice(epochs, f"{epochs * steps:,} steps of {batch} images")
+
+
+def choose_turn(facts: DataFacts, *, names: Sequence[str], told_apart: Callable[[], float | None]) -> Choice:
+    """Probability of `augment.turn`.
+
+    names: of the classes. told_apart: `orientation.upright_share`, which takes seconds, so it is only asked where the
+    boxes leave it open.
+    """
+    if not facts.boxes:
+        return Choice(0.0, "there are no boxes")
+    stretch = np.abs(np.log(facts.class_shapes))
+    index = int(np.nanargmax(stretch))
+    if stretch[index] > math.log(AS_WIDE_AS_TALL):
+        wide = facts.class_shapes[index] > 1
+        factor = math.exp(stretch[index])
+        return Choice(0.0, f"{names[index]} boxes are {factor:.1f} times as {'wide' if wide else 'tall'}")
+    share = told_apart()
+    if share is None:
+        return Choice(0.0, "not known whether the objects have an upright orientation")
+    if share > TOLD_APART:
+        return Choice(0.0, f"the objects have an upright orientation: {share:.0%} are told from the same upside down")
+    return Choice(0.75, f"the objects have no upright orientation: {share:.0%} are told from the same upside down")
 
 
 def choose_repeat(facts: DataFacts) -> Choice:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.repeat import image_shares
-from fcos_cli.data.samples import Dataset
+from fcos_cli.data.samples import Dataset, Sample
 
 SAME_SHAPE = 1.15
 """Images have the same shape if their aspect ratios differ by at most this factor from the median."""
@@ -25,7 +26,8 @@ class DataFacts:
 
     width, height: medians, in source pixels. one_shape: whether most images have about the shape of the median.
     box_sides: √(width · height) of each box as a share of the longer side of its image, ascending, float64 [N].
-    class_shares: share of the images that contain each class, float64 [C].
+    class_shares: share of the images that contain each class, float64 [C]. class_shapes: median of width / height of
+    the boxes of each class, float64 [C]; NaN without boxes.
     """
 
     images: int
@@ -34,6 +36,7 @@ class DataFacts:
     one_shape: bool
     box_sides: Floats
     class_shares: Floats
+    class_shapes: Floats
 
     @property
     def boxes(self) -> int:
@@ -62,4 +65,13 @@ def facts_of(dataset: Dataset) -> DataFacts:
         one_shape=bool(np.mean(np.abs(aspects - np.median(aspects)) <= np.log(SAME_SHAPE)) >= MOST),
         box_sides=np.sort(np.concatenate(sides)) if sides else np.zeros(0),
         class_shares=image_shares(samples, classes=len(dataset.classes)),
+        class_shapes=_class_shapes(samples, classes=len(dataset.classes)),
     )
+
+
+def _class_shapes(samples: Sequence[Sample], *, classes: int) -> Floats:
+    found: list[list[float]] = [[] for _ in range(classes)]
+    for sample in samples:
+        for (x1, y1, x2, y2), label in zip(sample.boxes[~sample.ignore], sample.classes[~sample.ignore], strict=True):
+            found[label].append(float((x2 - x1) / (y2 - y1)))
+    return np.array([np.median(shapes) if shapes else np.nan for shapes in found])

@@ -40,6 +40,7 @@ def test_every_automatic_setting_has_a_value_and_a_reason() -> None:
         ("train.epochs", 3),
         ("train.repeat", 0.5),
         ("model.backbone_norm", "frozen"),
+        ("augment.turn", 0.25),
     ],
 )
 def test_a_value_that_is_set_wins(key: str, value: Any) -> None:

@@ -1,5 +1,8 @@
 """Each automatic setting on made data, and the reason it gives."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from fcos_cli.model.config import STRIDES
@@ -12,6 +15,7 @@ from fcos_cli.train.recipe.choices import (
     choose_shape,
     choose_size,
     choose_strides,
+    choose_turn,
 )
 from fcos_cli.train.recipe.facts import DataFacts, facts_of
 from tests.train.recipe.made import dataset, sample
@@ -106,3 +110,34 @@ def test_a_named_network_gets_the_shape_of_the_images() -> None:
 def test_batch_norm_is_frozen_for_small_batches() -> None:
     assert choose_norm(batch=2).value == "frozen"
     assert choose_norm(batch=8).value == "trained"
+
+
+@pytest.mark.parametrize(
+    ("told_apart", "turn", "reason"),
+    [
+        (0.5, 0.75, "no upright orientation: 50%"),
+        (0.75, 0.75, "no upright orientation"),
+        (0.9, 0, "have an upright orientation: 90%"),
+        (None, 0, "not known"),
+    ],
+)
+def test_objects_without_an_upright_orientation_are_turned(told_apart: float | None, turn: float, reason: str) -> None:
+    choice = choose_turn(facts(), names=["a"], told_apart=lambda: told_apart)
+    assert choice.value == turn
+    assert reason in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("shapes", "reason"),
+    [((1.1, 0.5), "b boxes are 2.0 times as tall"), ((1.2, np.nan), "a boxes are 1.2 times as wide")],
+)
+def test_objects_of_one_shape_are_not_turned(shapes: tuple[float, float], reason: str) -> None:
+    def never() -> float:
+        raise AssertionError("the boxes say enough")
+
+    made = replace(facts(), class_shapes=np.array(shapes))
+    assert choose_turn(made, names=["a", "b"], told_apart=never) == (0, reason)
+
+
+def test_without_boxes_nothing_is_turned() -> None:
+    assert choose_turn(facts(sides=()), names=["a"], told_apart=lambda: 0.5).value == 0

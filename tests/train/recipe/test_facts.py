@@ -1,5 +1,7 @@
 """Facts about made data sets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,12 @@ def test_class_shares_and_ignored_boxes() -> None:
     facts = facts_of(dataset([sample(100, 100, sides=[10, 10], classes=[0, 2]), ignored], classes=3))
     assert facts.class_shares.tolist() == [0.5, 0, 0.5]
     assert facts.boxes == 2
+
+
+def test_class_shapes_are_medians_of_width_to_height() -> None:
+    made = sample(100, 100, sides=[10, 20, 30, 40], classes=[0, 0, 0, 1])
+    made = replace(made, boxes=np.array([[0, 0, 20, 10], [0, 0, 30, 10], [0, 0, 90, 10], [0, 0, 10, 40]], np.float32))
+    assert facts_of(dataset([made], classes=3)).class_shapes.tolist() == pytest.approx([3, 0.25, np.nan], nan_ok=True)
 
 
 def test_without_boxes_or_images_there_are_still_facts() -> None:

@@ -1,0 +1,80 @@
+"""Whether the objects of made data sets are told from the same upside down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+from fcos_cli.data.samples import Dataset
+from fcos_cli.model.artifact import save
+from fcos_cli.train.recipe.orientation import BATCH, FEWEST, told_apart, upright_share
+from tests.tiny import tiny_artifact
+from tests.train.recipe.made import dataset, sample
+from tests.train.runs import config_of
+
+SIZE = 32
+
+
+def test_views_that_differ_are_told_apart() -> None:
+    objects = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    assert told_apart(objects + torch.eye(8)[0] * 5, objects) == 1
+    assert told_apart(objects, objects + torch.eye(8)[0] * 5) == 1
+
+
+def test_views_that_do_not_differ_are_not() -> None:
+    views = torch.randn(2, 400, 8, generator=torch.Generator().manual_seed(0))
+    assert told_apart(views[0], views[1]) == pytest.approx(0.5, abs=0.1)
+
+
+def images(folder: Path, shade: npt.NDArray[Any], *, count: int = FEWEST) -> Dataset:
+    """Images of noise with an object in the middle, of which `shade` [SIZE, SIZE] is the brightness without noise."""
+    random = np.random.default_rng(0)
+    samples = []
+    for number in range(count):
+        image = random.normal(128, 40, (2 * SIZE, 2 * SIZE))
+        image[SIZE // 2 : -SIZE // 2, SIZE // 2 : -SIZE // 2] += shade
+        file = folder / f"{number}.png"
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(file)
+        made = sample(2 * SIZE, 2 * SIZE, sides=[SIZE])
+        made.boxes[:] += SIZE / 2
+        samples.append(replace(made, image=file))
+    return dataset(samples)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    save(tmp_path / "tiny.safetensors", tiny_artifact())
+    return str(tmp_path / "tiny.safetensors")
+
+
+def test_objects_that_are_bright_above_have_an_upright_orientation(tmp_path: Path, weights: str) -> None:
+    shade = np.repeat(np.linspace(120, -120, SIZE)[:, None], SIZE, axis=1)
+    assert upright_share(config_of(init=weights), images(tmp_path, shade)) == pytest.approx(1, abs=0.1)
+
+
+def test_discs_have_none(tmp_path: Path, weights: str) -> None:
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    share = upright_share(config_of(init=weights), images(tmp_path, 100.0 * (np.hypot(x, y) < SIZE / 3)))
+    assert share == pytest.approx(0.5, abs=0.2)
+
+
+def test_images_that_cannot_be_read_are_left_out(tmp_path: Path, weights: str) -> None:
+    data = images(tmp_path, np.zeros((SIZE, SIZE)), count=FEWEST + BATCH)
+    for number in range(BATCH):
+        (tmp_path / f"{number}.png").write_bytes(b"broken")
+    assert upright_share(config_of(init=weights), data) is not None
+    (tmp_path / f"{BATCH}.png").write_bytes(b"broken")
+    assert upright_share(config_of(init=weights), data) is None
+
+
+def test_few_images_or_a_backbone_without_training_say_nothing(tmp_path: Path, weights: str) -> None:
+    few = images(tmp_path, np.zeros((SIZE, SIZE)), count=FEWEST - 1)
+    assert upright_share(config_of(init=weights), few) is None
+    assert upright_share(config_of(init="random"), dataset(few.samples * 2)) is None
