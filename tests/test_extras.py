@@ -54,6 +54,7 @@ BASE = (
     "info default",
     "info run",
     "info nano",
+    "info default --speed",
     "doctor two_photos.json --size 320",
     "predict astronaut.jpg cat.jpg --label labelme --out labelled",
     "doctor labelled",
@@ -73,7 +74,7 @@ NEEDS_TRAIN = {
     "eval run two_photos.json": "a .safetensors file",
     "predict cat.jpg --model exported": "a .safetensors file",
     "predict cat.jpg --model exported/best.safetensors": "a .safetensors file",
-    "info nano --speed": "--speed",
+    "info nano --speed": "--speed of a network by name",
 }
 """Command line → what its error message says needs the extra."""
 

@@ -21,15 +21,14 @@ def info(
         bool,
         typer.Option(
             "--speed",
-            help="Also count a file's multiplications, and time one image on this machine with one CPU thread: a file "
-            "with its own backend, a network by name with random weights in PyTorch. Loads PyTorch and takes about "
-            "five seconds; without it, nothing is run.",
+            help="Also time one image on this machine with one CPU thread: a file with its own backend, a network by "
+            "name with random weights in PyTorch. Takes about five seconds; without it, nothing is run.",
         ),
     ] = False,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
-    """Show what a model file contains: classes, input size, thresholds, conventions and provenance.
+    """Show what a model file contains: its work per image, classes, input size, thresholds, conventions and provenance.
 
     Or show a network by name: its settings, parameters and multiplications.
     """
@@ -39,9 +38,9 @@ def info(
     from fcos_cli.runtime.info import print_info, print_network
     from fcos_cli.runtime.open import find_artifact
 
-    if speed:
-        require_train("--speed")
     if model in NETWORKS:
+        if speed:
+            require_train("--speed of a network by name")
         print_network(model, as_json=as_json, speed=speed)
         return
     path = find_artifact(model)

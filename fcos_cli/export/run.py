@@ -33,6 +33,7 @@ from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import output_names
 from fcos_cli.runtime.open import default_weights, find_artifact
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
+from fcos_cli.runtime.speed import with_cost
 
 if TYPE_CHECKING:
     import onnx
@@ -117,7 +118,7 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
         check_writable(file)
     artifact = load(weights)
     facts = job.options.apply(facts_of(artifact))
-    facts = replace(facts, provenance={**facts.provenance, "export": _provenance(weights)})
+    facts = with_cost(replace(facts, provenance={**facts.provenance, "export": _provenance(weights)}))
     say(f"exporting {weights} to {job.options.format} {job.options.precision}")
     proto, facts = build_graph(artifact, facts, job, weights=weights)
     if target.engine:

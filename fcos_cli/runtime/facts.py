@@ -56,6 +56,21 @@ class Facts:
         side = self.provenance.get("tile", 0)
         return side if isinstance(side, int) else 0
 
+    @property
+    def parameters(self) -> int | None:
+        """Numbers in the network's state dict; None if the file does not say."""
+        return self._cost("parameters")
+
+    @property
+    def macs(self) -> int | None:
+        """Multiplications of one image at the input size (see `networks.cost.Cost`); None if the file does not say."""
+        return self._cost("macs")
+
+    def _cost(self, name: str) -> int | None:
+        cost = self.provenance.get("cost")
+        value = cost.get(name) if isinstance(cost, dict) else None
+        return value if isinstance(value, int) and 0 < value < 2**63 else None
+
     def to_metadata(self) -> dict[str, str]:
         """Return JSON strings by key; `from_metadata` reads them back."""
         facts = {

@@ -20,8 +20,8 @@ from fcos_cli.runtime.facts import Facts
 class Header(NamedTuple):
     """Metadata of a model file.
 
-    facts: as in every artifact. bytes: total size of all files of the model. parameters: number of weights; None if
-    unknown without loading the graph. engine: build record of a TensorRT engine.
+    facts: as in every artifact. bytes: total size of all files of the model. parameters: number of weights, counted;
+    None if that takes loading the graph. engine: build record of a TensorRT engine.
     """
 
     facts: Facts

@@ -8,28 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.console import emit_json, say, table
+from fcos_cli.extras import is_installed
 from fcos_cli.model.networks.named import CLASSES, NETWORKS
 from fcos_cli.model.presets import preset_name
 from fcos_cli.runtime.headers import Header
-from fcos_cli.runtime.speed import Speed, file_speed, multiplications, named_speed
+from fcos_cli.runtime.speed import Speed, file_speed, named_speed, with_cost
 
 
 def print_info(header: Header, *, path: Path, as_json: bool, speed: bool = False) -> None:
     """Print the metadata of a model file: tables for people, or one JSON document.
 
-    speed: also count its multiplications and time it, which loads torch and takes seconds.
+    speed: also time it, which takes seconds, and count the work of an older file that does not say, if torch is there.
     """
-    macs, measured = (multiplications(header.facts), file_speed(path)) if speed else (None, None)
-    document = to_json(header, path=path, macs=macs, speed=measured)
+    measured = file_speed(path) if speed else None
+    if speed and header.facts.macs is None and is_installed():
+        header = header._replace(facts=with_cost(header.facts))
+    document = to_json(header, path=path, speed=measured)
     if as_json:
         emit_json(document)
         return
     facts = header.facts
-    weights = "" if header.parameters is None else f", {header.parameters / 1e6:.2f} M parameters"
+    weights = "" if document["parameters"] is None else f", {document['parameters'] / 1e6:.2f} M parameters"
     proof = {None: "", True: ", verified against PyTorch", False: ", not verified"}[facts.verified]
     form = f", {facts.winograd} Winograd convolutions" if facts.winograd else ""
     say(f"{path} ({header.bytes / 1e6:.1f} MB{weights}, {facts.precision}{form}{proof})")
-    _say_cost(macs, measured)
+    _say_cost(facts.macs, measured)
     thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     table(
         ("class", "data-set id", "threshold"),
@@ -73,8 +76,8 @@ def _say_cost(macs: int | None, speed: Speed | None) -> None:
         say(str(speed))
 
 
-def to_json(header: Header, *, path: Path, macs: int | None = None, speed: Speed | None = None) -> dict[str, Any]:
-    """The `fcos info --json` document. parameters: None if only the graph knows them. engine: only for engines. macs,
+def to_json(header: Header, *, path: Path, speed: Speed | None = None) -> dict[str, Any]:
+    """The `fcos info --json` document. parameters, macs: None if the file does not say. engine: only for engines.
     speed: None unless measured.
     """
     facts = header.facts
@@ -82,8 +85,8 @@ def to_json(header: Header, *, path: Path, macs: int | None = None, speed: Speed
         "file": str(path),
         "format": path.suffix.lower().removeprefix("."),
         "bytes": header.bytes,
-        "parameters": header.parameters,
-        "macs": macs,
+        "parameters": facts.parameters if header.parameters is None else header.parameters,
+        "macs": facts.macs,
         "speed": None if speed is None else speed.to_json(),
         "precision": facts.precision,
         "winograd": facts.winograd,

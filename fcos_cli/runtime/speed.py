@@ -1,8 +1,8 @@
-"""Time per image on this machine, in a few seconds. `fcos bench` measures thoroughly."""
+"""Work per image, and time per image on this machine, in a few seconds. `fcos bench` measures thoroughly."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -75,17 +75,24 @@ def named_speed(network: Network) -> Speed:
     return measure_speed(PyTorchDetector.from_artifact(artifact, name="network", device="cpu", threads=1))
 
 
-def multiplications(facts: Facts) -> int | None:
-    """Multiplications of one image (see `Cost`), whatever the format and precision of the file. None if it does not
-    describe its network.
+def with_cost(facts: Facts) -> Facts:
+    """The facts with the cost of their network (see `Cost`) at `typical_size`, whatever the format and precision of the
+    file. Needs torch.
+
+    They stay as they are if they do not describe their network, or if it cannot be counted: the numbers are for
+    information, and must not end a run or an export.
     """
     from fcos_cli.model.config import ModelConfig
     from fcos_cli.model.networks.cost import network_cost
 
     if not facts.model:
-        return None
+        return facts
     config = ModelConfig.model_validate({**facts.model, "conventions": facts.conventions})
-    return network_cost(config, classes=len(facts.classes), size=typical_size(facts.resize)).macs
+    try:
+        cost = network_cost(config, classes=len(facts.classes), size=typical_size(facts.resize))
+    except RuntimeError:
+        return facts
+    return replace(facts, provenance={**facts.provenance, "cost": cost._asdict()})
 
 
 def typical_size(rule: ResizeRule) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from fcos_cli.evaluate.coco import CocoResult, collect_detections, score
 from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
+from fcos_cli.runtime.speed import with_cost
 from fcos_cli.train.distributed import from_main_process, share_stop, wait_for_main
 from fcos_cli.train.run import Run, resize_rule, tiles_of
 from fcos_cli.train.tracking.listener import Evaluation, Row
@@ -92,10 +93,10 @@ def _on_progress(run: Run, done: int, total: int) -> None:
 
 
 def build_artifact(run: Run) -> Artifact:
-    """Return the averaged weights with classes, geometry and provenance. The tensors are not copied."""
+    """Return the averaged weights with classes, geometry, provenance and cost. The tensors are not copied."""
     average = run.parts.average
     model = run.parts.model if average is None else cast(FCOS, average.module)
-    return Artifact(
+    artifact = Artifact(
         weights=dict(model.state_dict()),
         config=run.config.model,
         classes=run.train.classes,
@@ -111,6 +112,7 @@ def build_artifact(run: Run) -> Artifact:
             "step": run.progress.step,
         },
     )
+    return replace(artifact, provenance=with_cost(facts_of(artifact)).provenance)
 
 
 def _with_result(artifact: Artifact, result: CocoResult) -> Artifact:

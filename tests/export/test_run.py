@@ -17,6 +17,7 @@ from fcos_cli.export import run
 from fcos_cli.export.onnx import trace
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import save
+from fcos_cli.model.networks.cost import network_cost
 from fcos_cli.parity.verify import vectors_of, verify
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import open_detector
@@ -69,6 +70,8 @@ def test_a_file_that_passes_parity_is_marked_verified_and_has_a_report(weights: 
     assert facts.classes == ARTIFACT.classes
     assert facts.provenance["export"]["weights"] == "best.safetensors"
     assert len(facts.provenance["export"]["weights_sha256"]) == 64
+    assert facts.parameters == sum(weight.numel() for weight in ARTIFACT.weights.values())
+    assert facts.macs == network_cost(ARTIFACT.config, classes=3, size=(64, 64)).macs
     report = json.loads(exported.path.with_suffix(".parity.json").read_text())
     assert report["passed"] is True
     pixels = np.zeros((2, 3, 160, 160), np.uint8)

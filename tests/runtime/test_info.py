@@ -60,6 +60,17 @@ def test_people_see_classes_with_their_thresholds_and_the_builders_facts(capsys)
     assert ["geometry.size", "[32,", "48]"] in lines
 
 
+def test_a_file_says_what_its_network_costs(tmp_path, capsys):
+    facts = replace(FACTS, provenance={"cost": {"parameters": 3_860_000, "macs": 1_797_775_040}})
+    header, path = read_header(write_onnx(tmp_path / "m.onnx", facts=facts)), tmp_path / "m.onnx"
+    document = to_json(header, path=path)
+    assert (document["parameters"], document["macs"]) == (3_860_000, 1_797_775_040)
+    print_info(header, path=path, as_json=False)
+    said = capsys.readouterr().err
+    assert "3.86 M parameters" in said
+    assert "1.80 G multiplications (MACs) per image" in said
+
+
 def test_a_file_in_winograds_form_says_so_and_older_files_have_none(tmp_path, capsys):
     path = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, winograd=40, verified=True))
     header = read_header(path)

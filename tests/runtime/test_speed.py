@@ -1,5 +1,6 @@
-"""Time per image, and multiplications of a file's network."""
+"""Time per image, and the cost of a file's network."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fcos_cli.model.networks.named import Network
 from fcos_cli.runtime import speed
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
-from fcos_cli.runtime.speed import file_speed, measure_speed, multiplications, named_speed
+from fcos_cli.runtime.speed import file_speed, measure_speed, named_speed, with_cost
 from tests.runtime.onnx_files import FACTS, write_onnx
 from tests.tiny import tiny_config
 
@@ -70,6 +71,22 @@ def test_a_named_network_is_timed_untrained() -> None:
     assert found.ms > 0
 
 
-def test_multiplications_of_a_file(model_file: Path) -> None:
-    assert multiplications(read_header(model_file).facts) == network_cost(tiny_config(), classes=3, size=(64, 64)).macs
-    assert multiplications(FACTS) is None
+def test_the_cost_of_a_file_is_that_of_its_network(model_file: Path) -> None:
+    facts, cost = with_cost(read_header(model_file).facts), network_cost(tiny_config(), classes=3, size=(64, 64))
+    assert (facts.parameters, facts.macs) == cost
+    assert Facts.from_metadata(facts.to_metadata(), where=model_file).macs == cost.macs
+    assert with_cost(FACTS) == FACTS
+
+
+def test_a_network_that_cannot_be_counted_has_no_cost(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise NotImplementedError("a meta tensor has no values")
+
+    monkeypatch.setattr("fcos_cli.model.networks.cost.network_cost", fail)
+    facts = read_header(model_file).facts
+    assert with_cost(facts) == facts
+
+
+@pytest.mark.parametrize("cost", [None, 3, [], {}, {"macs": -1}, {"macs": "many"}, {"macs": 2**64}, {"macs": 1.5}])
+def test_a_cost_that_is_none_is_left_out(cost: object) -> None:
+    assert replace(FACTS, provenance={"cost": cost}).macs is None

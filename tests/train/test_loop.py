@@ -117,6 +117,7 @@ def test_weights_store_their_provenance(whole: tuple[Path, Recorder, Progress]) 
     assert best.provenance["epoch"] == progress.best_epoch + 1
     assert best.provenance["metrics"]["AP"] == pytest.approx(progress.best, abs=1e-4)
     assert last.provenance["initial_weights"] == "random weights"
+    assert last.provenance["cost"]["parameters"] == sum(weight.numel() for weight in last.weights.values())
     average = {k.removeprefix("module."): v for k, v in state(folder)["average"].items() if k != "n_averaged"}
     assert same(last.weights, average)
     last.build()

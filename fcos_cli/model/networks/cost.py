@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -22,9 +23,14 @@ class Cost(NamedTuple):
     macs: int
 
 
+@cache
 def network_cost(config: ModelConfig, *, classes: int, size: tuple[int, int]) -> Cost:
-    """The cost of a network for one image of `size` = (height, width) input pixels. Only shapes are computed."""
-    with torch.device("meta"):
+    """The cost of a network for one image of `size` = (height, width) input pixels.
+
+    Only shapes are computed, and no random numbers are drawn from torch's generator. Raises RuntimeError for a backbone
+    that cannot be built without values.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = FCOS(config, classes=classes).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.zeros(1, 3, *size))

@@ -1,5 +1,7 @@
 """Parameters and multiplications of a network."""
 
+import torch
+
 from fcos_cli.model.networks.cost import network_cost
 from tests.tiny import tiny_config, tiny_model
 
@@ -22,3 +24,10 @@ def test_multiplications_of_one_more_convolution_by_hand() -> None:
 def test_a_class_costs_a_filter_per_cell() -> None:
     few, many = (network_cost(tiny_config(), classes=classes, size=(64, 64)).macs for classes in (3, 4))
     assert many - few == (64 + 16 + 4 + 1 + 1) * 9 * 16
+
+
+def test_counting_draws_no_random_numbers() -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    network_cost(tiny_config(), classes=9, size=(96, 64))
+    assert torch.equal(torch.get_rng_state(), before)
