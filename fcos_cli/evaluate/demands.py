@@ -45,6 +45,19 @@ class Answers:
     verdicts: Sequence[Verdict] = ()
     outcomes: Sequence[Outcome] = ()
 
+    def __bool__(self) -> bool:
+        """Whether there were any."""
+        return bool(self.verdicts or self.outcomes)
+
+    def show(self) -> None:
+        """Print a line for each."""
+        for verdict in self.verdicts:
+            say(f"{'met' if verdict.met else 'not met'}: {verdict.text}", style=None if verdict.met else "red")
+        for outcome in self.outcomes:
+            say(str(outcome), style=None if outcome.promise else "red")
+            if outcome.promise is not None:
+                say(f"  {outcome.promise.details()}")
+
     def to_json(self) -> dict[str, Any]:
         """Return `gates` and `promises` of the `fcos eval --json` document, where there are any."""
         document: dict[str, Any] = {}
@@ -120,7 +133,7 @@ class Judge:
         return match_detections(evaluator, self.detections, self.dataset.samples)
 
     def answer(self, comparison: Comparison | None = None) -> Answers:
-        """Judge all gates and make all promises, and print what became of each. comparison: for `--not-worse`."""
+        """Judge all gates and make all promises. comparison: for `--not-worse`."""
         demands = self.demands
         required = [gate for gate in demands.gates if gate.rule == "require"]
         verdicts = gates.judge_metrics(
@@ -133,14 +146,7 @@ class Judge:
         if comparison is not None:
             relative = [gate for gate in demands.gates if gate.rule == "not-worse"]
             verdicts += gates.judge_comparison(relative, comparison)
-        for verdict in verdicts:
-            say(f"{'met' if verdict.met else 'not met'}: {verdict.text}", style=None if verdict.met else "red")
-        outcomes = self._promises() if demands.wishes else []
-        for outcome in outcomes:
-            say(str(outcome), style=None if outcome.promise else "red")
-            if outcome.promise is not None:
-                say(f"  {outcome.promise.details()}")
-        return Answers(verdicts, outcomes)
+        return Answers(verdicts, self._promises() if demands.wishes else [])
 
     def _promises(self) -> list[Outcome]:
         lowest = max(self.detector.facts.score_threshold, self.demands.lowest)

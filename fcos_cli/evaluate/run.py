@@ -17,7 +17,7 @@ from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import CocoResult, Evaluator, collect_detections, score
 from fcos_cli.evaluate.coco_format import write_results
 from fcos_cli.evaluate.compare import Comparison
-from fcos_cli.evaluate.demands import Demands, Judge, check_demands
+from fcos_cli.evaluate.demands import Answers, Demands, Judge, check_demands
 from fcos_cli.predict.run import hint_at_tiles
 from fcos_cli.predict.writers import check_replaceable
 from fcos_cli.runtime.detector import Detector
@@ -82,11 +82,12 @@ def run_eval(
     if tiling is not None:
         source["tiles"] = {"side": tiling.side, "overlap": tiling.overlap_pixels}
     comparison = _compare(results, dataset) if len(results) == 2 else None
-    _write_report(results, dataset, report, comparison, tiling)
     judge = Judge(demands, dataset, results[-1].detector, results[-1].result, results[-1].detections, tiling)
+    answers = judge.answer(comparison)
+    _write_report(results, dataset, report, comparison, tiling, answers)
     if not as_json:
         _print_results(results, comparison, dataset, tiling)
-    answers = judge.answer(comparison)
+    answers.show()
     if as_json:
         emit_json({**_document(results, comparison, source), **answers.to_json()})
     judge.finish(answers)
@@ -156,18 +157,20 @@ def _write_report(
     report: Path | None,
     comparison: Comparison | None,
     tiling: Tiling | None,
+    answers: Answers,
 ) -> None:
     """Write the report if one was requested."""
     if report is None:
         return
     from fcos_cli.evaluate.report.comparison import comparison_section
+    from fcos_cli.evaluate.report.demands import demands_section
     from fcos_cli.evaluate.report.write import EvaluatedModel, short_names, write_report
 
     models = [EvaluatedModel.of(r.detector, r.result, r.detections, dataset, tiling=tiling) for r in results]
-    extra = []
+    names = short_names([model.name for model in models])
+    extra = [demands_section(answers, names[-1])] if answers else []
     if comparison is not None:
-        name_a, name_b = short_names([model.name for model in models])
-        extra = [comparison_section(comparison, (name_a, name_b))]
+        extra.append(comparison_section(comparison, (names[0], names[1])))
     write_report(report, dataset, models, extra=extra)
     say(f"report: {report}")
 

@@ -56,6 +56,9 @@ def test_requirements_that_are_not_met_are_exit_code_6_after_all_results(
     assert [path.name for path in created_files()] == ["d.json", "r.html"]
     assert "error: 2 of 3 requirements are not met" in result.err
     assert "precision is 0.3333, required 0.9; AP:square cannot be measured" in result.err
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert "2 of 3 failed." in page
+    assert page.count('<span class="failed">') == 2
     people = fcos("eval", exported, reds, *flags)
     assert (people.code, people.out) == (6, "")
     assert "best threshold" in people.err
@@ -94,7 +97,10 @@ def test_a_model_that_is_not_worse_passes_and_one_that_is_does_not(
     same = fcos("eval", exported, exported, reds, *flags, "--require", "AP=0.9")
     assert same.code == 0
     assert [gate["met"] for gate in same.document["gates"]] == [True, True, True]
-    worse = fcos("eval", exported, model_file, reds, *flags, "--require", "AP=0.9")
+    worse = fcos("eval", exported, model_file, reds, *flags, "--require", "AP=0.9", "--report", "two.html")
+    page = Path("two.html").read_text(encoding="utf-8")
+    assert page.index("3 of 3 failed.") < page.index(">Comparison</h2>")
+    assert "difference of AP:circle" in page
     assert worse.code == 6
     assert [gate["rule"] for gate in worse.document["gates"]] == ["require", "not-worse", "not-worse"]
     assert [gate["met"] for gate in worse.document["gates"]] == [False] * 3, worse.err
