@@ -1,10 +1,10 @@
 """What `fcos doctor` finds by decoding every image: damaged files, wrong sizes, and scenes that are in both splits.
 
 Two images look alike if at most 12 of the 128 bits of their difference hashes differ, and their thumbnails correlate,
-in brightness and in colour. Measured on photos of blood cells, cards and animals: copies that were compressed again,
-reduced to half, or changed by a quarter in brightness differ in up to 7 bits, images cropped by 2 % in about 9, and the
-most similar unrelated ones in 20 or more. Thumbnails correlate by more than 0.92 for all of these. They tell apart
-images of plain background, whose hashes say little.
+in brightness and in colour (in brightness alone if one of the two is gray). Measured on photos of blood cells, cards
+and animals: copies that were compressed again, reduced to half, or changed by a quarter in brightness differ in up to 7
+bits, images cropped by 2 % in about 9, and the most similar unrelated ones in 20 or more. Thumbnails correlate by more
+than 0.92 for all of these. They tell apart images of plain background, whose hashes say little.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ SIDE = 8
 ALIKE = 12  # bits that may differ
 THUMBNAIL = 16  # pixels per side
 CORRELATION = 0.9
+LUMA = (0.299, 0.587, 0.114)  # as in Pillow's mode L
+GRAY = 8  # levels by which the channels of a gray thumbnail may differ, after JPEG
 BLOCK = 64  # images that are decoded between two reports of progress, or before Ctrl-C is obeyed
 ROWS = 1024  # of the table of distances, computed at a time
 THREADS = 4
@@ -129,9 +131,14 @@ def _look_alike(train: Dataset, val: Dataset, decoded: dict[Path, Decoded]) -> I
 
 
 def correlated(one: Decoded, other: Decoded) -> bool:
-    """Whether two thumbnails show the same light and dark places, and the same colours. Plain ones show nothing."""
+    """Whether two thumbnails show the same light and dark places, and the same colours. Plain ones show nothing.
+
+    Colours are not compared if one of the two, and not the other, is gray.
+    """
     a, b = (np.asarray(image.thumbnail, np.float64) for image in (one, other))
-    for x, y in ((a.mean(axis=2), b.mean(axis=2)), (a, b)):
+    grays = [bool(np.ptp(pixels, axis=2).max() <= GRAY) for pixels in (a, b)]
+    pairs = [(a @ LUMA, b @ LUMA)] if grays[0] != grays[1] else [(a.mean(axis=2), b.mean(axis=2)), (a, b)]
+    for x, y in pairs:
         x, y = x - x.mean(), y - y.mean()
         if np.sum(x * y) < CORRELATION * np.sqrt(np.sum(x**2) * np.sum(y**2)) or not x.any():
             return False

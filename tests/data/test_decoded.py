@@ -66,6 +66,7 @@ EDITS = {
     "compressed": lambda image: compressed(image, 20),
     "half": lambda image: image.resize((image.width // 2, image.height // 2)),
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.25),
+    "gray": lambda image: compressed(image.convert("L"), 80),
     "moved": lambda image: image.crop((2, 2, image.width, image.height)),
 }
 
@@ -111,6 +112,16 @@ def test_images_of_plain_background_are_not_alike(tmp_path):
     assert not correlated(a, b)
     assert correlated(a, a)
     assert not correlated(a_plain, b_plain)
+
+
+def test_a_gray_image_is_compared_by_brightness():
+    thumbnails = [np.asarray(photo(name).resize((16, 16), Image.Resampling.BOX)) for name in ("cat", "astronaut")]
+    blue = np.zeros((16, 16, 3), np.uint8)
+    blue[..., 2] = thumbnails[0].mean(axis=2)  # in colours of its own, which no gray image has
+    gray, other = (np.asarray(Image.fromarray(t).convert("L").convert("RGB")) for t in (blue, thumbnails[1]))
+    assert correlated(Decoded(thumbnail=blue), Decoded(thumbnail=gray))
+    assert not correlated(Decoded(thumbnail=blue), Decoded(thumbnail=other))
+    assert not correlated(Decoded(thumbnail=blue), Decoded(thumbnail=np.ascontiguousarray(blue[..., ::-1])))
 
 
 # --- findings ---------------------------------------------------------------------------------------------------------
