@@ -58,14 +58,16 @@ def run_rounds(
 ) -> tuple[dict[int, list[list[Sample]]], dict[int, JobSkipped]]:
     """Call each function once per round; return the samples per round, and the functions that raised JobSkipped.
 
-    A failed function is not called again; the others continue. The order rotates by one each round, so that no model
-    always runs after the same one.
+    A failed function is not called again; the others continue, and no round takes place without any. The order rotates
+    by one each round, so that no model always runs after the same one.
     """
     turns: dict[int, list[list[Sample]]] = {index: [] for index in measure}
     failed: dict[int, JobSkipped] = {}
     for number in range(rounds):
         active = [index for index in measure if index not in failed]
-        first = number % len(active) if active else 0
+        if not active:
+            break
+        first = number % len(active)
         for index in active[first:] + active[:first]:
             try:
                 turns[index].append(measure[index]())

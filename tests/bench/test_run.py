@@ -49,7 +49,9 @@ def test_failed_functions_drop_out_and_the_others_continue() -> None:
 
 
 def test_rounds_without_functions() -> None:
-    assert run_rounds({}, 2) == ({}, {})
+    rounds: list[int] = []
+    assert run_rounds({}, 2, on_round=rounds.append) == ({}, {})
+    assert rounds == []
 
 
 @dataclass
