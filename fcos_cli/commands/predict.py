@@ -60,7 +60,8 @@ def predict(
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME,…", help="Report these classes only: names or data-set ids, with commas; can be repeated."
+            metavar="NAME,…",
+            help="Report these classes only: names or data-set ids, separated by commas; can be repeated.",
         ),
     ] = None,
     iou: Annotated[
@@ -68,8 +69,8 @@ def predict(
         typer.Option(
             min=0.01,
             max=1,
-            help="NMS: IoU above which the worse of two boxes of a class is removed. Default: the model's. Exported "
-            "models have theirs inside.",
+            help="NMS: IoU above which the worse of two boxes of a class is removed. Default: the model's. In exported "
+            "models it is fixed.",
         ),
     ] = None,
     max_detections: Annotated[
@@ -126,8 +127,8 @@ def predict(
         bool,
         typer.Option(
             "--link",
-            help="With --label: link to JPEG and PNG files instead of copying them. The data set needs them where "
-            "they are.",
+            help="With --label: link to JPEG and PNG files instead of copying them. They must not be moved or deleted "
+            "afterwards.",
         ),
     ] = False,
     tile: TileFlag = None,

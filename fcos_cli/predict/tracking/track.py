@@ -55,7 +55,7 @@ def still_picture(source: Source | str) -> UsageError:
     return UsageError(
         "--track follows objects through a video, and this is no video",
         where=source,
-        remedy="omit --track; of numbered frames make a video first: ffmpeg -framerate 25 -i %06d.jpg clip.mp4",
+        remedy="omit --track, or make a video of numbered frames first: ffmpeg -framerate 25 -i %06d.jpg clip.mp4",
     )
 
 
