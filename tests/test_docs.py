@@ -33,3 +33,11 @@ def test_the_index_names_every_page() -> None:
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     missing = [page.name for page in (ROOT / "docs").glob("*.md") if f"]({page.name})" not in index]
     assert missing == ["index.md"]
+
+
+def test_scripts_that_the_pages_name_exist() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    found = {name for text in texts for name in re.findall(r"python (?:-m )?((?:examples|tests)[\w./]*\w)", text)}
+    files = [ROOT / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py") for name in found]
+    assert len(files) > 5
+    assert [str(file) for file in files if not file.is_file()] == []
