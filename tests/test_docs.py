@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 PAGES = sorted(
-    path for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "fcos_cli/**/*.md") for path in ROOT.glob(pattern)
+    path
+    for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "fcos_cli/**/*.md")
+    for path in ROOT.glob(pattern)
+    if "node_modules" not in path.parts
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fcos_cli.atomic import atomic_write, check_writable
 from fcos_cli.console import emit_json, json_text, say
 from fcos_cli.errors import ModelError, ParityError
 from fcos_cli.parity.report import environment, print_parity, to_json
+from fcos_cli.parity.tolerance import tolerance_of
 from fcos_cli.parity.vectors import Vector
 from fcos_cli.parity.verdict import Parity
 from fcos_cli.parity.verify import vectors_of, verify
@@ -18,6 +20,9 @@ from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import find_artifact, open_detector
 
 INDEX = "vectors.json"
+
+TOLERANCE_KEYS = ("matched", "max_px", "median_px", "max_score", "same_iou", "same_px", "sure", "score_eps")
+"""The parts of `Tolerance` that a comparison of final detections needs."""
 
 
 def check_file(
@@ -74,7 +79,8 @@ def document(parity: Parity, detector: Detector, *, path: Path) -> dict[str, Any
 def save_vectors(vectors: list[Vector], facts: Facts, folder: Path) -> None:
     """Write `N.raw`, the network input [3, H, W] as in memory, for each vector, and vectors.json, which describes them.
 
-    Each is complete or not there. Raises UsageError if the folder cannot be written.
+    The tolerance is in it too, so that other programs judge as `fcos verify` does. Each file is complete or not there.
+    Raises UsageError if the folder cannot be written.
     """
     check_writable(folder, folder=True)
     entries = []
@@ -95,6 +101,13 @@ def save_vectors(vectors: list[Vector], facts: Facts, folder: Path) -> None:
                 "classes": classes.tolist(),
             }
         )
-    content = {"classes": facts.classes.to_json(), "threshold": facts.threshold, "vectors": entries}
+    tolerance = asdict(tolerance_of(facts.precision))
+    content = {
+        "classes": facts.classes.to_json(),
+        "threshold": facts.threshold,
+        "precision": facts.precision,
+        "tolerance": {key: tolerance[key] for key in TOLERANCE_KEYS},
+        "vectors": entries,
+    }
     with atomic_write(folder / INDEX) as file:
         file.write(json_text(content))

@@ -99,6 +99,7 @@ def test_saved_vectors_are_the_inputs_and_expected_boxes(fcos: Fcos, tmp_path: P
     assert fcos("verify", "--save", tmp_path / "vectors").code == 0
     content = json.loads((tmp_path / "vectors/vectors.json").read_text())
     assert len(content["vectors"]) == 3
+    assert (content["precision"], content["tolerance"]["max_px"], content["tolerance"]["matched"]) == ("fp32", 0.05, 1)
     assert {"person", "cat"} < {row["name"] for row in content["classes"]}
     detector = open_detector("default")
     for entry in content["vectors"]:
