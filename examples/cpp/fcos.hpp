@@ -123,7 +123,7 @@ class Detector {
   Input letterbox(const Image& image) const {
     if (geometry_.at("mode") != "letterbox" || geometry_.value("filter", "pillow") != "pillow" ||
         type_ != ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8)
-      throw std::runtime_error("this example resizes by letterbox only; docs/conversion.md has the other rules");
+      throw std::runtime_error("this example resizes by letterbox only; fcos_cli/data/geometry.py has the other rules");
     const int high = geometry_.at("size").at(0), wide = geometry_.at("size").at(1);
     const double scale = std::min(static_cast<double>(high) / image.height, static_cast<double>(wide) / image.width);
     // nearbyint rounds halves to even, like Python

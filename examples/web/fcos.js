@@ -59,7 +59,7 @@ async function run(session, facts, {data, size, inside}) {
 // Fit the image into the network input: scale it to one of the sides, then pad on the right and at the bottom.
 export function letterbox({geometry}, image) {
   if (geometry.mode !== "letterbox" || (geometry.filter ?? "pillow") !== "pillow") {
-    throw new Error("this example resizes by letterbox only; docs/conversion.md has the other rules");
+    throw new Error("this example resizes by letterbox only; fcos_cli/data/geometry.py has the other rules");
   }
   const [high, wide] = geometry.size;
   const scale = Math.min(high / image.height, wide / image.width);
