@@ -11,7 +11,8 @@ settings and steps (whole epochs), and scored on val (the best validation of eac
 - corrected: the same with the true labels for the K pictures that review.csv puts first.
 
 With --random there is a fourth, with the true labels for K pictures at random. Options that are not listed here go to
-`fcos train`. Finished runs in OUT are not repeated.
+`fcos train`; set those that it would choose from the data, such as `--set augment.turn=0`, for runs that are alike.
+Finished runs in OUT are not repeated.
 """
 
 from __future__ import annotations
