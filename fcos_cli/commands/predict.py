@@ -100,6 +100,14 @@ def predict(
             "spreadsheet would take for a formula begin with an apostrophe."
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with an interrupted run: what is in FILE.jsonl.part is not done again. Needs --save FILE.jsonl "
+            "as the only output.",
+        ),
+    ] = False,
     label: Annotated[
         str | None,
         typer.Option(
@@ -159,6 +167,7 @@ def predict(
     from fcos_cli.errors import UsageError
     from fcos_cli.predict.labels.plan import plan_labels
     from fcos_cli.predict.outputs import OutputNames, source_test
+    from fcos_cli.predict.resume import check_resume
     from fcos_cli.predict.run import check_outputs, run_predict
     from fcos_cli.predict.selection import parse_classes
     from fcos_cli.predict.sources.address import is_address
@@ -180,6 +189,9 @@ def predict(
     labels = plan_labels(label, out, score=label_score, merge=merge, link=link, drawn=drawn, tracked=track)
     leave_out = out if drawn or labels else None
     check_outputs(save or [], folder=leave_out)
+    live = any(is_camera(source) or is_address(source) for source in sources)
+    if resume and not check_resume(save or [], drawn, labels, track, as_json, jsonl, live=live):
+        return
     names = OutputNames(source_test(sources, leave_out=leave_out))
     if explain or targets is not None:
         from fcos_cli.explain.run import plan_explanation
@@ -210,7 +222,6 @@ def predict(
     )
     chosen = parse_classes(classes or [], detector.facts.classes)
     # Ctrl-C ends what has no end, and its video must be complete then
-    live = any(is_camera(source) or is_address(source) for source in sources)
     with until_interrupted() if live else nullcontext() as stop:
         failed = run_predict(
             detector,
@@ -229,6 +240,8 @@ def predict(
             chosen=chosen,
             limit=max_detections,
             tracked=track,
+            every=every,
+            resume=resume,
         )
     if explanation:
         explanation.write(out, score=score, device=device or "auto", names=names)

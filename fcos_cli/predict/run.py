@@ -19,6 +19,7 @@ from fcos_cli.errors import DataError
 from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input, Prediction, predict
 from fcos_cli.predict.progress import ProgressReporter
+from fcos_cli.predict.resume import open_targets, settings_of
 from fcos_cli.predict.selection import report_thresholds
 from fcos_cli.predict.sources.prefetch import prefetch
 from fcos_cli.predict.tracking.track import is_mot, low_thresholds, track
@@ -48,6 +49,8 @@ def run_predict(
     chosen: Collection[int] | None = None,
     limit: int | None = None,
     tracked: bool = False,
+    every: int = 1,
+    resume: bool = False,
 ) -> int:
     """Predict all inputs and write results as they come. Returns the number of sources, images and parts of videos that
     could not be read.
@@ -56,8 +59,9 @@ def run_predict(
     videos. stdout: format printed on stdout. save: files to write, format by suffix. batch: images (tiles) per network
     call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles.
     labels: the data set to write. chosen: indices of the classes to report; None = all. limit: number of detections per
-    image to report; None = all. tracked: give objects identities; then all inputs must be frames. Raises DataError if
-    there are no inputs, UsageError for a picture that is to be tracked.
+    image to report; None = all. tracked: give objects identities; then all inputs must be frames. every: step of the
+    frames in `inputs`. resume: go on with what an interrupted run wrote; what it could not read counts too. Raises
+    DataError if there are no inputs, UsageError for a picture that is to be tracked.
     """
     hint_at_tiles(detector, tiling)
     classes = detector.facts.classes
@@ -65,7 +69,14 @@ def run_predict(
     limits = report_thresholds(detector.facts, score=labels.score if labels else None, chosen=chosen)
     shared: dict[str, Any] = {"classes": classes, "model": detector.name, "tracked": tracked}
     with ExitStack() as stack:
-        writers = [stack.enter_context(open_writer(file, **shared, format=_format(file))) for file in save]
+        options = {"score": score, "classes": chosen and sorted(chosen), "most": limit, "every": every}
+        settings = settings_of(detector.facts, **options, tile=tiling and [tiling.side, tiling.overlap])
+        others = (stdout, viz_dir, crops_dir, labels, tracked)
+        targets, done = stack.enter_context(open_targets(save, settings, *others, resume=resume))
+        writers = [
+            stack.enter_context(open_writer(target, **shared, format=_format(file)))
+            for target, file in zip(targets, save, strict=True)
+        ]
         if stdout is not None:
             writers.append(stack.enter_context(open_writer(sys.stdout, **shared, format=stdout)))
         reporter = stack.enter_context(ProgressReporter(classes))
@@ -83,7 +94,7 @@ def run_predict(
         keep = annotated is not None or labels is not None
         results = predict(
             detector,
-            inputs,
+            done.remaining(inputs),
             batch=batch,
             keep_images=keep,
             threshold=_least(thresholds, None if labels is None else limits, tiling=tiling, tracked=tracked),
@@ -101,9 +112,9 @@ def run_predict(
                 reporter.on_failure(result)
             else:
                 reporter.on_prediction(result, None if annotated is None else annotated.write(result))
-    if reporter.total == 0:
+    if reporter.total + done.rows == 0:
         raise DataError("no images to process", remedy="name images, folders of images, or a .txt list")
-    return reporter.failed
+    return reporter.failed + done.failed
 
 
 def _least(

@@ -1,0 +1,246 @@
+"""What an interrupted run has done: its rows in FILE.jsonl.part, from which `fcos predict --resume` goes on.
+
+The first line holds the settings of the run, the others are those of the finished file. Each row is handed to the
+system before the next image, so a killed process loses none; an incomplete last row is dropped, and its image done
+again. A finished run copies the rows to FILE.jsonl and removes the part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from fcos_cli.atomic import FULL, atomic_write, check_writable
+from fcos_cli.console import say
+from fcos_cli.errors import FcosError, UsageError
+from fcos_cli.predict.pipeline import Failure, Input
+from fcos_cli.predict.sources.frames import Clip, Frame
+from fcos_cli.predict.writers import check_replaceable
+from fcos_cli.runtime.facts import Facts
+
+MARK = b'{"settings": {"model": '
+"""How every part begins."""
+
+
+@dataclass
+class Done:
+    """The rows of earlier runs, all in the order of the inputs.
+
+    rows: how many there are. failed: how many of them are errors. items: rows without a frame number by source: images,
+    and what could not be read. clips: video → number of its last frame, for each time that it was named.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    items: Counter[str] = field(default_factory=Counter)
+    clips: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count a row. Raises KeyError or TypeError if it is none."""
+        source, frame = row["source"], row.get("frame")
+        if frame is None:
+            self.items[source] += 1
+        elif self.clips[source] and frame > self.clips[source][-1]:
+            self.clips[source][-1] = frame
+        else:
+            self.clips[source].append(frame)
+        self.rows += 1
+        self.failed += "error" in row
+
+    def remaining(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        """Yield the inputs that have no row yet. A video is read from its start, and its done frames passed over."""
+        items, clips = self.items.copy(), {source: list(ends) for source, ends in self.clips.items()}
+        clip: Clip | None = None
+        end = -1
+        for item in inputs:
+            if isinstance(item, Frame) and item.moment is not None:
+                if item.moment.clip is not clip:
+                    clip = item.moment.clip
+                    ends = clips.get(str(item.source))
+                    end = ends.pop(0) if ends else -1
+                if item.moment.number > end:
+                    yield item
+                continue
+            source = str(item.source if isinstance(item, Frame | Failure) else item)
+            if items[source]:
+                items[source] -= 1
+            else:
+                yield item
+
+
+@contextmanager
+def open_targets(
+    save: Sequence[Path], settings: dict[str, Any], *others: object, resume: bool
+) -> Iterator[tuple[Sequence[Path | IO[str]], Done]]:
+    """What the writers of `save` write to, and what is done already: the files, or a part if the run can be resumed.
+
+    others: as in `is_resumable`; the rest as in `open_part`.
+    """
+    if is_resumable(save, *others):
+        with open_part(save[0], settings, resume=resume) as (stream, done):
+            yield [stream], done
+    else:
+        yield save, Done()
+
+
+@contextmanager
+def open_part(path: Path, settings: dict[str, Any], *, resume: bool) -> Iterator[tuple[IO[str], Done]]:
+    """Open the part of `path`, which becomes `path` if the block succeeds and is kept if it fails.
+
+    Yields the stream to which the next rows are written, and the rows that are there. settings: what must be the same
+    in a run that goes on, as JSON values. resume: keep the rows that are there. Raises UsageError if the file cannot be
+    written, if another run is writing it, or if the rows there come from other settings; FcosError if the disk is full.
+    """
+    part = part_of(path)
+    check_writable(path)
+    check_replaceable(path, "jsonl")
+    head, finished = json.dumps({"settings": settings}).encode() + b"\n", False
+    raw, done = _open(part, head, resume=resume)
+    if done.rows:
+        say(f"{path}: {done.rows:,} results of an earlier run are kept")
+    try:
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline="\n", write_through=True)
+        yield stream, done
+        stream.flush()
+        raw.seek(len(head))
+        with atomic_write(path, binary=True) as out:
+            shutil.copyfileobj(raw, out)
+        finished = True
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        what = f"writing failed ({error.strerror})"
+        raise FcosError(what, where=path, remedy="free some space, and go on with --resume") from error
+    finally:
+        with suppress(OSError):  # what could not be written was reported
+            raw.close()
+        if finished or part.stat().st_size <= len(head):  # no row
+            part.unlink()
+        else:
+            say(f"{part} keeps what was done: the same command with --resume goes on")
+
+
+def part_of(path: Path) -> Path:
+    """`found.jsonl` → `found.jsonl.part`."""
+    return path.with_name(f"{path.name}.part")
+
+
+def is_resumable(save: Sequence[Path], *others: object) -> bool:
+    """Whether a run can go on after an interruption: it writes one .jsonl file and nothing else.
+
+    others: its other outputs; those that are not written are None or False.
+    """
+    regular = len(save) == 1 and save[0].suffix.lower() == ".jsonl" and (save[0].is_file() or not save[0].exists())
+    return regular and not any(others)
+
+
+def check_resume(save: Sequence[Path], *others: object, live: bool) -> bool:
+    """Whether there is anything to go on with, for --resume; a finished file says so on stderr.
+
+    others: as in `is_resumable`. live: whether a source has no end. Raises UsageError if such a run cannot be resumed,
+    FcosError if an earlier run is finished and had images that could not be read.
+    """
+    if not is_resumable(save, *others) or live:
+        what = "--resume needs --save FILE.jsonl as the only output, and sources that have an end"
+        raise UsageError(what, remedy="omit --resume and run again, or see docs/prediction.md")
+    (path,) = save
+    if part_of(path).exists() or not path.exists():
+        return True
+    with path.open("rb") as stream:
+        done = _read_rows(stream)
+    if done.failed:
+        what = f"the run is finished, and {done.failed:,} of its {done.rows:,} rows are errors"
+        raise FcosError(what, where=path, remedy="omit --resume to run again")
+    say(f"{path} is finished: nothing to go on with; omit --resume to run again")
+    return False
+
+
+def settings_of(facts: Facts, **options: Any) -> dict[str, Any]:
+    """The settings of a run: a digest of the model's facts, which name its weights, and options as JSON values."""
+    digest = hashlib.sha256(json.dumps(facts.to_metadata(), sort_keys=True).encode()).hexdigest()
+    return {"model": digest, **options}
+
+
+def _open(part: Path, head: bytes, *, resume: bool) -> tuple[BinaryIO, Done]:
+    """Open or create the part, and position it after its last row. Raises UsageError."""
+    check_writable(part)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        raw = part.open("r+b" if part.exists() else "w+b")
+    except OSError as error:
+        raise UsageError(f"cannot write here ({error.strerror})", where=part, remedy="choose another path") from error
+    try:
+        _lock(raw, part)
+        start = raw.read(len(MARK))
+        raw.seek(0)
+        if not MARK.startswith(start):
+            what = "this file exists and is not the unfinished result of fcos predict, so it is not replaced"
+            raise UsageError(what, where=part, remedy="move it away, or choose another name for --save")
+        return raw, _take_up(raw, head, part) if resume else _begin(raw, head)
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _lock(raw: BinaryIO, part: Path) -> None:
+    """Raise UsageError if another process has the part open. The lock ends when `raw` is closed."""
+    with suppress(ImportError):  # not on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = "another run of fcos predict is writing this file"
+            raise UsageError(what, where=part, remedy="wait for it, or choose another name") from None
+        except OSError:
+            pass  # a file system without locks
+
+
+def _begin(raw: BinaryIO, head: bytes) -> Done:
+    raw.seek(0)
+    raw.truncate()
+    raw.write(head)
+    return Done()
+
+
+def _take_up(raw: BinaryIO, head: bytes, part: Path) -> Done:
+    """Read the rows that are there and drop what follows the last complete one. Raises UsageError."""
+    first = raw.readline()
+    if not first.endswith(b"\n"):  # new, or killed within its first line
+        return _begin(raw, head)
+    if first != head:
+        before, now = (_settings(line) for line in (first, head))
+        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        what = f"the interrupted run had another model or other options: {', '.join(changed)}"
+        raise UsageError(what, where=part, remedy="repeat its command line, or omit --resume to begin again")
+    return _read_rows(raw, cut=True)
+
+
+def _settings(line: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line)["settings"])
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _read_rows(stream: BinaryIO, *, cut: bool = False) -> Done:
+    """Count the rows up to the first that is incomplete. cut: remove the rest."""
+    done, end = Done(), stream.tell()
+    while (line := stream.readline()).endswith(b"\n"):
+        try:
+            done.add(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            break
+        end = stream.tell()
+    if cut:
+        stream.seek(end)
+        stream.truncate()
+    return done

@@ -1,0 +1,208 @@
+"""A run that was stopped goes on with --resume: nothing is done again, and nothing is lost."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fcos_cli.errors import FcosError, UsageError
+from fcos_cli.predict.resume import check_resume, is_resumable
+from fcos_cli.predict.run import run_predict
+from fcos_cli.predict.sources.open import open_sources
+from tests.cli_runner import Fcos
+from tests.predict.clips import write_clip
+from tests.runtime.fakes import CornerDetector
+
+FOUND, PART = Path("found.jsonl"), Path("found.jsonl.part")
+
+
+class StoppedDetector(CornerDetector):
+    """Like Ctrl-C while the network runs on image `last` + 1."""
+
+    last = 10**9
+
+    def __call__(self, images):
+        if len(self.sizes) == self.last:
+            raise KeyboardInterrupt
+        return super().__call__(images)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Predict in an empty folder with at most `last` images. Returns the number of failures and of images done."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*sources, last=10**9, resume=True, **changes):
+        detector = StoppedDetector()
+        detector.last = last
+        options = {"score": None, "viz_dir": None, "stdout": None, "save": [FOUND], "batch": 1, **changes}
+        try:
+            failed = run_predict(detector, open_sources(sources), resume=resume, **options)
+        except KeyboardInterrupt:
+            failed = None
+        return failed, len(detector.sizes)
+
+    return run
+
+
+def pictures(folder: Path, count: int = 9) -> str:
+    """`count` pictures, the third of which cannot be read."""
+    folder.mkdir()
+    for n in range(count):
+        Image.new("RGB", (20, 10), (20 * n, 0, 0)).save(folder / f"{n}.png")
+    (folder / "2.png").write_bytes(b"no picture")
+    return str(folder)
+
+
+@pytest.mark.parametrize("stops", [[0], [1], [2], [4], [8], [1, 1, 3]])
+def test_pictures_are_done_once_and_the_file_is_that_of_a_run_that_was_not_stopped(run, capfd, stops):
+    sources = ("gone.png", pictures(Path("in")), "in/1.png")  # the last is named twice
+    assert run(*sources, resume=False) == (2, 9)
+    whole = FOUND.read_bytes()
+    FOUND.unlink()
+    for last in stops:
+        assert run(*sources, last=last) == (None, last)
+        assert not FOUND.exists()
+    assert "found.jsonl.part keeps what was done" in capfd.readouterr().err
+    assert run(*sources) == (2, 9 - sum(stops))  # what could not be read counts as before
+    assert FOUND.read_bytes() == whole
+    assert not PART.exists()
+
+
+def test_the_picture_of_an_incomplete_row_is_done_again(run):
+    folder = pictures(Path("in"))
+    run(folder, resume=False)
+    whole = FOUND.read_bytes()
+    FOUND.unlink()
+    run(folder, last=5)
+    rows = PART.read_bytes()
+    PART.write_bytes(rows[:-7])
+    assert run(folder) == (1, 4)
+    assert FOUND.read_bytes() == whole
+    PART.write_bytes(rows + b"\0\0\0")  # as after a power cut
+    assert run(folder) == (1, 3)
+    assert FOUND.read_bytes() == whole
+    PART.write_bytes(rows[:9])  # killed within the first line
+    assert run(folder) == (1, 8)
+    assert FOUND.read_bytes() == whole
+
+
+@pytest.mark.parametrize("last", [3, 8, 11, 17])
+def test_frames_of_videos_are_done_once(run, last):
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(Path(name), 6, size=(16, 16))
+    sources = ("a.mp4", "b.mp4", "a.mp4")
+    assert run(*sources, resume=False) == (0, 18)
+    whole = FOUND.read_bytes()
+    FOUND.unlink()
+    assert run(*sources, last=last) == (None, last)
+    assert run(*sources) == (0, 18 - last)
+    assert FOUND.read_bytes() == whole
+    frames = [json.loads(line)["frame"] for line in whole.splitlines()]
+    assert frames == [*range(6)] * 3
+
+
+def test_without_the_flag_a_run_begins_again(run):
+    folder = pictures(Path("in"))
+    run(folder, last=3)
+    assert run(folder, resume=False) == (1, 8)
+    assert len(FOUND.read_text().splitlines()) == 9
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing(run):
+    run(pictures(Path("in")), last=0)
+    assert [path.name for path in Path().iterdir()] == ["in"]
+
+
+def test_an_earlier_result_stays_until_the_new_one_is_complete(run):
+    folder = pictures(Path("in"))
+    run(folder)
+    before = FOUND.read_bytes()
+    run(folder, last=3, resume=False, score=0.9)
+    assert FOUND.read_bytes() == before
+
+
+def test_other_settings_are_an_error_that_names_them_and_the_rows_stay(run):
+    folder = pictures(Path("in"))
+    run(folder, last=3, score=0.5)
+    rows = PART.read_bytes()
+    with pytest.raises(UsageError, match=r"another model or other options: score\n"):
+        run(folder, score=0.6)
+    with pytest.raises(UsageError, match=r"options: every, most, score\n"):
+        run(folder, every=2, limit=4)
+    assert PART.read_bytes() == rows
+    assert run(folder, score=0.5) == (1, 5)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_that_is_no_part_is_not_replaced(run, resume):
+    PART.write_text("a letter")
+    with pytest.raises(UsageError, match="not the unfinished result") as error:
+        run(pictures(Path("in")), resume=resume)
+    assert error.value.where == "found.jsonl.part"
+    assert PART.read_text() == "a letter"
+
+
+def test_two_runs_cannot_write_the_same_file(run):
+    folder = pictures(Path("in"))
+    run(folder, last=3)
+    with PART.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another run of fcos predict is writing this file"):
+            run(folder)
+    assert run(folder) == (1, 5)
+
+
+def test_only_a_single_jsonl_file_can_be_resumed(tmp_path):
+    file = tmp_path / "a.jsonl"
+    assert is_resumable([file], None, False)
+    assert check_resume([file], None, live=False)
+    for save, other, live in (
+        ([], None, False),
+        ([tmp_path / "a.csv"], None, False),
+        ([file, tmp_path / "a.csv"], None, False),
+        ([file], tmp_path / "drawn", False),
+        ([file], None, True),
+    ):
+        with pytest.raises(UsageError, match="--resume needs --save FILE"):
+            check_resume(save, other, live=live)
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert not is_resumable([tmp_path / "pipe.jsonl"])
+
+
+def test_a_finished_run_is_not_done_again(run, capfd):
+    run("in/0.png", pictures(Path("in"), 2), resume=False)
+    Path("in/2.png").unlink()
+    with pytest.raises(FcosError, match="finished, and 1 of its 4 rows are errors") as error:
+        check_resume([FOUND], live=False)
+    assert error.value.exit_code == 1  # as the run itself
+    run("in", resume=False)
+    assert not check_resume([FOUND], live=False)
+    assert "found.jsonl is finished" in capfd.readouterr().err
+
+
+def test_the_command_goes_on(fcos: Fcos, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ("predict", pictures(Path("in"), 4), "--model", model_file, "--save", FOUND)
+    assert fcos(*line).code == 1
+    whole = FOUND.read_bytes()
+    FOUND.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", interrupt)
+        assert fcos(*line).code == 130
+    rows = PART.read_bytes().splitlines(keepends=True)
+    PART.write_bytes(b"".join(rows[:3]))
+    result = fcos(*line, "--resume")
+    assert (result.code, FOUND.read_bytes()) == (1, whole)
+    assert "found.jsonl: 2 results of an earlier run are kept" in result.err
+    assert fcos(*line, "--resume", "--viz").code == 2
+    assert fcos(*line, "--resume", "--jsonl").code == 2
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
