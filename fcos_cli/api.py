@@ -10,7 +10,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -182,18 +182,21 @@ def export(
 ) -> ExportResult:
     """Export weights to one file as `fcos export` does. The result has its `path` and the measured `parity`.
 
-    model: a .safetensors file or a run folder. out: default: beside the weights. size, batch: None = dynamic. The
-    others are the command's flags. Raises UsageError, ModelError, DataError, MissingExtra, and ParityError if the file
-    gives other results than PyTorch.
+    model: a .safetensors file or a run folder; for format `triton` also an .onnx or .engine file. out: default: beside
+    the weights; for `triton` the repository, by default `models`. size, batch: None = dynamic. The others are the
+    command's flags. Raises UsageError, ModelError, DataError, MissingExtra, and ParityError if the file gives other
+    results than PyTorch.
     """
     from fcos_cli.extras import require_train
 
     require_train("export")
     from fcos_cli.export import run
+    from fcos_cli.export.formats import REPOSITORY
     from fcos_cli.export.options import make_options
+    from fcos_cli.export.triton.repository import export_repository
 
     options = make_options(
-        format,
+        "onnx" if format == REPOSITORY else format,
         precision=precision,
         size=_pair(size),
         batch="dynamic" if batch is None else str(batch),
@@ -203,11 +206,14 @@ def export(
         target=target,
         winograd=winograd,
     )
-    weights = run.find_weights(str(model))
-    path = run.default_out(weights, options) if out is None else Path(out)
-    job = run.ExportJob(options, path, data=None if data is None else Path(data), limit=limit, verify=verify)
+    job = run.ExportJob(
+        options, Path(out or "models"), data=None if data is None else Path(data), limit=limit, verify=verify
+    )
     with _output(progress=progress), _same_random_numbers():
-        return run.export(weights, job)
+        if format == REPOSITORY:
+            return export_repository(str(model), job)
+        weights = run.find_weights(str(model))
+        return run.export(weights, replace(job, out=run.default_out(weights, options) if out is None else Path(out)))
 
 
 def verify(

@@ -1,9 +1,12 @@
-"""examples/onnx_numpy.py, which docs/deployment.md shows, finds what `fcos predict` finds."""
+"""examples/onnx_numpy.py, which docs/deployment.md shows, finds what `fcos predict` finds; so does Triton's client."""
 
+import json
 import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from PIL import Image
 
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.resources import ASSETS
+from fcos_cli.runtime.open import open_detector
 from tests.cli_runner import Fcos
+from tests.runtime.onnx_files import FACTS, write_onnx
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "examples" / "onnx_numpy.py"
@@ -67,3 +72,71 @@ def test_the_label_loop_takes_true_labels_for_the_most_doubtful_pictures_only(sh
     back = read_dataset(tmp_path / "set/train.json", split="all").samples
     assert [sample.image for sample in back] == [sample.image.resolve() for sample in known]
     assert [sample.boxes.tolist() for sample in back] == [sample.boxes.tolist() for sample in known]
+
+
+class TritonStandIn:
+    """A client of a server that has one model, with at most two images per batch, and runs it in this process."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.batches = url, list[int]()
+        self.detector = open_detector("small.onnx")
+
+    def get_model_config(self, name: str) -> dict[str, Any]:
+        if name != "small":
+            raise ValueError("unknown model")
+        images = {"name": "images", "data_type": "TYPE_UINT8", "dims": [3, -1, -1]}
+        parameters = {"fcos": {"string_value": json.dumps(FACTS.to_metadata())}}
+        return {"max_batch_size": 2, "input": [images], "parameters": parameters}
+
+    def infer(self, name: str, inputs: list[Any], outputs: list[str]) -> Any:
+        (images,) = inputs
+        assert (name, images.name, images.shape, images.type) == ("small", "images", images.data.shape, "UINT8")
+        assert len(images.data) <= 2
+        found = self.detector(images.data)._asdict()
+        found["counts"] = found["counts"][:, None]  # as Triton answers
+        return SimpleNamespace(as_numpy={name: found[name] for name in outputs}.get)
+
+
+class TritonInput:
+    def __init__(self, name: str, shape: tuple[int, ...], type: str) -> None:
+        self.name, self.shape, self.type = name, shape, type
+
+    def set_data_from_numpy(self, data: Any) -> None:
+        self.data = data
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Run examples/triton_client.py with the stand-in. Returns exit code, stdout and stderr."""
+    package, http = ModuleType("tritonclient"), ModuleType("tritonclient.http")
+    vars(http).update(InferenceServerClient=TritonStandIn, InferInput=TritonInput, InferRequestedOutput=str)
+    vars(http).update(InferenceServerException=ValueError)
+    vars(package).update(http=http)
+    monkeypatch.setitem(sys.modules, "tritonclient", package)
+    monkeypatch.setitem(sys.modules, "tritonclient.http", http)
+    client = runpy.run_path(str(ROOT / "examples" / "triton_client.py"))
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["triton_client.py", *map(str, arguments)])
+        capfd.readouterr()
+        return (client["main"](), *capfd.readouterr())
+
+    return run
+
+
+def test_the_triton_client_finds_the_same_boxes_as_predict(fcos: Fcos, triton: Any) -> None:
+    write_onnx(Path("small.onnx"))
+    photos = [ROOT / "examples" / "photos" / name for name in ("cat.jpg", "astronaut.jpg", "cat.jpg")]
+    known = fcos("predict", *photos, "gone.jpg", "--model", "small.onnx", "--jsonl").out
+    assert known.count('"box"') == 8
+    for batch in (1, 3):
+        code, out, _ = triton(*photos, "gone.jpg", "--model", "small", "--batch", batch)
+        assert (code, out) == (1, known)
+
+
+def test_the_triton_client_says_which_server_lacks_which_model(fcos: Fcos, triton: Any) -> None:
+    write_onnx(Path("small.onnx"))
+    code, out, err = triton("cat.jpg", "--model", "large", "--url", "host:8000")
+    assert (code, out) == (4, "")
+    assert "unknown model" in err
+    assert "host:8000 large" in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,19 +20,26 @@ def export(
         typer.Argument(
             metavar="MODEL",
             help="A .safetensors file, a run folder, `default` (the bundled detector) or `coco` (torchvision's FCOS, "
-            "downloaded once).",
+            "downloaded once). With --format triton also a finished .onnx or .engine file.",
         ),
     ],
     format_: Annotated[
         str,
-        typer.Option("--format", help="Output format: onnx, openvino, trt (TensorRT) or trt-rtx (TensorRT for RTX)."),
+        typer.Option(
+            "--format",
+            help="Output format: onnx, openvino, trt (TensorRT), trt-rtx (TensorRT for RTX) or triton (a model "
+            "repository of NVIDIA's Triton Inference Server).",
+        ),
     ] = "onnx",
     precision: Annotated[
         str, typer.Option(help="Precision of the backbone and the head: fp32, fp16 or int8.")
     ] = "fp32",
     size: Annotated[str, typer.Option(help="Network input size: dynamic, 640, or HEIGHTxWIDTH.")] = "dynamic",
     batch: Annotated[str, typer.Option(help="Batch size: dynamic, or a number.")] = "dynamic",
-    out: Annotated[Path | None, typer.Option(help="Output file. Default: next to the weights.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output file. Default: next to the weights. For triton: the repository. Default: models."),
+    ] = None,
     score: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Lowest score the exported model returns. Default: the model's own."),
@@ -76,7 +84,7 @@ def export(
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
-    """Export a model to ONNX, OpenVINO or TensorRT and compare it with PyTorch.
+    """Export a model to ONNX, OpenVINO, TensorRT or Triton and compare it with PyTorch.
 
     The exported model includes decoding and NMS: it takes pixels and returns final boxes.
     """
@@ -86,11 +94,13 @@ def export(
     require_train("fcos export")
     keep_freed_memory()
     from fcos_cli.export import run
+    from fcos_cli.export.formats import REPOSITORY
     from fcos_cli.export.options import make_options
     from fcos_cli.export.tensorrt.settings import engine_settings
+    from fcos_cli.export.triton.repository import export_repository
 
     options = make_options(
-        format_,
+        "onnx" if format_ == REPOSITORY else format_,
         precision=precision,
         size=None if size == "dynamic" else parse_size(size),
         batch=batch,
@@ -100,14 +110,18 @@ def export(
         target=target,
         winograd=winograd,
     )
-    weights = run.find_weights(model)
     job = run.ExportJob(
         options,
-        out=out or run.default_out(weights, options),
+        out=out or Path("models"),
         data=data,
         limit=limit,
         verify=verify,
         engine=engine_settings(engine or []),
         command=shlex.join(["fcos", *sys.argv[1:]]),
     )
-    run.print_result(run.export(weights, job), as_json=as_json)
+    if format_ == REPOSITORY:
+        exported = export_repository(model, job)
+    else:
+        weights = run.find_weights(model)
+        exported = run.export(weights, replace(job, out=out or run.default_out(weights, options)))
+    run.print_result(exported, as_json=as_json)

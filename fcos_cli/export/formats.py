@@ -42,3 +42,6 @@ FORMATS = {
     "trt": ExportFormat(".engine", engine=True),
     "trt-rtx": ExportFormat(".engine", engine=True),
 }
+
+REPOSITORY = "triton"
+"""Another value of `--format`: a folder around an ONNX file or an engine, which `export.triton` writes."""

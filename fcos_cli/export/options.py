@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from fcos_cli.errors import UsageError
-from fcos_cli.export.formats import FORMATS
+from fcos_cli.export.formats import FORMATS, REPOSITORY
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import SMALLEST
 
@@ -42,7 +42,8 @@ class ExportOptions:
             ("--target", self.target, get_args(Target)),
         ):
             if value not in allowed:
-                raise UsageError(f"unknown {flag} {value!r}", remedy=f"use one of {', '.join(allowed)}")
+                names = (*allowed, REPOSITORY) if flag == "--format" else allowed
+                raise UsageError(f"unknown {flag} {value!r}", remedy=f"use one of {', '.join(names)}")
         if self.winograd and (self.precision != "fp32" or FORMATS[self.format].engine):
             raise UsageError(
                 f"Winograd convolution is for float32 on CPUs, not for {self.precision} in {self.format}",
