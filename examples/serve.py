@@ -9,8 +9,8 @@
     GET  /metrics    counts, times, waiting pictures and memory, as Prometheus reads them
 
 Notable choices:
-- At most `--queue` pictures are received, wait or are in work. Beyond them a request is answered 503 with Retry-After
-before its body is read, so memory does not grow with the load.
+- At most `--queue` pictures are received, wait or are in work. Beyond them a request is answered 503 with Retry-After,
+and its body is forgotten as it arrives, so memory does not grow with the load.
 - Pictures go through the network one by one, since one alone keeps all cores busy.
 - What the client did wrong is a 4xx: 400 no readable picture, 408 too slow, 413 too large, 415 another content type.
 - After SIGTERM or Ctrl-C no connection is accepted, and every picture that was is answered.
@@ -23,10 +23,12 @@ import argparse
 import asyncio
 import io
 import math
+import os
 import signal
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
@@ -49,6 +51,8 @@ SOURCE = Path("request")
 """The `source` in the answers."""
 SLOWEST = 60.0
 """Seconds for the body of a request to arrive, and for the last answers after SIGTERM."""
+DISCARDED = 100_000_000
+"""Bytes of a refused body that are received all the same; then the connection is closed."""
 TYPES = ("image/", "application/octet-stream")
 
 
@@ -92,6 +96,7 @@ class Service:
             response = await self._answer(request)
         except Refused as refused:
             response = refused.response()
+            await self._discard(request)
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody reads it; as nginx counts them
         self.answers[response.status_code] += 1
@@ -153,9 +158,19 @@ process_resident_memory_bytes {memory()}
             raise Refused(408, f"the picture did not arrive within {SLOWEST:.0f} s") from None
         return b"".join(parts)
 
+    async def _discard(self, request: Request) -> None:
+        """Receive the rest of a refused body and forget it: many clients read the answer only after they sent all."""
+        size = 0
+        with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all of it was received
+            async with asyncio.timeout(SLOWEST):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > DISCARDED:
+                        return
+
     def _too_large(self) -> Refused:
         what = f"the picture has more than {self.max_bytes:,} bytes"
-        return Refused(413, what, "shrink it, or start the server with a larger --max-bytes", Connection="close")
+        return Refused(413, what, "shrink it, or start the server with a larger --max-bytes")
 
     def _detect(self, picture: bytes) -> str:
         """The JSON document of one picture. Runs in the network's thread."""
@@ -178,7 +193,7 @@ process_resident_memory_bytes {memory()}
 def memory() -> int:
     """Bytes of this process in memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:

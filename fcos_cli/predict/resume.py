@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from fcos_cli.atomic import FULL, atomic_write, check_writable
 from fcos_cli.console import say
@@ -79,7 +79,7 @@ class Done:
 @contextmanager
 def open_targets(
     save: Sequence[Path], settings: dict[str, Any], *others: object, resume: bool
-) -> Iterator[tuple[Sequence[Path | IO[str]], Done]]:
+) -> Iterator[tuple[Sequence[Path | TextIO], Done]]:
     """What the writers of `save` write to, and what is done already: the files, or a part if the run can be resumed.
 
     others: as in `is_resumable`; the rest as in `open_part`.
@@ -92,7 +92,7 @@ def open_targets(
 
 
 @contextmanager
-def open_part(path: Path, settings: dict[str, Any], *, resume: bool) -> Iterator[tuple[IO[str], Done]]:
+def open_part(path: Path, settings: dict[str, Any], *, resume: bool) -> Iterator[tuple[TextIO, Done]]:
     """Open the part of `path`, which becomes `path` if the block succeeds and is kept if it fails.
 
     Yields the stream to which the next rows are written, and the rows that are there. settings: what must be the same
