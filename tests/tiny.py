@@ -9,7 +9,7 @@ import torch
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.fcos import FCOS
 
@@ -26,7 +26,8 @@ SHAPE: dict[str, Any] = {
 
 
 def tiny_config(*, conventions: Conventions | None = None, **changes: Any) -> ModelConfig:
-    return ModelConfig(**{**SHAPE, "conventions": conventions or Conventions(), **changes})
+    ranges = SHAPE["ranges"][: len(changes.get("strides", STRIDES)) - 1]
+    return ModelConfig(**{**SHAPE, "ranges": ranges, "conventions": conventions or Conventions(), **changes})
 
 
 def tiny_model(*, classes: int = 3, seed: int = 0, conventions: Conventions | None = None, **changes: Any) -> FCOS:

@@ -1,4 +1,4 @@
-"""Identify a checkpoint's ResNet backbone from its tensor shapes, and refuse unsupported networks."""
+"""Identify a checkpoint's backbone from its tensors' names and shapes, and refuse unsupported networks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ class BackboneInfo:
     """A supported backbone.
 
     name: timm's name. caffe: whether it has Caffe weights, whose stride is in the 1×1 convolution. It is used only if
-    the preset has the stride there.
+    the preset has the stride there. stem: name of its first convolution. own_norm: whether its BatchNorm is torch's in
+    every implementation, also where that of ResNets has no epsilon.
     """
 
     name: str
     caffe: bool
+    stem: str = "conv1"
+    own_norm: bool = False
 
 
 _Shape = tuple[tuple[int, ...], int, tuple[int, int]]
@@ -37,14 +40,18 @@ _BACKBONES: dict[_Shape, BackboneInfo] = {
 """Blocks per stage, kernel size of a block's first convolution, (output channels, input channels per group) of its
 second one."""
 
+_OTHER_KINDS = {
+    "backbone.body.level": BackboneInfo("dla34", caffe=False, stem="base_layer.0", own_norm=True),
+    "backbone.body.blocks.": BackboneInfo("mobilenetv2_100", caffe=False, stem="conv_stem", own_norm=True),
+}
+"""Start of the names of their tensors → backbone. Others of the same kind have other shapes, which are listed then."""
+
 _UNSUPPORTED = (
     (r"(^|[._])(conv_)?offset(\.|$)|(\.conv2|_tower\.\d+)\.conv\.", "deformable convolutions (DCN) are not supported"),
-    (r"_tower\.\d+\.\d+\.", "towers with a separate BatchNorm per level are not supported"),
-    (r"(_tower|_subnet|_convs)\..*running_(mean|var)$", "converting towers with BatchNorm is not supported"),
-    (r"\bshare_tower\.", "a tower shared by both branches is not supported"),
-    (r"^backbone\.(bottom_up|body)\.(base\.|base_layer|level\d)", "a DLA backbone is not supported"),
+    (r"_subnet\..*running_(mean|var)$", "detectron2's towers with BatchNorm are not supported"),
+    (r"^backbone\.(bottom_up\.base\.|body\.(base_layer|level\d))", "this DLA backbone is not supported"),
     (r"^backbone\.(bottom_up|body)\..*OSA", "a VoVNet backbone is not supported"),
-    (r"^backbone\.(bottom_up|body)\.(features|xif)", "a MobileNet backbone is not supported"),
+    (r"^backbone\.(bottom_up\.features|(bottom_up|body)\.xif)", "this MobileNet backbone is not supported"),
     (r"^fcos_body\.", "checkpoints of VectXmy/FCOS.Pytorch are not supported"),
 )
 
@@ -58,12 +65,15 @@ def refuse_unsupported(keys: Iterable[str], *, where: Path) -> None:
             raise ModelError(
                 what,
                 where=f"{where}\n  matching tensors ({len(matches)}):\n    " + "\n    ".join(matches),
-                remedy="use a checkpoint with a ResNet or ResNeXt backbone and plain towers",
+                remedy="use a checkpoint of a published model; docs/conversion.md lists them",
             )
 
 
 def identify_backbone(weights: Mapping[str, Tensor], *, where: Path) -> BackboneInfo:
     """Return the backbone of `weights`, which have native names. Raises ModelError if it is not supported."""
+    for start, other in _OTHER_KINDS.items():
+        if any(key.startswith(start) for key in weights):
+            return other
     stages: dict[int, set[int]] = {}
     for key in weights:
         if match := re.match(r"backbone\.body\.layer(\d+)\.(\d+)\.", key):
@@ -76,12 +86,12 @@ def identify_backbone(weights: Mapping[str, Tensor], *, where: Path) -> Backbone
     if backbone is not None and set(stages) == {1, 2, 3, 4}:
         return backbone
     if not stages:
-        what = "the file has no ResNet backbone"
+        what = "the file has no known backbone"
     else:
         shapes = ", ".join(
             f"{name} {'is missing' if value is None else list(value.shape)}"
             for name, value in (("layer1.0.conv1", first), ("layer1.0.conv2", second))
         )
         what = f"unknown backbone: blocks per stage {list(blocks)}, {shapes}"
-    supported = ", ".join(backbone.name for backbone in _BACKBONES.values())
+    supported = ", ".join(backbone.name for backbone in (*_BACKBONES.values(), *_OTHER_KINDS.values()))
     raise ModelError(what, where=where, remedy=f"use a checkpoint with one of these backbones: {supported}")

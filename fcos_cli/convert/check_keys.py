@@ -43,20 +43,32 @@ def check_fit(
     counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in problems.items() if keys)
     raise ModelError(
         f"the file does not fit an FCOS with backbone {config.backbone}, {config.channels} channels and "
-        f"{config.convs} convolutions per tower: {counts}",
+        f"{describe_towers(config)}: {counts}",
         where=f"{where}{details}",
         remedy=_advice(problems, weights),
     )
 
 
+def describe_towers(config: ModelConfig) -> str:
+    """How many convolutions and which norms the towers have, in words."""
+    shared = f"{config.shared_convs} convolutions in a tower shared by both branches"
+    own = f"{config.convs} convolutions per tower"
+    parts = [own] if config.convs else []
+    parts += [shared] if config.shared_convs else []
+    norms = {
+        "group": "",
+        "batch": ", with BatchNorm",
+        "batch-per-level": ", with a BatchNorm per level",
+        "none": ", without norm",
+    }
+    return " and ".join(parts) + norms[config.norm]
+
+
 def _advice(problems: Mapping[str, list[str]], weights: Mapping[str, Tensor]) -> str:
     if not any(key.startswith("backbone.fpn.extra_blocks.") for key in weights):
-        return "use a model with levels P3 to P7; real-time (RT) models with three levels are not supported"
+        return "use a model with levels P3 to P7; models with three levels are supported in AdelaiDet's files"
     if not any(".bbox_ctrness." in key for key in weights):
         return "use an FCOS checkpoint; a detector without a centerness branch is not FCOS"
-    p6 = weights.get("backbone.fpn.extra_blocks.p6.weight")
-    if p6 is not None and p6.ndim == 4 and p6.shape[0] != p6.shape[1]:
-        return "use a model that computes P6 from P5; computing it from C5 is not supported"
     if problems["missing"] and not problems["unknown"]:
         return "download or save the complete model again; the file may be truncated or hold only the backbone"
     return "a modified network cannot be converted; if it was not modified, report this error with the list above"

@@ -42,9 +42,16 @@ def subtract_eps_from_variances(weights: Weights, eps: float) -> None:
             weights[key] = (value.double() - eps).float()
 
 
-def reverse_input_channels(weights: Weights) -> None:
-    """Convert the first convolution from BGR to RGB input."""
-    key = "backbone.body.conv1.weight"
+def add_counters(weights: Weights) -> None:
+    """Add the step counters of the head's BatchNorms, which nothing reads and not every file has."""
+    for key in list(weights):
+        if key.startswith("head.") and key.endswith(".running_var"):
+            weights[f"{key.removesuffix('running_var')}num_batches_tracked"] = torch.tensor(0)
+
+
+def reverse_input_channels(weights: Weights, stem: str) -> None:
+    """Convert the backbone's first convolution from BGR to RGB input."""
+    key = f"backbone.body.{stem}.weight"
     weights[key] = weights[key].flip(1)
 
 

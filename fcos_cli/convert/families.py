@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fcos_cli.convert.bodies import DLA_34, MOBILENET_V2, UNUSED_IN_DLA
 from fcos_cli.convert.key_map import KeyMap, Row
 from fcos_cli.model.presets import IMAGENET_MEAN, IMAGENET_STD
 
@@ -19,8 +20,9 @@ class Family:
     """An implementation and the properties of its checkpoints.
 
     signature: regular expression that matches the start of some tensor name in this family's files and none in others.
-    names: mapping between the family's names and native ones. presets: possible dialects. dropped: regular expression
-    for names of tensors that are not part of the network. bgr: whether the networks take BGR input. by_backbone:
+    names: mapping between the family's names and native ones. bodies: further names of the backbones that are not
+    ResNets. presets: possible dialects. dropped: regular expression for names of tensors that are not part of the
+    network. realtime: whether it has models with three levels. bgr: whether the networks take BGR input. by_backbone:
     exceptions for single backbones: values of ModelConfig, and bgr. norm_without_eps: the frozen BatchNorm divides by
     the root of the variance without an epsilon. optional: prefix of native names that files may lack as a whole.
     rows_are_ids: row i of the class layer is the category with id i; otherwise the rows are the categories in order.
@@ -32,12 +34,18 @@ class Family:
     names: KeyMap
     presets: tuple[str, ...]
     dropped: str
+    bodies: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    realtime: bool = False
     bgr: bool = True
     by_backbone: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     norm_without_eps: bool = False
     optional: str | None = None
     rows_are_ids: bool = False
     preset_without_bias: str | None = None
+
+    def names_with(self, *backbones: str) -> KeyMap:
+        """The names of a file with one of these backbones. timm's `bn1` is part of more than one of them."""
+        return KeyMap((*(row for backbone in backbones for row in self.bodies.get(backbone, ())), *self.names.rows))
 
 
 def _resnet(theirs: str) -> tuple[Row, ...]:
@@ -96,6 +104,11 @@ _ADELAIDET = (
     *_BOTTOM_UP,
     ("proposal_generator.fcos_head.cls_tower.{i}.{tail}", f"{_CLASS}conv.{{i}}.{{tail}}"),
     ("proposal_generator.fcos_head.bbox_tower.{i}.{tail}", f"{_BOX}conv.{{i}}.{{tail}}"),
+    ("proposal_generator.fcos_head.share_tower.{i}.{tail}", "head.shared_tower.{i}.{tail}"),
+    # a BatchNorm for each level
+    ("proposal_generator.fcos_head.cls_tower.{i}.{l}.{tail}", f"{_CLASS}conv.{{i}}.{{l}}.{{tail}}"),
+    ("proposal_generator.fcos_head.bbox_tower.{i}.{l}.{tail}", f"{_BOX}conv.{{i}}.{{l}}.{{tail}}"),
+    ("proposal_generator.fcos_head.share_tower.{i}.{l}.{tail}", "head.shared_tower.{i}.{l}.{tail}"),
     ("proposal_generator.fcos_head.cls_logits.{tail}", f"{_CLASS}cls_logits.{{tail}}"),
     ("proposal_generator.fcos_head.bbox_pred.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
     ("proposal_generator.fcos_head.ctrness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
@@ -122,6 +135,8 @@ _MMDET = (
     ("bbox_head.cls_convs.{i}.gn.{tail}", f"{_CLASS}conv.{{3i+1}}.{{tail}}"),
     ("bbox_head.reg_convs.{i}.conv.{tail}", f"{_BOX}conv.{{3i}}.{{tail}}"),
     ("bbox_head.reg_convs.{i}.gn.{tail}", f"{_BOX}conv.{{3i+1}}.{{tail}}"),
+    ("bbox_head.cls_convs.{i}.bn.{tail}", f"{_CLASS}conv.{{3i+1}}.{{tail}}"),
+    ("bbox_head.reg_convs.{i}.bn.{tail}", f"{_BOX}conv.{{3i+1}}.{{tail}}"),
     ("bbox_head.conv_cls.{tail}", f"{_CLASS}cls_logits.{{tail}}"),
     ("bbox_head.conv_reg.{tail}", f"{_BOX}bbox_reg.{{tail}}"),
     ("bbox_head.conv_centerness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
@@ -155,6 +170,7 @@ FAMILIES: dict[str, Family] = {
         title="the authors' FCOS (tianzhi0549/FCOS)",
         signature=r"rpn\.head\.",
         names=KeyMap(_FCOS),
+        bodies={"mobilenetv2_100": MOBILENET_V2},
         presets=("fcos-v1", "fcos-imprv"),
         dropped=_COUNTERS,
         norm_without_eps=True,
@@ -163,8 +179,10 @@ FAMILIES: dict[str, Family] = {
         title="AdelaiDet",
         signature=r"proposal_generator\.fcos_head\.",
         names=KeyMap(_ADELAIDET),
+        bodies={"dla34": DLA_34},
         presets=("adelaidet", "adelaidet-iou"),
-        dropped=f"{_COUNTERS}|{_CONSTANTS}",
+        dropped=f"{_COUNTERS}|{_CONSTANTS}|{UNUSED_IN_DLA}",
+        realtime=True,
         by_backbone=_IMAGENET_STD_BACKBONES,
         optional=f"{_BOX}scales.",
     ),
@@ -188,7 +206,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 PRESET_HINTS = {
-    "fcos-v1": "trained with a config without `imprv` in its name (FCOS_R_50_FPN_1x; exp, centerness on class tower)",
+    "fcos-v1": "trained with a config without `imprv` in its name (FCOS_R_50_FPN_1x, every MobileNetV2; exp, "
+    "centerness on class tower)",
     "fcos-imprv": "trained with a config named `imprv` (FCOS_imprv_R_50_FPN_1x; relu, centerness on box tower)",
     "adelaidet": 'trained with BOX_QUALITY "ctrness", the default',
     "adelaidet-iou": 'trained with BOX_QUALITY "iou": the centerness branch predicts the box\'s IoU',

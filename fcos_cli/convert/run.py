@@ -19,16 +19,17 @@ from torch import Tensor
 from fcos_cli import __version__
 from fcos_cli.convert import corrections
 from fcos_cli.convert.backbones import BackboneInfo, identify_backbone, refuse_unsupported
-from fcos_cli.convert.check_keys import check_fit
+from fcos_cli.convert.check_keys import check_fit, describe_towers
 from fcos_cli.convert.checkpoint_metadata import CheckpointMetadata
 from fcos_cli.convert.dialect import choose_preset, find_family, read_metadata
 from fcos_cli.convert.families import FAMILIES, Family
 from fcos_cli.convert.labels import class_rows
 from fcos_cli.convert.read import read_checkpoint
+from fcos_cli.convert.towers import identify_pyramid, identify_towers
 from fcos_cli.errors import ModelError
 from fcos_cli.model.artifact import Artifact
-from fcos_cli.model.config import ModelConfig
-from fcos_cli.model.presets import PRESETS
+from fcos_cli.model.config import REALTIME_STRIDES, ModelConfig
+from fcos_cli.model.presets import PRESETS, REALTIME_SIZE
 
 _CLASSES = "head.classification_head.cls_logits"
 
@@ -65,22 +66,24 @@ def convert(
     backbone = identify_backbone(weights, where=path)
     biased = not corrections.add_tower_biases(weights)
     corrections.reshape_scales(weights)
+    corrections.add_counters(weights)
     config, bgr = _config(weights, backbone, family, preset_name, metadata, where=path)
     rows = _class_rows(weights)
-    check_fit(weights, unknown, config, rows=rows, names=family.names, where=path)
+    check_fit(weights, unknown, config, rows=rows, names=family.names_with(backbone.name), where=path)
 
-    if family.norm_without_eps:
+    without_eps = family.norm_without_eps and not backbone.own_norm
+    if without_eps:
         corrections.subtract_eps_from_variances(weights, config.backbone_norm_eps)
     if bgr:
-        corrections.reverse_input_channels(weights)
+        corrections.reverse_input_channels(weights, backbone.stem)
     classes, selected = class_rows(rows, names or metadata.names, rows_are_ids=family.rows_are_ids, where=path)
     corrections.select_class_rows(weights, selected)
 
     notes = [
         f"{family.title}, preset {preset_name}" + (f" (from {metadata.evidence})" if metadata.evidence else ""),
-        f"backbone {config.backbone}, {config.channels} channels, {config.convs} convolutions per tower",
+        f"backbone {config.backbone}, {config.channels} channels, {describe_towers(config)}",
         f"class layer: {rows} rows, {len(classes)} classes, {classes.names[0]} to {classes.names[-1]}",
-        *_changes(family, metadata, config, bgr=bgr, biased=biased),
+        *_changes(metadata, config, bgr=bgr, biased=biased, without_eps=without_eps),
     ]
     if dropped := _grouped([*checkpoint.dropped, *ignored]):
         notes.append(f"dropped: {', '.join(dropped)}")
@@ -88,8 +91,7 @@ def convert(
         weights=weights,
         config=config,
         classes=classes,
-        # pad with the mean colour, which normalization maps to zero
-        geometry={**PRESETS[preset_name].geometry, "pad_value": list(config.mean)},
+        geometry=_geometry(preset_name, config),
         provenance={
             "fcos_cli": __version__,
             "converted_from": {"file": path.name, "sha256": _hash(path), "family": family_name, "preset": preset_name},
@@ -103,8 +105,9 @@ def _rename(foreign: dict[str, Tensor], family: Family) -> tuple[dict[str, Tenso
     """Return the float32 tensors by native name, the unknown tensors, and the dropped names."""
     weights: dict[str, Tensor] = {}
     unknown, dropped = [], []
+    names = family.names_with(*family.bodies)
     for key, value in foreign.items():
-        native = family.names.to_native(key)
+        native = names.to_native(key)
         if re.fullmatch(family.dropped, key):
             dropped.append(key)
         elif native is None or native in weights:
@@ -129,12 +132,12 @@ def _config(
     """
     preset = PRESETS[preset_name]
     lateral = weights.get("backbone.fpn.inner_blocks.0.0.weight")
-    tower = [key for key in weights if re.fullmatch(r"head\.classification_head\.conv\.\d+\.weight", key)]
     values: dict[str, Any] = {
         **preset.model,
         "backbone": backbone.name,
         "channels": 256 if lateral is None else lateral.shape[0],
-        "convs": sum(weights[key].ndim == 4 for key in tower) or preset.model["convs"],
+        **identify_towers(weights),
+        **identify_pyramid(weights, realtime=family.realtime),
         "stride_in_1x1": preset.model.get("stride_in_1x1", False) and backbone.caffe,
         **family.by_backbone.get(backbone.name, {}),
         **metadata.model,
@@ -144,6 +147,7 @@ def _config(
     conventions = replace(preset.conventions, **metadata.conventions)
     if family.optional is not None and not any(key.startswith(family.optional) for key in weights):
         conventions = replace(conventions, scales=False)
+    values["ranges"] = values["ranges"][: len(values["strides"]) - 1]
     try:
         return ModelConfig(**values, conventions=conventions), bgr
     except ValidationError as error:
@@ -154,13 +158,19 @@ def _config(
         ) from error
 
 
+def _geometry(preset_name: str, config: ModelConfig) -> dict[str, Any]:
+    """The preset's resize rule, for real-time models at their size, padded with the mean colour: 0 when normalized."""
+    size = {"size": REALTIME_SIZE} if config.strides == REALTIME_STRIDES else {}
+    return {**PRESETS[preset_name].geometry, **size, "pad_value": list(config.mean)}
+
+
 def _class_rows(weights: dict[str, Tensor]) -> int:
     layer = weights.get(f"{_CLASSES}.weight", weights.get(f"{_CLASSES}.bias"))
     return 1 if layer is None or layer.ndim == 0 else layer.shape[0]
 
 
 def _changes(
-    family: Family, metadata: CheckpointMetadata, config: ModelConfig, *, bgr: bool, biased: bool
+    metadata: CheckpointMetadata, config: ModelConfig, *, bgr: bool, biased: bool, without_eps: bool
 ) -> list[str]:
     """Describe the corrections and assumptions."""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (config.mean, config.std))
@@ -168,11 +178,14 @@ def _changes(
     in_file = metadata.bgr is not None and "mean" in metadata.model
     stride = "stride in the 1x1 convolutions" if config.stride_in_1x1 else "stride in the 3x3 convolutions"
     notes = [f"pixels: {pixels} ({'from the file' if in_file else 'from the preset; not stated in the file'})"]
-    notes += [f"{stride} (from the {'file' if 'stride_in_1x1' in metadata.model else 'preset'})"]
+    if config.backbone.startswith("res"):
+        notes += [f"{stride} (from the {'file' if 'stride_in_1x1' in metadata.model else 'preset'})"]
     notes += ["first convolution: input channels reversed from BGR to RGB"] if bgr else []
-    notes += ["frozen BatchNorm: epsilon subtracted from the variances"] if family.norm_without_eps else []
+    notes += ["frozen BatchNorm: epsilon subtracted from the variances"] if without_eps else []
     notes += [] if biased else ["towers: zero biases added to the convolutions"]
     notes += ["boxes are inclusive: 1 px is added to the results"] if config.conventions.box_ends == "inclusive" else []
+    if config.strides == REALTIME_STRIDES:
+        notes += ["three levels, P3 to P5: input of {} px, at most {} (not stated in the file)".format(*REALTIME_SIZE)]
     return notes
 
 

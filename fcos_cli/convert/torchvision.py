@@ -83,7 +83,8 @@ def _differences(artifact: Artifact) -> list[str]:
         if value != conventions[name]
     ]
     expected = {key: preset.model[key] for key in ("channels", "convs", "norm", "groups", "mean", "std", "ranges")}
-    expected |= {"backbone": "resnet50", "strides": STRIDES, "stride_in_1x1": False}
+    expected |= {"backbone": "resnet50", "strides": STRIDES, "stride_in_1x1": False, "tower": "full"}
+    expected |= {"shared_convs": 0, "top_from": "p5"}
     differences += [
         f"{name} is {getattr(config, name)}, torchvision's is {value}"
         for name, value in expected.items()

@@ -52,7 +52,7 @@ class ExportOptions:
             )
         if self.size is not None and min(self.size) < SMALLEST:
             raise UsageError(
-                f"--size {self.size[0]}x{self.size[1]} is too small for the pyramid's five levels",
+                f"--size {self.size[0]}x{self.size[1]} is too small for the pyramid's levels",
                 remedy=f"use at least {SMALLEST}x{SMALLEST}",
             )
 

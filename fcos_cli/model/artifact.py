@@ -64,7 +64,8 @@ class Artifact:
 
     def _check_weights(self) -> None:
         """Raise ModelError for weights that no network has. A file of any size may ask for terabytes of them."""
-        towers, given = 2 * self.config.convs * self.config.channels**2, sum(map(Tensor.numel, self.weights.values()))
+        layers = 2 * self.config.convs + self.config.shared_convs
+        towers, given = layers * self.config.channels**2, sum(map(Tensor.numel, self.weights.values()))
         if towers > max(given, 10_000_000):  # fewer do no harm, and `build` tells which are missing
             raise ModelError(
                 "the weights do not match the network they describe",

@@ -1,7 +1,7 @@
-"""Backbone: timm features → torchvision's FeaturePyramidNetwork with more levels on top, five in all.
+"""Backbone: timm features → torchvision's FeaturePyramidNetwork, with more levels on top where the model has them.
 
-P3…P7 are C3–C5 with P6 and P7 on top; P2…P6 are C2–C5 with P6 on top. Module names follow torchvision's
-`fcos_resnet50_fpn`, so that its weights load by identity: `body.*`, `fpn.*`.
+P3…P7 are C3–C5 with P6 and P7 on top; P2…P6 are C2–C5 with P6 on top; P3…P5 are C3–C5 alone. Module names follow
+torchvision's `fcos_resnet50_fpn`, so that its weights load by identity: `body.*`, `fpn.*`.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ COARSEST = 32
 
 
 class LastLevelP6(ExtraFPNBlock):  # type: ignore[misc]  # torchvision is untyped
-    """The P6 of torchvision's LastLevelP6P7, alone: a 3×3 convolution with stride 2 of P5."""
+    """The P6 of torchvision's LastLevelP6P7, alone: a 3×3 convolution with stride 2 of P5, or of C5."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
-        self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.use_P5 = True  # its name in LastLevelP6P7
+        self.p6 = nn.Conv2d(inputs, channels, 3, stride=2, padding=1)
         nn.init.kaiming_uniform_(self.p6.weight, a=1)  # as in LastLevelP6P7
         nn.init.zeros_(cast("Tensor", self.p6.bias))
 
-    def forward(self, results: list[Tensor], _x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
-        return [*results, self.p6(results[-1])], [*names, "p6"]
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        return [*results, self.p6(results[-1] if self.use_P5 else x[-1])], [*names, "p6"]
 
 
 class Backbone(nn.Module):
@@ -59,15 +60,23 @@ class Backbone(nn.Module):
         info = body.feature_info
         self.taken = _places(config, info.reduction())
         self.body: nn.Module = body
-        width = config.channels  # in == out channels: P6 comes from P5, as in every FCOS
-        above = LastLevelP6(width) if config.strides[-1] == 2 * COARSEST else LastLevelP6P7(width, width)
         channels = [info.channels()[place] for place in self.taken]
-        self.fpn = FeaturePyramidNetwork(channels, width, extra_blocks=above)
+        self.fpn = FeaturePyramidNetwork(channels, config.channels, extra_blocks=_above(config, c5=channels[-1]))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = self.body(images)
         named = OrderedDict((str(place), features[place]) for place in self.taken)
         return list(cast("dict[str, Tensor]", self.fpn(named)).values())
+
+
+def _above(config: ModelConfig, *, c5: int) -> LastLevelP6 | LastLevelP6P7 | None:
+    """The levels coarser than the backbone's. c5: channels of its last feature map."""
+    if config.strides[-1] == COARSEST:
+        return None
+    kind = LastLevelP6 if config.strides[-1] == 2 * COARSEST else LastLevelP6P7
+    above = kind(config.channels if config.top_from == "p5" else c5, config.channels)
+    above.use_P5 = config.top_from == "p5"  # torchvision's decides it by the channels, which can be equal
+    return above
 
 
 def _places(config: ModelConfig, reductions: Sequence[int]) -> list[int]:

@@ -51,23 +51,48 @@ class GroupNorm(nn.GroupNorm):
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
-def tower(config: ModelConfig) -> nn.Sequential:
-    """`convs` times (3×3 convolution, norm, ReLU) at constant width and resolution.
+class PerLevel(nn.ModuleList):
+    """A layer with different weights for each level, finest first, as AdelaiDet's BatchNorm in towers."""
+
+
+class Tower(nn.Sequential):
+    """Layers shared by all levels, but for those in a `PerLevel`."""
+
+    def forward(self, feature: Tensor, level: int = 0) -> Tensor:
+        for layer in self:
+            feature = layer[level](feature) if isinstance(layer, PerLevel) else layer(feature)
+        return feature
+
+
+def tower(config: ModelConfig, convs: int) -> Tower:
+    """`convs` times (3×3 convolution, norm, ReLU) at constant width and resolution. Without convolutions, identity.
 
     A separable convolution is a depthwise one and a 1×1 one with nothing between them, as in EfficientDet's head.
     """
     layers: list[nn.Module] = []
-    for _ in range(config.convs):
+    for _ in range(convs):
         if config.tower == "separable":
             # no bias, as none is needed before the 1×1 convolution's
             layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1, groups=config.channels, bias=False))
             layers.append(nn.Conv2d(config.channels, config.channels, 1))
         else:
             layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1))
-        group = config.norm == "group"
-        layers.append(GroupNorm(config.groups, config.channels) if group else nn.BatchNorm2d(config.channels))
+        layers += _norms(config)
         layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+    return Tower(*layers)
+
+
+def _norms(config: ModelConfig) -> list[nn.Module]:
+    """The layer between a convolution and its ReLU, or none."""
+    match config.norm:
+        case "group":
+            return [GroupNorm(config.groups, config.channels)]
+        case "batch":
+            return [nn.BatchNorm2d(config.channels)]
+        case "batch-per-level":
+            return [PerLevel(nn.BatchNorm2d(config.channels) for _ in config.strides)]
+        case "none":
+            return []
 
 
 class ClassificationHead(nn.Module):
@@ -75,11 +100,11 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        self.conv = tower(config)
+        self.conv = tower(config, config.convs)
         self.cls_logits = nn.Conv2d(config.channels, classes, 3, padding=1)
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.conv(feature)
+    def forward(self, feature: Tensor, level: int = 0) -> tuple[Tensor, Tensor]:
+        hidden = self.conv(feature, level)
         return self.cls_logits(hidden), hidden
 
 
@@ -88,23 +113,27 @@ class RegressionHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.conv = tower(config)
+        self.conv = tower(config, config.convs)
         self.bbox_reg = nn.Conv2d(config.channels, 4, 3, padding=1)
         self.bbox_ctrness = nn.Conv2d(config.channels, 1, 3, padding=1)
         levels = len(config.strides) if config.conventions.scales else 0
         self.scales = nn.ParameterList([nn.Parameter(torch.ones(1)) for _ in range(levels)])
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.conv(feature)
+    def forward(self, feature: Tensor, level: int = 0) -> tuple[Tensor, Tensor]:
+        hidden = self.conv(feature, level)
         return self.bbox_reg(hidden), hidden
 
 
 class Head(nn.Module):
-    """Feature maps of all levels → RawOutputs. The same weights serve every level (FCOS §3.2)."""
+    """Feature maps of all levels → RawOutputs. The same convolutions serve every level (FCOS §3.2).
+
+    shared_tower: in front of both branches, empty in most models.
+    """
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
         self.conventions, self.strides = config.conventions, config.strides
+        self.shared_tower = tower(config, config.shared_convs)
         self.classification_head = ClassificationHead(config, classes)
         self.regression_head = RegressionHead(config)
         self._init()
@@ -133,8 +162,9 @@ class Head(nn.Module):
         raw = RawOutputs([], [], [])
         on_box = self.conventions.centerness_on == "box"
         for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
-            logits, class_hidden = self.classification_head(feature)
-            distances, box_hidden = self.regression_head(feature)
+            shared = self.shared_tower(feature, level)
+            logits, class_hidden = self.classification_head(shared, level)
+            distances, box_hidden = self.regression_head(shared, level)
             raw.cls.append(logits)
             raw.ltrb.append(self._distances(distances, level, stride))
             raw.ctr.append(self.regression_head.bbox_ctrness(box_hidden if on_box else class_hidden))

@@ -18,6 +18,9 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 CAFFE_MEAN, UNIT = (122.7717, 115.9465, 102.9801), (1.0, 1.0, 1.0)
 """RGB, for pixels 0…255. Conversion reverses the input channels of weights trained on BGR."""
 
+REALTIME_SIZE = [512, 736]
+"""Shorter side, limit of the longer side, in pixels, of AdelaiDet's real-time models (configs FCOS_RT)."""
+
 
 @dataclass(frozen=True)
 class Preset:

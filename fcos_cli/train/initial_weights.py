@@ -21,7 +21,10 @@ from fcos_cli.runtime.open import default_weights, find_artifact
 BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1"}
 """Model settings that depend on the weights of the backbone."""
 
-_LEVEL = re.compile(r"(backbone\.fpn\.(?:inner|layer)_blocks\.|head\.regression_head\.scales\.)(\d+)(.*)")
+_LEVEL = re.compile(
+    r"(backbone\.fpn\.(?:inner|layer)_blocks\.|head\.regression_head\.scales\."
+    r"|head\.(?:\w+_head\.conv|shared_tower)\.\d+\.)(\d+)(.*)"
+)
 """Keys of layers that belong to one level: before, at and after its number."""
 
 
@@ -58,7 +61,8 @@ def detector_file(init: str) -> Path | None:
 def model_of_init(config: Config, origins: Origins) -> dict[str, Any]:
     """Return the model settings (dotted keys) of the detector that `train.init` names, so that its weights fit.
 
-    Settings that were set explicitly are left out, as are those that belong to the weights of another backbone.
+    Settings that were set explicitly are left out, as are those that belong to the weights of another backbone, and
+    the ranges of other levels.
     """
     file = None if config.train.init == "default" else detector_file(config.train.init)
     if file is None:
@@ -67,6 +71,8 @@ def model_of_init(config: Config, origins: Origins) -> dict[str, Any]:
     settings = flatten({"model": model.model_dump()})
     if config.model.backbone != model.backbone and "model.backbone" in origins:
         settings = {k: value for k, value in settings.items() if k.removeprefix("model.") not in BACKBONE_SETTINGS}
+    if config.model.strides != model.strides and "model.strides" in origins:
+        del settings["model.ranges"]
     return {key: value for key, value in settings.items() if key not in origins}
 
 

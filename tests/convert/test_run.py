@@ -1,5 +1,6 @@
 """Conversion of foreign checkpoints to artifacts: all families, corrections, classes and errors."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -322,11 +323,8 @@ def test_towers_with_only_some_biases_are_refused(read: Callable[..., Converted]
         (["backbone.body.layer2.0.conv2.offset.weight", "backbone.body.layer2.0.conv2.conv.weight"], "deformable"),
         (["rpn.head.cls_tower.9.offset.bias", "rpn.head.cls_tower.9.conv.weight"], "deformable"),
         (["backbone.layer3.0.conv2.conv_offset.bias"], "deformable"),
-        (["proposal_generator.fcos_head.cls_tower.1.0.weight"], "separate BatchNorm per level"),
         (["head.cls_subnet.1.running_mean", "head.cls_subnet.1.running_var"], "towers with BatchNorm"),
-        (["bbox_head.cls_convs.0.bn.running_mean"], "towers with BatchNorm"),
-        (["proposal_generator.fcos_head.share_tower.0.weight"], "shared by both branches"),
-        (["backbone.bottom_up.base_layer.0.weight"], "DLA"),
+        (["backbone.body.base_layer.0.weight"], "DLA"),
         (["backbone.bottom_up.base.level2.tree1.conv1.weight"], "DLA"),
         (["backbone.bottom_up.stage2.OSA2_1.layers.0.OSA2_1_0/conv.weight"], "VoVNet"),
         (["backbone.bottom_up.features.0.0.weight"], "MobileNet"),
@@ -340,19 +338,40 @@ def test_unsupported_networks_are_refused(keys: list[str], message: str, read: C
     assert all(key in str(caught.value.where) for key in keys)
 
 
-def test_real_time_models_are_recognized(read: Callable[..., Converted]) -> None:
+def test_three_levels_are_recognized_in_files_of_adelaidet_only(read: Callable[..., Converted]) -> None:
     state = {key: value for key, value in shapes_of(scales=True).items() if "extra_blocks" not in key}
-    state = {key: value for key, value in state.items() if key not in (f"{SCALES}3", f"{SCALES}4")}
-    with pytest.raises(ModelError, match="6 missing") as caught:
+    with pytest.raises(ModelError, match="4 missing"):  # it has five scales, so levels are missing
         read(theirs("adelaidet", state), preset="adelaidet")
-    assert "three levels" in str(caught.value.remedy)
+    state = {key: value for key, value in state.items() if key not in (f"{SCALES}3", f"{SCALES}4")}
+    assert read(theirs("adelaidet", state), preset="adelaidet").artifact.config.strides == (8, 16, 32)
+    for family, preset in (("fcos", "fcos-imprv"), ("mmdet", "mmdet-tricks")):
+        with pytest.raises(ModelError, match="6 missing") as caught:
+            read(theirs(family, state), preset=preset)
+        assert "three levels" in str(caught.value.remedy)
 
 
 def test_p6_from_c5_is_recognized(read: Callable[..., Converted]) -> None:
-    state = shapes_of() | {"backbone.fpn.extra_blocks.p6.weight": torch.zeros(()).expand(32, 512, 3, 3)}
-    with pytest.raises(ModelError, match="1 misshapen") as caught:
-        read(theirs("detectron2", state))
-    assert "computes P6 from P5" in str(caught.value.remedy)
+    state, p6 = ours(top_from="c5"), "backbone.fpn.extra_blocks.p6.weight"
+    assert state[p6].shape == (32, 512, 3, 3)
+    found = read(theirs("detectron2", state)).artifact
+    assert found.config.top_from == "c5"
+    assert torch.equal(
+        found.weights["backbone.fpn.extra_blocks.p6.weight"], state["backbone.fpn.extra_blocks.p6.weight"]
+    )
+    assert read(theirs("detectron2", shapes_of())).artifact.config.top_from == "p5"
+
+
+@pytest.mark.parametrize("family", ["fcos", "mmdet"])
+def test_towers_with_one_batch_norm_for_all_levels_are_recognized(family: str, read: Callable[..., Converted]) -> None:
+    state = ours(scales=True, norm="batch")
+    foreign = theirs(family, {key: value for key, value in state.items() if "num_batches_tracked" not in key})
+    foreign = {re.sub(r"\.gn\.", ".bn.", key): value for key, value in foreign.items()}
+    found = read(foreign, preset={"fcos": "fcos-imprv", "mmdet": "mmdet-tricks"}[family]).artifact
+    assert found.config.norm == "batch"
+    for key in ("classification", "regression"):
+        name = f"head.{key}_head.conv.4.running_var"
+        assert torch.equal(found.weights[name], state[name])
+    assert not found.build().training
 
 
 def test_other_detector_is_recognized(read: Callable[..., Converted]) -> None:

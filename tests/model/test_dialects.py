@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fcos_cli.data.geometry import Geometry, ResizeRule, _interpolate
-from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.config import REALTIME_STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.head import Head, RawOutputs
@@ -33,6 +33,8 @@ from fcos_cli.runtime.results import Detections, RawDetections
 VECTORS = Path(__file__).parent.parent / "vectors"
 FAMILIES = ("mmdet-base", "mmdet-tricks", "detectron2", "fcos-v1", "fcos-imprv", "adelaidet")
 EXECUTED = FAMILIES[:3]
+ALL = (*FAMILIES, "realtime")
+"""realtime: AdelaiDet's with three levels."""
 
 
 class Vectors(dict[str, Tensor]):
@@ -45,25 +47,24 @@ class Vectors(dict[str, Tensor]):
 
 
 INPUTS = Vectors("inputs")
-THEIRS = {name: Vectors(name) for name in (*FAMILIES, "adelaidet-iou")}
+THEIRS = {name: Vectors(name) for name in (*ALL, "adelaidet-iou")}
 
 
 def config_of(family: str, **changes: Any) -> ModelConfig:
     """Return the preset's config. changes: to the config, or to its conventions."""
-    preset = PRESETS[family]
+    preset = PRESETS["adelaidet" if family == "realtime" else family]
+    if family == "realtime":
+        changes = {"strides": REALTIME_STRIDES, "ranges": (64, 128), **changes}
     rules = {key: changes.pop(key) for key in list(changes) if key in Conventions.__dataclass_fields__}
     return ModelConfig(**{**preset.model, **changes}, conventions=replace(preset.conventions, **rules))
 
 
-def levels_of(padded: tuple[int, int]) -> list[tuple[int, int]]:
-    return [(-(-padded[0] // stride), -(-padded[1] // stride)) for stride in STRIDES]
-
-
 def points_of(config: ModelConfig, padded: tuple[int, int]) -> Points:
-    return all_points(make_grids(levels_of(padded), STRIDES, conventions=config.conventions, input_size=padded))
+    levels = [(-(-padded[0] // stride), -(-padded[1] // stride)) for stride in config.strides]
+    return all_points(make_grids(levels, config.strides, conventions=config.conventions, input_size=padded))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("padded", [(128, 160), (96, 224)])
 def test_points(family: str, padded: tuple[int, int]) -> None:
     theirs = THEIRS[family].get(f"points.{padded[0]}x{padded[1]}")
@@ -106,7 +107,7 @@ def same_targets(ours: Targets, theirs: Vectors, case: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("case", ["borders", "areas", "edges"])
 def test_targets(family: str, case: str) -> None:
     assert same_targets(targets_of(config_of(family), case), THEIRS[family], case)
@@ -119,16 +120,16 @@ def raw_of(config: ModelConfig, family: str, name: str) -> RawOutputs:
     head = Head(config, classes=about["classes"]).eval()
     for scale, value in zip(head.regression_head.scales, INPUTS.about["scales"], strict=False):
         scale.data.fill_(value)
-    sizes = [tuple(level) for level in about["levels"]]
+    sizes = [tuple(level) for level in about["levels"][: len(config.strides)]]
     counts = [height * width for height, width in sizes]
 
     def maps(values: Tensor) -> list[Tensor]:
-        parts = values.split(counts, dim=1)
+        parts = values[:, : sum(counts)].split(counts, dim=1)
         return [part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
 
     box = maps(INPUTS[f"raw.{name}.{THEIRS[family].about['box']}"])
     with torch.no_grad():
-        ltrb = [head._distances(part, level, STRIDES[level]) for level, part in enumerate(box)]
+        ltrb = [head._distances(part, level, config.strides[level]) for level, part in enumerate(box)]
     return RawOutputs(maps(INPUTS[f"raw.{name}.cls"]), ltrb, maps(INPUTS[f"raw.{name}.ctr"][..., None]))
 
 
@@ -174,7 +175,7 @@ def same_detections(ours: list[Detections], theirs: Vectors, name: str, case: st
     return True
 
 
-POST = [(family, name) for family in FAMILIES for name in ("c3", "c80") if name == "c3" or family in EXECUTED]
+POST = [(family, name) for family in ALL for name in ("c3", "c80") if name == "c3" or family in EXECUTED]
 
 
 @pytest.mark.parametrize(("family", "name"), POST)
@@ -350,6 +351,13 @@ def test_target_of_the_quality_branch() -> None:
 def test_torchvision_points_are_nominal_only_for_multiples_of_128(padded: tuple[int, int], same: bool) -> None:
     xy = [points_of(config_of("torchvision", stride_rule=rule), padded).xy for rule in ("padded", "nominal")]
     assert torch.equal(*xy) is same
+
+
+@pytest.mark.parametrize("ranges", [(32, 128), (64, 100)])
+def test_wrong_ranges_of_three_levels_change_the_targets(ranges: tuple[float, float]) -> None:
+    config = config_of("realtime", ranges=ranges)
+    cases = ("borders", "areas", "edges")
+    assert not all(same_targets(targets_of(config, case), THEIRS["realtime"], case) for case in cases)
 
 
 def test_every_switch_is_tested() -> None:

@@ -7,7 +7,7 @@ from torchvision.models import detection
 
 from fcos_cli.errors import UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
-from fcos_cli.model.config import FINE_STRIDES, STRIDES, ModelConfig
+from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
@@ -151,6 +151,22 @@ def test_keys_of_the_pyramid() -> None:
 
     assert keys() == keys(strides=STRIDES) == expected(3, "p6", "p7")
     assert keys(strides=FINE_STRIDES) == expected(4, "p6")
+    assert keys(strides=REALTIME_STRIDES) == expected(3)
+
+
+@pytest.mark.parametrize("strides", [STRIDES, FINE_STRIDES])
+@pytest.mark.parametrize("source", ["p5", "c5"])
+@pytest.mark.parametrize("equal", [False, True], ids=["other width", "as wide as C5"])
+def test_the_level_above_the_backbone_comes_from_p5_or_c5(strides: tuple[int, ...], source: str, equal: bool) -> None:
+    wide = tiny_model().backbone.body.feature_info.channels()[-1] if equal else 16
+    backbone = tiny_model(strides=strides, top_from=source, channels=wide, groups=1).backbone
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        levels, place = backbone(images), strides.index(32)
+        below = {"p5": levels[place], "c5": backbone.body(images)[-1]}
+        torch.testing.assert_close(levels[place + 1], backbone.fpn.extra_blocks.p6(below[source]))
+    if equal:
+        assert below["p5"].shape == below["c5"].shape
 
 
 def test_the_level_above_the_backbone_starts_like_torchvisions() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcos_cli.model.config import FINE_STRIDES, STRIDES
+from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, STRIDES
 from fcos_cli.model.conventions import Conventions
-from fcos_cli.model.head import GroupNorm, Head, RawOutputs
+from fcos_cli.model.head import GroupNorm, Head, PerLevel, RawOutputs
 from tests.tiny import tiny_config
 
 SIZES = [(8, 6), (4, 3), (2, 2), (1, 1), (1, 1)]
@@ -164,7 +164,7 @@ def test_initial_distances_have_gradients() -> None:
 
 
 def test_tower_depth_and_norm_come_from_the_config() -> None:
-    for norm, kind in (("group", GroupNorm), ("batch", nn.BatchNorm2d)):
+    for norm, kind in (("group", GroupNorm), ("batch", nn.BatchNorm2d), ("batch-per-level", PerLevel)):
         head = head_of(norm=norm, convs=3)
         for tower in (head.classification_head.conv, head.regression_head.conv):
             assert [type(layer) for layer in tower] == [nn.Conv2d, kind, nn.ReLU] * 3
@@ -185,6 +185,64 @@ def test_a_separable_tower_is_depthwise_and_then_pointwise() -> None:
     one[0, 3] = 1
     with torch.no_grad():
         assert depthwise(one).abs().sum((0, 2, 3)).nonzero().flatten().tolist() == [3]
+
+
+def filled(head: Head) -> Head:
+    """The head with statistics and weights of its norms that differ from layer to layer."""
+    generator = torch.Generator().manual_seed(3)
+    for name, value in (*head.named_parameters(), *head.named_buffers()):
+        if value.ndim == 1 and "scales" not in name:
+            value.data = torch.rand(value.shape, generator=generator) + 0.5
+    return head
+
+
+@torch.no_grad()
+def by_hand(head: Head, tower: str, x: Tensor, level: int) -> Tensor:
+    """A tower from its state dict: convolution, norm of the level if there is one, ReLU."""
+    state, place = head.state_dict(), 0
+    while f"{tower}.{place}.weight" in state:
+        x = nn.functional.conv2d(x, state[f"{tower}.{place}.weight"], state[f"{tower}.{place}.bias"], padding=1)
+        norm = f"{tower}.{place + 1}.{level}"
+        if f"{norm}.weight" in state:
+            mean, variance, weight, bias = (
+                state[f"{norm}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+            )
+            x = (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+        x, place = x.relu(), place + (3 if f"{norm}.weight" in state else 2)
+    return x
+
+
+@pytest.mark.parametrize("norm", ["batch-per-level", "none"])
+@pytest.mark.parametrize(("convs", "shared_convs"), [(2, 0), (0, 2), (1, 1)])
+def test_towers_are_shared_by_both_branches_and_normalized_by_level(norm: str, convs: int, shared_convs: int) -> None:
+    config = tiny_config(norm=norm, convs=convs, shared_convs=shared_convs, strides=REALTIME_STRIDES)
+    head, maps = filled(Head(config, 3).eval()), features()[:3]
+    with torch.no_grad():
+        raw = head(maps)
+        for level, (x, stride) in enumerate(zip(maps, REALTIME_STRIDES, strict=True)):
+            shared = by_hand(head, "shared_tower", x, level)
+            on_class = by_hand(head, "classification_head.conv", shared, level)
+            on_box = by_hand(head, "regression_head.conv", shared, level)
+            torch.testing.assert_close(raw.cls[level], head.classification_head.cls_logits(on_class))
+            box = head.regression_head.bbox_reg(on_box).relu() * stride
+            torch.testing.assert_close(raw.ltrb[level], box, atol=1e-4, rtol=1e-5)
+            torch.testing.assert_close(raw.ctr[level], head.regression_head.bbox_ctrness(on_box))
+
+
+def test_each_level_trains_its_own_norm() -> None:
+    head = Head(tiny_config(norm="batch-per-level", strides=REALTIME_STRIDES), 3).train()
+    norms = head.classification_head.conv[1]
+    assert isinstance(norms, PerLevel)
+    head([level + 3 * place for place, level in enumerate(features()[:3])])
+    means = torch.stack([norm.running_mean for norm in norms])
+    assert [int(norm.num_batches_tracked) for norm in norms] == [1, 1, 1]
+    assert float((means[0] - means[1]).abs().max()) > 0
+    assert float((means[1] - means[2]).abs().max()) > 0
+
+
+def test_there_is_no_shared_tower_unless_it_is_asked_for() -> None:
+    assert not [key for key in head_of().state_dict() if key.startswith("shared_tower")]
+    assert "0.weight" in Head(tiny_config(shared_convs=1), 3).shared_tower.state_dict()
 
 
 def test_the_signal_is_not_lost_in_a_new_separable_tower() -> None:

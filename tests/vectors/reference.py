@@ -80,7 +80,7 @@ def assign(boxes: Tensor, size: tuple[int, int], rules: Rules) -> tuple[Tensor, 
         return torch.full((len(xy),), -1), torch.zeros(len(xy), 4)
     distance = sides(xy, boxes)
     longest = distance.amax(-1)
-    ends = torch.tensor([0.0, 64, 128, 256, 512, torch.inf])
+    ends = torch.tensor([0.0, *(8.0 * s for s in STRIDES[:-1]), torch.inf])
     low, high = ends[level][:, None], ends[level + 1][:, None]
     fits = (longest > low) & (longest < high)
     if rules.ends != "open":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from fcos_cli.model.fcos import FCOS
+from fcos_cli.model.head import PerLevel, Tower
 
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenBatchNormAct2d)
 """Batch normalization, also timm's kinds that hold their activation (its BatchNormAct2d is a BatchNorm2d)."""
@@ -27,8 +29,23 @@ def fold_batch_norm(model: FCOS) -> int:
     Changes the network in place. Its outputs stay the same up to rounding, but it can no longer be trained or saved.
     Parts that cannot be traced symbolically are left unchanged.
     """
-    parts = (model.backbone.body, model.head.classification_head, model.head.regression_head)
-    return sum(fold_inside(part) for part in parts)
+    head = model.head
+    towers = (head.shared_tower, head.classification_head.conv, head.regression_head.conv)
+    by_level = sum(_fold_by_level(tower) for tower in towers)
+    parts = (model.backbone.body, head.shared_tower, head.classification_head, head.regression_head)
+    return by_level + sum(fold_inside(part) for part in parts)
+
+
+@torch.no_grad()
+def _fold_by_level(tower: Tower) -> int:
+    """Fold the BatchNorms of every level: the convolution before them then has different weights for each level."""
+    folded = 0
+    for place, (conv, norms) in enumerate(pairwise(list(tower))):
+        if isinstance(norms, PerLevel) and isinstance(conv, nn.Conv2d) and all(_can_fold(conv, n) for n in norms):
+            tower[place] = PerLevel(fuse_conv_bn_eval(conv, cast(Any, norm)) for norm in norms)
+            tower[place + 1] = nn.Identity()
+            folded += len(norms)
+    return folded
 
 
 class _Follower(fx.Tracer):

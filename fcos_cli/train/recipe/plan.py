@@ -122,7 +122,7 @@ def check_norms(config: Config) -> None:
             f"the coarsest level has {place}, and with {model.groups} groups for {model.channels} channels GroupNorm "
             f"leaves nothing of it: use --set model.groups={fewer}, or a larger --size"
         )
-    towers = top and model.norm == "batch"
+    towers = top and model.norm in ("batch", "batch-per-level")
     if single and (towers or (max(size) <= 32 and model.backbone_norm == "trained")):
         key, other = ("model.norm", "group") if towers else ("model.backbone_norm", "frozen")
         raise UsageError(

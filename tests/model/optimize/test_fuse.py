@@ -61,6 +61,8 @@ def test_fold_computed_by_hand() -> None:
         {"backbone": "test_resnet"},
         {"backbone": "test_resnet", "backbone_norm": "trained", "norm": "batch", "convs": 2},
         {"tower": "separable", "norm": "batch", "convs": 2},
+        {"norm": "batch-per-level", "convs": 2, "shared_convs": 1},
+        {"tower": "separable", "norm": "batch-per-level", "strides": (8, 16, 32)},
         {"backbone": "tf_efficientnet_lite0"},  # padded by what the picture's size asks for
     ],
     ids=str,
