@@ -17,6 +17,8 @@ from fcos_cli.atomic import atomic_write
 from fcos_cli.export.graph import Graph, convert_to_half, example_inputs, takes_sizes
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.backbone import COARSEST, takes_any_size
+from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.optimize.fuse import fold_batch_norm
 from fcos_cli.model.optimize.winograd import is_worthwhile
 from fcos_cli.runtime.facts import Facts
@@ -50,7 +52,7 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     sizes, dtype = takes_sizes(model), torch.uint8 if facts.resize.dtype is np.uint8 else torch.float32
     inputs = example_inputs(batch=options.batch, size=options.size, dtype=dtype, sizes=sizes)
     names = (*output_names(options.nms), *raw_names(model.config.strides))
-    dynamic = _dynamic_dimensions(options)
+    dynamic = _dynamic_dimensions(options, model.config)
     shapes = (dynamic, {0: dynamic[0]} if 0 in dynamic else {}) if sizes else (dynamic,)
     with torch.no_grad(), _quiet():
         program = torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
@@ -67,13 +69,17 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     return simplify(proto, dynamic)
 
 
-def _dynamic_dimensions(options: ExportOptions) -> dict[int, Any]:
+def _dynamic_dimensions(options: ExportOptions, config: ModelConfig) -> dict[int, Any]:
+    """The axes of `images` whose size is free. Where the backbone rounds down, as DLA does, in steps of 32 pixels."""
     dimensions: dict[int, Any] = {}
     if options.batch is None:
         dimensions[0] = torch.export.Dim("batch", min=1, max=1024)
     if options.size is None:
-        dimensions[2] = torch.export.Dim("height", min=SMALLEST, max=MAX_SIDE)
-        dimensions[3] = torch.export.Dim("width", min=SMALLEST, max=MAX_SIDE)
+        step = 1 if takes_any_size(config) else COARSEST
+        for axis in (2, 3):
+            name = DIMENSIONS[axis] if step == 1 else f"{DIMENSIONS[axis]}_by_{step}"
+            side = torch.export.Dim(name, min=SMALLEST // step, max=MAX_SIDE // step)
+            dimensions[axis] = side if step == 1 else step * side
     return dimensions
 
 
@@ -135,7 +141,10 @@ def simplify(proto: onnx.ModelProto, dynamic: dict[int, Any]) -> onnx.ModelProto
     for value in values:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param:
-                dimension.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dimension.dim_param)
+                name = names.get(dimension.dim_param)  # the input's may be an expression: 32*height_by_32
+                dimension.dim_param = name or re.sub(
+                    r"\w+", lambda match: names.get(match[0], match[0]), dimension.dim_param
+                )
     return proto
 
 

@@ -170,6 +170,15 @@ def check_maps(config: ModelConfig, *, size: tuple[int, int]) -> None:
             )
 
 
+def takes_any_size(config: ModelConfig) -> bool:
+    """Whether the backbone's maps are ⌈size / stride⌉ also for sizes that are no multiple of anything."""
+    try:
+        check_maps(config, size=(163, 165))
+    except UsageError:
+        return False
+    return True
+
+
 def _unusable(name: str) -> UsageError:
     near = get_close_matches(name, timm.list_models(), n=3)
     listed = "python -c 'import timm; print(timm.list_models())' lists timm's models"

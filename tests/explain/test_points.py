@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import box_iou
 
 from fcos_cli.explain.points import explain, find_votes, level_maps
-from fcos_cli.model.config import FINE_STRIDES, STRIDES
+from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import decode
 from fcos_cli.model.head import RawOutputs
@@ -184,14 +184,17 @@ def test_an_image_is_explained_at_the_models_input_and_the_network_is_unchanged(
     np.testing.assert_array_equal(explained.detections.scores, output.scores[0, : int(output.counts[0])].numpy())
 
 
-def test_levels_are_named_after_the_models_strides():
-    model = tiny_model(strides=FINE_STRIDES)
+@pytest.mark.parametrize(
+    ("levels", "names"), [(FINE_STRIDES, ["P2", "P3", "P4", "P5", "P6"]), (REALTIME_STRIDES, ["P3", "P4", "P5"])]
+)
+def test_levels_are_named_after_the_models_strides(levels, names):
+    model = tiny_model(strides=levels)
     artifact = tiny_artifact(weights=model.state_dict(), config=model.config)
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     explained = explain(model, facts_of(artifact), image)
-    assert [level.name for level in explained.levels] == ["P2", "P3", "P4", "P5", "P6"]
-    assert [level.grid.spacing for level in explained.levels] == [(s, s) for s in FINE_STRIDES]
+    assert [level.name for level in explained.levels] == names
+    assert [level.grid.spacing for level in explained.levels] == [(s, s) for s in levels]
     votes = explained.votes
     assert len(votes) > 0
-    strides = np.take(FINE_STRIDES, votes.level)[:, None]
+    strides = np.take(levels, votes.level)[:, None]
     np.testing.assert_array_equal(votes.xy % strides, np.broadcast_to(strides / 2, votes.xy.shape))

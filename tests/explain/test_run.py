@@ -14,7 +14,7 @@ from PIL import Image
 
 from fcos_cli.cli import main
 from fcos_cli.model.artifact import save
-from fcos_cli.model.config import FINE_STRIDES, STRIDES
+from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, STRIDES
 from tests.explain.test_page import facts
 from tests.model.test_artifact import change_metadata
 from tests.tiny import tiny_artifact, tiny_model
@@ -97,9 +97,9 @@ def test_targets_alone_explain_the_first_images_of_the_data_set_without_predicti
     assert "the first 2 of 12 images" in err
 
 
-@pytest.mark.parametrize("kind", ["strides from 4", "file without strides"])
+@pytest.mark.parametrize("kind", ["strides from 4", "three levels", "file without strides"])
 def test_targets_follow_the_strides_of_the_model(fcos, tmp_path, shapes, kind):
-    model = tiny_model(strides=FINE_STRIDES if kind == "strides from 4" else STRIDES)
+    model = tiny_model(strides={"strides from 4": FINE_STRIDES, "three levels": REALTIME_STRIDES}.get(kind, STRIDES))
     save(tmp_path / "m.safetensors", tiny_artifact(weights=model.state_dict(), config=model.config))
     if kind == "file without strides":
         older = model.config.model_dump(mode="json", exclude={"conventions", "strides"})

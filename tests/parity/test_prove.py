@@ -12,7 +12,7 @@ from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import UsageError
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import FINE_STRIDES
+from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.parity.prove import ap_parity, prove
 from fcos_cli.parity.subgraphs import ModelOutput
@@ -52,11 +52,16 @@ def test_the_reference_agrees_with_itself(artifact: Artifact) -> None:
     assert parity.worst.px == 0
 
 
-def test_raw_outputs_are_measured_by_the_names_and_strides_of_the_models_levels() -> None:
-    artifact = detecting_artifact(strides=FINE_STRIDES)
+@pytest.mark.parametrize(("strides", "first"), [(FINE_STRIDES, 2), (REALTIME_STRIDES, 3)])
+def test_raw_outputs_are_measured_by_the_names_and_strides_of_the_models_levels(
+    strides: tuple[int, ...], first: int
+) -> None:
+    artifact = detecting_artifact(strides=strides)
     parity = check(artifact)
     assert parity.passed, parity.failures
-    assert [row.output for row in parity.raw.rows][:5] == ["cls_p2", "cls_p3", "cls_p4", "cls_p5", "cls_p6"]
+    names = [f"{part}_p{level}" for part in ("cls", "ltrb", "ctr") for level in range(first, first + len(strides))]
+    assert sorted({row.output for row in parity.raw.rows}) == sorted(names)
+    assert [row.output for row in parity.raw.rows][: len(strides)] == names[: len(strides)]
     assert {row.case for row in parity.post.rows} > {"chain of suppressions", "one per level, beyond the edge"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fcos_cli.data.boxes import box_iou
-from fcos_cli.model.config import FINE_STRIDES, STRIDES, ModelConfig
+from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, STRIDES, ModelConfig
 from fcos_cli.model.decode import decode
 from fcos_cli.model.nms import BatchDetections, suppress
 from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
@@ -15,7 +15,9 @@ from tests.tiny import tiny_config, tiny_model
 
 HEIGHT, WIDTH = 192, 256
 
-both_strides = pytest.mark.parametrize("strides", [STRIDES, FINE_STRIDES], ids=["8…128", "4…64"])
+all_strides = pytest.mark.parametrize(
+    "strides", [STRIDES, FINE_STRIDES, REALTIME_STRIDES], ids=["8…128", "4…64", "8…32"]
+)
 
 
 def cases(config: ModelConfig | None = None, *, classes: int = 3) -> dict[str, Case]:
@@ -34,20 +36,21 @@ def count(case: Case, config: ModelConfig | None = None) -> int:
     return int(found(case, config).counts[0])
 
 
-@both_strides
+@all_strides
 def test_simple_cases_have_the_expected_detections(strides: tuple[int, ...]) -> None:
     config = tiny_config(strides=strides)
     made = cases(config)
     assert count(made["none"], config) == 0
     assert count(made["one"], config) == 1
-    assert count(made["one per level, beyond the edge"], config) == 5
+    levels = len(strides)
+    assert count(made["one per level, beyond the edge"], config) == levels
     assert count(made["all classes in one place"], config) == 3
-    boxes = found(made["one per level, beyond the edge"], config).boxes[0, :5]
-    assert boxes[:, 2:].tolist() == [[WIDTH, HEIGHT]] * 5
+    boxes = found(made["one per level, beyond the edge"], config).boxes[0, :levels]
+    assert boxes[:, 2:].tolist() == [[WIDTH, HEIGHT]] * levels
     assert bool((boxes[:, :2] > 0).all())
 
 
-@both_strides
+@all_strides
 def test_cases_have_more_boxes_than_fit_and_fewer(strides: tuple[int, ...]) -> None:
     config = tiny_config(strides=strides)
     made = cases(config)
@@ -63,7 +66,7 @@ def test_cases_have_more_boxes_than_fit_and_fewer(strides: tuple[int, ...]) -> N
 @pytest.mark.parametrize("classes", [1, 3, 80])
 @pytest.mark.parametrize("nms_iou", [0.3, 0.5, 0.6, 0.75])
 @pytest.mark.parametrize("off", [-0.01, 0.01])
-@both_strides
+@all_strides
 def test_an_nms_threshold_off_by_a_hundredth_changes_the_result(
     nms_iou: float, off: float, classes: int, strides: tuple[int, ...]
 ) -> None:
@@ -84,7 +87,7 @@ def test_no_overlap_is_close_enough_to_the_threshold_for_rounding_to_matter() ->
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.9])
 @pytest.mark.parametrize("rule", ["sqrt", "product"])
-@both_strides
+@all_strides
 def test_a_wrong_score_threshold_changes_the_result(threshold: float, rule: str, strides: tuple[int, ...]) -> None:
     from fcos_cli.model.conventions import Conventions
 
@@ -98,7 +101,7 @@ def test_a_wrong_score_threshold_changes_the_result(threshold: float, rule: str,
         assert count(case, other) == right - np.sign(off)
 
 
-@both_strides
+@all_strides
 def test_every_second_box_of_a_chain_stays(strides: tuple[int, ...]) -> None:
     config = tiny_config(strides=strides)
     case = cases(config)["chain of suppressions"]
@@ -110,7 +113,7 @@ def test_every_second_box_of_a_chain_stays(strides: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("classes", "keep"), [(1, 50), (3, 50), (80, 200), (3, 1000)])
 @pytest.mark.parametrize("off", [-2, 2])
-@both_strides
+@all_strides
 def test_keeping_two_candidates_more_or_less_changes_the_result(
     classes: int, keep: int, off: int, strides: tuple[int, ...]
 ) -> None:

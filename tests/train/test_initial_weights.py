@@ -15,7 +15,7 @@ from fcos_cli.errors import MissingExtra, ModelError, UsageError
 from fcos_cli.model.artifact import load, save
 from fcos_cli.model.backbone import Backbone, load_offline_weights
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import FINE_STRIDES, ModelConfig
+from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, ModelConfig
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.resources import ASSETS
 from fcos_cli.train import initial_weights
@@ -84,6 +84,25 @@ def test_layers_of_one_level_are_matched_by_stride(tmp_path: Path) -> None:
     assert not torch.equal(state[f"{pyramid}.layer_blocks.0.0.weight"], given[f"{pyramid}.layer_blocks.0.0.weight"])
     assert torch.equal(state[f"{pyramid}.extra_blocks.p6.weight"], given[f"{pyramid}.extra_blocks.p6.weight"])
     assert [float(state[f"head.regression_head.scales.{level}"]) for level in range(5)] == [1, 0, 1, 2, 3]
+
+
+def test_norms_of_one_level_are_matched_by_stride(tmp_path: Path) -> None:
+    source = tiny_model(norm="batch-per-level")
+    for level, norm in enumerate(source.head.classification_head.conv[1]):
+        torch.nn.init.constant_(norm.bias, float(level))
+    save(tmp_path / "m.safetensors", tiny_artifact(weights=source.state_dict(), config=source.config))
+    settings = {"model": {**SHAPE, "norm": "batch-per-level", "strides": FINE_STRIDES}}
+    config = Config.model_validate({**settings, "train": {"init": str(tmp_path / "m.safetensors"), "device": "cpu"}})
+    state = build_initial(config, CLASSES)[0].state_dict()
+    biases = [state[f"head.classification_head.conv.1.{level}.bias"] for level in range(5)]
+    assert [float(bias[0]) for bias in biases] == [0, 0, 1, 2, 3]  # P2 is new
+
+
+def test_ranges_of_other_levels_are_not_taken_from_the_detector(model_file: Path) -> None:
+    settings = {"model": {"strides": REALTIME_STRIDES}, "train": {"init": str(model_file)}}
+    found = model_of_init(Config.model_validate(settings), {"model.strides": "flag"})
+    assert not {"model.ranges", "model.strides"} & found.keys()
+    assert found["model.channels"] == 16
 
 
 def test_auto_uses_the_best_weights_available(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

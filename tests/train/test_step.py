@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fcos_cli.config import with_values
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
 from fcos_cli.errors import FcosError
@@ -31,9 +32,13 @@ def data(shapes: Path) -> tuple[Dataset, Dataset]:
 
 
 @contextmanager
-def opened(data: tuple[Dataset, Dataset], folder: Path, **train: Any) -> Iterator[tuple[Run, Batch]]:
-    """A new run with batches of 5, and its first batch."""
+def opened(
+    data: tuple[Dataset, Dataset], folder: Path, *, model: dict[str, Any] | None = None, **train: Any
+) -> Iterator[tuple[Run, Batch]]:
+    """A new run with batches of 5, and its first batch. model: changes of its settings."""
     config = config_of(batch=5, **train)
+    if model is not None:
+        config = with_values(config, {f"model.{key}": value for key, value in model.items()})
     fresh = (World(), Recorder(), StopRequest(), Clock())
     with open_run(config, *data, folder, *fresh, resume=False) as run:
         run.parts.model.train()
@@ -63,6 +68,32 @@ def test_gradients_of_parts_equal_those_of_the_whole_batch(
             assert again.item() == pytest.approx(total.item(), rel=1e-6)
             for name, gradient in whole.items():
                 assert (found[name] - gradient).norm() <= 1e-6 * max(1.0, float(gradient.norm())), name
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "dla34, three levels": {"backbone": "dla34", "strides": [8, 16, 32], "ranges": [16, 32]},
+    "mobilenetv2_100": {"backbone": "mobilenetv2_100"},
+    "a shared tower with a norm per level": {"norm": "batch-per-level", "convs": 0, "shared_convs": 1},
+    "towers without norm": {"norm": "none", "top_from": "c5"},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_layer_of_other_networks_is_trained(name: str, data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    with opened(data, tmp_path, model={**NETWORKS[name], "backbone_norm": "trained"}) as (run, batch):
+        total, found = gradients(run, batch, 1)
+        assert total.isfinite()
+        assert found.keys() == {key for key, value in run.parts.model.named_parameters() if value.requires_grad}
+        assert all(bool(gradient.isfinite().all()) for gradient in found.values())
+        head = [gradient for key, gradient in found.items() if "classification" in key or "shared" in key]
+        assert all(float(gradient.abs().max()) > 0 for gradient in head)
+        before = {key: value.clone() for key, value in run.parts.model.state_dict().items()}
+        assert optimizer_step(run, batch) is not None
+        after = run.parts.model.state_dict()
+        moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
+        assert {key for key in after if key.startswith("head.classification_head.cls_logits")} <= moved
+        assert {key for key in after if key.startswith("head.") and "running_mean" in key} <= moved
+        assert any(key.startswith("backbone.body.") and key.endswith("running_mean") for key in moved)
 
 
 def test_a_batch_is_split_into_nearly_equal_parts() -> None:
