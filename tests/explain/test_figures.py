@@ -20,7 +20,7 @@ from fcos_cli.explain.heatmaps import RAMP, colours, normalize
 from fcos_cli.explain.model_figure import model_figure
 from fcos_cli.explain.points import Explanation, explain
 from fcos_cli.explain.targets_figure import RED, targets_figure
-from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES
+from fcos_cli.model.config import FINE_STRIDES
 from fcos_cli.model.points import Grid
 from fcos_cli.runtime.pytorch import facts_of
 from tests.explain.test_targets import LARGE, SMALL, explained, sample
@@ -75,9 +75,8 @@ def test_figures_of_images_of_any_shape_have_the_documented_sizes(tmp_path, widt
         assert 200 < image.height < 1200
 
 
-@pytest.mark.parametrize("strides", [FINE_STRIDES, REALTIME_STRIDES])
-def test_figures_have_a_panel_for_each_level_of_other_strides(strides):
-    model = tiny_model(strides=strides)
+def test_figures_have_a_panel_for_each_level_of_fine_strides():
+    model = tiny_model(strides=FINE_STRIDES)
     fine = explain_grey(64, 48, weights=model.state_dict(), config=model.config)
     coarse = explain_grey(64, 48)
     assert centerness_figure(fine).size == centerness_figure(coarse).size

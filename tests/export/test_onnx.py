@@ -17,7 +17,7 @@ from fcos_cli.export.openvino import write_openvino
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, STRIDES
+from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from fcos_cli.parity.prove import prove
 from fcos_cli.parity.subgraphs import ExportedModel, OnnxModel, OpenVinoModel
 from fcos_cli.resources import demo_photos
@@ -152,39 +152,17 @@ def test_fixed_shapes_and_other_limits_pass_parity(options: ExportOptions, tmp_p
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"strides": FINE_STRIDES},
-        {"strides": REALTIME_STRIDES, "norm": "batch-per-level", "convs": 0, "shared_convs": 1},
-    ],
-    ids=["strides from 4", "three levels with a norm each"],
-)
-def test_a_model_with_other_levels_passes_parity_in_every_layer(
-    changes: dict[str, Any], backend: str, tmp_path: Path
-) -> None:
-    artifact, options = artifact_of(3, **changes), ExportOptions()
+def test_a_model_with_strides_from_4_passes_parity_in_every_layer(backend: str, tmp_path: Path) -> None:
+    artifact, options = artifact_of(3, strides=FINE_STRIDES), ExportOptions()
     facts = options.apply(facts_of(artifact))
     write(finalize(trace(artifact, facts, options), outputs=output_names("op")), tmp_path / "model.onnx", facts)
     exported_model = open_exported(backend, tmp_path / "model.onnx", facts)
     parity = prove(artifact, exported_model, facts, pictures=demo_photos(), sizes=SIZES[:1], batches=[2])
     assert parity.passed, parity.failures
     assert (parity.raw.skipped, parity.post.skipped) == (None, None)
-    assert {row.output for row in parity.raw.rows} == set(raw_names(changes["strides"]))
+    assert {row.output for row in parity.raw.rows} == set(raw_names(FINE_STRIDES))
     assert max(row.match.reference for row in parity.end.rows) > 0
-    assert read_header(tmp_path / "model.onnx").facts.model["strides"] == list(changes["strides"])
-
-
-def test_a_backbone_that_rounds_down_takes_multiples_of_32(tmp_path: Path) -> None:
-    artifact, options = artifact_of(3, backbone="test_convnext"), ExportOptions()
-    facts = options.apply(facts_of(artifact))
-    proto = trace(artifact, facts, options)
-    dimensions = [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
-    assert dimensions == ["batch", 3, "height", "width"]
-    write(finalize(proto, outputs=output_names("op")), tmp_path / "model.onnx", facts)
-    exported_model = open_exported("onnxruntime", tmp_path / "model.onnx", facts)
-    parity = prove(artifact, exported_model, facts, pictures=demo_photos(), sizes=[(160, 192), (224, 160)], batches=[2])
-    assert parity.passed, parity.failures
+    assert read_header(tmp_path / "model.onnx").facts.model["strides"] == list(FINE_STRIDES)
 
 
 def test_a_separable_tower_passes_parity(tmp_path: Path) -> None:
