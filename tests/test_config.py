@@ -257,8 +257,16 @@ def test_strides_can_be_set_in_every_layer(tmp_path: Path) -> None:
     assert config.model.strides == fine
     (tmp_path / "b.toml").write_text(to_toml(config), encoding="utf-8")
     assert resolve(file=tmp_path / "b.toml", environ={})[0] == config
-    with pytest.raises(UsageError, match=r"must be \[8, 16, 32, 64, 128\] or \[4, 8, 16, 32, 64\]"):
-        resolve(environ={}, assignments=["model.strides=[8,16,32]"])
+    with pytest.raises(UsageError, match=r"must be \[8, 16, 32, 64, 128\], \[4, 8, 16, 32, 64\] or \[8, 16, 32\]"):
+        resolve(environ={}, assignments=["model.strides=[8,16]"])
+
+
+def test_three_levels_can_be_set_with_and_without_their_ranges() -> None:
+    three = ["model.strides=[8,16,32]"]
+    assert resolve(environ={}, assignments=three)[0].model.ranges == (64, 128)
+    assert resolve(environ={}, assignments=[*three, "model.ranges=[16,32]"])[0].model.ranges == (16, 32)
+    with pytest.raises(UsageError, match="must be 2 numbers for these strides"):
+        resolve(environ={}, assignments=[*three, "model.ranges=[16,32,64,128]"])
 
 
 def test_a_named_network_is_above_the_built_in_recipe_and_below_everything_else(tmp_path: Path) -> None:
