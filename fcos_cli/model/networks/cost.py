@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
+from fcos_cli.model.networks.deformable import deform_flops
 
 
 class Cost(NamedTuple):
@@ -32,6 +33,7 @@ def network_cost(config: ModelConfig, *, classes: int, size: tuple[int, int]) ->
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = FCOS(config, classes=classes).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        counted = {torch.ops.torchvision.deform_conv2d: deform_flops}
+        with FlopCounterMode(display=False, custom_mapping=counted) as counter, torch.no_grad():
             model(torch.zeros(1, 3, *size))
     return Cost(sum(tensor.numel() for tensor in model.state_dict().values()), counter.get_total_flops() // 2)
