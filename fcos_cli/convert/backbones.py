@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -47,7 +48,6 @@ _OTHER_KINDS = {
 """Start of the names of their tensors → backbone. Others of the same kind have other shapes, which are listed then."""
 
 _UNSUPPORTED = (
-    (r"(^|[._])(conv_)?offset(\.|$)|(\.conv2|_tower\.\d+)\.conv\.", "deformable convolutions (DCN) are not supported"),
     (r"_subnet\..*running_(mean|var)$", "detectron2's towers with BatchNorm are not supported"),
     (r"^backbone\.(bottom_up\.base\.|body\.(base_layer|level\d))", "this DLA backbone is not supported"),
     (r"^backbone\.(bottom_up|body)\..*OSA", "a VoVNet backbone is not supported"),
@@ -67,6 +67,19 @@ def refuse_unsupported(keys: Iterable[str], *, where: Path) -> None:
                 where=f"{where}\n  matching tensors ({len(matches)}):\n    " + "\n    ".join(matches),
                 remedy="use a checkpoint of a published model; docs/conversion.md lists them",
             )
+
+
+def deformable_parts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """ModelConfig's `deformable_stages` and `deformable_tower`, from the native names of the offsets.
+
+    A stage or tower of which only a part is deformable counts as deformable, and `check_fit` lists what it lacks.
+    """
+    found = [re.match(r"backbone\.body\.layer([1-4])\.\d+\.conv2\.offset\.", key) for key in weights]
+    tower = any(re.match(r"head\.\w+_head\.conv\.\d+\.offset\.", key) for key in weights)
+    return {
+        "deformable_stages": tuple(sorted({int(match[1]) for match in found if match})),
+        "deformable_tower": tower,
+    }
 
 
 def identify_backbone(weights: Mapping[str, Tensor], *, where: Path) -> BackboneInfo:

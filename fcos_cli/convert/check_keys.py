@@ -23,7 +23,7 @@ def check_fit(
     """
     with torch.device("meta"):
         expected = FCOS(config, classes=rows).state_dict()
-    file_names = {key: names.to_foreign(key) or key for key in (*expected, *weights)}
+    file_names = {key: name or key for key, name in names.to_all_foreign({**expected, **weights}).items()}
     problems = {
         "missing": [f"{file_names[key]} {_shape(expected[key])}" for key in expected if key not in weights],
         "unknown": [*unknown, *(f"{file_names[key]} {_shape(weights[key])}" for key in weights if key not in expected)],
@@ -69,6 +69,8 @@ def _advice(problems: Mapping[str, list[str]], weights: Mapping[str, Tensor]) ->
         return "use a model with levels P3 to P7; models with three levels are supported in AdelaiDet's files"
     if not any(".bbox_ctrness." in key for key in weights):
         return "use an FCOS checkpoint; a detector without a centerness branch is not FCOS"
+    if any(key.endswith(".offset.weight") and tuple(value.shape[:1]) != (27,) for key, value in weights.items()):
+        return "use deformable convolutions of version 2, with masks, and one deformable group: 27 channels of offsets"
     if problems["missing"] and not problems["unknown"]:
         return "download or save the complete model again; the file may be truncated or hold only the backbone"
     return "a modified network cannot be converted; if it was not modified, report this error with the list above"

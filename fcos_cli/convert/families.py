@@ -147,6 +147,37 @@ _MMDET = (
     ("bbox_head.fcos_centerness.{tail}", f"{_BOX}bbox_ctrness.{{tail}}"),
 )
 
+_BOTTOM_UP_DEFORMABLE = (
+    ("backbone.bottom_up.res{k+1}.{b}.conv{n}_offset.{tail}", "backbone.body.layer{k}.{b}.conv{n}.offset.{tail}"),
+)
+"""Offsets beside the convolution, whose weights keep their names (detectron2 `modeling/backbone/resnet.py`)."""
+
+
+def _deformable_tower(theirs: str) -> tuple[Row, ...]:
+    """Rows for a tower's layer that contains an offset and a convolution (`DFConv2d` of the authors and AdelaiDet)."""
+    towers = ((f"{theirs}cls_tower", f"{_CLASS}conv"), (f"{theirs}bbox_tower", f"{_BOX}conv"))
+    parts = (("offset.{tail}", "offset.{tail}"), ("conv.{tail}", "{tail}"))
+    return tuple((f"{tower}.{{i}}.{part}", f"{ours}.{{i}}.{name}") for tower, ours in towers for part, name in parts)
+
+
+_FCOS_DEFORMABLE = (
+    ("backbone.body.layer{k}.{b}.conv{n}.offset.{tail}", "backbone.body.layer{k}.{b}.conv{n}.offset.{tail}"),
+    ("backbone.body.layer{k}.{b}.conv{n}.conv.{tail}", "backbone.body.layer{k}.{b}.conv{n}.{tail}"),
+    *_deformable_tower("rpn.head."),
+)
+
+_ADELAIDET_DEFORMABLE = (*_BOTTOM_UP_DEFORMABLE, *_deformable_tower("proposal_generator.fcos_head."))
+
+_MMDET_DEFORMABLE = (
+    ("backbone.layer{k}.{b}.conv{n}.conv_offset.{tail}", "backbone.body.layer{k}.{b}.conv{n}.offset.{tail}"),
+    ("bbox_head.cls_convs.{i}.conv.conv_offset.{tail}", f"{_CLASS}conv.{{3i}}.offset.{{tail}}"),
+    ("bbox_head.reg_convs.{i}.conv.conv_offset.{tail}", f"{_BOX}conv.{{3i}}.offset.{{tail}}"),
+    # names before version 2 of mmcv's layer
+    ("backbone.layer{k}.{b}.conv{n}_offset.{tail}", "backbone.body.layer{k}.{b}.conv{n}.offset.{tail}"),
+    ("bbox_head.cls_convs.{i}.conv_offset.{tail}", f"{_CLASS}conv.{{3i}}.offset.{{tail}}"),
+    ("bbox_head.reg_convs.{i}.conv_offset.{tail}", f"{_BOX}conv.{{3i}}.offset.{{tail}}"),
+)
+
 _IMAGENET_STD_BACKBONES = {"resnext101_32x8d": {"std": IMAGENET_STD}}
 _RGB_BACKBONES = {
     name: {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "bgr": False}
@@ -169,7 +200,7 @@ FAMILIES: dict[str, Family] = {
     "fcos": Family(
         title="the authors' FCOS (tianzhi0549/FCOS)",
         signature=r"rpn\.head\.",
-        names=KeyMap(_FCOS),
+        names=KeyMap(_FCOS, _FCOS_DEFORMABLE),
         bodies={"mobilenetv2_100": MOBILENET_V2},
         presets=("fcos-v1", "fcos-imprv"),
         dropped=_COUNTERS,
@@ -178,7 +209,7 @@ FAMILIES: dict[str, Family] = {
     "adelaidet": Family(
         title="AdelaiDet",
         signature=r"proposal_generator\.fcos_head\.",
-        names=KeyMap(_ADELAIDET),
+        names=KeyMap(_ADELAIDET, _ADELAIDET_DEFORMABLE),
         bodies={"dla34": DLA_34},
         presets=("adelaidet", "adelaidet-iou"),
         dropped=f"{_COUNTERS}|{_CONSTANTS}|{UNUSED_IN_DLA}",
@@ -189,7 +220,7 @@ FAMILIES: dict[str, Family] = {
     "detectron2": Family(
         title="detectron2",
         signature=r"head\.(cls_subnet|bbox_subnet|cls_score|ctrness)\.",
-        names=KeyMap(_DETECTRON2),
+        names=KeyMap(_DETECTRON2, _BOTTOM_UP_DEFORMABLE),
         presets=("detectron2",),
         dropped=f"{_COUNTERS}|{_CONSTANTS}",
         by_backbone=_IMAGENET_STD_BACKBONES,
@@ -197,7 +228,7 @@ FAMILIES: dict[str, Family] = {
     "mmdet": Family(
         title="mmdetection",
         signature=r"bbox_head\.(cls_convs|reg_convs|conv_cls|fcos_cls)\.",
-        names=KeyMap(_MMDET),
+        names=KeyMap(_MMDET, _MMDET_DEFORMABLE),
         presets=("mmdet-base", "mmdet-tricks"),
         dropped=_COUNTERS,
         by_backbone=_RGB_BACKBONES,

@@ -7,6 +7,7 @@ is a last component without dots, `{rest}` is any text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,15 +20,28 @@ _TEXT = {"tail": r"[a-z_]+", "rest": r".+"}
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Mapping between foreign and native names. The first matching row is used."""
+    """Mapping between foreign and native names. The first matching row is used.
+
+    deformable: more rows, for the tensors of deformable convolutions. Some families have other names for the weights of
+    these convolutions than for those of ordinary ones; the native name is the same.
+    """
 
     rows: tuple[Row, ...]
+    deformable: tuple[Row, ...] = ()
 
     def to_native(self, key: str) -> str | None:
-        return _translate(key, self.rows)
+        return _translate(key, self.rows + self.deformable)
 
-    def to_foreign(self, key: str) -> str | None:
-        return _translate(key, tuple((native, foreign) for foreign, native in self.rows))
+    def to_foreign(self, key: str, *, deformable: bool = False) -> str | None:
+        """deformable: whether the tensor belongs to a deformable convolution."""
+        rows = self.deformable + self.rows if deformable else self.rows
+        return _translate(key, tuple((native, foreign) for foreign, native in rows))
+
+    def to_all_foreign(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """The foreign name of each native name. The names of the offsets tell which convolutions are deformable."""
+        names = list(keys)
+        places = tuple(key.removesuffix("offset.weight") for key in names if key.endswith(".offset.weight"))
+        return {key: self.to_foreign(key, deformable=key.startswith(places)) for key in names}
 
 
 def _translate(key: str, rows: tuple[Row, ...]) -> str | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fcos_cli import __version__
 from fcos_cli.convert import corrections
-from fcos_cli.convert.backbones import BackboneInfo, identify_backbone, refuse_unsupported
+from fcos_cli.convert.backbones import BackboneInfo, deformable_parts, identify_backbone, refuse_unsupported
 from fcos_cli.convert.check_keys import check_fit, describe_towers
 from fcos_cli.convert.checkpoint_metadata import CheckpointMetadata
 from fcos_cli.convert.dialect import choose_preset, find_family, read_metadata
@@ -139,6 +139,7 @@ def _config(
         **identify_towers(weights),
         **identify_pyramid(weights, realtime=family.realtime),
         "stride_in_1x1": preset.model.get("stride_in_1x1", False) and backbone.caffe,
+        **deformable_parts(weights),
         **family.by_backbone.get(backbone.name, {}),
         **metadata.model,
     }
@@ -180,6 +181,7 @@ def _changes(
     notes = [f"pixels: {pixels} ({'from the file' if in_file else 'from the preset; not stated in the file'})"]
     if config.backbone.startswith("res"):
         notes += [f"{stride} (from the {'file' if 'stride_in_1x1' in metadata.model else 'preset'})"]
+    notes += [f"deformable convolutions: {text}"] if (text := _deformable(config)) else []
     notes += ["first convolution: input channels reversed from BGR to RGB"] if bgr else []
     notes += ["frozen BatchNorm: epsilon subtracted from the variances"] if without_eps else []
     notes += [] if biased else ["towers: zero biases added to the convolutions"]
@@ -187,6 +189,12 @@ def _changes(
     if config.strides == REALTIME_STRIDES:
         notes += ["three levels, P3 to P5: input of {} px, at most {} (not stated in the file)".format(*REALTIME_SIZE)]
     return notes
+
+
+def _deformable(config: ModelConfig) -> str:
+    """Where the network has deformable convolutions, or an empty string."""
+    stages = ", ".join(f"layer{stage}" for stage in config.deformable_stages)
+    return " and ".join(filter(None, (stages, "the last of each tower" if config.deformable_tower else "")))
 
 
 def _grouped(names: list[str]) -> list[str]:

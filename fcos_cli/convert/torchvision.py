@@ -85,6 +85,7 @@ def _differences(artifact: Artifact) -> list[str]:
     expected = {key: preset.model[key] for key in ("channels", "convs", "norm", "groups", "mean", "std", "ranges")}
     expected |= {"backbone": "resnet50", "strides": STRIDES, "stride_in_1x1": False, "tower": "full"}
     expected |= {"shared_convs": 0, "top_from": "p5"}
+    expected |= {"deformable_stages": (), "deformable_tower": False}
     differences += [
         f"{name} is {getattr(config, name)}, torchvision's is {value}"
         for name, value in expected.items()

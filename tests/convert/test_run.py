@@ -319,10 +319,6 @@ def test_towers_with_only_some_biases_are_refused(read: Callable[..., Converted]
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["backbone.bottom_up.res4.0.conv2_offset.weight"], "deformable"),
-        (["backbone.body.layer2.0.conv2.offset.weight", "backbone.body.layer2.0.conv2.conv.weight"], "deformable"),
-        (["rpn.head.cls_tower.9.offset.bias", "rpn.head.cls_tower.9.conv.weight"], "deformable"),
-        (["backbone.layer3.0.conv2.conv_offset.bias"], "deformable"),
         (["head.cls_subnet.1.running_mean", "head.cls_subnet.1.running_var"], "towers with BatchNorm"),
         (["backbone.body.base_layer.0.weight"], "DLA"),
         (["backbone.bottom_up.base.level2.tree1.conv1.weight"], "DLA"),
