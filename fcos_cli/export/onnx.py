@@ -14,6 +14,7 @@ import torch
 
 from fcos_cli import __version__
 from fcos_cli.atomic import atomic_write
+from fcos_cli.export.deformable import deform_conv
 from fcos_cli.export.graph import Graph, convert_to_half, example_inputs, takes_sizes
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
@@ -62,7 +63,10 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
             opset_version=OPSET,
             input_names=[INPUT, SIZES][: len(inputs)],
             output_names=list(names),
-            custom_translation_table={torch.ops.fcos.keep_mask.default: non_max_suppression},
+            custom_translation_table={
+                torch.ops.fcos.keep_mask.default: non_max_suppression,
+                torch.ops.torchvision.deform_conv2d.default: deform_conv,
+            },
         )
     assert exported is not None
     proto: onnx.ModelProto = exported.model_proto

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fcos_cli.errors import MissingExtra
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.openvino import make_core
 
 KEY = "fcos"
 """Section of the model's `rt_info` that contains `Facts.to_metadata()`."""
@@ -22,7 +23,7 @@ def write_openvino(onnx: Path, xml: Path, facts: Facts) -> None:
         import openvino
     except ImportError as error:
         raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
-    model = openvino.Core().read_model(onnx)
+    model = make_core(openvino).read_model(onnx)
     for name, value in facts.to_metadata().items():
         model.set_rt_info(value, [KEY, name])
     xml.parent.mkdir(parents=True, exist_ok=True)

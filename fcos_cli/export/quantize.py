@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
+from fcos_cli.export.deformable import offset_convolutions
 from fcos_cli.export.options import Target
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 
@@ -57,9 +58,10 @@ def quantize(
             quantized = _quantize(folded, pictures, target=target, between=between, keep=keep, folder=folder)
             return quantized, relative_error(_run_raw(quantized, probes), reference)
 
-        best, error = attempt([])
+        # in 8 bits, the taps of deformable convolutions would look at rounded places
+        keep = offset_convolutions(folded)
+        best, error = attempt(keep)
         say(f"int8: relative error of the raw outputs {error:.3f}")
-        keep: list[str] = []
         for group, nodes in float_candidates(folded).items():
             candidate, new_error = attempt([*keep, *nodes])
             better = new_error < FLOAT_ERROR_RATIO * error

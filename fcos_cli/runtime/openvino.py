@@ -71,7 +71,7 @@ class OpenVinoDetector:
         facts = read_header(path).facts
         check_score(score, facts, path)
         openvino = _import()
-        core = openvino.Core()
+        core = make_core(openvino)
         picked = pick_device(device, core.available_devices)
         config = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -156,6 +156,39 @@ def leave_signal_stack() -> None:
 
 def _ports(ports: Any) -> dict[str, Any]:
     return {name: port for port in ports for name in port.get_names()}
+
+
+def make_core(openvino: Any) -> Any:
+    """OpenVINO's Core, with a rule for ONNX's DeformConv, which its ONNX reader does not know (2026.4).
+
+    OpenVINO has the operation itself: models saved as .xml can be read without the rule.
+    """
+    from openvino.frontend.onnx import ConversionExtension
+
+    core = openvino.Core()
+    core.add_extension(ConversionExtension("DeformConv", _deform_conv))
+    return core
+
+
+def _deform_conv(node: Any) -> list[Any]:
+    from openvino import opset8
+
+    pads = node.get_attribute("pads")
+    images, weight, offset, bias, mask = (node.get_input(place) for place in range(5))
+    moved = opset8.deformable_convolution(
+        images,
+        offset,
+        weight,
+        mask=mask,
+        strides=node.get_attribute("strides"),
+        pads_begin=pads[:2],
+        pads_end=pads[2:],
+        dilations=node.get_attribute("dilations"),
+        group=node.get_attribute("group"),
+        deformable_group=node.get_attribute("offset_group"),
+        bilinear_interpolation_pad=True,  # taps that are partly outside are interpolated with zeros
+    )
+    return [opset8.add(moved, opset8.reshape(bias, [1, -1, 1, 1], False)).output(0)]
 
 
 def _import() -> Any:

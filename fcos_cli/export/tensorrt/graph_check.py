@@ -90,6 +90,8 @@ def _problem(node: Any, tensors: dict[str, Any], flavour: Flavour) -> tuple[str,
     if node.op_type == "NonMaxSuppression" and flavour == "trt-rtx":
         # supports_model_v2 returns True, but the build fails with "has no runners that implement it"
         return "the parser accepts this operation, but there is no kernel for it", f"{REEXPORT} trt-rtx`"
+    if node.op_type == "DeformConv":  # the parser of 10.1 and later looks for a plugin, which is never loaded here
+        return "there is no layer for it", "run the .onnx file with ONNX Runtime, or use fcos export --format openvino"
     if node.op_type == "TopK" and len(node.input) > 1 and node.input[1] in tensors:
         count = int(_to_array(tensors[node.input[1]]).reshape(-1)[0])
         if count > MAX_TOPK:
