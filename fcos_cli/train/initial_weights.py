@@ -18,8 +18,8 @@ from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.open import default_weights, find_artifact
 
-BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1"}
-"""Model settings that depend on the weights of the backbone."""
+BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1", "deformable_stages"}
+"""Model settings that depend on the backbone and its weights."""
 
 _LEVEL = re.compile(
     r"(backbone\.fpn\.(?:inner|layer)_blocks\.|head\.regression_head\.scales\."
