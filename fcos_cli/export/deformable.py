@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcos_cli.errors import ModelError
@@ -47,12 +46,12 @@ def deform_conv(
     )
 
 
-def refuse_engine(config: ModelConfig, *, where: Path) -> None:
+def refuse_engine(config: ModelConfig) -> None:
     """Raise ModelError if the network cannot become a TensorRT engine."""
     if config.deformable:
         raise ModelError(
             "TensorRT has no layer for the deformable convolutions of this model",
-            where=where,
+            where="model.deformable_stages, model.deformable_tower",
             remedy="export to ONNX, for ONNX Runtime (--format onnx), or to OpenVINO (--format openvino)",
         )
 

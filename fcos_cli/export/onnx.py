@@ -14,7 +14,8 @@ import torch
 
 from fcos_cli import __version__
 from fcos_cli.atomic import atomic_write
-from fcos_cli.export.deformable import deform_conv
+from fcos_cli.export.deformable import deform_conv, refuse_engine
+from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.graph import Graph, convert_to_half, example_inputs, takes_sizes
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
@@ -40,8 +41,11 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     """Trace `artifact` to an ONNX graph with the limits of `facts`.
 
     The raw outputs are still graph outputs, and the metadata is not yet written. Raises RuntimeError (from
-    torch.export) if a dimension that should be dynamic turns out to be fixed.
+    torch.export) if a dimension that should be dynamic turns out to be fixed; ModelError if the network has a layer
+    that the format does not.
     """
+    if FORMATS[options.format].engine:
+        refuse_engine(artifact.config)
     model = artifact.build()
     limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
     model.config = model.config.model_copy(update={**limits, "max_detections": facts.max_detections})

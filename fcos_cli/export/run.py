@@ -22,7 +22,6 @@ from fcos_cli.convert.zoo import cache_folder
 from fcos_cli.data.doctor import print_findings
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import ModelError, ParityError
-from fcos_cli.export.deformable import refuse_engine
 from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.onnx import OPSET, finalize, store_in_half, trace, write
 from fcos_cli.export.options import ExportOptions
@@ -118,8 +117,6 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
     for file in filter(None, (job.out, report_of(job.out), job.engine.get("timing_cache"))):
         check_writable(file)
     artifact = load(weights)
-    if target.engine:
-        refuse_engine(artifact.config, where=weights)
     facts = job.options.apply(facts_of(artifact))
     facts = with_cost(replace(facts, provenance={**facts.provenance, "export": _provenance(weights)}))
     say(f"exporting {weights} to {job.options.format} {job.options.precision}")

@@ -32,16 +32,15 @@ from deformable import PUBLISHED, R50, SMALL, Network, keys  # noqa: E402
 from seeded import seeded_picture, seeded_state  # noqa: E402
 
 PRESETS = {"fcos": "fcos-imprv", "adelaidet": "adelaidet", "mmdet": "mmdet-tricks"}
+MMDET = "fcos_r50-dcn-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco"
 SAID = {  # what the configs state
     "fcos_imprv_dcnv2_R_50_FPN_1x": ("resnet50", (2, 3, 4), True, (1.0, 1.0, 1.0)),
     "fcos_imprv_dcnv2_R_101_FPN_2x": ("resnet101", (2, 3, 4), True, (1.0, 1.0, 1.0)),
     "fcos_imprv_dcnv2_X_101_32x8d_FPN_2x": ("resnext101_32x8d", (3, 4), False, (1.0, 1.0, 1.0)),
     "fcos_imprv_dcnv2_X_101_64x4d_FPN_2x": ("resnext101_64x4d", (3, 4), False, (1.0, 1.0, 1.0)),
     "MS_X_101_32x8d_2x_dcnv2": ("resnext101_32x8d", (3, 4), False, (58.395, 57.12, 57.375)),
-    "fcos_r50-dcn-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco": (
-        "resnet50", (2, 3, 4), True, (1.0, 1.0, 1.0),
-    ),
-}  # fmt: skip
+    MMDET: ("resnet50", (2, 3, 4), True, (1.0, 1.0, 1.0)),
+}
 
 
 def shapes_of(name: str) -> dict[str, list[int]]:
@@ -135,15 +134,15 @@ def test_small_networks_give_the_outputs_by_rule(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if "R_50" in name or "r50" in name])
-def test_published_networks_give_the_outputs_by_rule(name: str, tmp_path: Path) -> None:
+def test_a_published_network_gives_the_outputs_by_rule(tmp_path: Path) -> None:
+    name = MMDET  # the others take minutes in all; their outputs are in the file too
     assert error(outputs(converted(name, tmp_path).artifact.build()), expected(name)) <= 2e-6
 
 
 def test_rules_agree_with_mmdetections_own_code() -> None:
     """mmdetection's model was run, with mmcv's compiled operator (`vectors/make_mmdet_deformable.py`)."""
     ran = load_file(VECTORS / "mmdet-dcn.safetensors")
-    by_rule = expected("fcos_r50-dcn-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco")
+    by_rule = expected(MMDET)
     assert error(tuple(ran[f"whole.{part}"] for part in ("cls", "ltrb", "ctr")), by_rule) <= 1e-5
 
 
