@@ -7,7 +7,7 @@ Native names are torchvision's. Sources of the foreign names: torchvision `model
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fcos_cli.convert.bodies import DLA_34, MOBILENET_V2, UNUSED_IN_DLA
@@ -45,7 +45,8 @@ class Family:
 
     def names_with(self, *backbones: str) -> KeyMap:
         """The names of a file with one of these backbones. timm's `bn1` is part of more than one of them."""
-        return KeyMap((*(row for backbone in backbones for row in self.bodies.get(backbone, ())), *self.names.rows))
+        rows = (row for backbone in backbones for row in self.bodies.get(backbone, ()))
+        return replace(self.names, rows=(*rows, *self.names.rows))
 
 
 def _resnet(theirs: str) -> tuple[Row, ...]:
