@@ -62,7 +62,8 @@ class FakeExport:
     def post(self, raw: Raw, images: Pixels) -> ModelOutput:
         self._record("post", images)
         parts = [torch.from_numpy(raw[name]) for name in self._names()]
-        return self._detect(RawOutputs(parts[:5], parts[5:10], parts[10:]), images)
+        levels = len(self.model.config.strides)
+        return self._detect(RawOutputs(*(parts[i : i + levels] for i in range(0, 3 * levels, levels))), images)
 
     def detect(self, images: Pixels, inside: object = None) -> ModelOutput:
         self._record("detect", images)

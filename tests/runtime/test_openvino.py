@@ -75,6 +75,9 @@ def test_a_precision_that_the_cpu_has_not_is_a_usage_error_that_names_what_it_ha
     class OldCpu:
         available_devices = ("CPU",)
 
+        def add_extension(self, extension):
+            pass
+
         def get_property(self, device, name):
             assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
             return ["WINOGRAD", "FP32", "INT8"]
