@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +33,9 @@ def info(
 
     Or show a network by name: its settings, parameters and multiplications.
     """
+    from difflib import get_close_matches
+
+    from fcos_cli.errors import unknown_name
     from fcos_cli.extras import require_train
     from fcos_cli.model.networks.named import NETWORKS
     from fcos_cli.runtime.headers import read_header
@@ -43,5 +47,7 @@ def info(
             require_train("--speed of a network by name")
         print_network(model, as_json=as_json, speed=speed)
         return
+    if not Path(model).exists() and get_close_matches(model, NETWORKS):
+        raise unknown_name("network", model, NETWORKS, where="MODEL")
     path = find_artifact(model)
     print_info(read_header(path), path=path, as_json=as_json, speed=speed)

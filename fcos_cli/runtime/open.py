@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -59,10 +60,22 @@ def find_artifact(model: str | Path, *, backend: Backend | None = None, device: 
             remedy="name a run folder that `fcos train` wrote, or a model file",
         )
     if not path.is_file():
-        raise ModelError(
-            "there is no such model", where=path, remedy=f"name a run folder, or a file: {', '.join(BACKENDS)}"
-        )
+        remedy = f"name a run folder, or a file: {', '.join(BACKENDS)}"
+        if near := _nearest(path):
+            remedy = f"did you mean {near}? Or {remedy}"
+        raise ModelError("there is no such model", where=path, remedy=remedy)
     return path
+
+
+def _nearest(path: Path) -> Path | str | None:
+    """What may have been meant by a path that does not exist: a model's name, or something beside it."""
+    try:
+        beside = list(path.parent.iterdir())
+    except OSError:  # absent, or not ours to read
+        beside = []
+    there = {entry.name: entry for entry in beside if entry.is_dir() or entry.suffix.lower() in BACKENDS}
+    names = [*there, *(("default", "coco") if path.name == str(path) else ())]
+    return next((there.get(name, name) for name in get_close_matches(path.name, names, n=1, cutoff=0.75)), None)
 
 
 def model_file(model: str | Path, *, backend: str | None = None, device: str = "auto") -> Path:

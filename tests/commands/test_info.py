@@ -54,3 +54,17 @@ def test_speed_is_measured_if_asked_for(fcos: Fcos, model_file: Path, monkeypatc
     assert (document["speed"]["backend"], document["speed"]["size"]) == ("pytorch", [64, 64])
     assert "ms per image of 64 x 64 (pytorch, fp32, 1 thread)" in result.err
     assert "multiplications" in result.err
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest(fcos: Fcos) -> None:
+    Path("runs/cats").mkdir(parents=True)
+    Path("photos.onnx").touch()
+    for typed, meant in {
+        "nanno": "nano",
+        "defualt": "default",
+        "runs/cat": str(Path("runs/cats")),
+        "phots.onnx": "photos.onnx",
+    }.items():
+        result = fcos("info", typed)
+        assert (result.code, f"did you mean {meant}?" in result.err) == (2 if meant == "nano" else 4, True), result.err
+    assert "did you mean" not in fcos("info", "nowhere/at/all.onnx").err
