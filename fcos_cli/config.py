@@ -28,6 +28,7 @@ AUTOMATIC = (
     "data.size",
     "model.strides",
     "model.backbone_norm",
+    "train.backbone_lr",
     "model.ranges",
     "train.epochs",
     "train.repeat",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from fcos_cli.config import Config, Origins, with_values
@@ -16,6 +17,7 @@ from fcos_cli.train.pace import Clock
 from fcos_cli.train.recipe.choices import (
     SMALLEST,
     Choice,
+    choose_backbone_lr,
     choose_epochs,
     choose_lr,
     choose_norm,
@@ -67,18 +69,20 @@ def with_automatic(
             return choose_shape(facts, longer=named.size)
         return choose_size(facts, pixels=pixels())
 
-    def told_apart(chosen: Config) -> float | None:
-        return None if 0 < chosen.train.time < SHORT else upright_share(chosen, train_set)
+    @cache
+    def told_apart() -> float | None:
+        return None if 0 < config.train.time < SHORT else upright_share(config, train_set)
 
     choosers: dict[str, Callable[[Config], Choice]] = {
+        "model.backbone_norm": lambda c: choose_norm(batch=c.train.batch // c.train.accumulate, told_apart=told_apart),
         "data.size": lambda _: size(),
         "model.strides": lambda c: choose_strides(facts, size=c.data.size),
-        "model.backbone_norm": lambda c: choose_norm(batch=c.train.batch // c.train.accumulate),
         "model.ranges": lambda c: choose_ranges(c.model.strides, size=c.data.size),
         "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
         "train.repeat": lambda _: choose_repeat(facts),
-        "train.lr": lambda c: choose_lr(c.train.optimizer),
-        "augment.turn": lambda c: choose_turn(facts, names=train_set.classes.names, told_apart=lambda: told_apart(c)),
+        "train.lr": lambda c: choose_lr(c.train.optimizer, told_apart=told_apart),
+        "train.backbone_lr": lambda _: choose_backbone_lr(told_apart=told_apart),
+        "augment.turn": lambda _: choose_turn(facts, names=train_set.classes.names, told_apart=told_apart),
     }
     for key, choose in choosers.items():
         if key not in origins and not _is_meaningless(key, config):

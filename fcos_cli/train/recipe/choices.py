@@ -46,6 +46,9 @@ Reasoned, not measured: such boxes mostly have no point."""
 RATES = {"adamw": 2e-3, "sgd": 1e-2}
 """Learning rate for 16 images per step. That of SGD is the paper's (§4)."""
 
+GENTLE, GENTLE_BACKBONE = 1e-3, 0.5
+"""Learning rate of AdamW, and the backbone's factor, if the backbone knows such objects."""
+
 RARE = 0.1
 """Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE as common."""
 
@@ -55,7 +58,12 @@ AS_WIDE_AS_TALL = 1.15
 """Boxes of objects without an upright orientation are as often wide as tall: within this factor, in every class."""
 
 TOLD_APART = 0.75
-"""Objects have an upright orientation if the backbone tells so many of them from the same upside down."""
+"""Objects have an upright orientation, and the backbone knows such objects, if it tells so many of them from the same
+upside down.
+"""
+
+Share = Callable[[], float | None]
+"""`orientation.upright_share`. It takes seconds, so it is only asked where nothing else decides."""
 
 
 class Choice(NamedTuple):
@@ -116,9 +124,18 @@ def choose_strides(facts: DataFacts, *, size: tuple[int, int]) -> Choice:
     return Choice(strides, f"{tiny:.0%} of the boxes are smaller than {STRIDES[0]} px")
 
 
-def choose_lr(optimizer: str) -> Choice:
-    """Learning rate for 16 images per step."""
+def choose_lr(optimizer: str, *, told_apart: Share) -> Choice:
+    """Learning rate for 16 images per step. What the backbone knows about the objects is kept by a lower one."""
+    if optimizer == "adamw" and (known := _known(told_apart())):
+        return Choice(GENTLE, known)
     return Choice(RATES[optimizer], f"for {optimizer}")
+
+
+def choose_backbone_lr(*, told_apart: Share) -> Choice:
+    """Factor of the backbone's learning rate."""
+    if known := _known(told_apart()):
+        return Choice(GENTLE_BACKBONE, known)
+    return Choice(1.0, "the backbone has to learn as much as the rest")
 
 
 def choose_ranges(strides: tuple[int, ...], *, size: tuple[int, int]) -> Choice:
@@ -131,11 +148,20 @@ def choose_ranges(strides: tuple[int, ...], *, size: tuple[int, int]) -> Choice:
     )
 
 
-def choose_norm(*, batch: int) -> Choice:
+def choose_norm(*, batch: int, told_apart: Share) -> Choice:
     """Whether the BatchNorm of the backbone is trained. batch: images that are normalized together."""
     if batch < MIN_BATCH:
         return Choice("frozen", f"{batch} images at a time are too few for statistics")
+    if known := _known(told_apart()):
+        return Choice("frozen", known)
     return Choice("trained", "the backbone learns faster")
+
+
+def _known(share: float | None) -> str:
+    """Why the backbone is believed to know the objects; empty if it is not."""
+    if share is None or share <= TOLD_APART:
+        return ""
+    return f"the backbone knows such objects: {share:.0%} are told from the same upside down"
 
 
 def choose_epochs(facts: DataFacts, *, batch: int) -> Choice:
@@ -145,12 +171,8 @@ def choose_epochs(facts: DataFacts, *, batch: int) -> Choice:
     return Choice(epochs, f"{epochs * steps:,} steps of {batch} images")
 
 
-def choose_turn(facts: DataFacts, *, names: Sequence[str], told_apart: Callable[[], float | None]) -> Choice:
-    """Probability of `augment.turn`.
-
-    names: of the classes. told_apart: `orientation.upright_share`, which takes seconds, so it is only asked where the
-    boxes leave it open.
-    """
+def choose_turn(facts: DataFacts, *, names: Sequence[str], told_apart: Share) -> Choice:
+    """Probability of `augment.turn`. names: of the classes."""
     if not facts.boxes:
         return Choice(0.0, "there are no boxes")
     stretch = np.abs(np.log(facts.class_shapes))

@@ -37,6 +37,7 @@ def test_every_automatic_setting_has_a_value_and_a_reason() -> None:
         ("model.ranges", (10.0, 20.0, 30.0, 40.0)),
         ("model.strides", (4, 8, 16, 32, 64)),
         ("train.lr", 0.1),
+        ("train.backbone_lr", 0.7),
         ("train.epochs", 3),
         ("train.repeat", 0.5),
         ("model.backbone_norm", "frozen"),
@@ -66,6 +67,15 @@ def test_choices_build_on_the_settings_before_them() -> None:
     assert chosen(flags={"train.optimizer": "sgd"})[0].train.lr == 0.01
     assert chosen(flags={"train.batch": 2})[0].model.backbone_norm == "frozen"
     assert chosen(flags={"train.accumulate": 4})[0].model.backbone_norm == "frozen"
+
+
+def test_the_objects_are_looked_at_once_for_all_that_depends_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(automatic, "upright_share", lambda *_: asked.append(1) or 0.88)
+    train = chosen()[0].train
+    assert (train.lr, train.backbone_lr, chosen()[0].model.backbone_norm, len(asked)) == (0.001, 0.5, "frozen", 2)
+    assert chosen(flags={"train.time": 60.0})[0].train.lr == 0.002  # no time to look
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(("network", "size"), [("nano", (256, 320)), ("small", (384, 512)), ("medium", (384, 512))])

@@ -7,6 +7,7 @@ import pytest
 
 from fcos_cli.model.config import STRIDES
 from fcos_cli.train.recipe.choices import (
+    choose_backbone_lr,
     choose_epochs,
     choose_lr,
     choose_norm,
@@ -67,9 +68,19 @@ def test_many_tiny_boxes_get_a_finer_level() -> None:
     assert choose_strides(facts(sides=()), size=(320, 320)).value == STRIDES
 
 
-def test_each_optimizer_has_its_learning_rate() -> None:
-    assert choose_lr("adamw") == (0.002, "for adamw")
-    assert choose_lr("sgd") == (0.01, "for sgd")
+@pytest.mark.parametrize("share", [None, 0.5, 0.75])
+def test_each_optimizer_has_its_learning_rate(share: float | None) -> None:
+    assert choose_lr("adamw", told_apart=lambda: share) == (0.002, "for adamw")
+    assert choose_lr("sgd", told_apart=lambda: share) == (0.01, "for sgd")
+    assert choose_backbone_lr(told_apart=lambda: share).value == 1
+
+
+def test_what_the_backbone_knows_is_kept() -> None:
+    reason = "the backbone knows such objects: 88% are told from the same upside down"
+    assert choose_lr("adamw", told_apart=lambda: 0.88) == (0.001, reason)
+    assert choose_lr("sgd", told_apart=lambda: 0.88) == (0.01, "for sgd")
+    assert choose_backbone_lr(told_apart=lambda: 0.88) == (0.5, reason)
+    assert choose_norm(batch=8, told_apart=lambda: 0.88) == ("frozen", reason)
 
 
 def test_boxes_that_are_large_anyway_leave_time_for_more_images() -> None:
@@ -108,8 +119,9 @@ def test_a_named_network_gets_the_shape_of_the_images() -> None:
 
 
 def test_batch_norm_is_frozen_for_small_batches() -> None:
-    assert choose_norm(batch=2).value == "frozen"
-    assert choose_norm(batch=8).value == "trained"
+    assert "too few" in choose_norm(batch=2, told_apart=lambda: None).reason
+    assert choose_norm(batch=2, told_apart=lambda: None).value == "frozen"
+    assert choose_norm(batch=8, told_apart=lambda: 0.6).value == "trained"
 
 
 @pytest.mark.parametrize(
