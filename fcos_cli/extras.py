@@ -1,4 +1,4 @@
-"""The extra `train`: what training, export and PyTorch need in addition to the small installation."""
+"""The extras `train` and `ray`: what training, export and PyTorch, and clusters, need beyond the small installation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ PACKAGES = ("torch", "torchvision", "timm", "safetensors", "onnx", "onnxscript")
 """Packages of the extra, as in pyproject.toml. Everything else in this package works without them."""
 
 
+RAY_PACKAGES = ("ray", "pyarrow", "pandas")
+"""Packages of the extra `ray`, which only `fcos predict --engine ray` needs."""
+
+
 def is_installed() -> bool:
     """Whether the extra `train` is installed. Nothing is imported."""
-    return not _missing()
+    return not _missing(PACKAGES)
 
 
 def require_train(what: str, *, where: object = None, instead: str | None = None) -> None:
@@ -20,11 +24,21 @@ def require_train(what: str, *, where: object = None, instead: str | None = None
 
     what: the command, flag or file that needs it. where: the file. instead: what works without it, as an imperative.
     """
-    missing = _missing()
-    if missing:
-        message = f"{what} needs the extra `train`, of which this installation lacks {', '.join(missing)}"
-        raise MissingExtra(message, extra="train", where=where, instead=instead)
+    _require("train", PACKAGES, what, where=where, instead=instead)
 
 
-def _missing() -> list[str]:
-    return [name for name in PACKAGES if find_spec(name) is None]
+def require_ray(what: str) -> None:
+    """Raise MissingExtra unless the extra `ray` is installed. Nothing is imported."""
+    _require("ray", RAY_PACKAGES, what)
+
+
+def _require(
+    extra: str, packages: tuple[str, ...], what: str, *, where: object = None, instead: str | None = None
+) -> None:
+    if missing := _missing(packages):
+        message = f"{what} needs the extra `{extra}`, of which this installation lacks {', '.join(missing)}"
+        raise MissingExtra(message, extra=extra, where=where, instead=instead)
+
+
+def _missing(packages: tuple[str, ...]) -> list[str]:
+    return [name for name in packages if find_spec(name) is None]

@@ -22,6 +22,7 @@ from fcos_cli.commands.options import (
 
 
 def predict(
+    ctx: typer.Context,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -52,7 +53,9 @@ def predict(
             "Without SOURCE: for the first 8 images of DATA.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Output folder. With --engine ray also s3:// or gs://.")] = Path(
+        "predictions"
+    ),
     score: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Lowest score to report. Default: the model's threshold for each class."),
@@ -105,7 +108,7 @@ def predict(
         typer.Option(
             "--resume",
             help="Go on with an interrupted run: what is in FILE.jsonl.part is not done again. Needs --save FILE.jsonl "
-            "as the only output.",
+            "as the only output, or --engine ray, which goes on in the folder --out.",
         ),
     ] = False,
     label: Annotated[
@@ -150,6 +153,29 @@ def predict(
     batch: Annotated[
         int, typer.Option(min=1, max=65_536, help="Number of images, or tiles with --tile, per batch.")
     ] = 1,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="What runs the detector: local, or ray for a collection larger than one machine: folders, lists, "
+            "Parquet files and s3:// or gs:// addresses in, Parquet in the folder --out. Default: local."
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="With --engine ray: the cluster to use, or auto for that of this machine. Default: the cores of this "
+            "machine, without a cluster.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --engine ray: SOURCE is Parquet, and this column holds pictures, paths or addresses. Default: "
+            "image, in files called .parquet.",
+        ),
+    ] = None,
     device: DeviceFlag = None,
     backend: BackendFlag = None,
     precision: PrecisionFlag = None,
@@ -164,11 +190,12 @@ def predict(
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
+    from fcos_cli.commands.cluster import run_on_cluster
     from fcos_cli.errors import UsageError
     from fcos_cli.predict.labels.plan import plan_labels
     from fcos_cli.predict.outputs import OutputNames, source_test
     from fcos_cli.predict.resume import check_resume
-    from fcos_cli.predict.run import check_outputs, run_predict
+    from fcos_cli.predict.run import check_outputs, run_predict, stdout_format
     from fcos_cli.predict.selection import parse_classes
     from fcos_cli.predict.sources.address import is_address
     from fcos_cli.predict.sources.open import open_sources
@@ -177,12 +204,10 @@ def predict(
     from fcos_cli.predict.tracking.track import check_tracking
     from fcos_cli.runtime.open import open_detector
 
-    if as_json and jsonl:
-        raise UsageError(
-            "--json and --jsonl cannot be combined: both write to stdout",
-            remedy="use one of them, and --save for the other",
-        )
     tiling = make_tiling(tile, overlap)
+    if run_on_cluster(ctx, engine=engine, address=address, column=column, tiling=tiling):
+        return
+    stdout = stdout_format(as_json=as_json, jsonl=jsonl)
     sources, explanation = sources or [], None
     check_tracking(sources, save or [], wanted=track)
     drawn = viz or crops or explain or targets is not None
@@ -232,7 +257,7 @@ def predict(
             viz_dir=out if viz else None,
             crops_dir=out / "crops" if crops else None,
             names=names,
-            stdout="json" if as_json else "jsonl" if jsonl else None,
+            stdout=stdout,
             save=save or [],
             batch=batch,
             tiling=tiling,
@@ -245,5 +270,4 @@ def predict(
         )
     if explanation:
         explanation.write(out, score=score, device=device or "auto", names=names)
-    if failed:
-        raise typer.Exit(1)
+    raise typer.Exit(1 if failed else 0)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fcos_cli.atomic import check_writable
 from fcos_cli.console import say
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.errors import DataError
+from fcos_cli.errors import DataError, UsageError
 from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input, Prediction, predict
 from fcos_cli.predict.progress import ProgressReporter
@@ -150,6 +150,16 @@ def check_outputs(save: Sequence[Path], *, folder: Path | None) -> None:
     if folder is not None:
         check_writable(folder, folder=True)
         check_writable(folder / "crops", folder=True)
+
+
+def stdout_format(*, as_json: bool, jsonl: bool) -> Literal["json", "jsonl"] | None:
+    """What is printed on stdout, if anything. Raises UsageError if both are asked for."""
+    if as_json and jsonl:
+        raise UsageError(
+            "--json and --jsonl cannot be combined: both write to stdout",
+            remedy="use one of them, and --save for the other",
+        )
+    return "json" if as_json else "jsonl" if jsonl else None
 
 
 def hint_at_tiles(detector: Detector, tiling: Tiling | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +64,8 @@ class FrameClock:
 
 @dataclass(frozen=True)
 class Frame:
-    """An image. data: uint8 [H, W, 3] RGB, the bytes of an image file, or the path of one."""
+    """An image. data: uint8 [H, W, 3] RGB, the bytes of an image file, the path of one, or one that can be read."""
 
     source: Source
-    data: npt.NDArray[np.uint8] | bytes | Path
+    data: npt.NDArray[np.uint8] | bytes | Path | BinaryIO
     moment: Moment | None = None

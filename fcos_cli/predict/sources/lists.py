@@ -94,7 +94,7 @@ def _parse_lines(lines: Iterable[str], folder: Path) -> Iterator[Path | Failure]
     for line in lines:
         name = line.rstrip("\r\n")
         text = name.strip()
-        found = _find(name, folder) or _find(text, folder)  # a name may begin or end with spaces
+        found = find_listed(name, folder) or find_listed(text, folder)  # a name may begin or end with spaces
         if found is not None:
             yield found
         elif is_address(text):  # somebody else may have written the list
@@ -104,8 +104,8 @@ def _parse_lines(lines: Iterable[str], folder: Path) -> Iterator[Path | Failure]
             yield folder / text
 
 
-def _find(name: str, folder: Path) -> Path | None:
-    """Return the existing file or folder that a line names."""
+def find_listed(name: str, folder: Path) -> Path | None:
+    """Return the existing file or folder that an entry of a list in `folder` names."""
     return next((path for path in (folder / name, Path(name)) if name and _exists(path)), None)
 
 

@@ -86,6 +86,14 @@ def _expand(source: str, reading: Reading, leave_out: Path | None) -> Iterator[I
         return read_video(Path(source), **vars(reading))
     if is_address(source):
         return read_address(Address(source), **vars(reading))
+    return _read_videos(paths_of(source, leave_out=leave_out), reading)
+
+
+def paths_of(source: str, *, leave_out: Path | None) -> Iterator[Path | Failure]:
+    """The images and videos that a path, a folder, a list or a pattern names; see `open_sources`.
+
+    Raises DataError: at once if there is no such source, during iteration if it has no images.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         return require_images(images_in(path, leave_out=leave_out), source)
@@ -93,11 +101,9 @@ def _expand(source: str, reading: Reading, leave_out: Path | None) -> Iterator[I
         is_list = path.suffix.lower() == ".txt"
         if is_list and path.is_file():  # a pipe cannot be read twice
             check_list(path)
-        paths = require_images(read_list(path), source) if is_list else iter([path])
-        return _read_videos(paths, reading)
+        return require_images(read_list(path), source) if is_list else iter([path])
     if glob.has_magic(source):
-        paths = _images_and_videos(expand_pattern(path), source)
-        return _read_videos(require_images(paths, source), reading)
+        return require_images(_images_and_videos(expand_pattern(path), source), source)
     raise DataError(
         "no such file or folder",
         where=source,

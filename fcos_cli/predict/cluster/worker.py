@@ -1,0 +1,205 @@
+"""A worker: holds the model, and turns partitions into parts.
+
+Ray Data makes one in each process of its pool and calls it with numbers of partitions. Pictures are opened ahead of the
+network by the pipeline of `fcos predict` itself, so the results are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcos_cli.errors import DataError, FcosError, ModelError, UsageError
+from fcos_cli.predict.cluster.job import JobFolder
+from fcos_cli.predict.cluster.listing import Entry, Listing
+from fcos_cli.predict.cluster.model import ModelOptions
+from fcos_cli.predict.cluster.parquet import COLUMN, values
+from fcos_cli.predict.cluster.places import Place, StoredAddress, StoredFile
+from fcos_cli.predict.cluster.schema import Counts, row_of, to_parquet
+from fcos_cli.predict.pipeline import Failure, Input, predict
+from fcos_cli.predict.selection import report_thresholds
+from fcos_cli.predict.sources.address import is_address
+from fcos_cli.predict.sources.frames import Frame
+from fcos_cli.runtime.detector import Detector
+
+SHOWN = 3
+"""Errors of pictures that a part reports in full."""
+MAX_ATTEMPTS = 5
+"""How often a partition is begun: one of its pictures may be what kills the workers."""
+FETCHED = 8
+"""Pictures of an object store that a worker fetches at a time."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all workers of a job are told. roots: places of the sources. base: the folder from which paths count.
+    threads: of a worker; None = all of the machine's.
+    """
+
+    out: Place
+    roots: Sequence[Place]
+    base: str
+    column: str | None
+    options: ModelOptions
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker says of a partition. errors: the first of its pictures. fatal: an error that ends the job."""
+
+    number: int
+    counts: Counts
+    errors: list[FcosError]
+    fatal: FcosError | None = None
+
+    def to_json(self) -> str:
+        fatal = None if self.fatal is None else _to_row(self.fatal)
+        return json.dumps([self.number, self.counts, [_to_row(error) for error in self.errors], fatal])
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        number, counts, errors, fatal = json.loads(text)
+        return cls(number, Counts(*counts), [_from_row(row) for row in errors], fatal and _from_row(fatal))
+
+
+class Attempts:
+    """Counts how often each partition was begun. It has a process of its own, which outlives the workers."""
+
+    def __init__(self) -> None:
+        self._counts = Counter[int]()
+
+    def begin(self, number: int) -> int:
+        """Count one more attempt; returns the number of all."""
+        self._counts[number] += 1
+        return self._counts[number]
+
+
+class Worker:
+    """Made by Ray Data. model: one reference to `ModelFiles` in Ray's object store, in a list so that it stays one.
+    attempts: the actor `Attempts`.
+    """
+
+    def __init__(self, task: Task, model: list[Any], attempts: Any) -> None:
+        import ray
+
+        self.task, self.job, self._attempts = task, JobFolder(task.out), attempts
+        self._detector: Detector | FcosError
+        try:
+            self._detector = ray.get(model[0]).open(task.options, threads=task.threads)
+        except FcosError as error:  # raised here, it would be buried in the reports of Ray
+            self._detector = error
+
+    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, list[str]]:
+        """batch: `number` [N] of partitions. Returns `report` [N], each of which `Report.from_json` reads."""
+        return {"report": [self._report(number).to_json() for number in batch["number"].tolist()]}
+
+    def _report(self, number: int) -> Report:
+        try:
+            if self._attempt(number) > MAX_ATTEMPTS:
+                what = f"workers died {MAX_ATTEMPTS} times while they were at the same pictures"
+                first = self.listing.partition(number)[0].source
+                raise FcosError(
+                    what, where=f"{first} or one after it", remedy="give them more memory; see if it is damaged"
+                )
+            return Report(number, *self.predict(number))
+        except FcosError as error:
+            return Report(number, Counts(), [], error)
+        except OSError as error:
+            return Report(number, Counts(), [], FcosError(f"a worker failed ({error})", where=self.task.out.name))
+
+    def _attempt(self, number: int) -> int:
+        """The number of this attempt, from 1; 0 if the process that counts is gone with its node."""
+        import ray
+
+        try:
+            return int(ray.get(self._attempts.begin.remote(number)))
+        except ray.exceptions.RayError:
+            return 0
+
+    def predict(self, number: int) -> tuple[Counts, list[FcosError]]:
+        """Predict the pictures of a partition and write its part. Returns its counts and its first errors."""
+        if isinstance(self._detector, FcosError):
+            raise self._detector
+        entries, options = self.listing.partition(number), self.task.options
+        facts = self._detector.facts
+        results = predict(
+            self._detector,
+            self._inputs(entries),
+            batch=options.batch,
+            workers=FETCHED if any(is_address(entry.source) for entry in entries) else 1,
+            threshold=report_thresholds(facts, score=options.score, chosen=options.chosen),
+            tiling=options.tiling,
+            limit=options.max_detections,
+        )
+        rows, errors, failed, noted = [], list[FcosError](), 0, 0
+        for result in results:
+            rows.append(row_of(result, facts.classes))
+            if isinstance(result, Failure):
+                failed += 1
+                errors += [result.error] if failed <= SHOWN else []
+            else:
+                noted += result.note is not None
+        counts = Counts(len(rows), failed, noted)
+        self.job.part(number).write(to_parquet(rows, counts))
+        return counts, errors
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The list of the job, which stays open. Raises DataError."""
+        return Listing(self.job.listing)
+
+    def _inputs(self, entries: list[Entry]) -> Iterator[Input]:
+        for entry in entries:
+            if entry.error is not None:
+                yield Failure(_source(entry.source), DataError(entry.error, where=entry.source))
+            elif entry.first is not None:
+                yield from self._rows(entry, entry.first)
+            elif is_address(entry.source):
+                yield Frame(_source(entry.source), StoredFile(self._place(entry)))
+            else:
+                yield Frame(Path(entry.source), Path(self.task.base, entry.source))
+
+    def _rows(self, entry: Entry, first: int) -> Iterator[Input]:
+        """The pictures in rows of a Parquet file. If it cannot be read on, the rest of them are failures."""
+        row, end = first, first + entry.rows
+        try:
+            for value in values(self._place(entry), self.task.column or COLUMN, first=first, rows=entry.rows):
+                name = f"{entry.source}:{row}"
+                if value is None:
+                    yield Failure(_source(name), DataError("this row holds no picture", where=name))
+                else:
+                    yield Frame(_source(name), value)
+                row += 1
+        except DataError as error:
+            names = (f"{entry.source}:{number}" for number in range(row, end))
+            yield from (Failure(_source(name), DataError(error.what, where=name)) for name in names)
+
+    def _place(self, entry: Entry) -> Place:
+        root = self.task.roots[entry.root]
+        if is_address(entry.source):
+            return root.beside(entry.source.partition("://")[2])
+        return Place(entry.source, root.system, os.path.join(self.task.base, entry.source))  # noqa: PTH118 - text
+
+
+def _source(name: str) -> Path | StoredAddress:
+    return StoredAddress(name) if is_address(name) else Path(name)
+
+
+def _to_row(error: FcosError) -> list[Any]:
+    return [error.exit_code, error.what, error.where, error.remedy]
+
+
+def _from_row(row: list[Any]) -> FcosError:
+    code, what, where, remedy = row
+    kinds = {kind.exit_code: kind for kind in (FcosError, UsageError, DataError, ModelError)}
+    return kinds.get(code, FcosError)(what, where=where, remedy=remedy)

@@ -1,0 +1,61 @@
+"""A small model and pictures of a cluster test, and the results without a cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcos_cli.predict.run import run_predict
+from fcos_cli.predict.sources.open import open_sources
+from fcos_cli.runtime.open import open_detector
+
+BROKEN = 5
+"""Number of the picture that cannot be read."""
+
+
+def write_pictures(folder: Path, count: int) -> Path:
+    """`count` small pictures of noise, one of which cannot be read."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    (folder / f"{BROKEN:03}.png").write_bytes(b"no picture")
+    return folder
+
+
+def local_rows(model: Path, source: object, file: Path) -> list[dict[str, Any]]:
+    """The rows of `fcos predict --jsonl`, by source."""
+    run_predict(
+        open_detector(model), open_sources([str(source)]), score=None, viz_dir=None, stdout=None, save=[file], batch=1
+    )
+    return sorted((json.loads(line) for line in file.read_text().splitlines()), key=lambda row: str(row["source"]))
+
+
+def cluster_rows(out: Path) -> list[dict[str, Any]]:
+    """The rows of a job in the form of `local_rows`."""
+    import pyarrow.parquet as pq
+
+    return sorted(map(_as_json, pq.read_table(out).to_pylist()), key=lambda row: str(row["source"]))
+
+
+def _as_json(row: dict[str, Any]) -> dict[str, Any]:
+    if row["error"] is not None:
+        assert all(row[name] is None for name in ("width", "height", "boxes", "scores", "classes", "category_ids"))
+        return {"schema_version": 1, "source": row["source"], "error": row["error"]}
+    columns = zip(row["boxes"], row["scores"], row["classes"], row["category_ids"], strict=True)
+    detections = [
+        {
+            "box": [round(value, 2) for value in box],
+            "score": round(score, 4),
+            "class": name,
+            "category_id": identity,
+        }
+        for box, score, name, identity in columns
+    ]
+    size = {"width": row["width"], "height": row["height"]}
+    return {"schema_version": 1, "source": row["source"], **size, "detections": detections}
