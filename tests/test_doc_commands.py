@@ -49,8 +49,8 @@ class Line(NamedTuple):
 
     @property
     def runs(self) -> bool:
-        needs_torch = {"--explain", "--targets"} & set(self.arguments)
-        return self.arguments[0] in QUICK and "untested" not in self.comment and not needs_torch
+        slow = {"--explain", "--targets", "--engine"} & set(self.arguments)  # they need torch or a cluster
+        return self.arguments[0] in QUICK and "untested" not in self.comment and not slow
 
 
 def lines_of(page: Path) -> Iterator[Line]:

@@ -11,7 +11,7 @@ import pytest
 
 from fcos_cli import extras
 from fcos_cli.errors import MissingExtra
-from fcos_cli.extras import PACKAGES, require_train
+from fcos_cli.extras import PACKAGES, RAY_PACKAGES, require_ray, require_train
 from fcos_cli.resources import ASSETS, demo_photos
 from tests.cli_runner import CliResult
 
@@ -170,3 +170,13 @@ def test_only_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtra) as caught:
         require_train("fcos train")
     assert caught.value.what == "fcos train needs the extra `train`, of which this installation lacks onnx"
+
+
+def test_clusters_need_their_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "ray" in RAY_PACKAGES
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in RAY_PACKAGES[:2] else object())
+    with pytest.raises(MissingExtra) as caught:
+        require_ray("--engine ray")
+    assert caught.value.what == "--engine ray needs the extra `ray`, of which this installation lacks ray, pyarrow"
+    assert caught.value.remedy == "pip install 'fcos-cli[ray]'"
+    require_train("fcos train")

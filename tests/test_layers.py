@@ -30,6 +30,7 @@ LAYERS = (
 
 MAX_FILES = 15
 HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL", "onnx", "onnxruntime", "tensorrt", "pydantic", "openvino")
+HEAVY += ("ray", "pyarrow", "pandas")
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -170,7 +171,8 @@ def test_prediction_with_an_exported_model_needs_no_torch() -> None:
     modules = [name for name in names if name.split(".")[1:2] and name.split(".")[1] in folders]
     light = [name for name in modules if not name.startswith(tuple(f"fcos_cli.{part}" for part in with_torch))]
     assert len(light) > 40
-    assert loaded_after("\n".join(f"import {name}" for name in light), ("torch", "torchvision", "timm")) == []
+    others = ("torch", "torchvision", "timm", "ray", "pyarrow")
+    assert loaded_after("\n".join(f"import {name}" for name in light), others) == []
 
 
 def test_info_loads_no_torch_unless_it_measures() -> None:

@@ -25,6 +25,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -40,8 +41,8 @@ DEATHS = 3
 """Workers that may die one after another while they start."""
 BLOCKS = 10_000
 """Partitions that Ray Data handles one by one; of more, several are a block."""
-LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_raylet_start_wait_time_s": "120"}
-"""Environment of a cluster that is started here: no statistics, nobody else, and patience with a busy machine."""
+LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
+"""Environment of a cluster that is started here: no statistics, and patience with a busy machine."""
 
 
 class Pool(NamedTuple):
@@ -59,7 +60,7 @@ def cluster(address: str | None) -> Iterator[None]:
 
     Raises UsageError if there is no cluster at the address, FcosError if none can be started.
     """
-    variables = {} if address else {**LOCAL, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    variables = {} if address else {**LOCAL, "RAY_AUTH_TOKEN": _token()}
     with _environment(variables), _folder() as folder, _silence():
         import ray
 
@@ -80,10 +81,12 @@ def _join(address: str) -> None:
         raise UsageError(what, where=where, remedy="run this on a machine of the cluster, with --address auto")
     if address != "auto":
         host, _, port = address.rpartition(":")
+        remedy = "use HOST:PORT of its head node, as `ray start --head` prints it, or omit --address"
+        if not host or not port.isdecimal() or int(port) > 65_535:
+            raise UsageError("this is not the address of a cluster", where=where, remedy=remedy)
         try:
             socket.create_connection((host, int(port)), timeout=PATIENCE).close()
-        except (OSError, ValueError, OverflowError) as error:
-            remedy = "use HOST:PORT of its head node, as `ray start --head` prints it, or omit --address"
+        except OSError as error:
             raise UsageError(f"no cluster answers there ({error})", where=where, remedy=remedy) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -221,9 +224,15 @@ def _is_descriptor_2(stream: TextIO) -> bool:
         return False
 
 
+@cache
+def _token() -> str:
+    """What it takes to connect to a cluster that is started here. Ray reads it once in a process."""
+    return secrets.token_hex(32)
+
+
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}  # Ray sets that one
     os.environ.update(variables)
     try:
         yield

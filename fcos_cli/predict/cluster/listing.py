@@ -43,18 +43,19 @@ class Listed(NamedTuple):
 
 def partitions_of(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     """Cut `entries` into partitions, in order. Rows of a Parquet file may be divided between two of them."""
-    part, size, before = list[Entry](), 0, 0
+    part, room, before = list[Entry](), SMALLEST, 0
     for entry in entries:
-        while entry.rows:
-            room = min(max(before // SHARE, SMALLEST), LARGEST) - size
-            taken = entry._replace(rows=min(entry.rows, room))
+        rest = entry
+        while rest.rows:
+            taken = rest if rest.rows <= room else rest._replace(rows=room)
             part.append(taken)
-            size += taken.rows
-            if taken.rows == room:
+            room, before = room - taken.rows, before + taken.rows
+            if not room:
                 yield part
-                part, size, before = [], 0, before + size
-            start = None if entry.first is None else entry.first + taken.rows
-            entry = entry._replace(first=start, rows=entry.rows - taken.rows)
+                part, room = [], min(max(before // SHARE, SMALLEST), LARGEST)
+            if taken is rest:
+                break
+            rest = rest._replace(first=(rest.first or 0) + taken.rows, rows=rest.rows - taken.rows)
     if part:
         yield part
 

@@ -139,7 +139,8 @@ def _run(
     with cluster(address):
         pool = plan_pool(task, model)
         each = "a GPU" if pool.gpus else "one core"
-        say(f"{pictures:,} pictures; {pool.workers} workers with {each} each, on {pool.nodes} node(s)")
+        where = f"on {pool.nodes} nodes" if pool.nodes > 1 else "on one machine"
+        say(f"{pictures:,} pictures; {pool.workers} workers with {each} each, {where}")
         task = replace(task, threads=None if pool.gpus else task.threads)
         with progress("pictures", total=pictures) as update:
             return _collect(run_partitions(todo, task, model, pool), lambda done: update(start + done))
