@@ -37,6 +37,8 @@ STORE = 256 * 2**20
 """Bytes of the object store of a cluster that is started here. It holds the model and short reports."""
 PATIENCE = 5.0
 """Seconds in which something must answer at the address of a cluster."""
+MOST_CPUS = 8
+"""Cores of a worker that has a GPU, which open pictures for it."""
 DEATHS = 3
 """Workers that may die one after another while they start."""
 BLOCKS = 10_000
@@ -95,7 +97,8 @@ def _join(address: str) -> None:
         raise UsageError(f"the cluster cannot be joined ({_first_line(error)})", where=where, remedy=remedy) from error
 
 
-def _start(folder: str) -> None:
+def _start(folder: str, *, tries: int = 2) -> None:
+    """Start a cluster. Ray gives up after half a minute, which a busy machine may need, so there is a second try."""
     import ray
 
     try:
@@ -110,6 +113,10 @@ def _start(folder: str) -> None:
                 _temp_dir=folder,
             )
     except Exception as error:
+        ray.shutdown()
+        if tries > 1:
+            _start(folder, tries=tries - 1)
+            return
         remedy = "free memory and space in /dev/shm and the temporary folder, or use --address"
         raise FcosError(f"no local cluster of Ray could be started ({_first_line(error)})", remedy=remedy) from error
 
@@ -155,7 +162,7 @@ def plan_pool(task: Task, model: ModelFiles) -> Pool:
     if gpus and task.options.device != "cpu":
         probe = ray.remote(num_cpus=0, num_gpus=1)(_device_of)
         if not ray.get(probe.remote(task, model)).startswith("cpu"):
-            return Pool(gpus, max(cpus // gpus, 1), 1, nodes)
+            return Pool(gpus, min(max(cpus // gpus, 1), MOST_CPUS), 1, nodes)
     return Pool(max(cpus, 1), 1, 0, nodes)
 
 

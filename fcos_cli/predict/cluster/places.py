@@ -26,6 +26,10 @@ class StoredAddress(Address):
         return self.url
 
 
+class StoreError(DataError):
+    """The store does not answer, or not as expected; the file may well be there."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A file or a folder.
@@ -138,7 +142,9 @@ def locate(text: str) -> Place:
 
 
 class store_errors:  # noqa: N801 - used like a function
-    """Inside the block, what pyarrow raises becomes a DataError that names the place."""
+    """Inside the block, what pyarrow raises becomes a DataError that names the place: a StoreError, or that the file
+    does not exist.
+    """
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -151,7 +157,7 @@ class store_errors:  # noqa: N801 - used like a function
         if isinstance(error, FileNotFoundError):
             raise DataError("the file does not exist", where=self.place.name, remedy="check the address") from error
         if isinstance(error, OSError | ArrowException):
-            raise DataError(f"cannot read this ({_one_line(error)})", where=self.place.name) from error
+            raise StoreError(f"cannot read this ({_one_line(error)})", where=self.place.name) from error
 
 
 def walk(folder: Place) -> Iterator[Place]:

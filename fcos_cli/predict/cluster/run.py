@@ -141,7 +141,8 @@ def _run(
         each = "a GPU" if pool.gpus else "one core"
         where = f"on {pool.nodes} nodes" if pool.nodes > 1 else "on one machine"
         say(f"{pictures:,} pictures; {pool.workers} workers with {each} each, {where}")
-        task = replace(task, threads=None if pool.gpus else task.threads)
+        if pool.gpus:  # which wait for pictures unless several cores open them
+            task = replace(task, threads=None, openers=pool.cpus)
         with progress("pictures", total=pictures) as update:
             return _collect(run_partitions(todo, task, model, pool), lambda done: update(start + done))
 

@@ -23,7 +23,7 @@ from fcos_cli.predict.cluster.job import JobFolder
 from fcos_cli.predict.cluster.listing import Entry, Listing
 from fcos_cli.predict.cluster.model import ModelOptions
 from fcos_cli.predict.cluster.parquet import COLUMN, values
-from fcos_cli.predict.cluster.places import Place, StoredAddress, StoredFile
+from fcos_cli.predict.cluster.places import Place, StoredAddress, StoredFile, StoreError
 from fcos_cli.predict.cluster.schema import Counts, row_of, to_parquet
 from fcos_cli.predict.pipeline import Failure, Input, predict
 from fcos_cli.predict.selection import report_thresholds
@@ -42,7 +42,7 @@ FETCHED = 8
 @dataclass(frozen=True)
 class Task:
     """What all workers of a job are told. roots: places of the sources. base: the folder from which paths count.
-    threads: of a worker; None = all of the machine's.
+    threads: of a worker's network; None = all of the machine's. openers: threads that open pictures ahead of it.
     """
 
     out: Place
@@ -51,6 +51,7 @@ class Task:
     column: str | None
     options: ModelOptions
     threads: int | None
+    openers: int = 1
 
 
 @dataclass(frozen=True)
@@ -136,19 +137,23 @@ class Worker:
             self._detector,
             self._inputs(entries),
             batch=options.batch,
-            workers=FETCHED if any(is_address(entry.source) for entry in entries) else 1,
+            workers=FETCHED if any(is_address(entry.source) for entry in entries) else self.task.openers,
             threshold=report_thresholds(facts, score=options.score, chosen=options.chosen),
             tiling=options.tiling,
             limit=options.max_detections,
         )
-        rows, errors, failed, noted = [], list[FcosError](), 0, 0
+        rows, errors, failed, noted, lost = [], list[FcosError](), 0, 0, 0
         for result in results:
             rows.append(row_of(result, facts.classes))
             if isinstance(result, Failure):
                 failed += 1
                 errors += [result.error] if failed <= SHOWN else []
+                lost += isinstance(result.error, StoreError)
             else:
                 noted += result.note is not None
+        if lost == len(rows):  # rows of errors would not be tried again when the store is back
+            what = f"the store gives none of {lost} pictures: {errors[0].what}"
+            raise FcosError(what, where=errors[0].where, remedy="see whether it answers, and your access to it")
         counts = Counts(len(rows), failed, noted)
         self.job.part(number).write(to_parquet(rows, counts))
         return counts, errors

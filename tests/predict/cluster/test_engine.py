@@ -13,17 +13,19 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fcos_cli.errors import UsageError
-from fcos_cli.predict.cluster.engine import cluster
+from fcos_cli.predict.cluster.engine import Pool, cluster, plan_pool
 from fcos_cli.predict.cluster.job import JobFolder
+from fcos_cli.predict.cluster.model import ModelFiles
 from fcos_cli.predict.cluster.places import locate
 from fcos_cli.predict.cluster.sources import check_sources, list_sources
 from tests.cli_runner import Fcos
-from tests.predict.cluster.made import job_rows, local_rows, worker_here, write_pictures
+from tests.predict.cluster.made import job_rows, local_rows, task_of, worker_here, write_pictures
 from tests.small_onnx import write_onnx
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -157,6 +159,31 @@ def test_an_address_without_a_cluster_is_one_error(address: str, message: str) -
     with pytest.raises(UsageError, match=message) as error, cluster(address):
         pass
     assert error.value.where == f"--address {address}"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "flag", "runs_on", "expected"),
+    [
+        (6, 0, None, "cuda:0", Pool(6, 1, 0, 2)),
+        (6, 2, None, "cuda:0", Pool(2, 3, 1, 2)),
+        (64, 2, "cuda", "cuda:0", Pool(2, 8, 1, 2)),
+        (6, 2, None, "cpu", Pool(6, 1, 0, 2)),
+        (6, 2, "cpu", "cuda:0", Pool(6, 1, 0, 2)),
+        (1, 4, None, "cuda:0", Pool(4, 1, 1, 2)),
+    ],
+)
+def test_each_gpu_or_else_each_core_has_a_worker(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: int, flag: str | None, runs_on: str, expected: Pool
+) -> None:
+    import ray
+
+    asked = SimpleNamespace(remote=lambda task, model: runs_on)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(cpus), "GPU": float(gpus)})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}, {"Alive": True}])
+    monkeypatch.setattr(ray, "remote", lambda **resources: lambda function: asked)
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    task = task_of(locate("out"), [], Path(), device=flag)
+    assert plan_pool(task, ModelFiles("m.onnx", "m", {})) == expected
 
 
 def test_a_request_that_cannot_be_met_is_refused_before_a_cluster_is_used(fcos: Fcos) -> None:

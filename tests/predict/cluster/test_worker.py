@@ -10,7 +10,7 @@ from PIL import Image
 
 from fcos_cli.errors import DataError, FcosError, ModelError, UsageError
 from fcos_cli.predict.cluster.job import JobFolder
-from fcos_cli.predict.cluster.places import locate
+from fcos_cli.predict.cluster.places import Place, StoreError, locate
 from fcos_cli.predict.cluster.schema import Counts
 from fcos_cli.predict.cluster.sources import check_sources, list_sources
 from fcos_cli.predict.cluster.worker import MAX_ATTEMPTS, Attempts, Report
@@ -130,6 +130,24 @@ def test_a_model_that_cannot_be_opened_is_a_fatal_error_with_its_name_and_exit_c
     assert isinstance(first.fatal, ModelError)
     assert first.fatal.where == "the model"
     assert list(Path("out").glob("part-*")) == []
+
+
+def test_a_store_that_stops_answering_ends_the_job_instead_of_filling_it_with_errors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(1000))
+    read = Place.read
+
+    def answers(self: Place) -> bytes:
+        if next(calls) < 20:
+            return read(self)
+        raise StoreError("cannot read this (timeout)", where=self.name)
+
+    monkeypatch.setattr(Place, "read", answers)
+    reports = run(f"file://{folder}/in", monkeypatch)
+    assert [report.fatal is None for report in reports] == [True, True, False]
+    assert "the store gives none of 8 pictures: cannot read this (timeout)" in str(reports[2].fatal)
+    assert sorted(path.name for path in Path("out").glob("part-*")) == ["part-00000.parquet", "part-00001.parquet"]
 
 
 def test_pictures_that_kill_workers_end_the_job_with_their_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
