@@ -149,7 +149,12 @@ def run_partitions(numbers: Sequence[int], task: Task, model: ModelFiles, pool: 
         for row in reports.iter_rows():
             yield Report.from_json(row["report"])
     except ray.exceptions.RayError as error:
-        raise FcosError(f"the cluster gave up ({_first_line(error)})") from error
+        cause: BaseException = error
+        while deeper := cause.__cause__ or getattr(
+            cause, "cause", None
+        ):  # errors of a worker are wrapped several times
+            cause = deeper
+        raise FcosError(f"the cluster gave up ({type(cause).__name__}: {_first_line(cause)})") from error
 
 
 def plan_pool(task: Task, model: ModelFiles) -> Pool:
@@ -211,7 +216,7 @@ def _silence() -> Iterator[None]:
     sys.stderr.flush()
     level, kept = logging.root.manager.disable, os.dup(2)
     stream = os.fdopen(kept, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, stream:
+    with warnings.catch_warnings(), Path(os.devnull).open("w", encoding="utf-8") as nowhere, stream:
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
         direct = redirect_stderr(stream) if _is_descriptor_2(sys.stderr) else nullcontext()
@@ -254,6 +259,13 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     """A folder for what Ray writes. Paths of its sockets may have 107 characters only, so it is in /tmp if there is."""
     place = "/tmp" if Path("/tmp").is_dir() else None
     return tempfile.TemporaryDirectory(prefix="fcos-ray-", dir=place, ignore_cleanup_errors=True)
+
+
+def _innermost(error: BaseException) -> str:
+    """What happened in the worker: Ray wraps it several times."""
+    for _ in range(10):
+        error = error.__cause__ or getattr(error, "cause", None) or error
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +37,8 @@ SHOWN = 3
 """Errors of pictures that a part reports in full."""
 MAX_ATTEMPTS = 5
 """How often a partition is begun: one of its pictures may be what kills the workers."""
+PAUSES = (1.0, 4.0)
+"""Seconds before a partition is tried again that failed because of a disk, the network or a store."""
 FETCHED = 8
 """Pictures of an object store that a worker fetches at a time."""
 
@@ -108,10 +112,12 @@ class Worker:
         try:
             if self._attempt(number) > MAX_ATTEMPTS:
                 what = f"workers died {MAX_ATTEMPTS} times while they were at the same pictures"
-                first = self.listing.partition(number)[0].source
-                raise FcosError(
-                    what, where=f"{first} or one after it", remedy="give them more memory; see if it is damaged"
-                )
+                where = f"{self.listing.partition(number)[0].source} or one after it"
+                raise FcosError(what, where=where, remedy="give them more memory; see if it is damaged")
+            for pause in PAUSES:
+                with suppress(OSError, StoreError):  # it may be over in a moment
+                    return Report(number, *self.predict(number))
+                time.sleep(pause)
             return Report(number, *self.predict(number))
         except FcosError as error:
             return Report(number, Counts(), [], error)
@@ -153,7 +159,7 @@ class Worker:
                 noted += result.note is not None
         if lost == len(rows):  # rows of errors would not be tried again when the store is back
             what = f"the store gives none of {lost} pictures: {errors[0].what}"
-            raise FcosError(what, where=errors[0].where, remedy="see whether it answers, and your access to it")
+            raise StoreError(what, where=errors[0].where, remedy="see whether it answers, and your access to it")
         counts = Counts(len(rows), failed, noted)
         self.job.part(number).write(to_parquet(rows, counts))
         return counts, errors

@@ -144,10 +144,26 @@ def test_a_store_that_stops_answering_ends_the_job_instead_of_filling_it_with_er
         raise StoreError("cannot read this (timeout)", where=self.name)
 
     monkeypatch.setattr(Place, "read", answers)
+    monkeypatch.setattr("fcos_cli.predict.cluster.worker.PAUSES", (0.0, 0.0))
     reports = run(f"file://{folder}/in", monkeypatch)
     assert [report.fatal is None for report in reports] == [True, True, False]
     assert "the store gives none of 8 pictures: cannot read this (timeout)" in str(reports[2].fatal)
     assert sorted(path.name for path in Path("out").glob("part-*")) == ["part-00000.parquet", "part-00001.parquet"]
+
+
+def test_what_fails_for_a_moment_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, failures = Place.write, iter((True, True, False, False, False, True))
+
+    def sometimes(self: Place, content: bytes) -> None:
+        if "part-" in self.path and next(failures, False):
+            raise OSError("stale file handle")
+        write(self, content)
+
+    monkeypatch.setattr(Place, "write", sometimes)
+    monkeypatch.setattr("fcos_cli.predict.cluster.worker.PAUSES", (0.0, 0.0))
+    reports = run("in", monkeypatch)
+    assert [report.fatal for report in reports] == [None] * 3
+    assert job_rows(Path("out")) == local_rows(Path("model.onnx"), "in", Path("local.jsonl"))
 
 
 def test_pictures_that_kill_workers_end_the_job_with_their_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
