@@ -5,7 +5,7 @@
 # make tools       get what the tests of examples/cpp and examples/web need; without it these tests are skipped
 # make fuzz        read 20,000 files that were damaged at random; takes minutes. SEED=1 and COUNT=500 change the cases
 # Each but `make light` and `make tools` uses a virtual environment in .venv, which it makes: `make demo` without torch
-# (0.25 GB), the others with everything (6.5 GB). PYTHON=python3.12 make test uses another Python (3.11 or newer).
+# (0.25 GB), the others with everything (7 GB). PYTHON=python3.12 make test uses another Python (3.11 or newer).
 
 PYTHON ?= python3
 BIN := .venv/bin

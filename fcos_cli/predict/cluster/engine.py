@@ -261,13 +261,6 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="fcos-ray-", dir=place, ignore_cleanup_errors=True)
 
 
-def _innermost(error: BaseException) -> str:
-    """What happened in the worker: Ray wraps it several times."""
-    for _ in range(10):
-        error = error.__cause__ or getattr(error, "cause", None) or error
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -121,8 +122,10 @@ class Worker:
             return Report(number, *self.predict(number))
         except FcosError as error:
             return Report(number, Counts(), [], error)
-        except OSError as error:
-            return Report(number, Counts(), [], FcosError(f"a worker failed ({error})", where=self.task.out.name))
+        except Exception as error:  # Ray would wrap it so often that its text is lost
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"a worker failed ({type(error).__name__}: {error})"
+            return Report(number, Counts(), [], FcosError(what, where=f"{place.filename}:{place.lineno}"))
 
     def _attempt(self, number: int) -> int:
         """The number of this attempt, from 1; 0 if the process that counts is gone with its node."""

@@ -166,6 +166,12 @@ def test_what_fails_for_a_moment_is_tried_again(folder: Path, monkeypatch: pytes
     assert job_rows(Path("out")) == local_rows(Path("model.onnx"), "in", Path("local.jsonl"))
 
 
+def test_what_nobody_expected_is_an_error_that_says_where(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first, *_) = run("in", monkeypatch, batch="many")
+    assert "a worker failed (TypeError: '<' not supported" in str(first.fatal)
+    assert "fcos_cli/predict/pipeline.py:" in str(first.fatal)
+
+
 def test_pictures_that_kill_workers_end_the_job_with_their_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, roots = locate("out"), check_sources(["in"])
     JobFolder(out).begin({}, list_sources(["in"], roots, column=None, out=out), base=str(folder))
