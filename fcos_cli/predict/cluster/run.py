@@ -48,11 +48,12 @@ def run_job(request: Request) -> int:
     """
     require_ray("--engine ray")
     _check_device(request.options.device)
+    folder = JobFolder(locate(request.out))
+    folder.check()
     path = model_file(request.model, backend=request.options.backend, device=request.options.device or "auto")
     options = _checked(request, path)
     model = ModelFiles.read(path, title=request.model)
-    roots, folder = check_sources(request.sources), JobFolder(locate(request.out))
-    folder.check()
+    roots = check_sources(request.sources)
     settings = _settings(request, options, model, roots)
     listed = folder.open(settings, resume=request.resume)
     if listed is None:

@@ -199,6 +199,7 @@ def test_a_request_that_cannot_be_met_is_refused_before_a_cluster_is_used(fcos: 
         (("--score", 0.01), 2, "so --score 0.01 is too low"),
         (("--out", "in"), 2, "something else than such results: 000.png"),
         (("--model", "gone.onnx"), 4, "no such model"),
+        (("--out", "model.onnx/out", "--model", "gone.onnx"), 2, "is not a folder"),
     ):
         result = fcos(*line, *flags)
         assert (result.code, result.out) == (code, ""), result.err
