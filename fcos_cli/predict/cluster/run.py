@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.console import print_error, progress, say
-from fcos_cli.errors import FcosError, UsageError
+from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.extras import require_ray
 from fcos_cli.predict.cluster.job import JobFolder
 from fcos_cli.predict.cluster.listing import Listed
@@ -59,6 +59,9 @@ def run_job(request: Request) -> int:
     if listed is None:
         entries = list_sources(request.sources, roots, column=request.column, out=folder.place)
         listed = folder.begin(settings, entries, base=str(Path.cwd()))
+        if not listed.pictures:
+            folder.discard()
+            raise DataError("these Parquet files have no rows", where=" ".join(root.name for root in roots))
     task = Task(folder.place, roots, listed.base, request.column, options, threads=1)
     return _finish(folder, listed, task, model, address=request.address)
 

@@ -29,6 +29,8 @@ from tests.predict.cluster.made import job_rows, local_rows, task_of, worker_her
 from tests.small_onnx import write_onnx
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray
 
 STORE = 80 * 2**20
@@ -205,7 +207,9 @@ def test_a_request_that_cannot_be_met_is_refused_before_a_cluster_is_used(fcos: 
         assert (result.code, result.out) == (code, ""), result.err
         assert message in result.err
         assert not Path("out").exists()
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), "empty.parquet")
     for arguments, code, message in (
+        (("empty.parquet", "--engine", "ray"), 3, "have no rows"),
         (("gone", "--engine", "ray"), 3, "no such file or folder"),
         (("clip.mp4", "--engine", "ray"), 2, "not stdin, cameras and videos"),
         (("in", "--engine", "spark"), 2, "unknown engine 'spark'"),
