@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -81,32 +80,38 @@ def workers_of(node: Any) -> list[int]:
 @pytest.mark.slow
 def test_no_row_is_lost_or_doubled_when_a_worker_and_a_node_die(fcos: Fcos, two_nodes: Any) -> None:
     write_pictures(Path("in"), 60, slow=60)
-    model, out, deaths = write_onnx(Path("model.onnx")), Path("out"), list[tuple[int, int]]()
+    model, out, over = write_onnx(Path("model.onnx")), Path("out").absolute(), threading.Event()
+    deaths = list[int]()
 
     def parts() -> int:
         return len(list(out.glob("part-*")))
 
     def kill() -> None:
-        while parts() < 2 or not (victims := workers_of(two_nodes.head_node)):
-            time.sleep(0.02)
-        os.kill(victims[0], signal.SIGKILL)
-        deaths.append((victims[0], parts()))
-        while parts() < 4:
-            time.sleep(0.02)
-        two_nodes.remove_node(two_nodes.second, allow_graceful=False)
-        deaths.append((0, parts()))
+        """Kill a worker of the first node after two parts, and the second node after four."""
+        while not over.wait(0.02) and len(deaths) < 2:
+            if not deaths and parts() >= 2 and (victims := workers_of(two_nodes.head_node)):
+                os.kill(victims[0], signal.SIGKILL)
+                deaths.append(parts())
+            elif deaths and parts() >= 4:
+                two_nodes.remove_node(two_nodes.second, allow_graceful=False)
+                deaths.append(parts())
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    result = fcos("predict", "in", "--model", model, "--engine", "ray", "--address", two_nodes.address, "--out", out)
-    killer.join(30)
+    try:
+        result = fcos(
+            "predict", "in", "--model", model, "--engine", "ray", "--address", two_nodes.address, "--out", "out"
+        )
+    finally:
+        over.set()
+        killer.join()
     assert (result.code, result.out) == (1, ""), result.err  # one picture cannot be read
     assert "2 workers with one core each, on 2 nodes" in result.err
     assert "119 images processed, 1 could not be read" in result.err
     assert all(line.startswith(("pictures", "120", "119", "error", "  ")) for line in result.err.splitlines()), (
         result.err
     )
-    assert [done < parts() for _, done in deaths] == [True, True]
+    assert [done < parts() for done in deaths] == [True, True]
     assert job_rows(out) == local_rows(model, "in", Path("local.jsonl"))
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith("part-")) == ["_job"]
 
