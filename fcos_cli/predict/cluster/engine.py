@@ -19,12 +19,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -67,8 +68,11 @@ def cluster(address: str | None) -> Iterator[None]:
         import ray
 
         warnings.simplefilter("ignore")  # importing it adds filters in front
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             _join(address) if address else _start(folder)
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(signal.SIGTERM, handler)  # Ray has its own, with another exit code
             yield
         finally:
             ray.shutdown()
