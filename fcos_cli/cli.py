@@ -95,6 +95,8 @@ def _exit_code(error: BaseException, *, debug: bool) -> int | None:
         error = _explain(error) or error
     if debug or not isinstance(error, FcosError):
         return None
+    if error.elsewhere:
+        return error.exit_code
     from fcos_cli.console import print_error
 
     try:

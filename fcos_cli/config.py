@@ -19,7 +19,7 @@ from fcos_cli.model.config import BoxLoss, ClassLoss, ModelConfig
 from fcos_cli.model.networks.named import named_network
 
 PREFIX = "FCOS_"
-RESERVED = {"FCOS_DEBUG"}
+RESERVED = {"FCOS_DEBUG", "FCOS_WAIT_MINUTES"}
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Scale = Annotated[float, Field(gt=0, le=100)]

@@ -13,8 +13,10 @@ FcosError            1  something failed at run time
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 LONGEST = 1000  # characters of a part of a message
 NAMES = 12  # listed in a remedy
@@ -24,16 +26,22 @@ class FcosError(Exception):
     """An error the user can act on.
 
     `what` is one sentence without a final period; `where` names the file, line or key; `remedy` says what to do. Very
-    long ones, which repeat what is in a damaged file, are shortened.
+    long ones, which repeat what is in a damaged file, are shortened. `shared`: whether all processes of a run raise it;
+    `elsewhere`: whether another of them shows it.
     """
 
     exit_code = 1
+    shared = elsewhere = False
 
     def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
         super().__init__(what)
         self.what = _shorten(what)
         self.where = None if where is None else _shorten(str(where))
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without the arguments of `__init__`, which differ from class to class."""
+        return copyreg.__newobj__, (type(self), self.what), vars(self)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         parts = [self.what]

@@ -107,43 +107,55 @@ def evaluate(
 
     keep_freed_memory()
     from fcos_cli.data.formats.read import read_dataset
+    from fcos_cli.distributed.world import threads_of
     from fcos_cli.errors import UsageError
     from fcos_cli.evaluate.demands import parse_demands
     from fcos_cli.evaluate.run import check_evaluator, check_outputs, run_eval
+    from fcos_cli.evaluate.sharded import eval_processes
     from fcos_cli.runtime.open import open_detector
 
-    check_evaluator(evaluator)
-    tiling = make_tiling(tile, overlap)
-    *models, data = paths
-    if len(models) not in (1, 2):
-        raise UsageError(
-            f"expected one or two models and a data set, got {len(paths)} arguments",
-            remedy="use fcos eval MODEL [MODEL] DATA",
+    with eval_processes() as world:
+        check_evaluator(evaluator)
+        tiling = make_tiling(tile, overlap)
+        *models, data = paths
+        if len(models) not in (1, 2):
+            raise UsageError(
+                f"expected one or two models and a data set, got {len(paths)} arguments",
+                remedy="use fcos eval MODEL [MODEL] DATA",
+            )
+        demands = parse_demands(
+            require or [],
+            not_worse or [],
+            promise or [],
+            out=out if world.main else None,
+            models=models,
+            score=score,
+            backend=backend,
+            device=device or "auto",
         )
-    demands = parse_demands(
-        require or [],
-        not_worse or [],
-        promise or [],
-        out=out,
-        models=models,
-        score=score,
-        backend=backend,
-        device=device or "auto",
-    )
-    check_outputs(report, save, models=len(models))
-    detectors = [
-        open_detector(model, score=score, device=device or "auto", backend=backend, precision=precision)
-        for model in models
-    ]
-    run_eval(
-        detectors,
-        read_dataset(Path(data), split=split),
-        evaluator=cast("Evaluator", evaluator),
-        batch=batch,
-        limit=limit,
-        as_json=as_json,
-        report=report,
-        save=save,
-        tiling=tiling,
-        demands=demands,
-    )
+        if world.main:
+            check_outputs(report, save, models=len(models))
+        detectors = [
+            open_detector(
+                model,
+                score=score,
+                device=device or "auto",
+                backend=backend,
+                precision=precision,
+                threads=threads_of(world),
+            )
+            for model in models
+        ]
+        run_eval(
+            detectors,
+            read_dataset(Path(data), split=split),
+            evaluator=cast("Evaluator", evaluator),
+            batch=batch,
+            limit=limit,
+            as_json=as_json,
+            report=report,
+            save=save,
+            tiling=tiling,
+            demands=demands,
+            world=world,
+        )

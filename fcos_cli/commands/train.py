@@ -96,6 +96,7 @@ def train(
 
     started = monotonic()
     from fcos_cli.allocator import keep_freed_memory
+    from fcos_cli.distributed.world import announced
     from fcos_cli.extras import require_train
 
     require_train("fcos train")
@@ -144,6 +145,8 @@ def train(
             check=not dry_run,
         )
         if dry_run:
+            if not announced().main:
+                raise typer.Exit
             summary.print_config(plan)
             summary.print_classes(plan)
             findings = summary.print_data_summary(plan)
@@ -154,6 +157,8 @@ def train(
         folder, progress, onnx = start.start(plan, folder=folder, started=started)
     from fcos_cli.console import emit_json, say
 
+    if not announced().main:
+        raise typer.Exit
     if as_json:
         ap = progress.best if progress.best >= 0 else None
         emit_json({"run": folder, "best": {"AP": ap, "epoch": progress.best_epoch + 1}, "onnx": onnx})

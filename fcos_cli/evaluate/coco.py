@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
@@ -170,6 +171,14 @@ def thresholds_for(facts: Facts, classes: ClassTable) -> npt.NDArray[np.float32]
     return np.array(thresholds, np.float32)
 
 
+def reading_order(rule: ResizeRule, samples: Sequence[Sample]) -> list[int]:
+    """The order in which samples are detected. Images of similar shape come together, to keep the padding small."""
+    order = list(range(len(samples)))
+    if rule.mode == "shortest":
+        order.sort(key=lambda i: rule.geometry(samples[i].width, samples[i].height).resized)
+    return order
+
+
 def detect_all(
     detector: Detector,
     samples: Sequence[Sample],
@@ -180,14 +189,8 @@ def detect_all(
     on_progress: Callable[[int, int], None] | None = None,
     on_unreadable: Callable[[Failure], None] | None = None,
 ) -> list[Detections]:
-    """Return the detections of each sample, in the model's class indices. Images are not kept in memory.
-
-    If the resize rule allows different shapes, images of similar shape share a batch to keep the padding small.
-    """
-    rule = detector.facts.resize
-    order = list(range(len(samples)))
-    if rule.mode == "shortest":
-        order.sort(key=lambda i: rule.geometry(samples[i].width, samples[i].height).resized)
+    """Return the detections of each sample, in the model's class indices. Images are not kept in memory."""
+    order = reading_order(detector.facts.resize, samples)
     detections: list[Detections | None] = [None] * len(samples)
     paths = (samples[i].image for i in order)
     predictions = predict(detector, paths, batch=batch, workers=workers, tiling=tiling)

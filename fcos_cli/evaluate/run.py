@@ -13,11 +13,13 @@ from fcos_cli.console import emit_json, progress, say, table, warn
 from fcos_cli.data.doctor import examine, print_findings
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.tiling import Tiling
+from fcos_cli.distributed.world import World
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.evaluate.coco import CocoResult, Evaluator, collect_detections, score
+from fcos_cli.evaluate.coco import CocoResult, Evaluator, score
 from fcos_cli.evaluate.coco_format import write_results
 from fcos_cli.evaluate.compare import Comparison
 from fcos_cli.evaluate.demands import Answers, Demands, Judge, check_demands
+from fcos_cli.evaluate.sharded import check_alike, detect_together, wait_for_main, while_others_wait
 from fcos_cli.predict.run import hint_at_tiles
 from fcos_cli.predict.writers import check_replaceable
 from fcos_cli.runtime.detector import Detector
@@ -53,13 +55,14 @@ def run_eval(
     save: Path | None = None,
     tiling: Tiling | None = None,
     demands: Demands = Demands(),  # noqa: B008 (frozen)
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> list[ModelResult]:
     """Evaluate one detector, or compare two; print tables, or the JSON document to stdout. Return the results.
 
     batch: images, or tiles with `tiling`, per network call. limit: evaluate the first N images only. report: HTML file
     to write as well. save: file for the detections of a single detector, as COCO results. tiling: also run on these
     tiles of each image. demands: what is required of the last detector; GateError is raised at the end if it is not
-    met.
+    met. world: the processes that share the images; all but the main one return nothing.
     """
     check_demands(demands, dataset, detectors[-1])
     findings = findings_for_metrics(dataset)
@@ -71,10 +74,37 @@ def run_eval(
     print_findings(findings)
     for detector in detectors:
         hint_at_tiles(detector, tiling)
-    results = [
-        _evaluate(detector, dataset, evaluator=evaluator, batch=batch, tiling=tiling, show_name=len(detectors) > 1)
-        for detector in detectors
-    ]
+    if world.size > 1:
+        check_alike(detectors, dataset, batch=batch, lowest=demands.lowest, tiling=tiling)
+    found = []
+    for detector in detectors:
+        task = f"evaluating {detector.name}" if len(detectors) > 1 else "evaluating"
+        with progress(task, total=len(dataset)) as update:
+            one = detect_together(detector, dataset, batch=batch, tiling=tiling, world=world, on_progress=update)
+            found.append(one)
+    if not world.main:
+        wait_for_main()
+        return []
+    with while_others_wait(world):
+        results = [
+            _score(detector, detections, notes, dataset, evaluator=evaluator, show_name=len(detectors) > 1)
+            for detector, (detections, notes) in zip(detectors, found, strict=True)
+        ]
+        _conclude(results, dataset, as_json=as_json, report=report, save=save, tiling=tiling, demands=demands)
+        return results
+
+
+def _conclude(
+    results: list[ModelResult],
+    dataset: Dataset,
+    *,
+    as_json: bool,
+    report: Path | None,
+    save: Path | None,
+    tiling: Tiling | None,
+    demands: Demands,
+) -> None:
+    """Write and print everything that follows from the results. Raises GateError at the end."""
     if save is not None:
         write_results(save, results[0].detections, dataset.samples, dataset.classes)
         say(f"detections: {save}")
@@ -91,7 +121,6 @@ def run_eval(
     if as_json:
         emit_json({**_document(results, comparison, source), **answers.to_json()})
     judge.finish(answers)
-    return results
 
 
 def _document(results: Sequence[ModelResult], comparison: Comparison | None, source: dict[str, Any]) -> dict[str, Any]:
@@ -133,17 +162,15 @@ def check_outputs(report: Path | None, save: Path | None, *, models: int) -> Non
         check_replaceable(save, "coco")
 
 
-def _evaluate(
+def _score(
     detector: Detector,
+    detections: list[Detections],
+    notes: list[str],
     dataset: Dataset,
     *,
     evaluator: Evaluator,
-    batch: int,
-    tiling: Tiling | None,
     show_name: bool,
 ) -> ModelResult:
-    with progress(f"evaluating {detector.name}" if show_name else "evaluating", total=len(dataset)) as update:
-        detections, notes = collect_detections(detector, dataset, batch=batch, tiling=tiling, on_progress=update)
     notes = [f"{detector.name}: {text}" if show_name else text for text in notes]
     result = score(detections, dataset.samples, dataset.classes, evaluator=evaluator, notes=notes)
     for text in result.notes:

@@ -12,11 +12,11 @@ from itertools import count, islice
 
 import torch
 
+from fcos_cli.distributed.group import from_main_process
 from fcos_cli.predict.pipeline import predict
 from fcos_cli.runtime.pytorch import PyTorchDetector
 from fcos_cli.train.batches import BatchStream
 from fcos_cli.train.checkpoint import Parts
-from fcos_cli.train.distributed import from_main_process
 from fcos_cli.train.export import export_seconds, reserved_seconds
 from fcos_cli.train.optim import build_average, build_optimizer
 from fcos_cli.train.run import Run, tiles_of

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
+from fcos_cli.distributed.group import Task, by_main_process, from_main_process, join_world
 from fcos_cli.errors import FcosError
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.batches import BatchStream, explaining_deaths
 from fcos_cli.train.checkpoint import Progress, read_state, restore_state
-from fcos_cli.train.distributed import from_main_process, join_world, share_stop
+from fcos_cli.train.distributed import share_stop
 from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run, plan_schedule
@@ -43,12 +44,15 @@ def train(
     """Train on `train_set`, validate on `val_set` and write the run to `folder`. Return the final progress.
 
     resume: continue from `folder`/state.pt. started: `time.monotonic()` when the command began, from which a time limit
-    counts; default: now. Raises Interrupted or Stopped after saving the state, FcosError if the loss is not finite for
-    the fourth time, DataError if the data differs from what the run started with.
+    counts; default: now. Of several processes, the main one decides the settings, reads the state and writes the run.
+    Raises Interrupted or Stopped after saving the state, FcosError if the loss is not finite for the fourth time,
+    DataError if the data differs from what the run started with.
     """
-    device = pick_device(config.train.device)
     clock = Clock(started=started)
-    with join_world(cuda=device.type == "cuda") as world, catching_signals() as stop, explaining_deaths():
+    task: Task = "fcos train --resume" if resume else "fcos train"
+    cuda = pick_device(config.train.device).type == "cuda"
+    with join_world(task, cuda=cuda) as world, catching_signals() as stop, explaining_deaths():
+        config = from_main_process(config)
         with (
             open_run(config, train_set, val_set, folder, world, listener, stop, clock, resume=resume) as run,
             closing(BatchStream(run)) as stream,
@@ -128,7 +132,8 @@ def _recover(run: Run, error: NonFiniteLoss) -> None:
         ) from error
     failed, count = progress.step, progress.recoveries + 1
     skipped = [*progress.skipped, [progress.epoch, progress.step_in_epoch]]
-    restored = restore_state(read_state(run.folder, data_hash=run.data_hash), run.parts)
+    saved = by_main_process(lambda: read_state(run.folder, data_hash=run.data_hash))
+    restored = restore_state(saved, run.parts)
     vars(progress).update({**vars(restored), "skipped": skipped, "recoveries": count})
     run.parts.schedule.scale = 0.5**count
     if run.metrics is not None:

@@ -23,11 +23,12 @@ from fcos_cli.data.repeat import epoch_length, repeat_factors
 from fcos_cli.data.samples import Dataset, Sample, fingerprint
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
+from fcos_cli.distributed.group import by_main_process, check_alike, failing_together, from_main_process
+from fcos_cli.distributed.world import World
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Parts, Progress, SavedState, read_state, restore_state, save_state
-from fcos_cli.train.distributed import World, from_main_process
 from fcos_cli.train.export import reserved_seconds
 from fcos_cli.train.initial_weights import build_initial
 from fcos_cli.train.optim import Precision, build_average, build_optimizer, choose_precision
@@ -86,7 +87,9 @@ class Run:
 
     def stopped(self) -> FcosError:
         """Return the exception for a request to stop."""
-        return self.stop.error(remedy=f"go on with: fcos train --resume {self.folder}")
+        error = self.stop.error(remedy=f"go on with: fcos train --resume {self.folder}")
+        error.shared, error.elsewhere = True, not self.world.main
+        return error
 
 
 @contextmanager
@@ -103,14 +106,15 @@ def open_run(
     resume: bool,
 ) -> Iterator[Run]:
     """Build all parts of a run, or restore them from `folder`/state.pt."""
-    device = pick_device(config.train.device)
-    model, origin = build_initial(config, train_set.classes)
-    model.to(device).to(memory_format=torch.channels_last)
-    if config.data.drop_empty:
-        train_set = without_empty(train_set)
-    if len(train_set) == 0:
-        raise DataError("there are no images to train on", where=train_set.source)
-    freeze_stages(model, config.train.freeze)
+    with failing_together():
+        device = pick_device(config.train.device)
+        model, origin = build_initial(config, train_set.classes)
+        model.to(device).to(memory_format=torch.channels_last)
+        if config.data.drop_empty:
+            train_set = without_empty(train_set)
+        if len(train_set) == 0:
+            raise DataError("there are no images to train on", where=train_set.source)
+        freeze_stages(model, config.train.freeze)
     batch, repeats = config.train.batch, repeats_of(config, train_set)
     optimizer = build_optimizer(model, config.train, pictures=batch * world.size)
     precision = choose_precision(config.train, device)
@@ -122,7 +126,8 @@ def open_run(
         scaler=GradScaler(device.type, enabled=precision.scaled),
     )
     data_hash = fingerprint(train_set)
-    saved = read_state(folder, data_hash=data_hash) if resume else None
+    check_alike({"training data": data_hash, "device": device.type, "precision (--amp)": str(precision.dtype)})
+    saved = by_main_process(lambda: read_state(folder, data_hash=data_hash)) if resume else None
     progress = Progress() if saved is None else restore_state(saved, parts)
     if progress.world != world.size:  # the epoch goes on where as many images were seen
         progress.step_in_epoch = progress.step_in_epoch * progress.world // world.size
@@ -213,7 +218,7 @@ def plan_schedule(run: Run) -> None:
 def _make_cache(config: Config, dataset: Dataset, world: World) -> ImageCache | None:
     if not config.data.cache:
         return None
-    return ImageCache.for_samples(dataset.samples, longest=longest_side(config), processes=world.size)
+    return ImageCache.for_samples(dataset.samples, longest=longest_side(config), processes=world.local_size)
 
 
 def resize_rule(config: Config) -> ResizeRule:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple
 
 from fcos_cli.atomic import check_writable
-from fcos_cli.config import Origins, resolve
+from fcos_cli.config import Config, Origins, resolve
 from fcos_cli.console import say
 from fcos_cli.data.demo_shapes import write_shapes
+from fcos_cli.distributed.group import by_main_process, exchange, failing_together, join_world, telling_others
+from fcos_cli.distributed.world import announced, messages_of
 from fcos_cli.errors import UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress
 from fcos_cli.train.export import export_best
@@ -81,25 +84,27 @@ def plan_new(
     choose_batch: bool,
     check: bool = True,
 ) -> tuple[Plan, Path]:
-    """The plan of a new run, and its folder. time: limit, as text or in seconds. check: that the folder is free.
+    """The plan of a new run, and its folder. time: limit, as text or in seconds. check: that the run could start:
+    its folder is free.
 
     Raises UsageError and DataError; nothing is written but the demo data.
     """
-    folder = out or new_folder("demo" if demo and name is None else name, data)
-    if check:
-        check_folder(folder)  # reading the data takes time
-    if demo:
-        data = demo_data(Path("runs/demo-data"))
-    limit = parse_duration(time) if isinstance(time, str) else time
-    plan = make_plan(
-        data,
-        file=file,
-        assignments=assignments,
-        flags={**flags, "train.time": limit},
-        base=DEMO if demo else {},
-        network=network,
-    )
-    return (with_chosen_batch(plan) if choose_batch else plan), folder
+    with messages_of(announced()), telling_others("fcos train") if check else nullcontext():
+        folder = out or new_folder("demo" if demo and name is None else name, data)
+        if check:
+            check_folder(folder)  # reading the data takes time
+        if demo:
+            data = demo_data(Path("runs/demo-data"))
+        limit = parse_duration(time) if isinstance(time, str) else time
+        plan = make_plan(
+            data,
+            file=file,
+            assignments=assignments,
+            flags={**flags, "train.time": limit},
+            base=DEMO if demo else {},
+            network=network,
+        )
+        return (with_chosen_batch(plan) if choose_batch else plan), folder
 
 
 def start(plan: Plan, *, folder: Path, started: float | None = None) -> Outcome:
@@ -107,14 +112,22 @@ def start(plan: Plan, *, folder: Path, started: float | None = None) -> Outcome:
 
     started: `time.monotonic()` when the command began, from which a time limit counts.
     """
-    check_folder(folder)
-    print_data_summary(plan)
-    print_choices(plan)
-    return _run(plan, folder, resume=False, started=started)
+    with messages_of(announced()):
+        with telling_others("fcos train"):
+            check_folder(folder)
+            print_data_summary(plan)
+            print_choices(plan)
+            check_settings(plan)
+        return _run(plan, folder, resume=False, started=started)
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UsageError if `folder` already holds a run, or if nothing could be written there."""
+    """Raise UsageError if `folder` already holds a run, or if nothing could be written there.
+
+    Only the main process writes: another machine may not even have the disk.
+    """
+    if not announced().main:
+        return
     check_writable(folder, folder=True)
     if has_state(folder):
         raise UsageError(
@@ -128,8 +141,31 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
     """Continue the run in `folder` with the settings and data it started with.
 
     Machine settings may differ, and the run may be made longer: by `train.epochs`, or by `train.time` (text such as
-    `2h` for the whole run, or `+20m` from now on).
+    `2h` for the whole run, or `+20m` from now on). Of several processes only the main one needs the folder.
     """
+    with messages_of(announced()), join_world("fcos train --resume"):
+        with failing_together():
+            _check_holder(folder)
+            config, origins = by_main_process(lambda: _saved_settings(folder, flags))
+            plan = Plan(config, origins, *read_splits(config))
+            check_settings(plan)
+        return _run(plan, folder, resume=True, started=started)
+
+
+def _check_holder(folder: Path) -> None:
+    """Raise UsageError if the folder is on the machine of another process than the main one."""
+    held = exchange(has_state(folder))
+    others = [f"rank {rank} on {machine}" for rank, (machine, here) in enumerate(held) if here]
+    if others and not held[0][1]:
+        raise UsageError(
+            f"the run folder is not on the machine of rank 0, {held[0][0]}",
+            where=f"{folder}: {others[0]}",
+            remedy="use a folder that all machines share, or torchrun --node-rank 0 on the machine that has it",
+        )
+
+
+def _saved_settings(folder: Path, flags: Mapping[str, Any]) -> tuple[Config, Origins]:
+    """The settings of the run in `folder` with these flags, and where each came from."""
     if not has_state(folder):
         raise UsageError(
             "there is no saved run to resume", where=folder, remedy="name a run folder that holds state.pt"
@@ -142,9 +178,7 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
             remedy=f"omit them, or start a new run with --init {folder / 'last.safetensors'}",
         )
     config, origins = resolve(file=folder / "config.toml", environ={}, flags=_longer(folder, flags))
-    train_set, val_set = read_splits(config)
-    plan = Plan(config, {**origins, **_read_origins(folder)}, train_set, val_set)
-    return _run(plan, folder, resume=True, started=started)
+    return config, {**origins, **_read_origins(folder)}
 
 
 MACHINE = {"train.device", "train.workers", "train.amp", "train.export"}
@@ -192,10 +226,9 @@ def parse_duration(text: str) -> float:
 
 
 def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Outcome:
-    check_settings(plan)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    main = int(os.environ.get("RANK", "0")) == 0
-    report = RunReport(plan.config, plan.train, plan.val, folder=folder, world=world, origins=plan.origins)
+    world = announced()
+    main = world.main
+    report = RunReport(plan.config, plan.train, plan.val, folder=folder, world=world.size, origins=plan.origins)
     terminal = TerminalReporter()
     tracker = open_tracker(folder, plan.config) if main else SilentListener()
     say(f"run folder: {folder}")
@@ -218,10 +251,13 @@ def _read_origins(folder: Path) -> Origins:
 
 
 def demo_data(folder: Path) -> Path:
-    """Generate the data set of `--demo`, unless it exists."""
-    if not (folder / "val.json").is_file():
+    """Generate the data set of `--demo`, unless it exists. Of several processes on a machine, one does it."""
+    last = folder / "val.json"
+    if announced().local_rank == 0 and not last.is_file():
         say(f"generating the demo images in {folder}")
         write_shapes(folder, train=800, val=100, size=160)
+    while not last.is_file():
+        sleep(0.1)
     return folder
 
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fcos_cli.data.training_set import Batch
+from fcos_cli.distributed.group import any_process
 from fcos_cli.errors import FcosError
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.losses import compute_losses, mean_over_processes, normalizers
 from fcos_cli.model.points import Points
 from fcos_cli.model.targets import Targets, Truth, assign_targets, to_box_ends
-from fcos_cli.train.distributed import any_process
 
 if TYPE_CHECKING:
     from fcos_cli.train.run import Run

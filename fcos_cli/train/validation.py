@@ -11,12 +11,13 @@ from typing import cast
 import torch
 
 from fcos_cli import __version__
+from fcos_cli.distributed.group import from_main_process
 from fcos_cli.evaluate.coco import CocoResult, collect_detections, score
 from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.runtime.speed import with_cost
-from fcos_cli.train.distributed import from_main_process, share_stop, wait_for_main
+from fcos_cli.train.distributed import share_stop, wait_for_main
 from fcos_cli.train.run import Run, resize_rule, tiles_of
 from fcos_cli.train.tracking.listener import Evaluation, Row
 

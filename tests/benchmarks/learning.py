@@ -32,11 +32,11 @@ from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset
+from fcos_cli.distributed.world import World
 from fcos_cli.evaluate.coco import score
 from fcos_cli.model.backbone import load_offline_weights
 from fcos_cli.runtime.results import Detections
 from fcos_cli.train.batches import BatchStream
-from fcos_cli.train.distributed import World
 from fcos_cli.train.optim import choose_precision
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import open_run

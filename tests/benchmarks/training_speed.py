@@ -30,10 +30,10 @@ from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.config import Config
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
+from fcos_cli.distributed.world import World
 from fcos_cli.model.backbone import input_normalization
 from fcos_cli.train import step as steps
 from fcos_cli.train.batches import image_loader
-from fcos_cli.train.distributed import World
 from fcos_cli.train.optim import choose_precision
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run

@@ -19,9 +19,9 @@ from torch.utils import data as torch_data
 from fcos_cli.config import to_toml
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import Batch, EpochBatches, Key, TrainingSet
+from fcos_cli.distributed.world import World
 from fcos_cli.errors import FcosError, Stopped
 from fcos_cli.train.batches import BatchStream, explaining_deaths, positions
-from fcos_cli.train.distributed import World
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
 from fcos_cli.train.signals import StopRequest, catching_signals

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcos_cli.distributed.group import any_process, join_world
+from fcos_cli.distributed.world import World
 from fcos_cli.model.losses import mean_over_processes
-from fcos_cli.train.distributed import World, any_process, join_world
 from fcos_cli.train.loop import train
 from tests.train.runs import Recorder, config_of, same, splits
 
@@ -73,7 +74,7 @@ from pathlib import Path
 import torch
 from fcos_cli.model.targets import Truth
 from fcos_cli.runtime.pytorch import pick_device
-from fcos_cli.train.distributed import join_world
+from fcos_cli.distributed.group import join_world
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.batches import image_loader
 from fcos_cli.train.run import open_run
@@ -84,7 +85,7 @@ from tests.train.runs import Recorder, config_of, splits
 
 data, folder = map(Path, sys.argv[1:3])
 by_centerness = bool(int(sys.argv[3]))
-with join_world(cuda=False) as world:
+with join_world("fcos train") as world:
     config = config_of(batch=4 // world.size, box_by_centerness=by_centerness, accumulate=int(sys.argv[4]))
     fresh = (world, Recorder(), StopRequest(), Clock())
     sets = splits(data)
@@ -133,7 +134,7 @@ def test_gradients_of_two_processes_equal_those_of_one_with_twice_the_batch(
 
 def test_without_torchrun_there_is_one_main_process() -> None:
     for environ in ({}, {"WORLD_SIZE": "1", "RANK": "0"}):
-        with join_world(cuda=False, environ=environ) as world:
+        with join_world("fcos train", environ=environ) as world:
             assert world == World(rank=0, size=1, local_rank=0)
             assert world.main
             assert not torch.distributed.is_initialized()

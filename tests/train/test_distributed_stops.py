@@ -95,7 +95,7 @@ def test_a_process_that_dies_takes_the_other_with_it(shapes: Path, tmp_path: Pat
     (died, _), (code, errors) = run_two(shapes, tmp_path, victim=0, moment="step", number=signal.SIGKILL)
     assert died == -signal.SIGKILL
     assert code == 1, errors
-    assert "another training process has ended unexpectedly" in errors
+    assert "another process of this run has ended unexpectedly" in errors
 
 
 def test_a_run_of_two_processes_goes_on_with_one(shapes: Path, tmp_path: Path) -> None:

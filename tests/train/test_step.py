@@ -14,11 +14,11 @@ from torch import Tensor
 from fcos_cli.config import with_values
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
+from fcos_cli.distributed.world import World
 from fcos_cli.errors import FcosError
 from fcos_cli.model.targets import Truth
 from fcos_cli.train import step
 from fcos_cli.train.batches import image_loader
-from fcos_cli.train.distributed import World
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
 from fcos_cli.train.signals import StopRequest

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fcos_cli.config import Config, Origins, with_values
 from fcos_cli.data.samples import Dataset
+from fcos_cli.distributed.world import World
 from fcos_cli.model.networks.named import named_network
-from fcos_cli.train.distributed import World
 from fcos_cli.train.estimate import step_seconds
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.recipe.choices import (

@@ -9,8 +9,8 @@ from pathlib import Path
 from fcos_cli.config import Config
 from fcos_cli.console import say
 from fcos_cli.data.samples import Dataset
+from fcos_cli.distributed.world import World
 from fcos_cli.hardware import available_memory
-from fcos_cli.train.distributed import World
 from fcos_cli.train.estimate import peak_memory, step_seconds
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import open_run

@@ -12,6 +12,7 @@ from fcos_cli.console import warn
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import cut
+from fcos_cli.distributed.world import announced
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
 from fcos_cli.train.initial_weights import model_of_init
@@ -85,6 +86,13 @@ def with_chosen_batch(plan: Plan) -> Plan:
 def check_settings(plan: Plan) -> None:
     """Raise UsageError or DataError for settings that do not fit the data."""
     config, count = plan.config.train, len(plan.train)
+    processes = announced().size
+    if processes > 1 and config.batch * processes > count:
+        raise UsageError(
+            f"{processes} processes with a batch of {config.batch} each need more images than there are ({count})",
+            where="train.batch",
+            remedy=f"use --batch {max(1, count // (4 * processes))}, or fewer processes",
+        )
     if config.batch > count:
         raise UsageError(
             f"a batch of {config.batch} is larger than the training data ({count} images)",

@@ -11,7 +11,7 @@ from fcos_cli.config import flatten
 from fcos_cli.console import say, table
 from fcos_cli.data.doctor import examine_splits, print_findings
 from fcos_cli.data.samples import Finding
-from fcos_cli.train.distributed import World
+from fcos_cli.distributed.world import World
 from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.recipe.automatic import AUTO

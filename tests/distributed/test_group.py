@@ -1,0 +1,57 @@
+"""The process group: in one process its functions change nothing. `test_train` and `test_eval` start several."""
+
+import pytest
+import torch
+
+from fcos_cli.distributed import group
+from fcos_cli.distributed.world import World
+from fcos_cli.errors import DataError, FcosError, UsageError
+
+
+def test_one_process_keeps_its_values_and_errors() -> None:
+    assert group.from_main_process([1]) == [1]
+    assert group.by_main_process(lambda: 2) == 2
+    assert group.total(1, 2) == group.largest(1, 2) == [1, 2]
+    group.check_alike({"data": "a"})
+    group.raise_together(None)
+    for block in (group.failing_together(), group.telling_others("fcos train"), group.join_world("fcos eval")):
+        with pytest.raises(DataError, match="gone"), block:
+            raise DataError("gone")
+    with pytest.raises(DataError, match="gone"), group.join_world("fcos train", error=DataError("gone")):
+        pass
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "ten", "inf", "nan"])
+def test_minutes_to_wait_are_a_number_above_0(text: str) -> None:
+    with pytest.raises(UsageError, match="FCOS_WAIT_MINUTES"):
+        group.wait_minutes({"FCOS_WAIT_MINUTES": text})
+
+
+def test_minutes_to_wait() -> None:
+    assert group.wait_minutes({}) == group.wait_minutes({"FCOS_WAIT_MINUTES": ""}) == 10
+    assert group.wait_minutes({"FCOS_WAIT_MINUTES": "0.5"}) == 0.5
+
+
+def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    group._choose_gpu(World(1, 3, 1, 3))
+    with pytest.raises(UsageError, match="no GPU for the process of local rank 2"):
+        group._choose_gpu(World(2, 3, 2, 3))
+    assert chosen == [1]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[pair.cc:547] Connection closed by peer [10.0.0.2]:4711", "has ended unexpectedly"),
+        ("[unbound_buffer.cc:81] Timed out waiting 600000ms for recv operation", "not answered for 7 minutes"),
+    ],
+)
+def test_what_torch_says_of_lost_processes_is_explained(said: str, told: str) -> None:
+    with pytest.raises(FcosError, match=told) as caught, group._explaining_losses("fcos eval", 7.0):
+        raise RuntimeError(said)
+    assert "run the command again" in str(caught.value.remedy)
+    with pytest.raises(RuntimeError, match="another problem"), group._explaining_losses("fcos train", 7.0):
+        raise RuntimeError("another problem")
