@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -93,22 +94,35 @@ def free_port() -> int:
         return port
 
 
-def run(*launches: Launch, seconds: float = 120) -> list[list[Ended]]:
-    """Run the launches one after the other, the processes of each at the same time. seconds: for all of them."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.launch"]
-    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    for name in [name for name in environ if name.startswith("FCOS_")]:
-        del environ[name]
-    launches = tuple(
-        ([process._replace(arguments=[*map(str, process.arguments)]) for process in processes], strike)
-        for processes, strike in launches
-    )
-    given = json.dumps(launches, default=str)
-    done = subprocess.run(
-        command, input=given, capture_output=True, text=True, cwd=ROOT, env=environ, timeout=seconds, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return [[Ended(*ended) for ended in launch] for launch in json.loads(done.stdout)]
+class Launcher:
+    """The process that has imported everything. Close it at the end."""
+
+    def __init__(self) -> None:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("FCOS_")}
+        environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.launch"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environ
+        )
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def run(self, *launches: Launch, seconds: float = 300) -> list[list[Ended]]:
+        """Run the launches one after the other, the processes of each at the same time. seconds: for all of them."""
+        given = [
+            ([process._replace(arguments=[*map(str, process.arguments)]) for process in processes], strike)
+            for processes, strike in launches
+        ]
+        pipes = self.process
+        assert pipes.stdin is not None
+        assert pipes.stdout is not None
+        pipes.stdin.write(json.dumps(given, default=str) + "\n")
+        pipes.stdin.flush()
+        ready, _, _ = select.select([pipes.stdout], [], [], seconds)
+        assert ready, f"not at their end after {seconds:g} s"
+        return [[Ended(*ended) for ended in launch] for launch in json.loads(pipes.stdout.readline())]
 
 
 def alone(*processes: Process) -> Launch:
@@ -145,14 +159,14 @@ def processes_of(namespace: str) -> list[int]:
 
 
 def main() -> None:
-    """Run the launches on stdin; print how each process ended."""
+    """Run the launches of each line on stdin; print a line of how their processes ended."""
     import fcos_cli.cli
     import fcos_cli.evaluate.run
     import fcos_cli.runtime.onnxruntime
     import fcos_cli.train.start  # noqa: F401
 
-    launches = json.load(sys.stdin)
-    print(json.dumps([_run(*launch) for launch in launches]))  # noqa: T201
+    for line in sys.stdin:
+        print(json.dumps([_run(*launch) for launch in json.loads(line)]), flush=True)  # noqa: T201
 
 
 def _run(processes: list[list[Any]], strike: list[Any] | None) -> list[Ended]:
@@ -198,7 +212,7 @@ def _become(process: list[Any], log: tuple[int, int]) -> None:
         if namespace is not None:
             handle = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
             assert libc.setns(handle, NEW_NET) == 0
-        for number, fd in enumerate(log, 1):
+        for number, fd in enumerate((os.open(os.devnull, os.O_RDONLY), *log)):
             os.dup2(fd, number)
         os.environ.update(environ or {})
         os.chdir(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fcos_cli.model.classes import ClassTable
-from tests.distributed.launch import Ended, Process, alone, run
+from tests.distributed.launch import Ended, Launcher, Process, alone
 from tests.runtime.onnx_files import FACTS, write_onnx
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,9 @@ def quiet(ended: Ended) -> bool:
     return ended.out == ended.err == ""
 
 
-def test_several_processes_give_the_numbers_of_one(shapes: Path, model_file: Path, tmp_path: Path) -> None:
+def test_several_processes_give_the_numbers_of_one(
+    launcher: Launcher, shapes: Path, model_file: Path, tmp_path: Path
+) -> None:
     names = ClassTable(("circle", "square", "triangle"), (1, 2, 3))
     onnx = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, classes=names))
     weights = ["eval", model_file, shapes, "--split", "all", "--batch", 3, "--json", "--save"]
@@ -33,7 +35,7 @@ def test_several_processes_give_the_numbers_of_one(shapes: Path, model_file: Pat
         alone(*group(weights, size, name))
         for size, name in ((1, "1.json"), (3, "3.json"))  # 16 images in 6 batches: 2 for each
     ] + [alone(*group(exported, size, name)) for size, name in ((1, "1.html"), (5, "5.html"))]  # 4 images
-    one, three, one_pair, five_pair = run(*launches)
+    one, three, one_pair, five_pair = launcher.run(*launches)
     for single, several in ((one, three), (one_pair, five_pair)):
         assert [ended.code for ended in (*single, *several)] == [0] * (1 + len(several)), several
         assert json.loads(several[0].out) == json.loads(single[0].out)
@@ -44,7 +46,9 @@ def test_several_processes_give_the_numbers_of_one(shapes: Path, model_file: Pat
     assert (tmp_path / "5.html").is_file()
 
 
-def test_what_ends_one_process_ends_all_with_one_message(shapes: Path, model_file: Path, tmp_path: Path) -> None:
+def test_what_ends_one_process_ends_all_with_one_message(
+    launcher: Launcher, shapes: Path, model_file: Path, tmp_path: Path
+) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(shapes, damaged)
     last = max(damaged.glob("images/val*"))
@@ -57,7 +61,7 @@ def test_what_ends_one_process_ends_all_with_one_message(shapes: Path, model_fil
         (2, "do not have the same data"): [command, [*command, "--limit", 3]],
         (2, "do not have the same number of images per batch"): [command, ["eval", model_file, shapes]],
     }
-    ends = run(*[alone(*map(Process, commands)) for commands in cases.values()])
+    ends = launcher.run(*[alone(*map(Process, commands)) for commands in cases.values()])
     for (code, words), (main, other) in zip(cases, ends, strict=True):
         assert (main.code, other.code) == (code, code), (main, other)
         assert main.err.count("error: ") == 1

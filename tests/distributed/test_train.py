@@ -12,7 +12,7 @@ import pytest
 from fcos_cli.config import Config, to_toml
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.model.artifact import load
-from tests.distributed.launch import Ended, Host, Launch, Process, Strike, free_port, hosts, ranks, run
+from tests.distributed.launch import Ended, Host, Launch, Launcher, Process, Strike, free_port, hosts, ranks
 from tests.train.runs import SETTINGS
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,9 @@ def disks(tmp_path: Path) -> tuple[Path, Path]:
     return first, second
 
 
-def test_torchrun_on_two_hosts_trains_as_one_process_would(shapes: Path, disks: tuple[Path, Path]) -> None:
+def test_torchrun_on_two_hosts_trains_as_one_process_would(
+    launcher: Launcher, shapes: Path, disks: tuple[Path, Path]
+) -> None:
     alone = ["train", shapes, "--config", settings(disks[0] / "one.toml", batch=2, epochs=4), "--out", "one"]
     train = ["train", shapes, "--config", settings(disks[0] / "two.toml", batch=1, epochs=4), "--out", "two"]
     with hosts() as pair:
@@ -51,7 +53,7 @@ def test_torchrun_on_two_hosts_trains_as_one_process_would(shapes: Path, disks: 
             )
             for rank, (host, disk) in enumerate(zip(pair, disks, strict=True))
         ]
-        two, one = run((agents, None), ([Process(alone, folder=disks[0])], None), seconds=240)
+        two, one = launcher.run((agents, None), ([Process(alone, folder=disks[0])], None))
     assert [ended.code for ended in (*two, *one)] == [0, 0, 0], two
     rows = [
         [json.loads(line) for line in (disks[0] / name / "metrics.jsonl").read_text().splitlines()]
@@ -66,7 +68,9 @@ def test_torchrun_on_two_hosts_trains_as_one_process_would(shapes: Path, disks: 
     assert list(disks[1].iterdir()) == []
 
 
-def test_two_hosts_end_together_and_go_on_together(shapes: Path, disks: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_hosts_end_together_and_go_on_together(
+    launcher: Launcher, shapes: Path, disks: tuple[Path, Path], tmp_path: Path
+) -> None:
     long = settings(tmp_path / "long.toml", batch=1, epochs=500)
     other = write_shapes(tmp_path / "other", train=12, val=4, size=64, seed=1)
     new, resume = ["train", shapes, "--config", long, "--out"], ["train", "--resume", "told"]
@@ -81,7 +85,7 @@ def test_two_hosts_end_together_and_go_on_together(shapes: Path, disks: tuple[Pa
         def struck(name: str, victim: int, number: int) -> Launch:
             return both([*new, name], [*new, name]), Strike(victim, disks[0] / name / "state.pt", number)
 
-        told, longer, moved, data, command, crowd, killed = run(
+        told, longer, moved, data, command, crowd, killed = launcher.run(
             struck("told", 1, signal.SIGTERM),
             (both([*resume, "--epochs", 1], [*resume, "--epochs", 1]), None),
             (both(resume, resume, swapped=True), None),
@@ -89,7 +93,6 @@ def test_two_hosts_end_together_and_go_on_together(shapes: Path, disks: tuple[Pa
             (both([*new, "x"], resume), None),
             (both([*new, "x", "--batch", 8], [*new, "x", "--batch", 8]), None),
             struck("killed", 1, signal.SIGKILL),
-            seconds=240,
         )
     assert codes(told) == [143, 143], told
     assert all(ended.seconds < 30 for ended in told)
@@ -116,13 +119,15 @@ def codes(ends: list[Ended]) -> list[int]:
     return [ended.code for ended in ends]
 
 
-def test_a_host_that_falls_silent_is_an_error_after_the_time_to_wait(shapes: Path, disks: tuple[Path, Path]) -> None:
+def test_a_host_that_falls_silent_is_an_error_after_the_time_to_wait(
+    launcher: Launcher, shapes: Path, disks: tuple[Path, Path]
+) -> None:
     new = ["train", shapes, "--config", settings(disks[0] / "c.toml", batch=1, epochs=500), "--out", disks[0] / "run"]
     with hosts() as pair:
         if pair[0] == Host():
             pytest.skip("no network namespaces can be made here")
         processes = [Process(new, host=host, environ={"FCOS_WAIT_MINUTES": "0.2"}) for host in pair]
-        (ends,) = run((ranks(*processes), Strike(1, disks[0] / "run/state.pt", None)))
+        (ends,) = launcher.run((ranks(*processes), Strike(1, disks[0] / "run/state.pt", None)))
     assert codes(ends) == [1, 1], ends
     for ended in ends:
         assert "another process of this run has not answered for 0.2 minutes" in ended.err
