@@ -1,5 +1,7 @@
 """The exception tree: messages and exit codes."""
 
+import pickle
+
 import pytest
 
 from fcos_cli import errors
@@ -34,6 +36,15 @@ def test_exit_codes(name: str, code: int) -> None:
     kind = getattr(errors, name)
     assert issubclass(kind, FcosError)
     assert kind.exit_code == code
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_errors_travel_to_other_processes(name: str) -> None:
+    options = {"extra": "train"} if name == "MissingExtra" else {"remedy": "fix it"}
+    error = getattr(errors, name)("it broke", where="here", **options)
+    error.shared = True
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.args, copy.shared) == (type(error), str(error), ("it broke",), True)
 
 
 def test_exit_code_tables_are_complete() -> None:
