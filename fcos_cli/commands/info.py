@@ -47,7 +47,9 @@ def info(
             require_train("--speed of a network by name")
         print_network(model, as_json=as_json, speed=speed)
         return
-    if not Path(model).exists() and get_close_matches(model, NETWORKS):
+    path = Path(model)
+    is_word = path.name == model and not path.suffix  # not a file or folder that is missing
+    if is_word and not path.exists() and get_close_matches(model, NETWORKS):
         raise unknown_name("network", model, NETWORKS, where="MODEL")
     path = find_artifact(model)
     print_info(read_header(path), path=path, as_json=as_json, speed=speed)

@@ -67,4 +67,6 @@ def test_a_mistyped_name_is_answered_with_the_nearest(fcos: Fcos) -> None:
     }.items():
         result = fcos("info", typed)
         assert (result.code, f"did you mean {meant}?" in result.err) == (2 if meant == "nano" else 4, True), result.err
-    assert "did you mean" not in fcos("info", "nowhere/at/all.onnx").err
+    for file in ("nowhere/at/all.onnx", "runs/small", "medium.onnx"):
+        result = fcos("info", file)
+        assert (result.code, "did you mean" in result.err) == (4, False), result.err
