@@ -84,6 +84,7 @@ class AugmentConfig(BaseModel):
         (0.75, 1.25), description="scale jitter: minimum and maximum size relative to the network input"
     )
     colour: float = Field(0.5, ge=0, le=1, description="brightness, contrast, saturation, hue")
+    mosaic: float = Field(0.0, ge=0, le=1, description="four images side by side in place of one")
 
     @field_validator("scale")
     @classmethod

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
+from fcos_cli.data.augment.mosaic import join, quarters
 from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache, reduced_size
 from fcos_cli.data.images import open_image
@@ -72,14 +73,35 @@ class TrainingSet(Dataset[Example | Unreadable]):
         return len(self.samples)
 
     def __getitem__(self, key: Key) -> Example | Unreadable:
-        sample = self.samples[key.number]
+        random = np.random.default_rng(key.seed)
+        mosaic = self.augmentation.mosaic
         try:
-            image, boxes = self._load(key.number)
+            if mosaic and random.random() < mosaic:
+                example = self._mosaic(key.number, random)
+            else:
+                example = self._single(key.number, self.augmentation, random)
         except DataError as error:
             return Unreadable(str(error))  # one bad file must not stop the run; it is reported
-        classes, ignore = torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore)
-        example = self.augmentation(image, boxes, classes, ignore, random=np.random.default_rng(key.seed))
-        return Example(*example, name=str(sample.image))
+        return Example(*example, name=str(self.samples[key.number].image))
+
+    def _single(
+        self, number: int, augmentation: Augmentation, random: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        sample = self.samples[number]
+        image, boxes = self._load(number)
+        return augmentation(
+            image, boxes, torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore), random=random
+        )
+
+    def _mosaic(self, number: int, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The image and three others, which are drawn at random."""
+        corners = quarters(self.augmentation.size, random=random)
+        numbers = [number, *random.integers(len(self.samples), size=3).tolist()]
+        parts = [
+            self._single(index, self.augmentation.quarter((y2 - y1, x2 - x1)), random)
+            for index, (x1, y1, x2, y2) in zip(numbers, corners, strict=True)
+        ]
+        return join(parts, corners)
 
     def _load(self, number: int) -> tuple[Tensor, Tensor]:
         """Image uint8 [3, h, w], in channels last, and its boxes."""

@@ -180,6 +180,31 @@ def test_an_unreadable_image_is_skipped_and_reported(samples: list[Sample], tmp_
     assert [any(str(path) in error for error in batch.unreadable) for path in (broken, gone)] == [True, True]
 
 
+def test_a_mosaic_has_the_objects_of_four_images(samples: list[Sample]) -> None:
+    whole = [replace(sample, boxes=np.tile(np.float32([[0, 0, 70, 50]]), (len(sample.boxes), 1))) for sample in samples]
+    still = Augmentation(
+        size=(64, 64), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(0.5, 0.5), colour=0, mosaic=0.5
+    )
+    training = TrainingSet(whole, still, longest=128)
+    examples = [training[Key(5, seed)] for seed in range(60)]
+    assert all(isinstance(example, Example) and example.name.endswith("5.png") for example in examples)
+    counts = [len(example.boxes) for example in examples if isinstance(example, Example)]
+    assert 20 < sum(count == 5 for count in counts) < 40  # half of them are single images
+    assert max(counts) > 10  # 5 of this one, and those of three others
+    again = training[Key(5, int(np.argmax(counts)))]
+    assert all(torch.equal(a, b) for a, b in zip(examples[np.argmax(counts)][:4], again[:4], strict=True))
+
+
+def test_a_mosaic_without_one_of_its_images_is_skipped(samples: list[Sample], tmp_path: Path) -> None:
+    some = [samples[1], Sample(tmp_path / "gone.jpg", 9, 70, 50, *_no_boxes())]
+    mosaic = augmentation()
+    mosaic.mosaic = 1.0
+    found = [TrainingSet(some, mosaic, longest=128)[Key(0, seed)] for seed in range(40)]
+    bad = [example.error for example in found if isinstance(example, Unreadable)]
+    assert 30 <= len(bad) < 40  # one of the three others is the missing one: 7 in 8
+    assert all("gone.jpg" in error for error in bad)
+
+
 def test_a_part_of_an_image_is_an_example_of_its_own(samples: list[Sample]) -> None:
     still = Augmentation(size=(20, 30), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0)
     tile = replace(samples[2], width=30, height=20, part=(40, 25, 70, 45), boxes=samples[2].boxes / 4)

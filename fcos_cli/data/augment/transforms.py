@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from fcos_cli.data.augment.colour import distort_colours
+from fcos_cli.data.augment.mosaic import CLOSER
 from fcos_cli.data.augment.placement import MIN_VISIBLE, Boxes, Region, crop, place, zoom_out
 
 
@@ -16,7 +19,8 @@ class Augmentation:
 
     Multi-scale training happens inside a fixed canvas (large-scale jitter): the image is resized to `scale` times the
     canvas, then cropped or padded to it at a random position. A constant shape for the whole run is fastest on a CPU.
-    All of this is one linear map, so that pixels are resampled once.
+    All of this is one linear map, so that pixels are resampled once. mosaic: probability that four images take the
+    place of one; the caller joins them.
     """
 
     def __init__(
@@ -30,12 +34,19 @@ class Augmentation:
         zoom_out_max: float,
         scale: tuple[float, float],
         colour: float,
+        mosaic: float = 0.0,
         fill: tuple[float, float, float] = (114, 114, 114),
     ) -> None:
         self.size, self.scale = size, scale
-        self.flip, self.turn, self.colour = flip, turn, colour
+        self.flip, self.turn, self.colour, self.mosaic = flip, turn, colour, mosaic
         self.crop, self.zoom_out, self.zoom_out_max = crop, zoom_out, zoom_out_max
         self.fill = torch.tensor([round(value) for value in fill], dtype=torch.uint8)
+
+    def quarter(self, size: tuple[int, int]) -> Augmentation:
+        """The same for one image of a mosaic."""
+        other = copy(self)
+        other.size, other.scale, other.mosaic = size, (self.scale[0], self.scale[1] * CLOSER), 0.0
+        return other
 
     def __call__(
         self, image: Tensor, boxes: Tensor, classes: Tensor, ignore: Tensor, *, random: np.random.Generator
