@@ -29,11 +29,13 @@ AUTOMATIC = (
     "model.strides",
     "model.backbone_norm",
     "train.backbone_lr",
+    "train.freeze",
     "model.ranges",
     "train.epochs",
     "train.repeat",
     "train.lr",
     "augment.turn",
+    "augment.mosaic",
 )
 """Settings that `fcos train` chooses from the data, unless they are set. The value `auto` sets them back to that."""
 

@@ -32,8 +32,8 @@ RUNS = Path("runs/train")
 DEMO: dict[str, Any] = {
     "model": {"channels": 64, "convs": 1, "ranges": [32.0, 64.0, 128.0, 256.0], "backbone_norm": "frozen"},
     "data": {"size": [160, 160]},
-    "augment": {"crop": 0.0, "zoom_out": 0.0, "scale": [0.9, 1.1], "colour": 0.0},
-    "train": {"epochs": 4, "batch": 16, "lr": 0.001, "backbone_lr": 0.5, "val_every": 2, "ema": 0.98},
+    "augment": {"crop": 0.0, "zoom_out": 0.0, "scale": [0.9, 1.1], "colour": 0.0, "mosaic": 0.0},
+    "train": {"epochs": 4, "batch": 16, "lr": 0.001, "backbone_lr": 0.5, "freeze": 0, "val_every": 2, "ema": 0.98},
 }
 """Settings of `--demo`, which takes minutes on a CPU."""
 

@@ -3,10 +3,10 @@
     python -m tests.benchmarks.learning DATA [--time 30m] [--seeds 3] [--out runs/learning]
 
 For each seed: `fcos train DATA --time TIME` with no other setting, and torchvision's class for the same time, with the
-same backbone weights, channels, towers, batch and input size, in mixed precision and channels last. It is trained as
-torchvision's reference script does (SGD with momentum, linear warm-up, two steps down, horizontal flips, frozen
-BatchNorm); its learning rate is the best of three, chosen with the first seed. Both are scored on val by the same code,
-after the last step. Runs that are in OUT/results.jsonl are not repeated.
+same backbone weights, frozen stages, channels, towers, batch and input size, in mixed precision and channels last. It
+is trained as torchvision's reference script does (SGD with momentum, linear warm-up, two steps down, horizontal flips,
+frozen BatchNorm); its learning rate is the best of three, chosen with the first seed. Both are scored on val by the
+same code, after the last step. Runs that are in OUT/results.jsonl are not repeated.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from fcos_cli.train.optim import choose_precision
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import open_run
 from fcos_cli.train.signals import StopRequest
+from fcos_cli.train.speed.freezing import freeze_stages
 from fcos_cli.train.start import parse_duration
 from fcos_cli.train.tracking.listener import SilentListener
 from tests.benchmarks.torchvision_fcos import losses_of, torchvision_fcos
@@ -49,7 +50,7 @@ RATES = (0.0025, 0.005, 0.01)
 """Learning rates for a batch of 8; torchvision's reference has 0.01 for 16."""
 
 PLAIN = {
-    **{f"augment.{name}": 0.0 for name in ("turn", "crop", "zoom_out", "colour")},
+    **{f"augment.{name}": 0.0 for name in ("turn", "crop", "zoom_out", "colour", "mosaic")},
     "augment.scale": (1.0, 1.0),
     "model.backbone_norm": "frozen",
     "train.repeat": 0.0,
@@ -78,6 +79,7 @@ def train_torchvision(options: argparse.Namespace, run_folder: Path, *, rate: fl
     torch.manual_seed(seed)
     model = torchvision_fcos(config, len(train_set.classes))
     load_offline_weights(model.backbone.backbone, config.model)
+    freeze_stages(model.backbone, config.train.freeze)
     model.to(memory_format=torch.channels_last)
     optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=rate, momentum=0.9, weight_decay=1e-4)
     validation = _validation_seconds(model, val_set, config)

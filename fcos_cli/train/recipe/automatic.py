@@ -19,7 +19,9 @@ from fcos_cli.train.recipe.choices import (
     Choice,
     choose_backbone_lr,
     choose_epochs,
+    choose_freeze,
     choose_lr,
+    choose_mosaic,
     choose_norm,
     choose_ranges,
     choose_repeat,
@@ -75,13 +77,15 @@ def with_automatic(
 
     choosers: dict[str, Callable[[Config], Choice]] = {
         "model.backbone_norm": lambda c: choose_norm(batch=c.train.batch // c.train.accumulate, told_apart=told_apart),
-        "data.size": lambda _: size(),
+        "train.freeze": lambda _: choose_freeze(told_apart=told_apart),
+        "data.size": lambda _: size(),  # after what makes steps faster, since a time limit is a matter of speed
         "model.strides": lambda c: choose_strides(facts, size=c.data.size),
         "model.ranges": lambda c: choose_ranges(c.model.strides, size=c.data.size),
         "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
         "train.repeat": lambda _: choose_repeat(facts),
         "train.lr": lambda c: choose_lr(c.train.optimizer, told_apart=told_apart),
         "train.backbone_lr": lambda _: choose_backbone_lr(told_apart=told_apart),
+        "augment.mosaic": lambda c: choose_mosaic(facts, size=c.data.size),
         "augment.turn": lambda _: choose_turn(facts, names=train_set.classes.names, told_apart=told_apart),
     }
     for key, choose in choosers.items():

@@ -49,10 +49,16 @@ RATES = {"adamw": 2e-3, "sgd": 1e-2}
 GENTLE, GENTLE_BACKBONE = 1e-3, 0.5
 """Learning rate of AdamW, and the backbone's factor, if the backbone knows such objects."""
 
+KNOWN_STAGES = 3
+"""Stages of such a backbone that are not trained, up to the map of stride 8: as good in as many steps, and faster."""
+
 RARE = 0.1
 """Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE as common."""
 
 IMBALANCE = 5.0
+
+CROWDED = 5.0
+"""Images with more boxes than this, on average, come one at a time."""
 
 AS_WIDE_AS_TALL = 1.15
 """Boxes of objects without an upright orientation are as often wide as tall: within this factor, in every class."""
@@ -138,6 +144,13 @@ def choose_backbone_lr(*, told_apart: Share) -> Choice:
     return Choice(1.0, "the backbone has to learn as much as the rest")
 
 
+def choose_freeze(*, told_apart: Share) -> Choice:
+    """Stages of the backbone that are not trained."""
+    if known := _known(told_apart()):
+        return Choice(KNOWN_STAGES, known)
+    return Choice(0, "the backbone has to learn as much as the rest")
+
+
 def choose_ranges(strides: tuple[int, ...], *, size: tuple[int, int]) -> Choice:
     """Limits of the levels' distances: a multiple of their strides that grows with the input, as in the papers, where
     8 strides went with 800 px.
@@ -187,6 +200,17 @@ def choose_turn(facts: DataFacts, *, names: Sequence[str], told_apart: Share) ->
     if share > TOLD_APART:
         return Choice(0.0, f"the objects have an upright orientation: {share:.0%} are told from the same upside down")
     return Choice(0.75, f"the objects have no upright orientation: {share:.0%} are told from the same upside down")
+
+
+def choose_mosaic(facts: DataFacts, *, size: tuple[int, int]) -> Choice:
+    """Probability of `augment.mosaic`. size: of the network input."""
+    crowd = facts.boxes / max(1, facts.images)
+    if crowd > CROWDED:
+        return Choice(0.0, f"{crowd:.0f} boxes per image are many without it")
+    halved = facts.box_sides * max(size) / 2
+    if facts.boxes and (tiny := float((halved < STRIDES[0]).mean())) > MANY_TINY:
+        return Choice(0.0, f"{tiny:.0%} of the boxes would become smaller than {STRIDES[0]} px")
+    return Choice(0.5, f"{crowd:.1f} boxes per image are few; half of the steps' images are four at a time")
 
 
 def choose_repeat(facts: DataFacts) -> Choice:

@@ -38,10 +38,12 @@ def test_every_automatic_setting_has_a_value_and_a_reason() -> None:
         ("model.strides", (4, 8, 16, 32, 64)),
         ("train.lr", 0.1),
         ("train.backbone_lr", 0.7),
+        ("train.freeze", 1),
         ("train.epochs", 3),
         ("train.repeat", 0.5),
         ("model.backbone_norm", "frozen"),
         ("augment.turn", 0.25),
+        ("augment.mosaic", 0.25),
     ],
 )
 def test_a_value_that_is_set_wins(key: str, value: Any) -> None:
@@ -73,7 +75,8 @@ def test_the_objects_are_looked_at_once_for_all_that_depends_on_them(monkeypatch
     asked = []
     monkeypatch.setattr(automatic, "upright_share", lambda *_: asked.append(1) or 0.88)
     train = chosen()[0].train
-    assert (train.lr, train.backbone_lr, chosen()[0].model.backbone_norm, len(asked)) == (0.001, 0.5, "frozen", 2)
+    assert (train.lr, train.backbone_lr, train.freeze) == (0.001, 0.5, 3)
+    assert (chosen()[0].model.backbone_norm, len(asked)) == ("frozen", 2)
     assert chosen(flags={"train.time": 60.0})[0].train.lr == 0.002  # no time to look
     assert len(asked) == 2
 

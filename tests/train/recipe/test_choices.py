@@ -9,7 +9,9 @@ from fcos_cli.model.config import STRIDES
 from fcos_cli.train.recipe.choices import (
     choose_backbone_lr,
     choose_epochs,
+    choose_freeze,
     choose_lr,
+    choose_mosaic,
     choose_norm,
     choose_ranges,
     choose_repeat,
@@ -73,6 +75,7 @@ def test_each_optimizer_has_its_learning_rate(share: float | None) -> None:
     assert choose_lr("adamw", told_apart=lambda: share) == (0.002, "for adamw")
     assert choose_lr("sgd", told_apart=lambda: share) == (0.01, "for sgd")
     assert choose_backbone_lr(told_apart=lambda: share).value == 1
+    assert choose_freeze(told_apart=lambda: share).value == 0
 
 
 def test_what_the_backbone_knows_is_kept() -> None:
@@ -80,6 +83,7 @@ def test_what_the_backbone_knows_is_kept() -> None:
     assert choose_lr("adamw", told_apart=lambda: 0.88) == (0.001, reason)
     assert choose_lr("sgd", told_apart=lambda: 0.88) == (0.01, "for sgd")
     assert choose_backbone_lr(told_apart=lambda: 0.88) == (0.5, reason)
+    assert choose_freeze(told_apart=lambda: 0.88) == (3, reason)
     assert choose_norm(batch=8, told_apart=lambda: 0.88) == ("frozen", reason)
 
 
@@ -122,6 +126,24 @@ def test_batch_norm_is_frozen_for_small_batches() -> None:
     assert "too few" in choose_norm(batch=2, told_apart=lambda: None).reason
     assert choose_norm(batch=2, told_apart=lambda: None).value == "frozen"
     assert choose_norm(batch=8, told_apart=lambda: 0.6).value == "trained"
+
+
+@pytest.mark.parametrize(
+    ("made", "mosaic", "reason"),
+    [
+        (facts(sides=(200, 300)), 0.5, "2.0 boxes per image are few"),
+        (facts(sides=(200,) * 5), 0.5, "5.0 boxes per image"),
+        (facts(sides=(200,) * 6), 0, "6 boxes per image are many without it"),
+        (facts(640, 640, sides=(31, 33, 33)), 0, "33% of the boxes would become smaller than 8 px"),
+        (facts(640, 640, sides=(33, 33)), 0.5, "few"),
+        (facts(sides=()), 0.5, "0.0 boxes per image"),
+    ],
+    ids=["few", "limit", "many", "tiny", "small", "none"],
+)
+def test_few_objects_are_shown_four_images_at_a_time(made: DataFacts, mosaic: float, reason: str) -> None:
+    choice = choose_mosaic(made, size=(320, 320))
+    assert choice.value == mosaic
+    assert reason in choice.reason
 
 
 @pytest.mark.parametrize(
