@@ -94,13 +94,16 @@ class TrainingSet(Dataset[Example | Unreadable]):
         )
 
     def _mosaic(self, number: int, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The image and three others, which are drawn at random."""
+        """The image and three others, which are drawn at random; or the image alone, if they cannot all be read."""
         corners = quarters(self.augmentation.size, random=random)
         numbers = [number, *random.integers(len(self.samples), size=3).tolist()]
-        parts = [
-            self._single(index, self.augmentation.quarter((y2 - y1, x2 - x1)), random)
-            for index, (x1, y1, x2, y2) in zip(numbers, corners, strict=True)
-        ]
+        try:
+            parts = [
+                self._single(index, self.augmentation.quarter((y2 - y1, x2 - x1)), random)
+                for index, (x1, y1, x2, y2) in zip(numbers, corners, strict=True)
+            ]
+        except DataError:  # that of another image is reported in its own turn
+            return self._single(number, self.augmentation, random)
         return join(parts, corners)
 
     def _load(self, number: int) -> tuple[Tensor, Tensor]:
