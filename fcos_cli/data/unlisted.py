@@ -17,9 +17,10 @@ from fcos_cli.errors import DataError
 def unlisted_images(path: Path, datasets: Sequence[Dataset]) -> list[Finding]:
     """Find images beside those of `datasets`, the train and val splits read from `path`, that are in no split.
 
-    Only COCO and VOC data sets name their images; and one COCO file says nothing about images of other files.
+    Only COCO and VOC data sets name their images, and the reader of LabelMe notes those without labels itself; and one
+    COCO file says nothing about images of other files.
     """
-    if not path.is_dir() or any(dataset.format == "yolo" for dataset in datasets):
+    if not path.is_dir() or any(dataset.format in ("yolo", "labelme") for dataset in datasets):
         return []
     left = _beside([sample.image for dataset in datasets for sample in dataset.samples])
     if left:  # there may be more splits

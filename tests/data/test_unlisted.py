@@ -51,6 +51,16 @@ def test_one_file_of_several_says_nothing_about_the_others(tmp_path):
     assert listed(folder / "all.json") == []
 
 
+def test_what_the_reader_of_labelme_notes_is_not_said_twice(tmp_path):
+    shape = {"label": "a", "shape_type": "rectangle", "points": [[1, 1], [4, 4]]}
+    for name in "abc":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text(json.dumps({"shapes": [shape], "imagePath": f"{name}.png"}))
+    assert listed(tmp_path) == []
+    assert [finding.id for finding in read_dataset(tmp_path, split="train").findings] == ["not-labelled"]
+
+
 def test_an_image_without_an_xml_file_is_told(tmp_path):
     for name in "abcd":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,7 +36,7 @@ def read_images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list
         raise DataError("the file lists no images", where=f"{file}: images", remedy="add images to it")
     index, written = FileIndex(), names_of(entries, file)
     folder, names = locate_images(file, written, index)
-    below = _below(folder) if any(index.find(folder / name) is None for name in names) else {}
+    elsewhere = _elsewhere(folder, names, index)
     integer_ids = all(is_id(row["id"]) for row in entries)
     if not integer_ids:
         notes.add("ids-renumbered", file.name, count=len(entries))
@@ -57,7 +57,7 @@ def read_images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list
             notes.add("image-listed-twice", str(name))
             position[row["id"]] = position[earlier_id]
             continue
-        found = index.find(path) or below.get(name.name)
+        found = index.find(path) or elsewhere.get(name)
         if found is None:
             notes.add("missing-image", str(name))
         elif size := _size(row, found, notes):
@@ -89,6 +89,22 @@ def _same_file(a: PurePosixPath, b: PurePosixPath, *, where: str) -> DataError:
     )
 
 
+def _elsewhere(folder: Path, names: list[PurePosixPath], index: FileIndex) -> dict[PurePosixPath, Path]:
+    """Where the images are that are not at their place in `folder`, by their names alone: in it, or in its subfolders.
+
+    A file is left out if it is the place of another image, or if the names of several fit it: of `a/1.jpg` and
+    `b/1.jpg` one cannot stand for the other.
+    """
+    places = {name: index.find(folder / name) for name in dict.fromkeys(names)}
+    missing = [name for name, place in places.items() if place is None]
+    if not missing:
+        return {}
+    below, taken = _below(folder), set(places.values())
+    found = {name: index.find(folder / name.name) or below.get(name.name) for name in missing}
+    fits = Counter(found.values())
+    return {name: file for name, file in found.items() if file is not None and file not in taken and fits[file] == 1}
+
+
 def _below(folder: Path) -> dict[str, Path]:
     """Images in the subfolders of `folder` by name, without names that occur more than once."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
@@ -117,18 +133,20 @@ def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | No
 def locate_images(file: Path, names: list[PurePosixPath], index: FileIndex) -> tuple[Path, list[PurePosixPath]]:
     """Return the folder that contains the images, and their names in it.
 
-    Candidate folders are tried with up to 20 file names spread over the list. Names that contain folders of another
-    machine (`C:/job/images/1.jpg`) are then tried without any folder.
+    Candidate folders are tried with up to 20 file names spread over the list. Splits may number their images alike, so
+    a folder that is named like the split of the file comes before others, and one that is named like another split
+    last. Names that contain folders of another machine (`C:/job/images/1.jpg`) are then tried without any folder.
     """
     probes = names[:: max(1, len(names) // 20)][:20]
-    candidates = _image_folders(file)
+    candidates = sorted(_image_folders(file), key=lambda folder: _strangeness(folder, file))
     for shorten in (False, True):
         hits = {
             folder: sum(index.find(folder / (name.name if shorten else name)) is not None for name in probes)
             for folder in candidates
         }
-        best = max(candidates, key=lambda folder: hits[folder])  # ties: the first, which is closest to the file
-        if hits[best]:
+        known = [folder for folder in candidates if hits[folder]]
+        if known:  # ties: the first, which is closest to the file
+            best = min(known, key=lambda folder: (_strangeness(folder, file), -hits[folder]))
             return best, [PurePosixPath(name.name) for name in names] if shorten else names
     for folder in candidates:
         if any(name.name in below for below in [_below(folder)] for name in probes):
@@ -140,9 +158,25 @@ def locate_images(file: Path, names: list[PurePosixPath], index: FileIndex) -> t
     )
 
 
+def _strangeness(folder: Path, file: Path) -> int:
+    """0 if a folder of images is named like the split of an annotation file, 2 if it is named like another one, else 1.
+
+    The names of the folders that the file lies in say nothing.
+    """
+    own, split = _split_in(folder.name), _split_in(file.stem)
+    around = folder.absolute() in file.absolute().parents
+    return 1 if around or None in (own, split) else 0 if own == split else 2
+
+
+def _split_in(name: str) -> str | None:
+    """The split that a name contains: that of `val_images`, `valid` and `instances_val2017` is val."""
+    word = SPLIT_WORD.search(name.lower().replace("_", " "))
+    return None if word is None else "val" if word[1].startswith("val") else word[1]
+
+
 def _image_folders(file: Path) -> list[Path]:
     """Return existing folders that may contain the images of this file, most likely first."""
-    parent = file.parent
+    parent = file.parent if file.parent.name else file.parent.absolute()  # "." says nothing of the folder above
     name = file.stem.removeprefix("instances_")
     bases = [parent, parent.parent] if parent.name.lower() in ("annotations", "labels", "ann") else [parent]
     split = split_name(file, parent)

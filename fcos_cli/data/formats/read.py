@@ -119,11 +119,11 @@ def _resolve(source: Source, requested: str, *, divide: bool) -> tuple[list[str]
             return [fallback], f"no {requested} split found: using {fallback} ({source.splits[fallback].name})"
     if requested in names:
         return [requested], f"the {requested} split, {source.splits[requested].name}"
-    raise DataError(
-        f"the data set has no {requested} split, only {_listing(names)}",
-        where=source.root,
-        remedy="choose one of these with --split, or give an annotation file",
-    )
+    remedy = "choose one of these with --split"
+    if requested in _FALLBACKS:  # only `fcos eval` has --split
+        remedy = f"rename one of them to {requested}, or give the folder or file of one; fcos eval also takes --split"
+    what = f"the data set has no {requested} split, only {_listing(names)}"
+    raise DataError(what, where=source.root, remedy=remedy)
 
 
 def _table_splits(source: Source, names: Sequence[str]) -> list[str]:

@@ -133,7 +133,8 @@ class VocSource:
         self, file: Path, annotation: Annotation, number: int, index: FileIndex, notes: Notes
     ) -> ImageRecord | None:
         # `filename` is often outdated after files were renamed, so it only decides between suffixes at first
-        bases = dict.fromkeys((self.root, file.parent.parent))
+        above = file.parent.parent if file.parent.name else file.absolute().parent.parent
+        bases = dict.fromkeys((self.root, above))
         folders = [base / name for base in bases for name in IMAGE_FOLDERS]
         folders += [file.parent, self.root]
         declared = PurePosixPath(annotation.filename.replace("\\", "/")).name

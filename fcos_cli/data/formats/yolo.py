@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
@@ -217,7 +217,7 @@ def _resolve(entry: str, base: Path, root: Path) -> Path | None:
     candidates = [base / written, root / written]
     if parts[:1] == ["data"]:  # a folder that CVAT and Datumaro write, but do not make
         candidates.append(root.joinpath(*parts[1:]))
-    if written.is_absolute() or ".." in written.parts or parts[:1] == [written.drive or None]:
+    if written.is_absolute() or ".." in written.parts or PureWindowsPath(entry).drive:
         candidates += [root.joinpath(*parts[start:]) for start in range(len(parts))]
     return next((candidate for candidate in candidates if exists(candidate)), None)
 

@@ -107,6 +107,19 @@ def test_a_lone_val_split_is_not_used_for_training(tmp_path: Path) -> None:
         read_dataset(tmp_path, split="train")
 
 
+def test_what_the_error_about_a_split_proposes_works(tmp_path: Path) -> None:
+    for name in ("monday", "tuesday"):
+        coco_set(tmp_path / f"{name}.json", 5, prefix=name)
+    for split in ("train", "val"):
+        with pytest.raises(DataError, match=f"no {split} split, only monday, tuesday") as caught:
+            read_dataset(tmp_path, split=split)
+        assert f"rename one of them to {split}, or give the folder or file of one" in str(caught.value.remedy)
+    assert len(read_dataset(tmp_path / "monday.json", split="train")) == 4
+    assert len(read_dataset(tmp_path, split="monday")) == 5
+    (tmp_path / "monday.json").rename(tmp_path / "train.json")
+    assert len(read_dataset(tmp_path, split="train")) == 4
+
+
 def test_a_single_image_cannot_be_divided(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="single image"):
         read_dataset(coco_set(tmp_path / "x.json", 1), split="train")

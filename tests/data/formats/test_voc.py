@@ -172,6 +172,15 @@ def test_a_list_with_only_missing_images_is_an_error(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
+def test_the_working_directory_may_be_the_folder_of_annotations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devkit(tmp_path)
+    monkeypatch.chdir(tmp_path / "Annotations")
+    (sample, *_) = read_dataset(Path(), split="all").samples
+    assert sample.image == tmp_path / "JPEGImages" / "a.jpg"
+
+
 def test_a_size_unlike_that_of_the_file_is_told(tmp_path: Path) -> None:
     root = devkit(tmp_path, train="a\nb\nc\n", val="c\n")
     annotate(root / "Annotations" / "b.xml", thing("cat"), size=(50, 100))

@@ -100,6 +100,8 @@ def test_names_may_be_a_mapping_and_stay_strings(tmp_path: Path) -> None:
         ("train/images", "valid/images"),
         ("./train/images", "./valid/images"),
         ("/content/job-3/train/images", "/content/job-3/valid/images"),
+        ("C:\\job 3\\train\\images", "c:/job 3/valid/images"),
+        ("\\\\server\\share\\train\\images", "\\\\server\\share\\valid.txt"),
         ("[train/images]", "[valid/images]"),
         ("train", "valid"),
         ("train.txt", "valid.txt"),

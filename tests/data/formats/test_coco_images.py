@@ -1,0 +1,76 @@
+"""Which image on disk belongs to which row of a COCO file, also where others have the same name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.data.formats.read import read_dataset
+from fcos_cli.data.samples import Dataset
+from tests.data.formats.test_coco import coco, draw, write
+
+NUMBERED = [f"{number:04}.png" for number in range(1, 31)]
+
+
+def places(dataset: Dataset, root: Path) -> list[str]:
+    return [sample.image.relative_to(root).as_posix() for sample in dataset.samples]
+
+
+@pytest.mark.parametrize("missing", [0, 1, 4])
+@pytest.mark.parametrize("folder", ["{}", "images/{}", "{}_images", "my-{}-2017", "img_{}/sub"])
+def test_splits_that_number_their_images_alike_keep_to_their_folders(folder: str, missing: int, tmp_path: Path) -> None:
+    counts = {"train": 30, "val": 5}
+    for split, count in counts.items():
+        write(tmp_path / f"annotations/instances_{split}.json", coco(*NUMBERED[:count]))
+        for name in NUMBERED[:count]:
+            draw(tmp_path / folder.format(split) / name)
+    for name in NUMBERED[:missing]:
+        (tmp_path / folder.format("val") / name).unlink()
+    for split, count in counts.items():
+        dataset = read_dataset(tmp_path, split=split)
+        there = NUMBERED[missing if split == "val" else 0 : count]
+        assert places(dataset, tmp_path) == [f"{folder.format(split)}/{name}" for name in there]
+
+
+def test_a_folder_of_another_split_is_taken_if_there_is_no_other(tmp_path: Path) -> None:
+    draw(tmp_path / "train" / "a.png")
+    assert places(read_dataset(write(tmp_path / "val.json", coco("a.png"))), tmp_path) == ["train/a.png"]
+
+
+def test_the_names_of_the_folders_around_the_file_say_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "training_data"
+    draw(root / "a.png")
+    draw(root / "thumbs" / "a.png")
+    assert places(read_dataset(write(root / "val.json", coco("a.png"))), root) == ["a.png"]
+
+
+def test_an_image_in_another_folder_does_not_stand_for_one_of_the_same_name(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "cam1" / "1.png")
+    draw(tmp_path / "images" / "new" / "3.png")
+    draw(tmp_path / "images" / "new" / "4.png")
+    names = ("cam1/1.png", "cam2/1.png", "cam1/3.png", "cam2/3.png", "cam1/4.png")
+    dataset = read_dataset(write(tmp_path / "all.json", coco(*names)))
+    assert places(dataset, tmp_path / "images") == ["cam1/1.png", "new/4.png"]
+    (finding,) = dataset.findings
+    assert (finding.id, finding.message[-1]) == ("missing-image", "3")
+    assert finding.place == "cam2/1.png, cam1/3.png, cam2/3.png"
+
+
+def test_images_added_to_a_set_from_another_machine_do_not_hide_the_others(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png", "new.png"):
+        draw(tmp_path / "images" / name)
+    names = ("C:\\job\\images\\1.png", "C:\\job\\images\\2.png", "new.png")
+    dataset = read_dataset(write(tmp_path / "train.json", coco(*names)))
+    assert places(dataset, tmp_path / "images") == ["1.png", "2.png", "new.png"]
+    assert dataset.findings == []
+
+
+@pytest.mark.parametrize("given", ["instances_default.json", "."])
+def test_the_working_directory_may_be_the_folder_of_annotations(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "annotations" / "instances_default.json", coco("a.png"))
+    draw(tmp_path / "images" / "a.png")
+    monkeypatch.chdir(tmp_path / "annotations")
+    assert places(read_dataset(Path(given), split="all"), tmp_path) == ["images/a.png"]
