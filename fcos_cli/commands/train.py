@@ -127,6 +127,9 @@ def train(
             "--model": model,
             "--name": name,
             "--out": out,
+            "--demo": demo,
+            "--dry-run": dry_run,
+            "--batch auto": batch == "auto",
         }
         flags |= {"train.time": time, **{name: value for name, value in others.items() if value}}
         folder, progress, onnx = start.resume(resume, flags=flags, started=started)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ class Progress:
     planned: epochs and time limit in seconds at the last save. seconds: time used. stale: validations since the best
     one. end: last step of a cool-down, once one has begun. recoveries: losses that were not finite; skipped: (epoch,
     index) of the batches that were left out because of them. world: number of processes at the last save. step_seconds,
-    validation_seconds: the measured pace. export_seconds: estimated for the export
-    at the end.
+    validation_seconds: the measured pace. export_seconds: estimated for the export at the end. origin: what the initial
+    weights were; empty in states of older versions.
     """
 
     step: int = 0
@@ -53,6 +54,7 @@ class Progress:
     step_seconds: float = 0.0
     validation_seconds: float = 0.0
     export_seconds: float = 0.0
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,14 @@ def read_state(folder: Path, *, data_hash: str) -> SavedState:
     raise DataError(
         f"the saved state {problems[0].removeprefix(f'{STATE} ')}",
         where=folder / STATE,
-        remedy="start a new run; best.safetensors and last.safetensors of this one are still good (--init)",
+        remedy=start_anew(folder),
     )
+
+
+def start_anew(folder: Path) -> str:
+    """The advice to start a new run instead of the one in `folder`: from its weights, if it has any."""
+    weights = folder / "last.safetensors"
+    return "start a new run" + (f" with --init {quote(str(weights))}" if weights.is_file() else "")
 
 
 def read_progress(folder: Path) -> Progress:
@@ -140,7 +148,7 @@ def read_progress(folder: Path) -> Progress:
             return Progress(**content["progress"])
         except Exception:  # read_state reports damaged files
             continue
-    raise DataError("the saved state cannot be read", where=folder / STATE, remedy="start a new run")
+    raise DataError("the saved state cannot be read", where=folder / STATE, remedy=start_anew(folder))
 
 
 def _check(path: Path, content: Any, *, data_hash: str) -> None:
@@ -154,7 +162,7 @@ def _check(path: Path, content: Any, *, data_hash: str) -> None:
         raise DataError(
             "the training data is not what this run started with",
             where=path,
-            remedy="restore the data, or start a new run with --init RUN/last.safetensors",
+            remedy=f"restore the data, or {start_anew(path.parent)}",
         )
 
 

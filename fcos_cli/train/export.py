@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from shlex import quote
 
 from fcos_cli.config import TrainConfig
 from fcos_cli.console import say, warn
@@ -44,7 +45,7 @@ def export_best(folder: Path, config: TrainConfig, progress: Progress) -> Path |
     Return its path, or None, with a reason: an export that fails does not make a complete run fail.
     """
     weights, path = folder / "best.safetensors", folder / "best.onnx"
-    again = f"fcos export {folder} writes it"
+    again = f"fcos export {quote(str(folder))} writes it"
     if not config.export:
         return None
     if not has_time(config, progress):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -80,14 +81,14 @@ class Run:
         progress, config = self.progress, self.config.train
         progress.planned, progress.seconds = [config.epochs, config.time], self.length.clock.seconds
         progress.world, progress.step_seconds = self.world.size, self.length.pace.seconds_per_step
-        progress.validation_seconds = self.length.validation_seconds
+        progress.validation_seconds, progress.origin = self.length.validation_seconds, self.origin
         if self.world.main:
             tuning = self.tuning.to_json()
             save_state(self.folder, self.parts, progress, data_hash=self.data_hash, tuning=tuning)
 
     def stopped(self) -> FcosError:
         """Return the exception for a request to stop."""
-        error = self.stop.error(remedy=f"go on with: fcos train --resume {self.folder}")
+        error = self.stop.error(remedy=f"go on with: fcos train --resume {quote(str(self.folder))}")
         error.shared, error.elsewhere = True, not self.world.main
         return error
 
@@ -108,7 +109,10 @@ def open_run(
     """Build all parts of a run, or restore them from `folder`/state.pt."""
     with failing_together():
         device = pick_device(config.train.device)
-        model, origin = build_initial(config, train_set.classes)
+        if resume:  # the saved state has the weights: those that the run started from may be gone by now
+            model, origin = FCOS(config.model, classes=len(train_set.classes)), config.train.init
+        else:
+            model, origin = build_initial(config, train_set.classes)
         model.to(device).to(memory_format=torch.channels_last)
         if config.data.drop_empty:
             train_set = without_empty(train_set)
@@ -158,7 +162,7 @@ def open_run(
         precision=precision,
         world=world,
         device=device,
-        origin=origin,
+        origin=progress.origin or origin,
         data_hash=data_hash,
         repeats=repeats,
         tuning=tuning,

@@ -6,18 +6,20 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from time import sleep
 from typing import Any, NamedTuple
 
 from fcos_cli.atomic import check_writable
-from fcos_cli.config import Config, Origins, resolve
+from fcos_cli.config import Config, Origins, resolve, with_values
 from fcos_cli.console import say
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.distributed.group import by_main_process, exchange, failing_together, join_world, telling_others
 from fcos_cli.distributed.world import announced, messages_of
 from fcos_cli.errors import UsageError
-from fcos_cli.train.checkpoint import Progress, has_state, read_progress
+from fcos_cli.train.checkpoint import Progress, has_state, read_progress, start_anew
 from fcos_cli.train.export import export_best
 from fcos_cli.train.loop import train
 from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, read_splits, with_chosen_batch
@@ -104,6 +106,8 @@ def plan_new(
             base=DEMO if demo else {},
             network=network,
         )
+        path = str(Path(plan.config.data.path).resolve())  # a run may be resumed from another working directory
+        plan = replace(plan, config=with_values(plan.config, {"data.path": path}))
         return (with_chosen_batch(plan) if choose_batch else plan), folder
 
 
@@ -122,7 +126,7 @@ def start(plan: Plan, *, folder: Path, started: float | None = None) -> Outcome:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UsageError if `folder` already holds a run, or if nothing could be written there.
+    """Raise UsageError if `folder` already holds a run or a detector, or if nothing could be written there.
 
     Only the main process writes: another machine may not even have the disk.
     """
@@ -133,8 +137,15 @@ def check_folder(folder: Path) -> None:
         raise UsageError(
             "this run folder is already in use",
             where=folder,
-            remedy=f"fcos train --resume {folder}, or choose another --name or --out",
+            remedy=f"fcos train --resume {quote(str(folder))}, or choose another --name or --out",
         )
+    for weights in (folder / "best.safetensors", folder / "last.safetensors"):
+        if weights.exists():  # without a saved run, perhaps because somebody put it there
+            raise UsageError(
+                "this folder holds a detector, which a new run would replace",
+                where=weights,
+                remedy="choose another --name or --out, or move the file away",
+            )
 
 
 def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = None) -> Outcome:
@@ -174,8 +185,8 @@ def _saved_settings(folder: Path, flags: Mapping[str, Any]) -> tuple[Config, Ori
     changed = [key for key, value in flags.items() if value is not None and key not in {*MACHINE, *LENGTH}]
     if changed:
         raise UsageError(
-            f"a resumed run keeps its settings; {', '.join(changed)} cannot change",
-            remedy=f"omit them, or start a new run with --init {folder / 'last.safetensors'}",
+            f"a resumed run keeps its settings; {', '.join(changed)} cannot be given",
+            remedy=f"omit them, or {start_anew(folder)}",
         )
     config, origins = resolve(file=folder / "config.toml", environ={}, flags=_longer(folder, flags))
     return config, {**origins, **_read_origins(folder)}

@@ -30,6 +30,9 @@ def test_training_evaluation_and_prediction(
     again = fcos("train", shapes, "--config", settings, "--name", "first")
     assert again.code == 2
     assert "--resume runs/train/first" in again.err
+    Path("runs/train/first").rename("runs/train/my first")
+    again = fcos("train", shapes, "--config", settings, "--name", "my first")
+    assert "--resume 'runs/train/my first'," in again.err
 
 
 @pytest.mark.slow
@@ -220,6 +223,18 @@ def test_sigterm_to_the_process_group_saves_the_state(
     result = fcos("train", shapes, "--config", settings, "--out", "run", "--workers", 1)
     assert result.code == 143
     assert Path("run/state.pt").is_file()
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--demo", "--batch auto", "--epochs 3 --dry-run"])
+def test_what_belongs_to_a_new_run_is_refused_with_resume(fcos: Fcos, option: str) -> None:
+    Path("my run").mkdir()
+    Path("my run/state.pt").touch()
+    result = fcos("train", "--resume", "my run", *option.split())
+    assert result.code == 2
+    assert f"{option.removeprefix('--epochs 3 ')} cannot be given" in result.err
+    assert "omit them, or start a new run\n" in result.err  # it has no weights to start from
+    Path("my run/last.safetensors").touch()
+    assert "new run with --init 'my run/last.safetensors'" in fcos("train", "--resume", "my run", *option.split()).err
 
 
 def test_resuming_a_folder_without_a_run_is_exit_code_2(fcos: Fcos) -> None:

@@ -103,7 +103,11 @@ def test_truncated_file_is_an_error_with_a_remedy(path: Path, kept: int) -> None
     with pytest.raises(DataError, match="cannot be read") as caught:
         load(path.parent, parts_of(seed=0))
     assert caught.value.where == str(path)
-    assert "--init" in str(caught.value.remedy)
+    assert caught.value.remedy == "start a new run"  # there are no weights to start from
+    (path.parent / "last.safetensors").touch()
+    with pytest.raises(DataError) as caught:
+        load(path.parent, parts_of(seed=0))
+    assert caught.value.remedy == f"start a new run with --init {path.parent / 'last.safetensors'}"
 
 
 @pytest.mark.parametrize(

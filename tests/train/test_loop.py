@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import time
 import tomllib
@@ -158,6 +159,22 @@ def test_resumed_run_is_bit_equal_to_an_uninterrupted_one(
     for name in ("best.safetensors", "last.safetensors"):
         assert same(load(folder / name).weights, load(whole[0] / name).weights)
     assert figures(folder) == figures(whole[0])
+
+
+def test_a_run_is_resumed_without_the_weights_that_it_started_from(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    first, folder = tmp_path / "first.safetensors", tmp_path / "run"
+    shutil.copy(whole[0] / "last.safetensors", first)
+    config = config_of(init=str(first))
+    with pytest.raises(Stopped):
+        train(config, *data, folder=folder, resume=False, listener=Recorder(on_step=at(4)))
+    origin = load(folder / "last.safetensors").provenance["initial_weights"]
+    assert origin.startswith(f"{first} (96 of 96 tensors fit, 3 of 3 classes")
+    first.unlink()
+    train(config, *data, folder=folder, resume=True, listener=Recorder())
+    last = load(folder / "last.safetensors").provenance
+    assert (last["step"], last["initial_weights"]) == (6, origin)
 
 
 def test_ctrl_c_saves_and_raises_interrupted(

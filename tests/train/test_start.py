@@ -33,6 +33,27 @@ def test_folder_with_a_saved_run_is_refused(shapes: Path, tmp_path: Path, monkey
         start.start(plan(shapes), folder=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
+def test_a_detector_is_not_replaced_by_a_new_run(shapes: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(UsageError, match="holds a detector") as caught:
+        start.start(plan(shapes), folder=tmp_path)
+    assert caught.value.where == str(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"weights"
+
+
+def test_a_run_finds_its_data_from_another_working_directory(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.toml").write_text(f"[data]\npath = '{shapes.name}'\n")
+    monkeypatch.chdir(shapes.parent)
+    options = {"assignments": [], "flags": {"train.batch": 2}, "time": None, "network": None, "demo": False}
+    new, folder = start.plan_new(
+        None, name=None, out=tmp_path / "run", file=tmp_path / "mine.toml", choose_batch=False, **options
+    )
+    assert (new.config.data.path, folder) == (str(shapes.resolve()), tmp_path / "run")
+
+
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"train\.lr"):
