@@ -79,15 +79,15 @@ def print_error(error: FcosError) -> None:
     from rich.text import Text
 
     console = err()
-    where = "  where: "
+    do = "  do:    "
     parts = [
         ("error: ", error.what, "bold red"),
-        (where, error.where, "dim"),
-        ("  do:    ", error.remedy, "green"),
+        ("  where: ", error.where, "dim"),
+        (do, error.remedy, "green"),
     ]
     for label, text, style in parts:
         if text:
-            lines = [text] if label == where else text.split("\n")  # a remedy may be a few lines of code
+            lines = text.split("\n") if label == do else [text]  # a remedy may be a few lines of code
             shown = "\n".join(map(visible, lines))
             console.print(Text.assemble((label, style), shown), soft_wrap=True)
 

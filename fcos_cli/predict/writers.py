@@ -110,17 +110,24 @@ class _Base:
 
 
 class _Json(_Base):
+    """Begins with the first result or at the end: a run that fails before prints nothing, not half a document."""
+
     def begin(self) -> None:
         self.failed: list[dict[str, str]] = []
-        self.stream.write(f'{{"schema_version": 1, "model": {json.dumps(self.model)}, "results": [')
 
     def write(self, result: Prediction | Failure) -> None:
         if isinstance(result, Failure):
             self.failed.append(_failure(result))
         else:
+            self._write_head()
             self.write_item(_prediction(result, self.classes))
 
+    def _write_head(self) -> None:
+        if not self.item_count:
+            self.stream.write(f'{{"schema_version": 1, "model": {json.dumps(self.model)}, "results": [')
+
     def end(self) -> None:
+        self._write_head()
         self.stream.write(f'\n], "failed": {json.dumps(self.failed)}}}\n')
 
 

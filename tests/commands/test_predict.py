@@ -133,7 +133,7 @@ def test_source_without_images_is_exit_code_3(fcos: Fcos, model_file: Path, tmp_
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("# nothing\n")
     for source in (tmp_path / "gone", tmp_path / "empty", tmp_path / "empty.txt", "*.jpg"):
-        result = fcos("predict", source, "--model", model_file)
+        result = fcos("predict", source, "--model", model_file, "--json")  # not half a document
         assert (result.code, result.out) == (3, ""), source
         assert str(source) in result.err
 

@@ -99,6 +99,12 @@ def test_lines_and_tables_on_a_terminal(tmp_path: Path, photo: Path, fcos: Fcos,
     failure = fcos("predict", tmp_path / "no\x1b[31m\nerror: forged.png", "--model", model).err
     assert not CONTROL.search(failure)
     assert len(re.findall("^error: ", failure, re.MULTILINE)) == 1
+    image, category = {"id": 1, "file_name": photo.name}, {"id": 1, "name": "\nerror: forged"}
+    content = {"images": [image], "annotations": [], "categories": [category]}
+    photo.with_name("x.json").write_text(json.dumps(content), encoding="utf-8")
+    failure = fcos("eval", model, photo.with_name("x.json")).err
+    assert "data set: \\nerror: forged" in failure
+    assert len(re.findall("^error: ", failure, re.MULTILINE)) == 1
 
 
 @pytest.mark.parametrize("names", [NAMES[:3], NAMES[3:]])

@@ -69,6 +69,14 @@ def test_empty_json_document_starts_with_the_schema_version():
     assert json.loads(text) == {"schema_version": 1, "model": "m.safetensors", "results": [], "failed": []}
 
 
+def test_json_of_failures_alone_is_a_whole_document_and_of_an_error_before_them_none():
+    assert json.loads(written("json", FAILED))["results"] == []
+    stream = io.StringIO()
+    with pytest.raises(KeyError), open_writer(stream, classes=CLASSES, model="m", format="json"):
+        raise KeyError
+    assert stream.getvalue() == ""
+
+
 def test_jsonl_has_a_line_per_result():
     rows = [json.loads(line) for line in written("jsonl", TWO, FAILED, NONE).splitlines()]
     assert [r["source"] for r in rows] == [str(Path("in/a.jpg")), "c.jpg", "b.jpg"]

@@ -32,7 +32,10 @@ class YoloSet:
             self.file, self.images = _places(source)
             self._table = _content(self.file)
             self._ids = {name: number for number, name in source.names.items()}
-        self.labels = label_places(self.images / "x.jpg")[0].parent
+        places = [place.parent for place in label_places(self.images / "x.jpg")]
+        # `images` may also be the name of a folder around the data set, beside which there are no labels of it
+        inside = (place for place in places if place.absolute().is_relative_to(folder.absolute()))
+        self.labels = next(inside, places[0])
 
     def taken(self) -> Iterable[str]:
         return chain(stems(self.images), stems(self.labels))

@@ -245,6 +245,18 @@ def test_merging_into_a_coco_file_keeps_what_it_holds(tmp_path: Path) -> None:
     assert (tmp_path / "set/train2017/x-2.jpg").is_file()
 
 
+def test_labels_stay_in_the_data_set_below_a_folder_called_images(tmp_path: Path) -> None:
+    root = tmp_path / "images" / "cows"
+    picture(root / "train/old.jpg", shade=3)
+    (root / "train/old.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (root / "data.yaml").write_text("names: [dog, cat]\ntrain: train\n")
+    found = prediction(picture(tmp_path / "in/new.jpg", shade=1), (1, 2, 9, 9, 0.9, 1))
+    write("yolo", root, found, merge=True)
+    assert (root / "train/new.txt").is_file()
+    assert not (tmp_path / "labels").exists()
+    assert labels_of(read_dataset(root, split="all"), "new") == [("cat", [1, 2, 9, 9])]
+
+
 def test_merging_into_a_data_yaml_and_a_voc_list_uses_the_train_split(tmp_path: Path) -> None:
     found = prediction(picture(tmp_path / "in/new.jpg", shade=1), (1, 2, 9, 9, 0.9, 1))
     for split in ("train", "val"):
