@@ -152,14 +152,31 @@ def findings_for_metrics(dataset: Dataset) -> list[Finding]:
 
 
 def check_outputs(report: Path | None, save: Path | None, *, models: int) -> None:
-    """Raise UsageError before the evaluation, which takes minutes, if its results could not be written."""
+    """Raise UsageError before the evaluation, which takes minutes, if its results could not be written, or would
+    replace somebody's file.
+    """
     if report is not None:
         check_writable(report)
+        _check_page(report)
     if save is not None:
         if models > 1:
             raise UsageError("--save writes the detections of one model", where=save, remedy="evaluate them in turn")
         check_writable(save)
         check_replaceable(save, "coco")
+
+
+def _check_page(file: Path) -> None:
+    """Raise UsageError if `file` exists, has content and is no HTML page."""
+    if not file.is_file():  # there is none, or it is a device
+        return
+    with file.open("rb") as stream:
+        head = stream.read(64)
+    if head and not head.lower().startswith(b"<!doctype html"):
+        raise UsageError(
+            "this file exists and is not an HTML page, so it is not replaced",
+            where=file,
+            remedy="choose another name, or move the file away",
+        )
 
 
 def _score(

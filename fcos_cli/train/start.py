@@ -87,7 +87,7 @@ def plan_new(
     check: bool = True,
 ) -> tuple[Plan, Path]:
     """The plan of a new run, and its folder. time: limit, as text or in seconds. check: that the run could start:
-    its folder is free.
+    its folder is free, and does not hold `file`, which config.toml would replace.
 
     Raises UsageError and DataError; nothing is written but the demo data.
     """
@@ -95,6 +95,12 @@ def plan_new(
         folder = out or new_folder("demo" if demo and name is None else name, data)
         if check:
             check_folder(folder)  # reading the data takes time
+            if file is not None and file.resolve() == (folder / "config.toml").resolve():
+                raise UsageError(
+                    "the run would replace this file with all of its settings",
+                    where=file,
+                    remedy="give it another name, or choose another --name or --out",
+                )
         if demo:
             data = demo_data(Path("runs/demo-data"))
         limit = parse_duration(time) if isinstance(time, str) else time

@@ -64,6 +64,14 @@ def test_report_is_written_together_with_json(fcos: Fcos, model_file: Path, shap
     assert [path.name for path in created_files()] == ["out", "report.html"]
     assert Path("out/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert fcos("eval", model_file, shapes, "--report", "out").code == 2
+    assert fcos("eval", model_file, shapes, "--limit", 1, "--report", "out/report.html").code == 0  # it is replaced
+
+
+def test_a_report_does_not_replace_labels(fcos: Fcos, model_file: Path, shapes: Path) -> None:
+    Path("val.json").write_text('{"images": []}')
+    result = fcos("eval", model_file, shapes, "--report", "val.json")
+    assert (result.code, "val.json" in result.err, "not an HTML page" in result.err) == (2, True, True)
+    assert Path("val.json").read_text() == '{"images": []}'
 
 
 def test_two_models_are_compared(fcos: Fcos, model_file: Path, shapes: Path) -> None:

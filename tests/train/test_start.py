@@ -52,6 +52,9 @@ def test_a_run_finds_its_data_from_another_working_directory(
         None, name=None, out=tmp_path / "run", file=tmp_path / "mine.toml", choose_batch=False, **options
     )
     assert (new.config.data.path, folder) == (str(shapes.resolve()), tmp_path / "run")
+    own = (tmp_path / "mine.toml").rename(tmp_path / "config.toml")
+    with pytest.raises(UsageError, match="would replace this file"):
+        start.plan_new(None, name=None, out=tmp_path, file=own, choose_batch=False, **options)
 
 
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
