@@ -112,7 +112,7 @@ def plan_new(
             base=DEMO if demo else {},
             network=network,
         )
-        path = str(Path(plan.config.data.path).resolve())  # a run may be resumed from another working directory
+        path = str(Path(plan.config.data.path).absolute())  # a run may be resumed from another working directory
         plan = replace(plan, config=with_values(plan.config, {"data.path": path}))
         return (with_chosen_batch(plan) if choose_batch else plan), folder
 

@@ -30,6 +30,16 @@ def plan(data: Path) -> Plan:
     return make_plan(data, file=None, assignments=[], flags={"train.batch": 2, "data.size": (64, 64)}, base={})
 
 
+def test_annotations_that_are_a_link_belong_to_the_images_beside_it(data: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "store" / "version-2"
+    labels.mkdir(parents=True)
+    for split in ("train", "val"):
+        (data / f"{split}.json").rename(labels / f"{split}.json")
+        (data / f"{split}.json").symlink_to(labels / f"{split}.json")
+    made = plan(data / "train.json")
+    assert all(sample.image.is_relative_to(data) for sample in made.train.samples)
+
+
 def without_boxes(content: dict[str, Any]) -> None:
     content["annotations"] = []
 
