@@ -149,16 +149,15 @@ def _discard_stdout() -> None:
 def _version(value: bool) -> None:
     if not value:
         return
-    from importlib.metadata import PackageNotFoundError, version
     from platform import machine, python_version, system
+
+    from fcos_cli.extras import versions
 
     typer.echo(f"fcos-cli {__version__}")
     typer.echo(f"Python {python_version()}, {system()} {machine()}")
+    installed = versions(RUNTIMES)
     for name in RUNTIMES:
-        try:
-            typer.echo(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            typer.echo(f"{name} not installed")
+        typer.echo(f"{name} {installed.get(name, 'not installed')}")
     raise typer.Exit
 
 

@@ -1,7 +1,9 @@
-"""The extras `train` and `ray`: what training, export and PyTorch, and clusters, need beyond the small installation."""
+"""Packages beyond the small installation: the extras `train` and `ray`, and the versions of what is installed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 
 from fcos_cli.errors import MissingExtra
@@ -42,3 +44,14 @@ def _require(
 
 def _missing(packages: tuple[str, ...]) -> list[str]:
     return [name for name in packages if find_spec(name) is None]
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package → version, for those that are installed. Nothing of them is imported."""
+    from importlib import metadata  # slow, and most commands need no versions
+
+    installed = {}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed

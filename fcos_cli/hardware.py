@@ -1,9 +1,12 @@
-"""Capabilities of the hardware: native bfloat16, available memory."""
+"""What this machine has and what this process may use of it: cores, processor, memory, native bfloat16."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,3 +44,46 @@ def available_memory(root: Path = Path("/")) -> int:
     except OSError:
         return free
     return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+
+
+def allowed_cores() -> int:
+    """Number of cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Processor name as reported by the system."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def processor_flags() -> set[str]:
+    """CPU feature flags by their Linux names; empty on other systems."""
+    facts = _cpuinfo()
+    return set((facts.get("flags") or facts.get("Features") or "").split())
+
+
+def peak_memory() -> int:
+    """Peak memory of this process in bytes.
+
+    Read from /proc if available: after an exec, getrusage's value starts with that of the parent process.
+    """
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else 1024 * peak
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """/proc/cpuinfo of the first core."""
+    facts: dict[str, str] = {}
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in text.split("\n\n")[0].splitlines():
+            key, _, value = line.partition(":")
+            facts[key.strip()] = value.strip()
+    return facts

@@ -1,4 +1,4 @@
-"""Which devices compute in bf16 at full speed, and how much memory is left."""
+"""Which devices compute in bf16 at full speed, how much memory is left, and what the processor is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcos_cli.hardware import available_memory, has_native_bf16
+from fcos_cli import hardware
+from fcos_cli.hardware import available_memory, has_native_bf16, processor, processor_flags
 
 
 @pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
@@ -32,3 +33,14 @@ def test_available_memory_is_what_the_system_and_the_container_allow(tmp_path: P
     (group / "memory.max").write_text(f"{limit}\n")
     (group / "memory.current").write_text("500000\n")
     assert available_memory(tmp_path) == expected
+
+
+def test_arm_flags_are_read_from_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_cpuinfo", lambda: {"Features": "fp asimd asimdhp"})
+    assert "asimdhp" in processor_flags()
+
+
+def test_processor_without_cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_cpuinfo", dict)
+    assert processor_flags() == set()
+    assert processor()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from fcos_cli import __version__
+from fcos_cli.extras import versions
+from fcos_cli.hardware import allowed_cores, processor, processor_flags
 
 LIBRARIES = (
     "torch", "torchvision", "timm", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx",
@@ -39,36 +38,8 @@ def environment(*, threads: int | None) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {"fcos-cli": __version__, **versions()},
+        "versions": {"fcos-cli": __version__, **versions(LIBRARIES)},
     }
-
-
-def allowed_cores() -> int:
-    """Number of cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def processor() -> str:
-    """Processor name as reported by the system."""
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
-
-
-def processor_flags() -> set[str]:
-    """CPU feature flags by their Linux names; empty on other systems."""
-    facts = _cpuinfo()
-    return set((facts.get("flags") or facts.get("Features") or "").split())
-
-
-def versions() -> dict[str, str]:
-    """Library → version, for installed libraries."""
-    from importlib import metadata  # imported here because workers, whose start is timed, do not need it
-
-    installed = {}
-    for name in LIBRARIES:
-        with suppress(metadata.PackageNotFoundError):
-            installed[name] = metadata.version(name)
-    return installed
 
 
 def gpus() -> list[str]:
@@ -85,31 +56,6 @@ def gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip().replace(", ", ", driver ") for line in result.stdout.splitlines() if line.strip()]
-
-
-def peak_memory() -> int:
-    """Peak memory of this process in bytes.
-
-    Read from /proc if available: after an exec, getrusage's value starts with that of the parent process.
-    """
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else 1024 * peak
-
-
-@cache
-def _cpuinfo() -> dict[str, str]:
-    """/proc/cpuinfo of the first core."""
-    facts: dict[str, str] = {}
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines():
-            key, _, value = line.partition(":")
-            facts[key.strip()] = value.strip()
-    return facts
 
 
 def _memory_gb() -> float | None:

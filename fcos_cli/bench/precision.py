@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 from typing import NamedTuple
 
-from fcos_cli.bench.environment import processor_flags
 from fcos_cli.bench.protocol import Job
 from fcos_cli.errors import UsageError
+from fcos_cli.hardware import processor_flags
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.open import open_detector
 

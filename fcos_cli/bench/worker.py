@@ -10,6 +10,7 @@ from typing import Any
 
 from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.bench.protocol import Job, Ready, Refusal
+from fcos_cli.hardware import peak_memory
 
 
 def main(descriptor: int) -> None:
@@ -56,8 +57,6 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
         facts = replace(facts, resize=replace(facts.resize, mode="letterbox", size=job.size))
     pipeline, batches = Pipeline(detector, facts.resize), batches_of(job.pictures, job.batch)
     pipeline(batches[0])
-    from fcos_cli.bench.environment import peak_memory
-
     ready = Ready(
         backend=detector.backend,
         device=str(detector.device),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fcos_cli.console import quiet
 from fcos_cli.errors import UsageError
+from fcos_cli.hardware import allowed_cores
 
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables without which several processes cannot find each other."""
@@ -61,9 +62,7 @@ def threads_of(world: World) -> int | None:
     """The share of this process in the CPU cores of its machine; None if it has the machine for itself."""
     if world.local_size == 1:
         return None
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // world.local_size)
+    return max(1, allowed_cores() // world.local_size)
 
 
 def use_own_gpu(world: World, environ: MutableMapping[str, str] | None = None) -> None:

@@ -8,7 +8,6 @@ import platform
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from PIL import Image
 from fcos_cli import __version__
 from fcos_cli.atomic import atomic_write
 from fcos_cli.console import SCHEMA_VERSION, say, table
+from fcos_cli.extras import versions
+from fcos_cli.hardware import processor
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.parity.tolerance import POST, Tolerance
 from fcos_cli.parity.verdict import Layer, MatchRow, Parity, RawRow, Worst
@@ -135,27 +136,14 @@ def _group_by(rows: Iterable[Any], key: Any) -> list[tuple[str, list[Any]]]:
 
 def environment() -> dict[str, Any]:
     """The environment of the measurement: package versions, processor, number of cores."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "fcos": __version__,
-        **versions,
+        **versions(PACKAGES),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _processor(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def _round(value: float) -> float:

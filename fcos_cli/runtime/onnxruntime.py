@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import FcosError, ModelError, UsageError
+from fcos_cli.hardware import allowed_cores
 from fcos_cli.runtime.exported import InputLimits, Inputs, Outputs, check_score, run_in_batches
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
@@ -143,9 +144,7 @@ def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, thread
 
 def _allowed_threads() -> int:
     """Return 0 (ONNX Runtime's default: all physical cores, pinned) unless the process is limited to some cores."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    allowed = len(affinity(0)) if affinity else os.cpu_count()
-    return 0 if allowed == os.cpu_count() else int(allowed or 0)
+    return 0 if allowed_cores() == os.cpu_count() else allowed_cores()
 
 
 def _one_line(error: BaseException) -> str:

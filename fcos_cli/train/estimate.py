@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from itertools import count, islice
 
 import torch
 
+from fcos_cli import hardware
 from fcos_cli.distributed.group import from_main_process
 from fcos_cli.predict.pipeline import predict
 from fcos_cli.runtime.pytorch import PyTorchDetector
@@ -90,12 +90,7 @@ def describe(run: Run, estimate: Estimate) -> str:
 
 def peak_memory(device: torch.device) -> int:
     """Peak memory of this process in bytes: of the GPU if there is one, else resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else hardware.peak_memory()
 
 
 def _twin(run: Run) -> Run:

@@ -7,34 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from fcos_cli.bench import environment as module
-from fcos_cli.bench.environment import allowed_cores, environment, gpus, processor, processor_flags
+from fcos_cli import hardware
+from fcos_cli.bench.environment import environment, gpus
 
 
 @pytest.fixture
 def cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"model name": "Example CPU @ 3 GHz", "flags": "fpu avx2 avx512_vnni sse"}
-    monkeypatch.setattr(module, "_cpuinfo", lambda: facts)
+    monkeypatch.setattr(hardware, "_cpuinfo", lambda: facts)
 
 
 def test_environment_is_json_serializable_and_complete(cpuinfo: None) -> None:
     facts = json.loads(json.dumps(environment(threads=None)))
     assert facts["cpu"] == "Example CPU @ 3 GHz"
     assert facts["cpu_flags"] == ["avx2", "avx512_vnni"]
-    assert facts["threads"] == facts["cores"] == allowed_cores()
+    assert facts["threads"] == facts["cores"] == hardware.allowed_cores()
     assert {"fcos-cli", "numpy", "onnxruntime"} <= set(facts["versions"])
     assert environment(threads=1)["threads"] == 1
-
-
-def test_arm_flags_are_read_from_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_cpuinfo", lambda: {"Features": "fp asimd asimdhp"})
-    assert "asimdhp" in processor_flags()
-
-
-def test_processor_without_cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_cpuinfo", dict)
-    assert processor_flags() == set()
-    assert processor()
 
 
 @pytest.mark.parametrize(

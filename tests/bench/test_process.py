@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcos_cli.bench.environment import peak_memory
 from fcos_cli.bench.process import RemoteDetector, Worker
 from fcos_cli.bench.protocol import Job, JobSkipped
+from fcos_cli.hardware import peak_memory
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.open import open_detector
 from tests.small_onnx import write_onnx

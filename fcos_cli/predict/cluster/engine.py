@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from fcos_cli.errors import FcosError, UsageError
+from fcos_cli.hardware import allowed_cores
 from fcos_cli.predict.cluster.model import ModelFiles
 from fcos_cli.predict.cluster.worker import Attempts, Report, Task, Worker
 
@@ -109,7 +110,7 @@ def _start(folder: str, *, tries: int = 2) -> None:
         with _without_dashboard():
             ray.init(
                 address="local",
-                num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                num_cpus=allowed_cores(),
                 include_dashboard=False,
                 object_store_memory=STORE,
                 log_to_driver=False,
