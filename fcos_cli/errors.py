@@ -101,6 +101,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object) -
     return UsageError(f"unknown {kind} {name!r}", where=where, remedy=remedy)
 
 
+def one_line(error: BaseException, *, most: int | None = 300) -> str:
+    """What an error of a library says, in one line of at most so many characters; its type if it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of a library says; its type if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class Interrupted(FcosError):
     exit_code = 130
 

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from fcos_cli import errors
-from fcos_cli.errors import DataError, FcosError, MissingExtra, unknown_name
+from fcos_cli.errors import DataError, FcosError, MissingExtra, first_line, one_line, unknown_name
 
 CODES = {
     "FcosError": 1,
@@ -69,3 +69,10 @@ def test_an_unknown_name_gets_the_nearest_one_or_the_first_few() -> None:
     many = unknown_name("class", "zebra", (f"{n:03d}" for n in range(20)), where="--require")
     assert str(many.remedy).endswith("010, 011, …")
     assert (many.what, many.where, many.exit_code) == ("unknown class 'zebra'", "--require", 2)
+
+
+def test_errors_of_libraries_are_quoted_in_one_line() -> None:
+    error = RuntimeError("\n  no kernel\n\tfor this  layer\n")
+    assert (one_line(error), first_line(error)) == ("no kernel for this layer", "no kernel")
+    assert one_line(error, most=4) == "no k"
+    assert one_line(MemoryError()) == first_line(MemoryError("\n")) == "MemoryError"  # Python's own says nothing

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fcos_cli.errors import ModelError, UsageError
+from fcos_cli.errors import ModelError, UsageError, first_line
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which trainers save the weights."""
@@ -93,9 +93,8 @@ def _unsafe(path: Path, imported: str) -> ModelError:
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ModelError(
-        f"not a readable checkpoint ({reason[:200]})",
+        f"not a readable checkpoint ({first_line(error)[:200]})",
         where=path,
         remedy="download it again; it may be truncated or not a checkpoint, for example a web page",
     )

@@ -29,7 +29,7 @@ from fcos_cli.data.decode.gray import FULL_16, scale_gray
 from fcos_cli.data.decode.jpeg2000 import open_jpeg2000
 from fcos_cli.data.decode.signatures import HEAD, describe
 from fcos_cli.data.decode.tiff import RARE_CODECS, gray_of, open_tiff
-from fcos_cli.errors import DataError
+from fcos_cli.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from PIL.TiffImagePlugin import TiffImageFile
@@ -111,7 +111,7 @@ def read_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS)
         except Exception as error:  # decoders raise arbitrary exceptions on damaged input
             doubt = f", or compressed in a way that this Pillow cannot read: {codec}" if codec in RARE_CODECS else ""
             raise DataError(
-                f"the image is truncated or damaged ({_one_line(error)}){doubt}",
+                f"the image is truncated or damaged ({one_line(error)}){doubt}",
                 where=place,
                 remedy="copy or download the file again, or remove it from the data set",
             ) from error
@@ -173,7 +173,7 @@ def _stream(source: Path | bytes | BinaryIO, place: str) -> BinaryIO:
         raise DataError("the image does not exist", where=place, remedy="check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise DataError(
-            f"the image cannot be read ({_one_line(error)})", where=place, remedy="check the file's permissions"
+            f"the image cannot be read ({one_line(error)})", where=place, remedy="check the file's permissions"
         ) from error
 
 
@@ -202,7 +202,7 @@ def _identify(stream: BinaryIO, place: str) -> ImageFile.ImageFile:
         except struct.error:  # the DIB check reads 4 bytes even if the file is shorter
             continue
         except Exception as error:  # decoders raise arbitrary exceptions on damaged input
-            reason = f"{name}: {_one_line(error)}"
+            reason = f"{name}: {one_line(error)}"
     if description := describe(head):
         what, remedy = description
         raise DataError(f"the file is {what}", where=place, remedy=remedy)
@@ -275,7 +275,3 @@ def _deep_gray(image: Image.Image) -> npt.NDArray[np.uint8] | None:
         full_range = image.format == "PPM" and image.mode == "I"  # to which Pillow scales them
         return scale_gray(np.asarray(image), white=FULL_16 if full_range else None)
     return None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -19,7 +19,7 @@ from torch import distributed
 
 from fcos_cli import __version__
 from fcos_cli.distributed.world import World, announced
-from fcos_cli.errors import FcosError, UsageError
+from fcos_cli.errors import FcosError, UsageError, first_line
 
 T = TypeVar("T")
 Task = Literal["fcos train", "fcos train --resume", "fcos eval"]
@@ -105,7 +105,7 @@ def _meet(world: World, minutes: float) -> None:
         distributed.init_process_group(backend, timeout=timedelta(minutes=minutes))
     except RuntimeError as error:
         raise FcosError(
-            f"the {world.size} processes of this run have not met ({str(error).splitlines()[0]})",
+            f"the {world.size} processes of this run have not met ({first_line(error)})",
             where=f"rank {world.rank} on {platform.node()}",
             remedy="see the messages of the others. If all have started: can the machines reach each other's ports? "
             f"GLOO_SOCKET_IFNAME names the network interface, {WAIT} how long to wait",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7
 
-from fcos_cli.errors import MissingExtra, ModelError, UsageError
+from fcos_cli.errors import MissingExtra, ModelError, UsageError, first_line
 from fcos_cli.model.config import STRIDES, ModelConfig
 from fcos_cli.model.networks.deformable import deform_stages
 
@@ -156,7 +156,7 @@ def check_maps(config: ModelConfig, *, size: tuple[int, int]) -> None:
             maps = body.eval()(torch.zeros(1, 3, *size))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UsageError(
-                f"backbone {config.backbone} does not take {size[0]} x {size[1]} pixels ({str(error).splitlines()[0]})",
+                f"backbone {config.backbone} does not take {size[0]} x {size[1]} pixels ({first_line(error)})",
                 where="data.size",
                 remedy="choose another size, multiples of 32 or 64, or another backbone",
             ) from error

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fcos_cli.errors import first_line
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.parity.inputs import Size
 from fcos_cli.parity.matching import ImageDetections, Limits, image_detections
@@ -43,8 +44,8 @@ class LayerResults(Generic[Row]):
         except NoSubgraph as error:
             self.skipped = error.what
         except Exception as error:  # runtimes raise all kinds of exceptions
-            first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-            self.failures.append(f"{self.name}: at {size[0]}×{size[1]}, batch {batch}: {type(error).__name__}: {first}")
+            what = f"{type(error).__name__}: {first_line(error)}"
+            self.failures.append(f"{self.name}: at {size[0]}×{size[1]}, batch {batch}: {what}")
 
     def layer(self, failures: Sequence[str]) -> Layer[Row]:
         failed = tuple(dict.fromkeys([*self.failures, *failures]))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
-from fcos_cli.errors import MissingExtra, ModelError
+from fcos_cli.errors import MissingExtra, ModelError, first_line
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES, raw_names
 from fcos_cli.runtime.openvino import leave_signal_stack
@@ -151,7 +151,7 @@ class OnnxModel:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             kind, what = (ModelError, "file") if part == "detect" else (NoSubgraph, f"{part} subgraph")
-            raise kind(f"ONNX Runtime cannot load the {what} ({_first_line(error)})", where=self.path) from error
+            raise kind(f"ONNX Runtime cannot load the {what} ({first_line(error)})", where=self.path) from error
 
 
 def onnx_raw(model: Any, names: Sequence[str]) -> Any:
@@ -242,7 +242,7 @@ class OpenVinoModel:
         try:
             return self.core.read_model(str(self.path))
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot read this file ({_first_line(error)})", where=self.path) from error
+            raise ModelError(f"OpenVINO cannot read this file ({first_line(error)})", where=self.path) from error
 
 
 def openvino_raw(model: Any, names: Sequence[str]) -> Any:
@@ -309,7 +309,3 @@ def to_output(outputs: Mapping[str, npt.NDArray[Any]]) -> ModelOutput:
     )
     converged = outputs.get("converged")
     return ModelOutput(detections, None if converged is None else converged.astype(bool))
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

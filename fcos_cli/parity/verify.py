@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcos_cli.errors import ModelError
+from fcos_cli.errors import ModelError, first_line
 from fcos_cli.parity.matching import Limits
 from fcos_cli.parity.outputs import check_form, match_row
 from fcos_cli.parity.subgraphs import ModelOutput
@@ -49,8 +49,8 @@ def verify(detector: Detector, vectors: Sequence[Vector]) -> Parity:
         try:
             rows += _rows(detector, batch, tolerance)
         except Exception as error:  # runtimes raise all kinds of exceptions
-            first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-            failures.append(f"{END_TO_END}: {batch[0].name}, batch {len(batch)}: {type(error).__name__}: {first}")
+            what = f"{type(error).__name__}: {first_line(error)}"
+            failures.append(f"{END_TO_END}: {batch[0].name}, batch {len(batch)}: {what}")
     failures += judge_matches(rows, tolerance, layer=END_TO_END, names=names)
     notes = [] if any(row.match.reference for row in rows) else ["the reference found nothing in any picture"]
     return Parity(

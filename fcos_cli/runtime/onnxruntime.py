@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
-from fcos_cli.errors import FcosError, ModelError, UsageError
+from fcos_cli.errors import FcosError, ModelError, UsageError, one_line
 from fcos_cli.hardware import allowed_cores
 from fcos_cli.runtime.exported import InputLimits, Inputs, Outputs, check_score, run_in_batches
 from fcos_cli.runtime.facts import Facts
@@ -82,7 +82,7 @@ class OnnxRuntimeDetector:
         try:
             return dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
         except Exception as error:  # its exceptions have no common base class
-            raise FcosError(f"ONNX Runtime failed ({_one_line(error)})", where=self.path) from error
+            raise FcosError(f"ONNX Runtime failed ({one_line(error)})", where=self.path) from error
 
 
 def providers(device: str, available: list[str]) -> list[list[Provider]]:
@@ -135,7 +135,7 @@ def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, thread
         except Exception as error:  # its exceptions have no common base class
             if attempt is attempts[-1]:
                 raise ModelError(
-                    f"ONNX Runtime cannot load this model ({_one_line(error)})",
+                    f"ONNX Runtime cannot load this model ({one_line(error)})",
                     where=path,
                     remedy="copy the file again, or export the model again with this version",
                 ) from error
@@ -145,7 +145,3 @@ def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, thread
 def _allowed_threads() -> int:
     """Return 0 (ONNX Runtime's default: all physical cores, pinned) unless the process is limited to some cores."""
     return 0 if allowed_cores() == os.cpu_count() else allowed_cores()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.geometry import Pixels
-from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
+from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError, one_line
 from fcos_cli.runtime.exported import InputLimits, Inputs, Outputs, check_score, run_in_batches
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
@@ -84,7 +84,7 @@ class OpenVinoDetector:
             leave_signal_stack()
         except Exception as error:  # RuntimeError, and others from its plugins
             raise ModelError(
-                f"OpenVINO cannot load this model ({_one_line(error)})",
+                f"OpenVINO cannot load this model ({one_line(error)})",
                 where=path,
                 remedy="copy the file again (of an .xml also its .bin), or export the model again with this version",
             ) from error
@@ -100,7 +100,7 @@ class OpenVinoDetector:
             )
             return {name: found[name] for name in self.outputs}
         except Exception as error:
-            raise FcosError(f"OpenVINO failed ({_one_line(error)})", where=self.path) from error
+            raise FcosError(f"OpenVINO failed ({one_line(error)})", where=self.path) from error
 
 
 def pick_device(device: str, available: list[str]) -> str:
@@ -197,7 +197,3 @@ def _import() -> Any:
     except ImportError as error:
         raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
     return openvino
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

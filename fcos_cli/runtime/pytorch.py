@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fcos_cli.data.geometry import Pixels, ResizeRule
-from fcos_cli.errors import UsageError
+from fcos_cli.errors import UsageError, first_line
 from fcos_cli.hardware import has_native_bf16
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fcos import FCOS
@@ -144,7 +144,5 @@ def pick_device(device: str) -> torch.device:
         picked = torch.device(device)
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"device {device!r} is not available ({str(error).splitlines()[0]})", remedy="--device cpu"
-        ) from error
+        raise UsageError(f"device {device!r} is not available ({first_line(error)})", remedy="--device cpu") from error
     return picked

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fcos_cli.data.training_set import Batch
 from fcos_cli.distributed.group import any_process
-from fcos_cli.errors import FcosError
+from fcos_cli.errors import FcosError, first_line
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.losses import compute_losses, mean_over_processes, normalizers
 from fcos_cli.model.points import Points
@@ -127,7 +127,7 @@ def _use_more_parts(run: Run, batch: Batch, error: Exception) -> None:
     run.parts.optimizer.zero_grad(set_to_none=True)
     if run.accumulation.parts >= len(batch.names) or run.world.size > 1:
         raise FcosError(
-            f"out of memory ({str(error).splitlines()[0]})",
+            f"out of memory ({first_line(error)})",
             remedy="lower --size or --batch, or use --set train.accumulate=2; the last saved state is kept",
         ) from error
     run.accumulation.parts *= 2

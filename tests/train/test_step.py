@@ -144,11 +144,12 @@ def test_without_memory_the_step_is_repeated_in_halves(
         assert run.listener.notes == notes  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("error", [MemoryError("nothing left"), MemoryError()], ids=repr)
 def test_without_memory_for_one_image_the_run_ends(
-    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: MemoryError
 ) -> None:
     def none(*_: Any) -> None:
-        raise MemoryError("nothing left")
+        raise error
 
     monkeypatch.setattr(step, "_forward", none)
     with opened(data, tmp_path) as (run, batch), pytest.raises(FcosError, match="out of memory") as caught:

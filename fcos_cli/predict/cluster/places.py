@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.atomic import atomic_write
-from fcos_cli.errors import DataError, FcosError, UsageError
+from fcos_cli.errors import DataError, FcosError, UsageError, one_line
 from fcos_cli.predict.sources.address import Address, is_address
 
 SCHEMES = ("s3", "gs", "file")
@@ -93,7 +93,7 @@ class Place:
             with self.system.open_output_stream(self.path) as stream:
                 stream.write(content)  # in one piece: closing the stream is what makes the object appear
         except OSError as error:
-            raise FcosError(f"writing failed ({_one_line(error)})", where=self.name) from error
+            raise FcosError(f"writing failed ({one_line(error)})", where=self.name) from error
 
     def remove(self) -> None:
         """Remove this folder and all in it."""
@@ -136,7 +136,8 @@ def locate(text: str) -> Place:
     try:
         system, path = FileSystem.from_uri(text)
     except (ArrowException, OSError, ValueError) as error:
-        what = f"this address cannot be opened ({_one_line(error, hide=text)})"
+        reason = one_line(error, most=None).replace(text, "…")[:300]  # hidden first: it may hold a password
+        what = f"this address cannot be opened ({reason})"
         raise DataError(what, where=address, remedy="check it, the credentials and the network") from error
     return Place(f"{scheme}://{path}", system, path, scheme)
 
@@ -157,7 +158,7 @@ class store_errors:  # noqa: N801 - used like a function
         if isinstance(error, FileNotFoundError):
             raise DataError("the file does not exist", where=self.place.name, remedy="check the address") from error
         if isinstance(error, OSError | ArrowException):
-            raise StoreError(f"cannot read this ({_one_line(error)})", where=self.place.name) from error
+            raise StoreError(f"cannot read this ({one_line(error)})", where=self.place.name) from error
 
 
 def walk(folder: Place) -> Iterator[Place]:
@@ -167,8 +168,3 @@ def walk(folder: Place) -> Iterator[Place]:
         for name, is_folder in entries:
             if is_folder is wanted:
                 yield from walk(folder.at(name)) if is_folder else [folder.at(name)]
-
-
-def _one_line(error: BaseException, *, hide: str = "") -> str:
-    text = " ".join(str(error).split())
-    return (text.replace(hide, "…") if hide else text)[:300] or type(error).__name__

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.errors import DataError, FcosError, MissingExtra
+from fcos_cli.errors import DataError, FcosError, MissingExtra, one_line
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources.address import Source
 from fcos_cli.predict.sources.frames import Clip, Frame, FrameClock, Moment
@@ -99,7 +99,7 @@ def read_container(
                 yield from _limited(_frames(av, container, stream, clip, every, stop), frames)
             except (av.FFmpegError, ValueError, OSError) as error:  # damaged files raise any of them
                 known = isinstance(source, Path)  # of an address, the text of the error may quote the password
-                what = f"reading the video failed ({_one_line(error) if known else reason_of(error)})"
+                what = f"reading the video failed ({one_line(error, most=200) if known else reason_of(error)})"
                 cause = error if known else None
                 raise DataError(what, where=source, remedy="copy or download it again") from cause
     except FcosError as error:
@@ -119,7 +119,7 @@ def _open(av: Any, path: Path) -> Any:
             if live
             else "copy or download it again: it is truncated, damaged or not a video"
         )
-        raise DataError(f"{what} ({_one_line(error)})", where=path, remedy=remedy) from error
+        raise DataError(f"{what} ({one_line(error, most=200)})", where=path, remedy=remedy) from error
 
 
 def find_film(container: Any, path: Source) -> Any:
@@ -257,10 +257,6 @@ def import_av(path: Source) -> Any:
     except ImportError as error:
         raise MissingExtra(f"videos need PyAV, which is not installed ({path})", extra="video") from error
     return av
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def reason_of(error: BaseException) -> str:

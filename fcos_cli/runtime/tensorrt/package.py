@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from fcos_cli.errors import MissingExtra, ModelError, UsageError
+from fcos_cli.errors import MissingExtra, ModelError, UsageError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def find_package(flavour: Flavour) -> Package:
                 reason = str(error)
             continue
         except (ImportError, OSError) as error:  # it is installed, but one of its libraries is missing
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             continue
         version = str(module.__version__)
         if parse_version(version)[0] < OLDEST[flavour]:
