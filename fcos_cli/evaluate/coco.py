@@ -23,8 +23,9 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco_format import coco_detections, coco_ground_truth
+from fcos_cli.evaluate.matches import AT_IOU_50
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.pipeline import Failure, predict
+from fcos_cli.predict.pipeline import Failure, Prediction, predict
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
@@ -105,32 +106,21 @@ def score(
     best = _best_thresholds(matches, len(classes))
     per_class = []
     for index, (name, category_id) in enumerate(zip(classes.names, classes.ids, strict=True)):
-        ap, ap50 = _mean(precision[:, :, index, 0, -1]), _mean(precision[0, :, index, 0, -1])
+        ap, ap50 = mean_precision(precision[:, :, index, 0, -1]), mean_precision(precision[0, :, index, 0, -1])
         per_class.append(ClassResult(name, category_id, ap, ap50, *best[index]))
     return CocoResult(metrics, per_class, len(samples), tuple(notes))
 
 
 def evaluate(
-    detector: Detector,
-    dataset: Dataset,
-    *,
-    batch: int = 8,
-    workers: int = 2,
-    evaluator: Evaluator = "hotcoco",
-    on_progress: Callable[[int, int], None] | None = None,
-    on_unreadable: Callable[[Failure], None] | None = None,
+    detector: Detector, dataset: Dataset, *, batch: int = 8, on_progress: Callable[[int, int], None] | None = None
 ) -> CocoResult:
     """Run `detector` on the images of `dataset` and score the detections in the classes of the data set.
 
-    The model's classes are matched to the data set's by name; detections of other classes are dropped, which is noted.
-    on_progress: called with (images done, total) after each image. on_unreadable: called for each image that cannot be
-    read, which then counts as having no detections; without it, DataError is raised. Also raises DataError if the model
-    and the data set have no class in common.
+    batch, on_progress: as in `collect_detections`. Raises DataError if an image cannot be read, or if the model and the
+    data set have no class in common.
     """
-    detections, notes = collect_detections(
-        detector, dataset, batch=batch, workers=workers, on_progress=on_progress, on_unreadable=on_unreadable
-    )
-    return score(detections, dataset.samples, dataset.classes, evaluator=evaluator, notes=notes)
+    detections, notes = collect_detections(detector, dataset, batch=batch, on_progress=on_progress)
+    return score(detections, dataset.samples, dataset.classes, notes=notes)
 
 
 def collect_detections(
@@ -138,24 +128,32 @@ def collect_detections(
     dataset: Dataset,
     *,
     batch: int = 8,
-    workers: int = 2,
     tiling: Tiling | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_unreadable: Callable[[Failure], None] | None = None,
 ) -> tuple[list[Detections], list[str]]:
-    """Return the detections `evaluate` scores, per image and in the data set's class indices, and the notes. tiling,
-    batch: as in `predict`."""
+    """Return the detections to score, per image and in the data set's class indices, and notes about the classes.
+
+    The model's classes are matched to the data set's by name; detections of other classes are dropped, which is noted.
+    Images are not kept in memory. tiling, batch: as in `predict`. on_progress: called with (images done, total) after
+    each image. on_unreadable: called for each image that cannot be read, which then counts as having no detections;
+    without it, DataError is raised. Also raises DataError if the model and the data set have no class in common.
+    """
     class_map, notes = _match(detector.facts.classes, dataset.classes)
-    detections = detect_all(
-        detector,
-        dataset.samples,
-        batch=batch,
-        workers=workers,
-        tiling=tiling,
-        on_progress=on_progress,
-        on_unreadable=on_unreadable,
-    )
-    return [_map_classes(found, class_map) for found in detections], notes
+    samples = dataset.samples
+    order = reading_order(detector.facts.resize, samples)
+    detections = [NO_DETECTIONS] * len(samples)
+    predictions = predict(detector, (samples[i].image for i in order), batch=batch, workers=2, tiling=tiling)
+    for done, (index, prediction) in enumerate(zip(order, predictions, strict=True), start=1):
+        if isinstance(prediction, Prediction):
+            detections[index] = _map_classes(prediction.detections, class_map)
+        elif on_unreadable is None:
+            raise prediction.error  # metrics of the readable images alone would be misleading
+        else:
+            on_unreadable(prediction)
+        if on_progress is not None:
+            on_progress(done, len(samples))
+    return detections, notes
 
 
 def thresholds_for(facts: Facts, classes: ClassTable) -> npt.NDArray[np.float32]:
@@ -177,32 +175,6 @@ def reading_order(rule: ResizeRule, samples: Sequence[Sample]) -> list[int]:
     if rule.mode == "shortest":
         order.sort(key=lambda i: rule.geometry(samples[i].width, samples[i].height).resized)
     return order
-
-
-def detect_all(
-    detector: Detector,
-    samples: Sequence[Sample],
-    *,
-    batch: int = 8,
-    workers: int = 2,
-    tiling: Tiling | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-    on_unreadable: Callable[[Failure], None] | None = None,
-) -> list[Detections]:
-    """Return the detections of each sample, in the model's class indices. Images are not kept in memory."""
-    order = reading_order(detector.facts.resize, samples)
-    detections: list[Detections | None] = [None] * len(samples)
-    paths = (samples[i].image for i in order)
-    predictions = predict(detector, paths, batch=batch, workers=workers, tiling=tiling)
-    for done, (index, prediction) in enumerate(zip(order, predictions, strict=True), start=1):
-        if isinstance(prediction, Failure):
-            if on_unreadable is None:
-                raise prediction.error  # metrics of the readable images alone would be misleading
-            on_unreadable(prediction)
-        detections[index] = NO_DETECTIONS if isinstance(prediction, Failure) else prediction.detections
-        if on_progress is not None:
-            on_progress(done, len(samples))
-    return [item for item in detections if item is not None]
 
 
 def _match(model: ClassTable, data: ClassTable) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -233,7 +205,8 @@ def _map_classes(detections: Detections, class_map: npt.NDArray[np.int64]) -> De
     return Detections(detections.boxes[keep], detections.scores[keep], classes[keep])
 
 
-def _mean(precision: npt.NDArray[np.float64]) -> float:
+def mean_precision(precision: npt.NDArray[np.float64]) -> float:
+    """The mean of precisions of an evaluator, which are -1 where there is no ground truth; -1 if there are none."""
     valid = precision[precision > -1]
     return float(valid.mean()) if valid.size else -1.0
 
@@ -271,8 +244,8 @@ def _run_evaluator(evaluator_class: Any, coco_gt: Any, coco_dt: Any) -> Evaluato
     full.summarize()
     # A second run for the matches at IoU 0.5 alone: one fortieth of the matches of the full run.
     at_iou_50 = evaluator_class(coco_gt, coco_dt, "bbox")
-    at_iou_50.params.iouThrs, at_iou_50.params.maxDets = np.array([0.5]), [100]
-    at_iou_50.params.areaRng, at_iou_50.params.areaRngLbl = [[0, 1e10]], ["all"]
+    for name, value in AT_IOU_50.items():
+        setattr(at_iou_50.params, name, value)
     at_iou_50.evaluate()
     return full.stats, np.asarray(full.eval["precision"]), [row for row in at_iou_50.evalImgs if row is not None]
 

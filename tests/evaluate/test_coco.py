@@ -17,7 +17,7 @@ from fcos_cli.data.geometry import Geometry, ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.evaluate.coco import METRICS, CocoResult, collect_detections, detect_all, evaluate, score
+from fcos_cli.evaluate.coco import METRICS, CocoResult, collect_detections, evaluate, score
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections, RawDetections
@@ -363,7 +363,7 @@ def test_images_of_similar_shape_share_a_batch_and_detections_keep_the_sample_or
     sizes = [(60, 40), (40, 60), (60, 40), (40, 60)]
     samples = painted(tmp_path, sizes, [10, 20, 30, 35], [0, 0, 0, 0])
     detector = PixelDetector(Facts(AB, PlainRule(mode="shortest")))
-    detections = detect_all(detector, samples, batch=2)
+    detections, _ = collect_detections(detector, dataset(samples, AB), batch=2)
     assert [a.boxes[0, 2] for a in detections] == [10, 20, 30, 35]
     assert sorted(detector.shapes) == [(2, 3, 40, 60), (2, 3, 60, 40)]
 
@@ -408,8 +408,9 @@ def test_with_on_unreadable_an_unreadable_image_counts_as_having_no_detections(t
     samples[1] = replace(samples[1], image_id=2)
     unreadable = []
     detector = PixelDetector(Facts(AB, PlainRule()))
-    result = evaluate(detector, dataset(samples, AB), on_unreadable=unreadable.append)
+    detections, notes = collect_detections(detector, dataset(samples, AB), on_unreadable=unreadable.append)
     assert [failure.source.name for failure in unreadable] == ["gone.png"]
+    result = score(detections, samples, AB, notes=notes)
     assert result.images == 2
     assert result.metrics["AR100"] == pytest.approx(0.5)
 

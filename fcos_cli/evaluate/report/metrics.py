@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.samples import Sample
-from fcos_cli.evaluate.coco import CocoResult
+from fcos_cli.evaluate.coco import CocoResult, mean_precision
 from fcos_cli.evaluate.matches import ALL_AREAS, AT_IOU_50, Floats, Ints, Matches, match_detections, run_evaluator
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
@@ -137,7 +137,7 @@ def _select(detections: Sequence[Detections], keep: npt.NDArray[np.bool_]) -> li
     """Return the detections for which the flat mask `keep` is set."""
     ends = np.cumsum([len(found) for found in detections])[:-1]
     parts = np.split(keep, ends)
-    return [Detections(f.boxes[k], f.scores[k], f.classes[k]) for f, k in zip(detections, parts, strict=True)]
+    return [found.select(part) for found, part in zip(detections, parts, strict=True)]
 
 
 def _counts(matches: Matches, thresholds: npt.NDArray[np.float32]) -> list[Counts]:
@@ -222,13 +222,8 @@ def _size_buckets(detections: Sequence[Detections], samples: Sequence[Sample], c
             SIZE_EDGES[i],
             upper_edges[i],
             int((bucket_of == i).sum()),
-            _mean(precision[..., column]),
-            _mean(precision[0, ..., column]),
+            mean_precision(precision[..., column]),
+            mean_precision(precision[0, ..., column]),
         )
         for column, i in enumerate(used)
     ]
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float:
-    valid = values[values > -1]
-    return float(valid.mean()) if valid.size else -1.0

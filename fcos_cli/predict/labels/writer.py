@@ -115,8 +115,7 @@ class LabelWriter:
 
 def _usable(labels: Detections) -> Detections:
     """Without boxes that no reader takes: empty ones."""
-    keep = (labels.boxes[:, 2:] - labels.boxes[:, :2] >= MIN_SIDE).all(axis=1)
-    return Detections(labels.boxes[keep], labels.scores[keep], labels.classes[keep])
+    return labels.select((labels.boxes[:, 2:] - labels.boxes[:, :2]).min(axis=1) >= MIN_SIDE)
 
 
 def _name(picture: Path, folder: Path) -> str:
