@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fcos_cli.data.formats.file_index import FileIndex, is_hidden
-from fcos_cli.data.formats.records import ImageRecord, Notes
-from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
+from fcos_cli.data.formats.records import ImageRecord, Notes, size_of
+from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError
 
 _LARGEST_SIDE = 2**31  # pixels; more is a mistake, as are NaN and infinity
@@ -123,11 +123,7 @@ def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | No
         and (1 <= width < _LARGEST_SIDE and 1 <= height < _LARGEST_SIDE)
     ):
         return int(width), int(height)
-    try:
-        return image_size(path)
-    except DataError as error:
-        notes.add("unreadable-image", f"{path.name} ({error.what})")
-        return None
+    return size_of(path, notes)
 
 
 def locate_images(file: Path, names: list[PurePosixPath], index: FileIndex) -> tuple[Path, list[PurePosixPath]]:

@@ -22,8 +22,8 @@ from typing import Any, Literal, NamedTuple
 
 from fcos_cli.data.formats.contents import read_bytes
 from fcos_cli.data.formats.file_index import FileIndex, is_hidden
-from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, samples
-from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
+from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, samples, size_of
+from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable, whole_characters
@@ -189,12 +189,8 @@ def _image(file: Path, annotation: Annotation, number: int, index: FileIndex, no
         notes.add("missing-image", annotation.image or file.stem)
         return None
     path = candidates[0]
-    try:
-        size = (annotation.width, annotation.height) if annotation.width else image_size(path)
-    except DataError as error:
-        notes.add("unreadable-image", f"{path.name} ({error.what})")
-        return None
-    return ImageRecord(path, number, *size)
+    size = (annotation.width, annotation.height) if annotation.width else size_of(path, notes)
+    return None if size is None else ImageRecord(path, number, *size)
 
 
 def _note_unlabelled(folder: Path, used: set[Path], notes: Notes) -> None:

@@ -142,6 +142,15 @@ class ImageRecord(NamedTuple):
     height: int
 
 
+def size_of(path: Path, notes: Notes) -> tuple[int, int] | None:
+    """(width, height) of an image, upright, from its header; None, which is noted, if it cannot be read."""
+    try:
+        return image_size(path)
+    except DataError as error:
+        notes.add("unreadable-image", f"{path.name} ({error.what})")
+        return None
+
+
 class Rows(NamedTuple):
     """All boxes of a split as read, before cleaning: M rows.
 
@@ -288,12 +297,9 @@ def check_sizes(images: Sequence[ImageRecord], notes: Notes) -> None:
     checked = _spread(images)
     factors = []
     for image in checked:
-        try:
-            width, height = image_size(image.path)
-        except DataError as error:
-            notes.add("unreadable-image", f"{image.path.name} ({error.what})")
-            continue
-        if (width, height) != (image.width, image.height):
+        size = size_of(image.path, notes)
+        if size is not None and size != (image.width, image.height):
+            width, height = size
             annotated = f"{image.width}x{image.height}"
             factors.append((width / image.width, height / image.height))
             notes.add("size-mismatch", f"{image.path.name} (file {width}x{height}, annotations {annotated})")

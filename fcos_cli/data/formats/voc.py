@@ -18,8 +18,8 @@ from xml.etree import ElementTree
 
 from fcos_cli.data.formats.contents import exists, read_bytes, read_text
 from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
-from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, is_set, samples
-from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
+from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, is_set, samples, size_of
+from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
@@ -147,12 +147,8 @@ class VocSource:
             notes.add("missing-image", declared or file.stem)
             return None
         path = candidates[0]
-        try:
-            size = (annotation.width, annotation.height) if annotation.width > 0 else image_size(path)
-        except DataError as error:
-            notes.add("unreadable-image", f"{path.name} ({error.what})")
-            return None
-        return ImageRecord(path, number, *size)
+        size = (annotation.width, annotation.height) if annotation.width > 0 else size_of(path, notes)
+        return None if size is None else ImageRecord(path, number, *size)
 
 
 def find(path: Path) -> VocSource | None:

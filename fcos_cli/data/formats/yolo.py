@@ -16,8 +16,8 @@ from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
 from fcos_cli.data.formats.contents import exists, read_text
 from fcos_cli.data.formats.data_yaml import read_yaml
 from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
-from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, samples
-from fcos_cli.data.images import IMAGE_SUFFIXES, image_size
+from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, samples, size_of
+from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
@@ -55,10 +55,8 @@ class YoloSource:
             if file not in index:
                 notes.add("missing-image", str(file))
                 continue
-            try:
-                width, height = image_size(file)
-            except DataError as error:
-                notes.add("unreadable-image", f"{file.name} ({error.what})")
+            size = size_of(file, notes)
+            if size is None:
                 continue
             label = _label_of(file, index)
             if label is None:
@@ -66,9 +64,10 @@ class YoloSource:
             else:
                 labels += 1
                 boxes = _boxes(label, classes, notes, keypoints=self.keypoints)
-                scale = (width, height, width, height)
-                rows += [(len(images), [v * s for v, s in zip(box, scale, strict=True)], c, False) for c, box in boxes]
-            images.append(ImageRecord(file, number, width, height))
+                rows += [
+                    (len(images), [v * s for v, s in zip(box, size * 2, strict=True)], c, False) for c, box in boxes
+                ]
+            images.append(ImageRecord(file, number, *size))
         _note_lonely_labels(files, index, notes)
         if images and not labels:
             raise DataError(
