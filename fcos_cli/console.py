@@ -100,17 +100,17 @@ def emit_json(document: Mapping[str, Any]) -> None:
 
 def json_text(document: Mapping[str, Any]) -> str:
     """The text that `emit_json` prints, for a file."""
-    return json.dumps(_plain({"schema_version": SCHEMA_VERSION, **document}), indent=2) + "\n"
+    return json.dumps(plain({"schema_version": SCHEMA_VERSION, **document}), indent=2) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    """Convert `value` to JSON types: tuples to lists, numpy scalars to numbers, anything else to text."""
+def plain(value: Any) -> Any:
+    """Convert `value` to JSON types: tuples to lists, numpy scalars to numbers, NaN and inf to None, others to text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # a numpy scalar, without importing numpy
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int) else str(value)

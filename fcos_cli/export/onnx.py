@@ -47,8 +47,7 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     if FORMATS[options.format].engine:
         refuse_engine(artifact.config)
     model = artifact.build()
-    limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
-    model.config = model.config.model_copy(update={**limits, "max_detections": facts.max_detections})
+    model.config = model.config.model_copy(update=facts.limits)
     if options.winograd and any(is_worthwhile(module) for module in model.backbone.body.modules()):
         fold_batch_norm(model)  # runtimes fold it into convolutions, but not into the Winograd operations
     if options.precision == "fp16":

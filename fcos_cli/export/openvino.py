@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fcos_cli.errors import MissingExtra
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.openvino import make_core
 
@@ -19,11 +18,9 @@ def write_openvino(onnx: Path, xml: Path, facts: Facts) -> None:
     With precision fp16 the weights are stored in half; the precision of the computation is chosen at run time. The
     model is read with OpenVINO's runtime, because its separate converter sends telemetry.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
-    model = make_core(openvino).read_model(onnx)
+    model = make_core().read_model(onnx)
+    import openvino
+
     for name, value in facts.to_metadata().items():
         model.set_rt_info(value, [KEY, name])
     xml.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import output_names
 from fcos_cli.runtime.open import default_weights, find_artifact
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
-from fcos_cli.runtime.speed import with_cost
+from fcos_cli.runtime.speed import typical_size, with_cost
 
 if TYPE_CHECKING:
     import onnx
@@ -145,8 +145,7 @@ def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Pa
     """Trace the graph and, as requested, quantize it or apply Winograd; return it with the facts to write."""
     proto = trace(artifact, facts, job.options)
     if job.options.winograd:
-        typical = facts.resize.canvas([facts.resize.geometry(4, 3)])
-        facts = replace(facts, winograd=use_winograd(proto, size=typical))
+        facts = replace(facts, winograd=use_winograd(proto, size=typical_size(facts.resize)))
         if facts.winograd:
             say(f"using Winograd's algorithm for {facts.winograd} convolutions")
     if job.options.precision == "int8":
@@ -248,8 +247,7 @@ def check_parity(artifact: Artifact, job: ExportJob, facts: Facts, path: Path) -
 
 def _with_limits(artifact: Artifact, facts: Facts) -> Artifact:
     """The reference model with the limits and the input size of the exported file."""
-    limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
-    config = artifact.config.model_copy(update={**limits, "max_detections": facts.max_detections})
+    config = artifact.config.model_copy(update=facts.limits)
     return replace(artifact, config=config, geometry=facts.resize.to_json())
 
 

@@ -136,7 +136,7 @@ def post_rows(
 ) -> list[MatchRow]:
     """Run the file's post-processing on all cases, `batch` at a time; the last batch is filled with the first ones."""
     rows = []
-    images = np.zeros((batch, 3, *size), reference.dtype)
+    images = np.zeros((batch, 3, *size), reference.facts.resize.dtype)
     for start in range(0, len(cases), batch):
         group = [cases[(start + i) % len(cases)] for i in range(batch)]
         raw = RawOutputs(*(_stack([item.case.raw[part] for item in group]) for part in range(3)))

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.boxes import box_iou
+from fcos_cli.parity.tolerance import Tolerance
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import RawDetections
 
 Side = Literal["reference", "exported"]
@@ -53,6 +55,14 @@ class Limits:
     iou_eps: float = 1e-3
     topk_scores: tuple[float, ...] = ()
     candidates: ImageDetections | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, facts: Facts, tolerance: Tolerance, *, topk_scores: tuple[float, ...], candidates: ImageDetections
+    ) -> Limits:
+        """Those of a file, whose facts are given, judged by `tolerance`."""
+        judged = {name: getattr(tolerance, name) for name in ("same_iou", "same_px", "score_eps", "iou_eps")}
+        return cls(**facts.limits, **judged, topk_scores=topk_scores, candidates=candidates)
 
 
 @dataclass(frozen=True)

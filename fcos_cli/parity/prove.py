@@ -18,7 +18,7 @@ from fcos_cli.parity.inputs import Size, batch_at_size, batches_by_rule, choose_
 from fcos_cli.parity.layers import LayerResults, end_rows, post_rows, prepare_cases, raw_rows
 from fcos_cli.parity.reference import Reference, ReferenceOutput
 from fcos_cli.parity.subgraphs import ExportedModel
-from fcos_cli.parity.tolerance import POST, Tolerance, tolerance_of
+from fcos_cli.parity.tolerance import POST, tolerance_of
 from fcos_cli.parity.verdict import ApParity, MatchRow, Parity, RawRow, judge_matches, judge_raw, worst_of
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
@@ -37,7 +37,6 @@ def prove(
     precision: str | None = None,
     sizes: Sequence[Size] | None = None,
     batches: Sequence[int] | None = None,
-    tolerance: Tolerance | None = None,
     ap: ApParity | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Parity:
@@ -45,12 +44,12 @@ def prove(
 
     facts: of the exported file. pictures: at least one; all are used end to end, the first few at every size.
     precision: of the exported network; None = as in the facts. sizes, batches: to check, the most common first; None =
-    chosen by what the file accepts. tolerance: replaces the one of the precision. ap: AP of both sides, measured
-    before; if given, int8 is judged by it instead of by matching. on_progress: called with (steps done, total).
-    Raises DataError and UsageError for unusable images, never for failures of the exported model.
+    chosen by what the file accepts. ap: AP of both sides, measured before; if given, int8 is judged by it instead of by
+    matching. on_progress: called with (steps done, total). Raises DataError and UsageError for unusable images, never
+    for failures of the exported model.
     """
     start, precision = time.monotonic(), precision or facts.precision
-    tolerance = tolerance or tolerance_of(precision)
+    tolerance = tolerance_of(precision)
     photos, rule = load_photos(pictures), facts.resize
     sizes = sizes or choose_sizes(model.shape, rule, span=model.span)
     batches = batches or choose_batches(model.shape)

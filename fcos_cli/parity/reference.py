@@ -31,10 +31,8 @@ class Reference:
 
     def __init__(self, artifact: Artifact, facts: Facts) -> None:
         self.model = artifact.build()
-        limits = {"score_threshold": facts.score_threshold, "nms_iou": facts.nms_iou}
-        self.config = self.model.config.model_copy(update={**limits, "max_detections": facts.max_detections})
-        self.model.config = self.config
-        self.names, self.dtype = artifact.classes.names, facts.resize.dtype
+        self.config = self.model.config = self.model.config.model_copy(update=facts.limits)
+        self.names, self.facts = artifact.classes.names, facts
 
     def run(self, batch: Input) -> ReferenceOutput:
         with torch.inference_mode():
@@ -61,14 +59,9 @@ class Reference:
         boxes, scores, classes = (part.numpy() for part in candidates)
         last = scores.reshape(len(scores), -1, self.config.candidates)[:, :, -1]  # per level
         return [
-            Limits(
-                score_threshold=self.config.score_threshold,
-                nms_iou=self.config.nms_iou,
-                max_detections=self.config.max_detections,
-                same_iou=tolerance.same_iou,
-                same_px=tolerance.same_px,
-                score_eps=tolerance.score_eps,
-                iou_eps=tolerance.iou_eps,
+            Limits.of(
+                self.facts,
+                tolerance,
                 topk_scores=tuple(last[index][last[index] >= self.config.score_threshold].tolist()),
                 candidates=ImageDetections(boxes[index][valid], scores[index][valid], classes[index][valid]),
             )

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fcos_cli import __version__
 from fcos_cli.atomic import atomic_write
-from fcos_cli.console import SCHEMA_VERSION, say, table
+from fcos_cli.console import SCHEMA_VERSION, plain, say, table
 from fcos_cli.extras import versions
 from fcos_cli.hardware import processor
 from fcos_cli.model.classes import ClassTable
@@ -81,7 +81,7 @@ def to_json(parity: Parity, *, artifact: str, drawn: Path | None = None) -> dict
         "environment": environment(),
         "seconds": round(parity.seconds, 1),
     }
-    result: dict[str, Any] = _finite(document)
+    result: dict[str, Any] = plain(document)
     return result
 
 
@@ -148,14 +148,6 @@ def environment() -> dict[str, Any]:
 
 def _round(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 # --- stderr and the drawing ------------------------------------------------------------------------------------------

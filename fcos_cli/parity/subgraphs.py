@@ -21,7 +21,7 @@ from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import MissingExtra, ModelError, first_line
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES, raw_names
-from fcos_cli.runtime.openvino import leave_signal_stack
+from fcos_cli.runtime.openvino import leave_signal_stack, make_core
 from fcos_cli.runtime.results import RawDetections
 
 ImageSizes = npt.NDArray[np.int64] | None
@@ -187,19 +187,14 @@ def onnx_post(model: Any, names: Sequence[str]) -> Any:
 class OpenVinoModel:
     """An OpenVINO `.xml` (or an `.onnx`) on the CPU.
 
-    hint: INFERENCE_PRECISION_HINT of the network (`f32`, `bf16`); post-processing alone always runs in f32.
     strides: of the model's levels. Raises MissingExtra, and ModelError if the file cannot be read.
     """
 
     backend = "openvino"
     span: SizeRange | None = None
 
-    def __init__(self, path: Path, *, strides: Sequence[int], hint: str = "f32") -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
-        self.path, self.names, self.hint, self.core = path, raw_names(strides), hint, openvino.Core()
+    def __init__(self, path: Path, *, strides: Sequence[int]) -> None:
+        self.path, self.names, self.core = path, raw_names(strides), make_core()
         self._compiled: dict[str, Any] = {}
         inputs = {name: port for port in self._read().inputs for name in port.get_names()}
         self._inputs = [name for name in (INPUT, SIZES) if name in inputs]
@@ -233,8 +228,7 @@ class OpenVinoModel:
         model = self._read()
         if part != "detect":
             model = (openvino_raw if part == "raw" else openvino_post)(model, self.names)
-        hint = "f32" if part == "post" else self.hint
-        compiled = self.core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        compiled = self.core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         leave_signal_stack()
         return compiled
 
@@ -300,12 +294,7 @@ def _feed(images: Pixels, inside: ImageSizes = None) -> dict[str, npt.NDArray[An
 
 
 def to_output(outputs: Mapping[str, npt.NDArray[Any]]) -> ModelOutput:
-    """Convert outputs by name to detections with fixed dtypes; runtimes return integers of various widths."""
-    detections = RawDetections(
-        boxes=outputs["boxes"].astype(np.float32, copy=False),
-        scores=outputs["scores"].astype(np.float32, copy=False),
-        classes=outputs["classes"].astype(np.int64, copy=False),
-        counts=outputs["counts"].astype(np.int64, copy=False),
-    )
+    """Convert outputs by name."""
+    detections = RawDetections.of(*(outputs[name] for name in OUTPUTS))
     converged = outputs.get("converged")
     return ModelOutput(detections, None if converged is None else converged.astype(bool))

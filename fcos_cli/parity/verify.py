@@ -80,7 +80,7 @@ def _rows(detector: Detector, batch: Sequence[Vector], tolerance: Tolerance) -> 
     facts = detector.facts
     images = np.concatenate([vector.images(facts.resize) for vector in batch])
     found = detector(images, np.concatenate([vector.inside for vector in batch]))
-    limits = [_limits(vector, facts, tolerance) for vector in batch]
+    limits = [Limits.of(facts, tolerance, topk_scores=v.cuts, candidates=v.candidates) for v in batch]
     check_form(found, len(batch), limits[0], classes=len(facts.classes))
     return [
         match_row(
@@ -94,18 +94,3 @@ def _rows(detector: Detector, batch: Sequence[Vector], tolerance: Tolerance) -> 
         )
         for index, vector in enumerate(batch)
     ]
-
-
-def _limits(vector: Vector, facts: Facts, tolerance: Tolerance) -> Limits:
-    """As in the parity check."""
-    return Limits(
-        score_threshold=facts.score_threshold,
-        nms_iou=facts.nms_iou,
-        max_detections=facts.max_detections,
-        same_iou=tolerance.same_iou,
-        same_px=tolerance.same_px,
-        score_eps=tolerance.score_eps,
-        iou_eps=tolerance.iou_eps,
-        topk_scores=vector.cuts,
-        candidates=vector.candidates,
-    )

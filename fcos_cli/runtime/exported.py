@@ -71,15 +71,8 @@ def run_in_batches(
         found = run({INPUT: _filled(part, missing), SIZES: _filled(inside, missing)})
         _check_converged(found, where)
         parts.append([np.asarray(found[name])[: len(part)] for name in OUTPUTS])
-    boxes, scores, classes, counts = (
-        values[0] if len(values) == 1 else np.concatenate(values) for values in zip(*parts, strict=True)
-    )
-    raw = RawDetections(
-        boxes.astype(np.float32, copy=False),
-        scores.astype(np.float32, copy=False),
-        classes.astype(np.int64, copy=False),
-        counts.astype(np.int64, copy=False),
-    )
+    whole = (values[0] if len(values) == 1 else np.concatenate(values) for values in zip(*parts, strict=True))
+    raw = RawDetections.of(*whole)
     return raw if score is None else drop_below(raw, score)
 
 

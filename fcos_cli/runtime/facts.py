@@ -51,6 +51,12 @@ class Facts:
     vectors: str = field(default="", repr=False)
 
     @property
+    def limits(self) -> dict[str, Any]:
+        """The settings of post-processing by name, as in ModelConfig."""
+        names = ("score_threshold", "nms_iou", "max_detections")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def tile(self) -> int:
         """Side of the tiles that the model was trained on, in pixels of the source; 0 if it was on whole images."""
         side = self.provenance.get("tile", 0)

@@ -70,8 +70,7 @@ class OpenVinoDetector:
         """
         facts = read_header(path).facts
         check_score(score, facts, path)
-        openvino = _import()
-        core = make_core(openvino)
+        core = make_core()
         picked = pick_device(device, core.available_devices)
         config = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -158,13 +157,17 @@ def _ports(ports: Any) -> dict[str, Any]:
     return {name: port for port in ports for name in port.get_names()}
 
 
-def make_core(openvino: Any) -> Any:
+def make_core() -> Any:
     """OpenVINO's Core, with a rule for ONNX's DeformConv, which its ONNX reader does not know (2026.4).
 
-    OpenVINO has the operation itself: models saved as .xml can be read without the rule.
+    OpenVINO has the operation itself: models saved as .xml can be read without the rule. Raises MissingExtra if it is
+    not installed.
     """
-    from openvino.frontend.onnx import ConversionExtension
-
+    try:
+        import openvino
+        from openvino.frontend.onnx import ConversionExtension
+    except ImportError as error:
+        raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
     core = openvino.Core()
     core.add_extension(ConversionExtension("DeformConv", _deform_conv))
     return core
@@ -189,11 +192,3 @@ def _deform_conv(node: Any) -> list[Any]:
         bilinear_interpolation_pad=True,  # taps that are partly outside are interpolated with zeros
     )
     return [opset8.add(moved, opset8.reshape(bias, [1, -1, 1, 1], False)).output(0)]
-
-
-def _import() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra("OpenVINO is not installed", extra="openvino") from error
-    return openvino

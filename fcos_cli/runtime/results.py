@@ -23,6 +23,18 @@ class RawDetections(NamedTuple):
     classes: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
 
+    @classmethod
+    def of(
+        cls, boxes: npt.NDArray[Any], scores: npt.NDArray[Any], classes: npt.NDArray[Any], counts: npt.NDArray[Any]
+    ) -> RawDetections:
+        """The outputs of a runtime, which may be integers of another width, in these dtypes."""
+        return cls(
+            boxes.astype(np.float32, copy=False),
+            scores.astype(np.float32, copy=False),
+            classes.astype(np.int64, copy=False),
+            counts.astype(np.int64, copy=False),
+        )
+
 
 @dataclass(frozen=True)
 class Detections:

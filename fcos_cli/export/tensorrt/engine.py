@@ -27,9 +27,10 @@ from fcos_cli.export.tensorrt.builder import EngineBuilder, dotted_name
 from fcos_cli.export.tensorrt.graph_check import EngineGraph, check_graph
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.graph_io import INPUT, SIZES
+from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt.layers import Layers
 from fcos_cli.runtime.tensorrt.package import Flavour, Gpu, Package, find_gpu, find_package, format_capability
-from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, sidecar_path, write_sidecar
+from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, write_sidecar
 
 __all__ = ["BuildUnavailable", "EngineRecord", "Profile", "Shape", "build_engine", "check_graph", "write_sidecar"]
 

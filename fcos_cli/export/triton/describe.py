@@ -10,6 +10,7 @@ from fcos_cli.export.triton.config import Served, Tensor
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.headers import read_header
+from fcos_cli.runtime.speed import typical_size
 
 BATCH = 8
 """Most images per batch of an ONNX graph, which itself has no limit."""
@@ -29,7 +30,7 @@ def _onnx(path: Path, facts: Facts) -> Served:
     graph = onnx.load(str(path), load_external_data=False).graph
     inputs, outputs = (tuple(map(_tensor, values)) for values in (graph.input, graph.output))
     batch, _, height, width = next(tensor.shape for tensor in inputs if tensor.name == INPUT)
-    usual = facts.resize.canvas([facts.resize.geometry(4, 3)])
+    usual = typical_size(facts.resize)
     typical = (height or usual[0], width or usual[1])
     return Served("model.onnx", "onnxruntime", inputs, outputs, 0 if batch else BATCH, typical, facts)
 

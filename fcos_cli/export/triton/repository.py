@@ -20,7 +20,7 @@ from fcos_cli.export import run
 from fcos_cli.export.options import make_options
 from fcos_cli.export.triton.config import Served, config_text, interface_text, with_facts
 from fcos_cli.export.triton.describe import describe
-from fcos_cli.runtime.headers import read_header
+from fcos_cli.runtime.headers import read_header, sidecar_path
 from fcos_cli.runtime.open import find_artifact
 
 CONFIG, LABELS, STAGED = "config.pbtxt", "labels.txt", "unverified"
@@ -95,9 +95,8 @@ def _take(file: Path, staged: Path, job: run.ExportJob) -> run.ExportResult:
     served = describe(file)
     staged.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, staged / served.file)
-    sidecar = file.with_name(f"{file.name}.json")
     if file.suffix == ".engine":
-        shutil.copyfile(sidecar, staged / f"{served.file}.json")
+        shutil.copyfile(sidecar_path(file), sidecar_path(staged / served.file))
     return run.ExportResult(staged / served.file, read_header(file).facts, None)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import ModelError
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.headers import read_header, sidecar_path
 from fcos_cli.runtime.tensorrt.package import Flavour
 
 SCHEMA_VERSION = 1
@@ -109,11 +110,6 @@ class EngineRecord:
             ) from error
 
 
-def sidecar_path(engine: Path) -> Path:
-    """`best.engine` → `best.engine.json`."""
-    return engine.with_name(engine.name + ".json")
-
-
 def write_sidecar(engine: Path, facts: Facts, record: EngineRecord) -> None:
     """Write the JSON file of `engine`, or overwrite it after a parity check changed `facts.verified`."""
     content = {"schema_version": SCHEMA_VERSION, "facts": facts.to_metadata(), "engine": record.to_json()}
@@ -124,7 +120,5 @@ def write_sidecar(engine: Path, facts: Facts, record: EngineRecord) -> None:
 
 def read_sidecar(engine: Path) -> tuple[Facts, EngineRecord]:
     """Read the JSON file of `engine`. Raises ModelError if it is missing, damaged, too new or of another kind."""
-    from fcos_cli.runtime.headers import read_header
-
     header = read_header(engine)
     return header.facts, EngineRecord.from_json(header.engine or {}, where=sidecar_path(engine))

@@ -16,9 +16,10 @@ from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, check_graph
 from fcos_cli.export.tensorrt.profile import Profile
+from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt.layers import precision_of, read_layers
 from fcos_cli.runtime.tensorrt.package import Log, find_package, parse_version
-from fcos_cli.runtime.tensorrt.sidecar import Shape, read_sidecar, sidecar_path
+from fcos_cli.runtime.tensorrt.sidecar import Shape, read_sidecar
 from tests import tensorrt_stand_in
 from tests.small_onnx import FACTS, PLACES, detector_graph, write_onnx
 from tests.tensorrt_stand_in import DataType, LayerType, StandInGpu, install

@@ -13,9 +13,10 @@ import torch
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
 from fcos_cli.export.tensorrt.engine import build_engine
 from fcos_cli.export.tensorrt.profile import Profile
+from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt import package
 from fcos_cli.runtime.tensorrt.detector import TensorRtDetector
-from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, read_sidecar, sidecar_path, write_sidecar
+from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, read_sidecar, write_sidecar
 from tests.small_onnx import write_onnx
 from tests.tensorrt_stand_in import OUTPUTS, DataType, LayerType, StandInGpu, World, install
 
