@@ -161,11 +161,8 @@ def thresholds_for(facts: Facts, classes: ClassTable) -> npt.NDArray[np.float32]
 
     Classes unknown to the model get its global threshold.
     """
-    per_class = facts.class_thresholds
-    thresholds = [
-        facts.threshold if index is None or per_class is None else per_class[index]
-        for index in classes.match(facts.classes)
-    ]
+    own = facts.thresholds
+    thresholds = [facts.threshold if index is None else own[index] for index in classes.match(facts.classes)]
     return np.array(thresholds, np.float32)
 
 

@@ -102,9 +102,8 @@ def detection_figure(explained: Explanation, detection: int = 0) -> Canvas:
 def shown_classes(explained: Explanation) -> list[int]:
     """Classes with a detection at the model's own thresholds, best first; else the class with the highest score."""
     detections, facts = explained.detections, explained.facts
-    thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     scored = zip(detections.classes.tolist(), detections.scores.tolist(), strict=True)
-    classes = [index for index, score in scored if score >= thresholds[index]]
+    classes = [index for index, score in scored if score >= facts.thresholds[index]]
     best = int(np.argmax(np.max([level.scores.max((1, 2)) for level in explained.levels], axis=0)))
     return list(dict.fromkeys(classes))[:_MAX_CLASSES] or [best]
 

@@ -28,7 +28,6 @@ def detections_page(explained: Explanation, *, title: str, model: str, score: fl
     """The page of one image's detections. score: initial threshold; None = the model's own, per class."""
     facts = explained.facts
     width, height = explained.geometry.resized
-    thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     document = {
         **common(explained.image, explained.geometry.resized),
         "subtitle": f"{model}, image at {width} × {height} px of network input: {len(explained.detections)} detections "
@@ -38,7 +37,7 @@ def detections_page(explained: Explanation, *, title: str, model: str, score: fl
         "rule": facts.conventions.score,
         "iou": facts.nms_iou,
         "classes": [
-            {**paint(index), "name": name, "threshold": thresholds[index]}
+            {**paint(index), "name": name, "threshold": facts.thresholds[index]}
             for index, name in enumerate(facts.classes.names)
         ],
         "levels": [

@@ -40,9 +40,9 @@ def report_thresholds(facts: Facts, *, score: float | None, chosen: Collection[i
 
     score: for all classes; None = the model's own thresholds. chosen: class indices; None = all.
     """
-    own = facts.threshold if facts.class_thresholds is None else np.asarray(facts.class_thresholds)
-    thresholds = np.empty(len(facts.classes), np.float32)
-    thresholds[:] = own if score is None else score
+    thresholds = np.array(facts.thresholds, np.float32)
+    if score is not None:
+        thresholds[:] = score
     if chosen is not None:
         thresholds[[index for index in range(len(thresholds)) if index not in chosen]] = np.inf
     return thresholds

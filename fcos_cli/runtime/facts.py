@@ -57,6 +57,11 @@ class Facts:
         return {name: getattr(self, name) for name in names}
 
     @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The threshold of each class index: its own, or the one of all."""
+        return self.class_thresholds or (self.threshold,) * len(self.classes)
+
+    @property
     def tile(self) -> int:
         """Side of the tiles that the model was trained on, in pixels of the source; 0 if it was on whole images."""
         side = self.provenance.get("tile", 0)

@@ -33,10 +33,9 @@ def print_info(header: Header, *, path: Path, as_json: bool, speed: bool = False
     form = f", {facts.winograd} Winograd convolutions" if facts.winograd else ""
     say(f"{path} ({header.bytes / 1e6:.1f} MB{weights}, {facts.precision}{form}{proof})")
     _say_cost(facts.macs, measured)
-    thresholds = facts.class_thresholds or (facts.threshold,) * len(facts.classes)
     table(
         ("class", "data-set id", "threshold"),
-        list(zip(facts.classes.names, facts.classes.ids, thresholds, strict=True)),
+        list(zip(facts.classes.names, facts.classes.ids, facts.thresholds, strict=True)),
     )
     for promise in facts.promises:
         say(f"promise: {promise}")

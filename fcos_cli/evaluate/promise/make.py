@@ -152,8 +152,7 @@ def failure(outcomes: Sequence[Outcome]) -> GateError | None:
 def write_model(detector: Detector, source: Path, out: Path, outcomes: Sequence[Outcome]) -> None:
     """Write the model file `source` of `detector` to `out` with the promised thresholds. All promises were made."""
     facts = detector.facts
-    threshold, classes = facts.threshold, facts.classes
-    thresholds = list(facts.class_thresholds or (threshold,) * len(classes))
+    threshold, thresholds, classes = facts.threshold, list(facts.thresholds), facts.classes
     promises = [outcome.promise for outcome in outcomes if outcome.promise is not None]
     for promise in promises:
         if promise.class_name is None:
