@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, UsageError
 
 CLASSES = ("circle", "square", "triangle")
@@ -60,9 +61,8 @@ def write_shapes(
         content = _draw_split(
             folder, split, count, size=size, seed=[seed, stream], first=first, drawing=drawing or Drawing()
         )
-        unfinished = folder / f"{split}.json.part"
-        unfinished.write_text(json.dumps(content))
-        unfinished.replace(folder / f"{split}.json")
+        with atomic_write(folder / f"{split}.json") as file:
+            json.dump(content, file)
         first += count
     return folder
 

@@ -142,7 +142,8 @@ def _explaining_losses(task: Task, minutes: float) -> Iterator[None]:
 def exchange(value: Any = None, *, error: FcosError | None = None) -> list[tuple[str, Any]]:
     """The name of the machine and the `value` of each process, by rank. Raises the first `error` in all of them."""
     if not distributed.is_initialized():
-        raise_if(error)
+        if error is not None:
+            raise error
         return [(platform.node(), value)]
     everyone: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(everyone, (platform.node(), value, error))
@@ -154,11 +155,6 @@ def exchange(value: Any = None, *, error: FcosError | None = None) -> list[tuple
             theirs.where = place if theirs.where is None else f"{theirs.where} ({place})"
         _raise_everywhere(theirs)
     return [(machine, value) for machine, value, _ in everyone]
-
-
-def raise_if(error: FcosError | None) -> None:
-    if error is not None:
-        raise error
 
 
 def _raise_everywhere(error: FcosError | None) -> None:

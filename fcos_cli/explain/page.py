@@ -91,8 +91,8 @@ def assemble(kind: Literal["found", "truth"], *, title: str, alt: str, document:
     # file names may contain lone surrogates, which UTF-8 cannot encode; `<` must not end the script element early
     facts = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
-        "title": html.escape(_printable(title)),
-        "alt": html.escape(_printable(alt)),
+        "title": html.escape(visible(title)),
+        "alt": html.escape(visible(alt)),
         "style": _part("page.css"),
         "script": _part("stage.js") + _part(f"{kind}.js"),
         "data": facts,
@@ -124,10 +124,6 @@ def _detections(explained: Explanation) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _printable(text: str) -> str:
-    return visible(text)
 
 
 def _part(name: str) -> str:

@@ -24,6 +24,7 @@ from fcos_cli.model.config import ModelConfig, level_name
 from fcos_cli.model.decode import Candidates, decode
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.head import RawOutputs
+from fcos_cli.model.nms import to_exclusive
 from fcos_cli.model.points import Grid, make_grids
 from fcos_cli.model.topk import combine_scores
 from fcos_cli.runtime.facts import Facts
@@ -171,8 +172,7 @@ def find_votes(
     row = _rows(_grids(raw, height, width, config), xy, level[voters])
     cls, ltrb, ctr = (part[0] for part in raw.flat())
     boxes, scores, classes = detections
-    if config.conventions.box_ends == "inclusive":
-        boxes = boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    boxes = to_exclusive(boxes, config.conventions)
     result = DetectionVotes(_array(boxes), _array(scores), _indices(classes), _indices(level[origin]))
     votes = Votes(
         detection=_indices(detection[voters]),
@@ -223,9 +223,7 @@ def _attribute(candidates: Candidates, order: Tensor, config: ModelConfig) -> tu
     none = torch.full_like(classes, -1)
     if not len(order):
         return none, torch.zeros_like(scores)
-    extents = boxes.double()
-    if config.conventions.box_ends == "inclusive":
-        extents = extents + extents.new_tensor([0.0, 0.0, 1.0, 1.0])
+    extents = to_exclusive(boxes.double(), config.conventions)
     iou = box_iou(extents, extents[order])  # [P, D]
     same = (classes[:, None] == classes[order]) & (scores > 0)[:, None]
     votes = same & (iou > config.nms_iou) & (scores[:, None] <= scores[order])

@@ -97,7 +97,7 @@ def keep_mask(
     exported graphs, which may drop survivors of a class beyond its best `max_per_class`; `select` with that limit would
     drop them as well.
     """
-    boxes = _to_exclusive(candidates.boxes, conventions)
+    boxes = to_exclusive(candidates.boxes, conventions)
     keep: Tensor = _keep_mask(boxes, *candidates[1:], iou, conventions.nms, class_count, max_per_class)
     return keep
 
@@ -125,8 +125,8 @@ def _topk_stable(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return scores.gather(1, order), order
 
 
-def _to_exclusive(boxes: Tensor, conventions: Conventions) -> Tensor:
-    """Boxes [B, P, 4] with exclusive ends, whatever the conventions."""
+def to_exclusive(boxes: Tensor, conventions: Conventions) -> Tensor:
+    """Boxes [..., 4] with exclusive ends, whatever the conventions."""
     return boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0]) if conventions.box_ends == "inclusive" else boxes
 
 
@@ -163,7 +163,7 @@ def suppress_by_sweeps(
     boxes = candidates.boxes.gather(1, order[..., None].expand(-1, -1, 4))
     classes = candidates.classes.gather(1, order)
     alive = (top > 0).float()
-    hits = (_pairwise_iou(_to_exclusive(boxes, conventions)) > iou) & (classes[:, :, None] == classes[:, None, :])
+    hits = (_pairwise_iou(to_exclusive(boxes, conventions)) > iou) & (classes[:, :, None] == classes[:, None, :])
     hits = hits.float().triu(1)  # [B, by, of]: only the better box, which comes first, suppresses
 
     keep = before = alive

@@ -24,15 +24,19 @@ class MetricsFile:
         """Remove the rows after `step`."""
         kept = []
         if step and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines if line.endswith("}")]
-            kept = [row for row in rows if row["step"] <= step]
+            kept = [row for row in read_rows(self.path) if row["step"] <= step]
         with atomic_write(self.path) as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
 
     def add(self, row: Row) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of metrics.jsonl, without a last line that is incomplete."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 class Meter:

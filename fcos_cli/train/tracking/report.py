@@ -27,6 +27,7 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.train.run import repeats_of, tiles_of, training_set, without_empty
 from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
+from fcos_cli.train.tracking.metrics import read_rows
 
 SHOWN, SIDE = 16, 240
 """Number of images shown from the first batches, and their longer side in the page, in pixels."""
@@ -108,12 +109,6 @@ class RunReport(SilentListener):
             )
         result = score(detections, self.val_set.samples, self.val_set.classes, notes=[*notes, *unreadable])
         return EvaluatedModel.of(detector, result, detections, self.val_set, tiling=self.tiling)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl, without a last line that is incomplete."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> str:

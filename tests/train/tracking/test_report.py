@@ -15,7 +15,8 @@ from fcos_cli.errors import ModelError
 from fcos_cli.train import loop
 from fcos_cli.train.loop import train
 from fcos_cli.train.tracking import report
-from fcos_cli.train.tracking.report import RunReport, curves, first_examples, histogram, read_rows
+from fcos_cli.train.tracking.metrics import read_rows
+from fcos_cli.train.tracking.report import RunReport, curves, first_examples, histogram
 from tests.browser import Browser
 from tests.train.runs import Recorder, config_of, splits
 
