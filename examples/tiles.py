@@ -20,7 +20,7 @@ from fcos_cli.data.images import open_image
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.predict.draw import draw, save_image
 from fcos_cli.predict.pipeline import predict
-from fcos_cli.predict.run import display_thresholds
+from fcos_cli.predict.selection import report_thresholds
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.open import open_detector
@@ -57,7 +57,7 @@ def scene(detector: Detector, size: int) -> tuple[np.ndarray, Detections]:
     boxes, classes, occupied = [], [], []
     for photo in PHOTOS:
         image = open_image(photo)
-        (result,) = predict(detector, [photo], threshold=display_thresholds(detector.facts))
+        (result,) = predict(detector, [photo], threshold=report_thresholds(detector.facts, score=None, chosen=None))
         scale = size / max(image.shape[:2])
         width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
         small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
@@ -83,7 +83,8 @@ def free_position(random: np.random.Generator, width: int, height: int, occupied
 def detect(detector: Detector, image: np.ndarray, tiling: Tiling | None) -> tuple[Detections, float]:
     start = perf_counter()
     frame = Frame(Path("canvas"), image)
-    (result,) = predict(detector, [frame], threshold=display_thresholds(detector.facts), tiling=tiling, batch=4)
+    thresholds = report_thresholds(detector.facts, score=None, chosen=None)
+    (result,) = predict(detector, [frame], threshold=thresholds, tiling=tiling, batch=4)
     return result.detections, perf_counter() - start
 
 

@@ -1,5 +1,9 @@
-"""examples/onnx_numpy.py, which docs/deployment.md shows, finds what `fcos predict` finds; so does Triton's client."""
+"""examples/onnx_numpy.py, which docs/deployment.md shows, finds what `fcos predict` finds; so does Triton's client.
 
+No script imports what the package does not have.
+"""
+
+import ast
 import json
 import runpy
 import sys
@@ -140,3 +144,12 @@ def test_the_triton_client_says_which_server_lacks_which_model(fcos: Fcos, trito
     assert (code, out) == (4, "")
     assert "unknown model" in err
     assert "host:8000 large" in err
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("examples/**/*.py")), ids=lambda path: path.name)
+def test_the_names_that_scripts_import_exist(script: Path) -> None:
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fcos_cli"):
+            names = [alias.name for alias in node.names]
+            module = __import__(str(node.module), fromlist=names)  # of a package, it also imports modules named
+            assert not [name for name in names if not hasattr(module, name)]
