@@ -96,6 +96,7 @@ def train(
 
     started = monotonic()
     from fcos_cli.allocator import keep_freed_memory
+    from fcos_cli.console import emit_json, say
     from fcos_cli.distributed.world import announced
     from fcos_cli.extras import require_train
 
@@ -156,10 +157,10 @@ def train(
             if any(finding.severity == "error" for finding in findings):
                 raise typer.Exit(3)
             summary.print_estimate(plan)
+            if as_json:
+                emit_json({"settings": summary.settings_document(plan)})
             raise typer.Exit
         folder, progress, onnx = start.start(plan, folder=folder, started=started)
-    from fcos_cli.console import emit_json, say
-
     if not announced().main:
         raise typer.Exit
     if as_json:

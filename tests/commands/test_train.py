@@ -136,6 +136,12 @@ def test_dry_run_writes_nothing(fcos: Fcos, shapes: Path, settings: Path) -> Non
     assert created_files() == []
 
 
+def test_a_dry_run_as_json_has_every_setting_and_where_it_comes_from(fcos: Fcos, shapes: Path, settings: Path) -> None:
+    document = json.loads(fcos("train", shapes, "--config", settings, "--batch", 3, "--dry-run", "--json").out)
+    assert document["settings"]["train.batch"] == {"value": 3, "from": "flag"}
+    assert document["settings"]["train.seed"] == {"value": 0, "from": str(settings)}
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

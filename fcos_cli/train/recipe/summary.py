@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,12 +55,15 @@ def print_classes(plan: Plan) -> None:
     table(("class", "images", "boxes", "images per epoch"), rows, title="classes")
 
 
+def settings_document(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Every setting with its value and origin, for JSON."""
+    values = flatten(plan.config.model_dump(mode="json"))
+    return {key: {"value": value, "from": plan.origins.get(key, "default")} for key, value in values.items()}
+
+
 def print_config(plan: Plan) -> None:
     """Print every setting with its value and origin."""
-    rows = [
-        (key, str(value), plan.origins.get(key, "default"))
-        for key, value in flatten(plan.config.model_dump(mode="json")).items()
-    ]
+    rows = [(key, str(row["value"]), row["from"]) for key, row in settings_document(plan).items()]
     table(("setting", "value", "from"), rows, title="settings")
 
 
