@@ -164,8 +164,8 @@ def predict(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="With --engine ray: the cluster to use, or auto for that of this machine. Default: the cores of this "
-            "machine, without a cluster.",
+            help="With --engine ray: the cluster to use, or auto for that of this machine. Default: a cluster of its "
+            "own on this machine.",
         ),
     ] = None,
     column: Annotated[

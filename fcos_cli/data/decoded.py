@@ -101,7 +101,7 @@ def _of_split(dataset: Dataset, decoded: dict[Path, Decoded]) -> Iterator[Findin
             )
     if damaged:
         message = f"images that cannot be decoded: {len(damaged)} of {len(dataset)}"
-        remedy = "copy these files again, or remove them from the data set; training would stop at them"
+        remedy = "copy these files again, or remove them from the data set; training skips them"
         yield Finding("damaged-image", "error", some(damaged), message, remedy)
     if mismatched:
         message = f"images whose size (after EXIF orientation) differs from the annotations: {len(mismatched)}"

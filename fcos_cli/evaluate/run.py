@@ -20,6 +20,7 @@ from fcos_cli.evaluate.coco_format import write_results
 from fcos_cli.evaluate.compare import Comparison
 from fcos_cli.evaluate.demands import Answers, Demands, Judge, check_demands
 from fcos_cli.evaluate.sharded import check_alike, detect_together, wait_for_main, while_others_wait
+from fcos_cli.predict.mark import REPORT_MARK, was_written_by_us
 from fcos_cli.predict.run import hint_at_tiles
 from fcos_cli.predict.writers import check_replaceable
 from fcos_cli.runtime.detector import Detector
@@ -166,14 +167,10 @@ def check_outputs(report: Path | None, save: Path | None, *, models: int) -> Non
 
 
 def _check_page(file: Path) -> None:
-    """Raise UsageError if `file` exists, has content and is no HTML page."""
-    if not file.is_file():  # there is none, or it is a device
-        return
-    with file.open("rb") as stream:
-        head = stream.read(64)
-    if head and not head.lower().startswith(b"<!doctype html"):
+    """Raise UsageError if `file` exists, has content and is no report."""
+    if file.is_file() and file.stat().st_size and not was_written_by_us(file, mark=REPORT_MARK):
         raise UsageError(
-            "this file exists and is not an HTML page, so it is not replaced",
+            "this file exists and is not a report of fcos eval, so it is not replaced",
             where=file,
             remedy="choose another name, or move the file away",
         )

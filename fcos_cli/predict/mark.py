@@ -1,4 +1,4 @@
-"""The mark in files that `fcos predict` writes, by which a later run knows that it may replace them."""
+"""The mark in files that `fcos` writes, by which a later run knows that it may replace them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from PIL.PngImagePlugin import PngInfo
 MARK = "written by fcos predict"
 """In the comment of a JPEG or MP4 file, in a text chunk of a PNG file, and in a meta element of a page."""
 
+REPORT_MARK = "written by fcos eval"
+"""In a meta element of a report."""
+
 ENDS = 64 * 1024
-"""Bytes at the start and at the end of a file in which MARK is looked for."""
+"""Bytes at the start and at the end of a file in which the mark is looked for."""
 
 
-def was_written_by_us(path: Path) -> bool:
-    """Whether a file carries MARK. A file that cannot be read does not, and neither does a pipe."""
+def was_written_by_us(path: Path, *, mark: str = MARK) -> bool:
+    """Whether a file carries the mark. A file that cannot be read does not, and neither does a pipe."""
     try:
         if not path.is_file():  # opening a pipe would wait until somebody writes
             return False
         with path.open("rb") as stream:
             head = stream.read(ENDS)
             stream.seek(max(0, path.stat().st_size - ENDS))
-            return MARK.encode() in head or MARK.encode() in stream.read(ENDS)
+            return mark.encode() in head or mark.encode() in stream.read(ENDS)
     except OSError:
         return False
 

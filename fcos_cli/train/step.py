@@ -133,9 +133,10 @@ def _use_more_parts(run: Run, batch: Batch, error: Exception) -> None:
     run.accumulation.parts *= 2
     if run.device.type == "cuda":
         torch.cuda.empty_cache()
-    run.listener.note(
-        f"out of memory: from now on each batch is computed in {run.accumulation.parts} parts; the result is the same"
-    )
+    norms = {run.config.model.backbone_norm, run.config.model.norm}
+    same = norms.isdisjoint({"trained", "batch", "batch-per-level"})
+    effect = "the result is the same" if same else "BatchNorm normalizes each part by itself"
+    run.listener.note(f"out of memory: from now on each batch is computed in {run.accumulation.parts} parts; {effect}")
 
 
 def _forward(run: Run, batch: Batch) -> RawOutputs:

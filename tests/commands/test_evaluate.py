@@ -67,11 +67,14 @@ def test_report_is_written_together_with_json(fcos: Fcos, model_file: Path, shap
     assert fcos("eval", model_file, shapes, "--limit", 1, "--report", "out/report.html").code == 0  # it is replaced
 
 
-def test_a_report_does_not_replace_labels(fcos: Fcos, model_file: Path, shapes: Path) -> None:
-    Path("val.json").write_text('{"images": []}')
-    result = fcos("eval", model_file, shapes, "--report", "val.json")
-    assert (result.code, "val.json" in result.err, "not an HTML page" in result.err) == (2, True, True)
-    assert Path("val.json").read_text() == '{"images": []}'
+@pytest.mark.parametrize(("name", "content"), [("val.json", '{"images": []}'), ("index.html", "<!doctype html><p>Hi")])
+def test_a_report_does_not_replace_other_files(
+    fcos: Fcos, model_file: Path, shapes: Path, name: str, content: str
+) -> None:
+    Path(name).write_text(content)
+    result = fcos("eval", model_file, shapes, "--report", name)
+    assert (result.code, name in result.err, "not a report of fcos eval" in result.err) == (2, True, True)
+    assert Path(name).read_text() == content
 
 
 def test_two_models_are_compared(fcos: Fcos, model_file: Path, shapes: Path) -> None:

@@ -144,6 +144,24 @@ def test_without_memory_the_step_is_repeated_in_halves(
         assert run.listener.notes == notes  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("model", [{"backbone_norm": "trained"}, {"norm": "batch"}], ids=str)
+def test_parts_that_batch_norm_sees_apart_are_told(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
+) -> None:
+    true = step._forward
+
+    def scarce(run: Run, batch: Batch) -> Any:
+        if len(batch.names) > 3:
+            raise MemoryError
+        return true(run, batch)
+
+    monkeypatch.setattr(step, "_forward", scarce)
+    with opened(data, tmp_path, model=model) as (run, batch):
+        optimizer_step(run, batch)
+        notes = run.listener.notes  # type: ignore[attr-defined]
+        assert [note for note in notes if "in 2 parts; BatchNorm normalizes each part by itself" in note]
+
+
 @pytest.mark.parametrize("error", [MemoryError("nothing left"), MemoryError()], ids=repr)
 def test_without_memory_for_one_image_the_run_ends(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: MemoryError
