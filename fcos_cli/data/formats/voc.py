@@ -121,8 +121,11 @@ class VocSource:
         stems = {
             entry[: -len(s)] if (s := Path(entry).suffix).lower() in IMAGE_SUFFIXES else entry for entry in entries
         }
-        known = {plain(file.stem): file for file in _xml_files(folder)}
-        return sorted(known.get(plain(PurePosixPath(stem).name), folder / f"{stem}.xml") for stem in stems)
+        files, known = list(_xml_files(folder)), dict[str, list[Path]]()
+        for file in files:
+            known.setdefault(plain(file.stem), []).append(file)
+        known |= {plain(file.relative_to(folder).with_suffix("").as_posix()): [file] for file in files}
+        return sorted(_file_of(stem, known, place) or folder / f"{stem}.xml" for stem in stems)
 
     def _annotation(self, file: Path) -> Annotation:
         if file not in self._read:
@@ -135,7 +138,10 @@ class VocSource:
         # `filename` is often outdated after files were renamed, so it only decides between suffixes at first
         above = file.parent.parent if file.parent.name else file.absolute().parent.parent
         bases = dict.fromkeys((self.root, above))
-        folders = [base / name for base in bases for name in IMAGE_FOLDERS]
+        inside = self.annotations is not None and file.is_relative_to(self.annotations)
+        inner = file.parent.relative_to(self.annotations or "") if inside else Path()
+        usual = [base / name for base in bases for name in IMAGE_FOLDERS]
+        folders = [*(folder / inner for folder in usual), *usual]
         folders += [file.parent, self.root]
         declared = PurePosixPath(annotation.filename.replace("\\", "/")).name
         by_name = [folder / declared for folder in folders] if declared else []
@@ -149,6 +155,26 @@ class VocSource:
         path = candidates[0]
         size = (annotation.width, annotation.height) if annotation.width > 0 else size_of(path, notes)
         return None if size is None else ImageRecord(path, number, *size)
+
+
+def _file_of(entry: str, known: dict[str, list[Path]], place: Path) -> Path | None:
+    """The XML file that an entry of a list names, with or without the folders above it; None if there is none.
+
+    known: the files by their stem and by their path from the folder of annotations. Raises DataError if several fit.
+    """
+    parts = PurePosixPath(entry).parts
+    for start in range(len(parts)):
+        files = known.get(plain("/".join(parts[start:])), [])
+        if len(files) > 1:
+            folders = ", ".join(sorted(file.parent.name for file in files))
+            raise DataError(
+                f"the entry {entry} fits {len(files)} annotation files, in {folders}",
+                where=place,
+                remedy=f"write the folder too, such as {files[0].parent.name}/{files[0].stem}",
+            )
+        if files:
+            return files[0]
+    return None
 
 
 def find(path: Path) -> VocSource | None:

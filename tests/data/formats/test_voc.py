@@ -72,6 +72,46 @@ def test_lists_name_the_splits_and_may_have_columns_and_suffixes(tmp_path: Path)
     assert stems(tmp_path, "all") == ["a", "b", "c"]
 
 
+def cameras(root: Path, **lists: str) -> Path:
+    """Images of the same name in two folders: a dog in cam1, a cat in cam2."""
+    devkit(root, **lists)
+    for camera, name in (("cam1", "dog"), ("cam2", "cat")):
+        draw(root / "JPEGImages" / camera / "1.jpg")
+        annotate(root / "Annotations" / camera / "1.xml", thing(name))
+    return root
+
+
+def test_images_of_one_name_in_two_folders_are_kept_apart(tmp_path: Path) -> None:
+    cameras(tmp_path, train="cam1/1\nJPEGImages/cam2/1.jpg\n", val="cam1/1\n")
+    dataset = read_dataset(tmp_path, split="train")
+    assert [sample.image.parent.name for sample in dataset.samples] == ["cam1", "cam2"]
+    assert [dataset.classes.names[int(sample.classes[0])] for sample in dataset.samples] == ["dog", "cat"]
+    assert [sample.image.parent.name for sample in read_dataset(tmp_path, split="val").samples] == ["cam1"]
+
+
+def test_an_entry_without_a_folder_is_the_file_outside_the_folders(tmp_path: Path) -> None:
+    cameras(tmp_path, train="a\n", val="b\n")
+    draw(tmp_path / "JPEGImages" / "cam1" / "a.jpg")
+    annotate(tmp_path / "Annotations" / "cam1" / "a.xml", thing("cat"))
+    assert [sample.image.parent.name for sample in read_dataset(tmp_path, split="train").samples] == ["JPEGImages"]
+
+
+def test_an_entry_that_fits_two_files_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the entry 1 fits 2 annotation files, in cam1, cam2") as caught:
+        read_dataset(cameras(tmp_path, train="1\n", val="a\n"), split="train")
+    assert (caught.value.where, caught.value.remedy) == (
+        str(tmp_path / "ImageSets/Main/train.txt"),
+        "write the folder too, such as cam1/1",
+    )
+
+
+def test_without_lists_each_file_has_the_image_of_its_own_folder(tmp_path: Path) -> None:
+    images = [sample.image.relative_to(tmp_path) for sample in read_dataset(cameras(tmp_path), split="all").samples]
+    assert [str(image) for image in images] == [
+        f"JPEGImages/{name}.jpg" for name in ("a", "b", "c", "cam1/1", "cam2/1")
+    ]
+
+
 def test_voc2007_trains_on_trainval_and_takes_test_for_val(tmp_path: Path) -> None:
     devkit(tmp_path, trainval="a\nb\n", test="c\n")
     assert stems(tmp_path, "train") == ["a", "b"]
