@@ -25,8 +25,8 @@ class Sample:
     classes: int64 [N], class indices 0…C-1.
     ignore: bool [N]; crowd or difficult boxes, which are neither trained on nor counted as misses.
     areas: float64 [N], the area used for COCO's size buckets, in source pixels² (`area` in the file, otherwise w·h).
-    part: the part of the file's image that this is, xyxy in its pixels (a tile); None: all of it. Width, height and
-    boxes are those of the part.
+    part: the part of the image that this is (a tile), xyxy in pixels of an image of `full_size` (width, height); None:
+    all of it. Width, height and boxes are those of the part.
     """
 
     image: Path
@@ -38,6 +38,7 @@ class Sample:
     ignore: npt.NDArray[np.bool_]
     areas: npt.NDArray[np.float64]
     part: tuple[int, int, int, int] | None = None
+    full_size: tuple[int, int] | None = None
 
 
 Severity = Literal["error", "warning", "info"]

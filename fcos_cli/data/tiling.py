@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.data.boxes import box_area, box_intersection
+from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import UsageError
 
@@ -117,4 +118,18 @@ def _part(
         ignore=(sample.ignore | (visible < MIN_VISIBLE))[shown],
         areas=(sample.areas * visible)[shown],
         part=(x1, y1, x2, y2),
+        full_size=(sample.width, sample.height),
     )
+
+
+def open_sample(sample: Sample) -> npt.NDArray[np.uint8]:
+    """The pixels of a sample, uint8 [H, W, 3]. Raises DataError if the file cannot be read.
+
+    If the image is not as large as its annotations say, boxes are scaled with it; so are tiles.
+    """
+    image = open_image(sample.image)
+    if sample.part is None or sample.full_size is None:
+        return image
+    scale = np.divide(image.shape[1::-1], sample.full_size)
+    (x1, y1), (x2, y2) = np.rint(np.reshape(sample.part, (2, 2)) * scale).astype(int)
+    return image[y1:y2, x1:x2]

@@ -16,9 +16,9 @@ from torchvision.transforms import v2
 from fcos_cli.data.augment.mosaic import join, quarters
 from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache, reduced_size
-from fcos_cli.data.images import open_image
 from fcos_cli.data.repeat import draw_epoch
 from fcos_cli.data.samples import Sample
+from fcos_cli.data.tiling import open_sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.targets import Truth
 
@@ -111,7 +111,7 @@ class TrainingSet(Dataset[Example | Unreadable]):
         sample = self.samples[number]
 
         def load() -> npt.NDArray[np.uint8]:
-            image = torch.from_numpy(np.ascontiguousarray(_open(sample))).permute(2, 0, 1)
+            image = torch.from_numpy(np.ascontiguousarray(open_sample(sample))).permute(2, 0, 1)
             size = reduced_size(*image.shape[1:], longest=self.longest)
             image = image if size == tuple(image.shape[1:]) else v2.functional.resize(image, list(size))
             return image.permute(1, 2, 0).numpy()
@@ -119,21 +119,6 @@ class TrainingSet(Dataset[Example | Unreadable]):
         pixels = load() if self.cache is None else self.cache.get(number, load)
         scale = torch.tensor([pixels.shape[1] / sample.width, pixels.shape[0] / sample.height]).repeat(2)
         return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(sample.boxes) * scale
-
-
-def _open(sample: Sample) -> npt.NDArray[np.uint8]:
-    """The pixels of a sample, uint8 [H, W, 3]. Raises DataError if the file cannot be read, or lacks that part."""
-    image = open_image(sample.image)
-    if sample.part is None:
-        return image
-    x1, y1, x2, y2 = sample.part
-    if image.shape[0] < y2 or image.shape[1] < x2:
-        raise DataError(
-            f"the image has {image.shape[1]} x {image.shape[0]} pixels, fewer than its annotations say",
-            where=sample.image,
-            remedy="correct width and height in the annotations: its tiles cannot be found",
-        )
-    return image[y1:y2, x1:x2]
 
 
 class EpochBatches(Sampler[list[Key]]):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,20 +210,25 @@ def test_an_image_stays_alone_if_another_one_of_its_mosaic_cannot_be_read(
 
 def test_a_part_of_an_image_is_an_example_of_its_own(samples: list[Sample]) -> None:
     still = Augmentation(size=(20, 30), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0)
-    tile = replace(samples[2], width=30, height=20, part=(40, 25, 70, 45), boxes=samples[2].boxes / 4)
+    part: dict[str, Any] = {"part": (40, 25, 70, 45), "full_size": (70, 50)}
+    tile = replace(samples[2], width=30, height=20, boxes=samples[2].boxes / 4, **part)
     example = TrainingSet([tile], still, longest=60)[Key(0, 0)]
     assert isinstance(example, Example)
     assert np.array_equal(example.image.permute(1, 2, 0), open_image(tile.image)[25:45, 40:70])
     assert torch.equal(example.boxes, torch.from_numpy(tile.boxes))
 
 
-def test_a_part_that_the_file_does_not_have_is_unreadable(samples: list[Sample]) -> None:
-    for part in ((41, 0, 71, 20), (0, 31, 30, 51)):
-        tile = replace(samples[2], width=30, height=20, part=part)
-        found = TrainingSet([tile], augmentation(), longest=60)[Key(0, 0)]
-        assert isinstance(found, Unreadable)
-        assert "70 x 50 pixels, fewer than its annotations say" in found.error
-        assert "2.png" in found.error
+def test_a_part_of_an_image_of_another_size_than_annotated_shows_the_same(samples: list[Sample]) -> None:
+    still = Augmentation(size=(20, 30), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(1.0, 1.0), colour=0)
+    box = np.array([[2, 4, 12, 8]], np.float32)  # in a tile of 60 × 40 px of an image of 140 × 100 px: 70 × 50 in truth
+    part: dict[str, Any] = {"part": (80, 50, 140, 90), "full_size": (140, 100)}
+    tile = replace(
+        samples[2], width=60, height=40, **part, boxes=box, classes=np.zeros(1, np.int64), ignore=np.zeros(1, np.bool_)
+    )
+    example = TrainingSet([tile], still, longest=60)[Key(0, 0)]
+    assert isinstance(example, Example)
+    assert np.array_equal(example.image.permute(1, 2, 0), open_image(tile.image)[25:45, 40:70])
+    assert example.boxes.tolist() == [[1, 2, 6, 4]]
 
 
 def test_a_batch_of_only_unreadable_images_is_empty() -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from fcos_cli.config import Config
-from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.tiling import open_sample
 from fcos_cli.errors import DataError
 from fcos_cli.train.initial_weights import build_initial, resolve_init
 
@@ -97,12 +97,9 @@ def _batches(samples: Sequence[Sample]) -> Iterator[Tensor]:
 
 def _crop(sample: Sample, *, random: np.random.Generator) -> Tensor | None:
     try:
-        image = open_image(sample.image)
+        image = open_sample(sample)
     except DataError:  # training leaves such images out, and says so
         return None
-    if sample.part is not None:
-        x1, y1, x2, y2 = sample.part
-        image = image[y1:y2, x1:x2]
     boxes = sample.boxes[~sample.ignore]
     box = boxes[random.integers(len(boxes))]
     center, half = (box[:2] + box[2:]) / 2, MARGIN * float((box[2:] - box[:2]).max()) / 2
