@@ -10,8 +10,9 @@ from typing import Any
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.data.formats.coco import CocoSource, load_coco
-from fcos_cli.data.formats.coco_images import locate_images, names_of
+from fcos_cli.data.formats.coco_images import locate_images, names_of, read_images
 from fcos_cli.data.formats.file_index import FileIndex
+from fcos_cli.data.formats.records import Notes
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.target import stems, training_split
 from fcos_cli.runtime.results import Detections
@@ -29,6 +30,7 @@ class CocoSet:
         self._ids: dict[str, int] = {}
         self._category: list[int] = []
         self._added = 0
+        self._files = [] if source is None else list(source.splits.values())
         if source is not None:
             self.file = source.splits[training_split(source)]
             self.content = load_coco(self.file)
@@ -42,6 +44,15 @@ class CocoSet:
 
     def taken(self) -> Iterable[str]:
         return chain(stems(self.images), (name.stem for name in self._names))
+
+    def listed(self) -> Iterable[Path]:
+        for file in self._files:
+            content = load_coco(file)
+            if content["images"]:  # a file without any is a set that has only begun
+                yield from (image.path for image in read_images(content, file, Notes())[0])
+
+    def takes(self, picture: Path) -> bool:  # noqa: ARG002 (part of the LabelSet interface)
+        return True
 
     def begin(self, classes: ClassTable) -> None:
         self._declare(classes)

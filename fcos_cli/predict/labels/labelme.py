@@ -11,7 +11,7 @@ from fcos_cli.atomic import atomic_write
 from fcos_cli.data.formats.labelme import LabelmeSource
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.labels.target import stems, training_split
+from fcos_cli.predict.labels.target import pictures_of, stems, training_split
 from fcos_cli.runtime.results import Detections
 
 DIGITS = 4  # of a coordinate in pixels
@@ -23,10 +23,17 @@ class LabelmeSet:
 
     def __init__(self, folder: Path, source: LabelmeSource | None) -> None:
         self.images = folder if source is None else source.splits[training_split(source)]
+        self._source = source
         self._names: tuple[str, ...] = ()
 
     def taken(self) -> Iterable[str]:
         return stems(self.images)
+
+    def listed(self) -> Iterable[Path]:
+        return pictures_of(self._source)
+
+    def takes(self, picture: Path) -> bool:
+        return not picture.with_suffix(".json").exists()
 
     def begin(self, classes: ClassTable) -> None:
         if "" in classes.names:

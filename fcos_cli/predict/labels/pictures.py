@@ -1,4 +1,4 @@
-"""The pictures of a data set that is written: what they contain, how they are called, and which are there already.
+"""The pictures of a data set that is written: what they contain, how they are called, and which are in it already.
 
 Notable choices:
 - JPEG and PNG files, which every labelling tool reads, are copied byte for byte, JPEG with its EXIF rotation. All
@@ -68,23 +68,44 @@ def stem_of(prediction: Prediction) -> str:
 class Pictures:
     """The pictures of a data set, and the names that are taken.
 
-    folders: where its pictures are. taken: stems in use.
+    folders: where its pictures are. taken: stems in use. listed: pictures that are in a split; None if that is not
+    known, and all count as such.
     """
 
-    def __init__(self, folders: Iterable[Path], taken: Iterable[str]) -> None:
+    def __init__(self, folders: Iterable[Path], taken: Iterable[str], *, listed: Iterable[Path] | None = None) -> None:
         self._by_size: defaultdict[int, list[Path]] = defaultdict(list)
         self._taken = {_key(stem) for stem in taken}
+        self._all_listed = listed is None
+        self._listed: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in listed or ():
+            self._listed[_key(path.stem)].append(path)
         for path in dict.fromkeys(path for folder in folders for path in _images_below(folder)):
             with suppress(OSError):
                 self._by_size[path.stat().st_size].append(path)
 
     def same(self, data: bytes) -> Path | None:
-        """Return the picture with these bytes, None if there is none."""
+        """Return the picture of the data set with these bytes, None if there is none."""
+        return next((path for path in self._with(data) if self._all_listed or self._is_listed(path)), None)
+
+    def unlisted(self, data: bytes, folder: Path) -> Path | None:
+        """Return a picture with these bytes that lies in `folder`, but is not in the data set; None if there is none.
+
+        None either if a picture of the data set has its stem, by which label files are found.
+        """
+        if not folder.is_dir():
+            return None
+        free = (path for path in self._with(data) if path.name[0] != "." and not self._listed.get(_key(path.stem)))
+        return next((path for path in free if path.parent.samefile(folder)), None)
+
+    def _with(self, data: bytes) -> Iterator[Path]:
         for path in self._by_size.get(len(data), ()):
             with suppress(OSError):
                 if path.read_bytes() == data:
-                    return path
-        return None
+                    yield path
+
+    def _is_listed(self, path: Path) -> bool:
+        named = (other for other in self._listed.get(_key(path.stem), ()) if other.name == path.name)
+        return any(other.parent.samefile(path.parent) for other in named)
 
     def choose(self, stem: str) -> str:
         """Return a free stem: this one, numbered if it is taken."""
@@ -93,8 +114,9 @@ class Pictures:
         return free
 
     def add(self, path: Path, size: int) -> None:
-        """Remember a picture of `size` bytes."""
+        """Remember a picture of `size` bytes that is in the data set from now on."""
         self._by_size[size].append(path)
+        self._listed[_key(path.stem)].append(path)
 
 
 def _key(stem: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fcos_cli.data.formats.read import find_source, first_split
-from fcos_cli.data.formats.records import Source
+from fcos_cli.data.formats.records import Notes, Source
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
@@ -26,13 +26,21 @@ class LabelSet(Protocol):
         """Stems that no new picture may have: those of its pictures and of its label files."""
         ...
 
+    def listed(self) -> Iterable[Path]:
+        """The pictures that are in a split. Raises DataError if one of the splits cannot be read."""
+        ...
+
+    def takes(self, picture: Path) -> bool:
+        """Whether a picture that lies in `images`, but is in no split, can be added where it is: no label is lost."""
+        ...
+
     def begin(self, classes: ClassTable) -> None:
         """Match the classes by name; new ones are appended. Writes nothing. Raises UsageError if the format cannot hold
         a name."""
         ...
 
     def add(self, picture: Path, size: tuple[int, int], labels: Detections) -> None:
-        """Add a picture of (width, height) pixels that is about to appear in `images`."""
+        """Add a picture of (width, height) pixels that is about to appear in `images`, or one that it takes."""
         ...
 
     def end(self) -> None:
@@ -74,6 +82,14 @@ def training_split(source: Any) -> str:
     if name is None:
         raise refusal(source.root, f"it has no train split, only {', '.join(sorted(source.splits))}")
     return name
+
+
+def pictures_of(source: Source | None) -> set[Path]:
+    """The pictures in all splits of a data set; none of a new one. Raises DataError."""
+    if source is None:
+        return set()
+    classes = source.classes(list(source.splits))
+    return {sample.image for split in source.splits for sample in source.read(split, classes, Notes())}
 
 
 def refusal(place: Path, reason: str) -> UsageError:

@@ -13,7 +13,7 @@ from fcos_cli.data.formats.contents import read_text
 from fcos_cli.data.formats.voc import IMAGE_FOLDERS, VocSource
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.labels.target import refusal, stems, training_split
+from fcos_cli.predict.labels.target import pictures_of, refusal, stems, training_split
 from fcos_cli.runtime.results import Detections
 
 DIGITS = 4  # of a coordinate in pixels
@@ -21,10 +21,14 @@ _NOT_IN_XML = re.compile("[\x00-\x1f\ufffe\uffff]")
 
 
 class VocSet:
-    """See `LabelSet`. If the set has lists of its splits, new pictures are appended to that of train."""
+    """See `LabelSet`. If the set has lists of its splits, new pictures are appended to that of train.
+
+    A picture that is in no list may have an XML file already, of a run that was killed or by hand. It stays.
+    """
 
     def __init__(self, folder: Path, source: VocSource | None) -> None:
         self.images, self.annotations = folder / IMAGE_FOLDERS[0], folder / "Annotations"
+        self._source = source
         self._list: Path | None = None
         self._names: tuple[str, ...] = ()
         self._added: list[str] = []
@@ -41,6 +45,12 @@ class VocSet:
     def taken(self) -> Iterable[str]:
         return chain(stems(self.images), stems(self.annotations))
 
+    def listed(self) -> Iterable[Path]:
+        return pictures_of(self._source)
+
+    def takes(self, picture: Path) -> bool:
+        return self._list is not None or not self._xml(picture).exists()
+
     def begin(self, classes: ClassTable) -> None:
         for name in classes.names:
             if not name or name != name.strip() or _NOT_IN_XML.search(name):
@@ -49,6 +59,11 @@ class VocSet:
         self._names = classes.names
 
     def add(self, picture: Path, size: tuple[int, int], labels: Detections) -> None:
+        if not self._xml(picture).exists():
+            self._write_xml(picture, size, labels)
+        self._added.append(picture.name)
+
+    def _write_xml(self, picture: Path, size: tuple[int, int], labels: Detections) -> None:
         root = ElementTree.Element("annotation")
         _texts(root, folder=picture.parent.name, filename=picture.name)
         _texts(ElementTree.SubElement(root, "size"), width=size[0], height=size[1], depth=3)
@@ -59,9 +74,8 @@ class VocSet:
             corners = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
             _texts(ElementTree.SubElement(row, "bndbox"), **{key: _decimal(value) for key, value in corners.items()})
         ElementTree.indent(root)
-        with atomic_write(self.annotations / f"{picture.stem}.xml") as stream:
+        with atomic_write(self._xml(picture)) as stream:
             stream.write(ElementTree.tostring(root, encoding="unicode") + "\n")
-        self._added.append(picture.name)
 
     def end(self) -> None:
         if self._list is not None and self._added:
@@ -70,6 +84,9 @@ class VocSet:
             lines += [f"{_entry(name)}\n" for name in self._added]
             with atomic_write(self._list) as stream:
                 stream.write("".join(lines))
+
+    def _xml(self, picture: Path) -> Path:
+        return self.annotations / f"{picture.stem}.xml"
 
 
 def _texts(parent: ElementTree.Element, **values: object) -> None:

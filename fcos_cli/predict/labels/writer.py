@@ -12,10 +12,11 @@ import numpy as np
 from fcos_cli.atomic import atomic_write
 from fcos_cli.console import say
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.errors import FcosError, UsageError
+from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.predict.labels.pictures import Content, Pictures, content_of, stem_of
 from fcos_cli.predict.labels.plan import LabelPlan
 from fcos_cli.predict.labels.review import REVIEW, Limits, Review
+from fcos_cli.predict.labels.target import LabelSet
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
@@ -49,7 +50,7 @@ class LabelWriter:
             what = f"{detector.name} gives no boxes with scores below {facts.score_threshold:g}"
             raise UsageError(what, where="--label-score", remedy="use that score or a higher one")
         plan.target.begin(facts.classes)
-        self._pictures = Pictures((plan.folder, plan.target.images), plan.target.taken())
+        self._pictures = Pictures((plan.folder, plan.target.images), plan.target.taken(), listed=_listed(plan.target))
         self._review = Review(facts.classes, limits)
         self._labels = self._skipped = 0
 
@@ -66,7 +67,11 @@ class LabelWriter:
                 self._finish()
 
     def write(self, prediction: Prediction) -> Path | None:
-        """Add a picture, and return its path. One that the data set has already is left alone, and None returned."""
+        """Add a picture, and return its path. One that is in the data set already is left alone, and None returned.
+
+        One that lies where new pictures go, but is in no split (of a killed run, or not labelled yet), is added as it
+        is.
+        """
         content = content_of(prediction)
         there = self._pictures.same(content.data)
         if there is not None:
@@ -74,8 +79,13 @@ class LabelWriter:
             say(f"{prediction.source}: already in the data set as {there}, whose labels are left alone")
             return None
         labels = _usable(prediction.detections.above(np.asarray(self.limits, np.float32)).best(self.most))
-        picture = self.plan.target.images / f"{self._pictures.choose(stem_of(prediction))}{content.suffix}"
-        self._store(picture, content, (prediction.width, prediction.height), labels)
+        target, size = self.plan.target, (prediction.width, prediction.height)
+        picture = self._pictures.unlisted(content.data, target.images)
+        if picture is not None and target.takes(picture):
+            target.add(picture, size, labels)
+        else:
+            picture = target.images / f"{self._pictures.choose(stem_of(prediction))}{content.suffix}"
+            self._store(picture, content, size, labels)
         self._pictures.add(picture, len(content.data))
         self._labels += len(labels)
         whole, scale = self._whole(prediction)
@@ -111,6 +121,14 @@ class LabelWriter:
         pictures = "1 picture" if len(rows) == 1 else f"{len(rows)} pictures"
         first = f"; look at {rows[0].picture} first ({REVIEW})" if rows and rows[0].score else ""
         say(f"{self.plan.folder}: {pictures} with {self._labels} labels added{there}{first}")
+
+
+def _listed(target: LabelSet) -> set[Path] | None:
+    """The pictures that are in a split; None if one cannot be read, since its pictures must not be added again."""
+    try:
+        return set(target.listed())
+    except DataError:
+        return None
 
 
 def _usable(labels: Detections) -> Detections:

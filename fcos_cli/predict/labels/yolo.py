@@ -13,7 +13,7 @@ from fcos_cli.atomic import atomic_write
 from fcos_cli.data.formats.contents import read_text
 from fcos_cli.data.formats.yolo import YoloSource, label_places
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.labels.target import refusal, stems, training_split
+from fcos_cli.predict.labels.target import pictures_of, refusal, stems, training_split
 from fcos_cli.runtime.results import Detections
 
 DIGITS = 8  # of a share of the image: 0.001 px in an image of 100,000
@@ -28,6 +28,7 @@ class YoloSet:
         self._ids: dict[str, int] = {}
         self._index_to_id: list[int] = []
         self._table_due = source is None
+        self._source = source
         if source is not None:
             self.file, self.images = _places(source)
             self._table = _content(self.file)
@@ -39,6 +40,12 @@ class YoloSet:
 
     def taken(self) -> Iterable[str]:
         return chain(stems(self.images), stems(self.labels))
+
+    def listed(self) -> Iterable[Path]:
+        return pictures_of(self._source)
+
+    def takes(self, picture: Path) -> bool:  # noqa: ARG002 (part of the LabelSet interface)
+        return False  # all pictures of a folder are in its split
 
     def begin(self, classes: ClassTable) -> None:
         for name in (name for name in classes.names if name not in self._ids):

@@ -215,6 +215,76 @@ def test_merging_the_same_pictures_again_changes_nothing(format: str, tmp_path: 
     assert files(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("format", ["coco", "voc"])
+def test_pictures_of_a_killed_run_are_listed_by_the_next(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, lists = tmp_path / "out", tmp_path / "out/ImageSets/Main"
+    write(format, out, prediction(picture(tmp_path / "in/first.jpg", shade=1), (1, 2, 9, 9, 0.9, 0)))
+    if format == "voc":
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("first\n")
+    found = prediction(picture(tmp_path / "in/a.jpg"), (1, 2, 9, 9, 0.9, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(f"fcos_cli.predict.labels.{format}.{format.title()}Set.end", lambda _: None)
+        write(format, out, found, merge=True)
+    assert [sample.image.name for sample in everything(out).samples] == ["first.jpg"]
+    (there,) = write(format, out, found, merge=True)
+    assert there is not None
+    assert there.name == "a.jpg"
+    assert labels_of(everything(out), "a") == [("dog", [1, 2, 9, 9])]
+    before = files(out)
+    assert write(format, out, found, merge=True) == [None]
+    assert files(out) == before
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "labelme"])
+def test_an_unlabelled_picture_is_labelled_where_it_lies_or_copied(format: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (first,) = write(format, out, prediction(picture(tmp_path / "in/first.jpg"), (1, 2, 9, 9, 0.9, 0)))
+    assert first is not None
+    beside, twin = picture(first.with_name("new.jpg"), shade=1), picture(first.with_name("first.png"), shade=2)
+    elsewhere = picture(out / "pool/other.jpg", shade=3)
+    found = [prediction(file, (1, 2, 9, 9, 0.9, 0)) for file in (beside, twin, elsewhere)]
+    paths = [path for path in write(format, out, *found, merge=True) if path is not None]
+    assert paths[0] == beside
+    assert paths[1] == first.with_name("first-2.png")  # label files are found by the stem
+    assert paths[2].parent == first.parent
+    for path in (first, *paths):
+        assert labels_of(everything(out), path.stem) == [("dog", [1, 2, 9, 9])]
+    before = files(out)
+    assert write(format, out, *found, merge=True) == [None] * 3
+    assert files(out) == before
+
+
+def test_xml_files_that_are_in_no_list_stay_as_they_are(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sources = [picture(tmp_path / f"in/{name}.jpg", shade=n) for n, name in enumerate("ab")]
+    write("voc", out, *(prediction(file, (1, 2, 9, 9, 0.9, 0)) for file in sources))
+    (out / "ImageSets/Main").mkdir(parents=True)
+    (out / "ImageSets/Main/train.txt").write_text("a\n")
+    before = files(out / "Annotations")
+    write("voc", out, prediction(sources[1], (3, 4, 8, 8, 0.9, 1)), merge=True)
+    assert files(out / "Annotations") == before
+    assert (out / "ImageSets/Main/train.txt").read_text() == "a\nb\n"
+
+
+def test_a_coco_file_without_images_takes_those_that_lie_there(tmp_path: Path) -> None:
+    there = picture(tmp_path / "set/images/x.jpg")
+    document = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cat"}]}
+    (tmp_path / "set/train.json").write_text(json.dumps(document))
+    assert write("coco", tmp_path / "set", prediction(there, (1, 2, 9, 9, 0.9, 1)), merge=True) == [there]
+    assert labels_of(everything(tmp_path / "set"), "x") == [("cat", [1, 2, 9, 9])]
+
+
+def test_no_picture_is_added_twice_if_a_split_cannot_be_read(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write("coco", out, prediction(picture(tmp_path / "in/a.jpg"), (1, 2, 9, 9, 0.9, 0)))
+    (out / "val.json").write_text('{"images": [{"id": 1}], "annotations": [], "categories": []}')
+    there = prediction(picture(out / "images/of_val.jpg", shade=1), (1, 2, 9, 9, 0.9, 0))
+    assert write("coco", out, there, merge=True) == [None]
+
+
 def test_merging_into_a_coco_file_keeps_what_it_holds(tmp_path: Path) -> None:
     old = picture(tmp_path / "set/train2017/x.jpg")
     document = {
