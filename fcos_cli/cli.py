@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import sys
 import threading
@@ -37,16 +38,19 @@ def main() -> None:
     _open_closed_streams()
     debug = "--debug" in sys.argv[1:] or os.environ.get("FCOS_DEBUG", "") not in ("", "0")
     interrupts: list[int] = []
-    try:
-        with _noting_interrupts(interrupts), _sigterm_as_exit():
-            _run()
-    except BaseException as error:
-        if interrupts and not _is_success(error):  # many libraries turn KeyboardInterrupt into another error
-            error = Interrupted("interrupted")
-        code = _exit_code(error, debug=debug)
-        if code is None:
-            raise
-        sys.exit(code)
+    with _copy_of_stdout() as stdout:
+        try:
+            with _noting_interrupts(interrupts), _sigterm_as_exit():
+                _run()
+        except BaseException as error:
+            if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+                error = error.__context__  # of which click and rich only make an exit
+            if interrupts and not _is_success(error):  # many libraries turn KeyboardInterrupt into another error
+                error = Interrupted("interrupted")
+            code = _exit_code(error, stdout, debug=debug)
+            if code is None:
+                raise error
+            sys.exit(code)
 
 
 def _run() -> None:
@@ -81,10 +85,12 @@ def _is_success(error: BaseException) -> bool:
     return isinstance(error, SystemExit) and not error.code
 
 
-def _exit_code(error: BaseException, *, debug: bool) -> int | None:
-    """Print what ended the command and return its exit code; None if Python is to handle the exception."""
-    caught = error.__context__ if isinstance(error, SystemExit) else error
-    if isinstance(caught, BrokenPipeError):  # the reader of stdout has left, as `| head` does
+def _exit_code(error: BaseException, stdout: int | None, *, debug: bool) -> int | None:
+    """Print what ended the command and return its exit code; None if Python is to handle the exception.
+
+    stdout: a descriptor of it, None if it has none.
+    """
+    if isinstance(error, BrokenPipeError) and _has_no_reader(stdout):  # as after `| head`
         _discard_stdout()
         return 0
     if isinstance(error, Interrupted) and error.remedy is None:
@@ -109,14 +115,40 @@ def _exit_code(error: BaseException, *, debug: bool) -> int | None:
 
 
 def _explain(error: OSError) -> FcosError | None:
-    """The error of a full disk, or of a name that is too long, in our words; None for others."""
+    """The error of a full disk, a broken pipe or a name that is too long, in our words; None for others."""
     if error.errno == errno.ENAMETOOLONG:
         where = None if error.filename is None else f"{str(error.filename)[:40]}…"
         return UsageError("no file can have a name this long", where=where, remedy="check it, or use a shorter one")
     if error.errno in FULL:
         _discard_stdout()
         return FcosError(f"writing failed ({error.strerror})", where=error.filename, remedy="free some space")
+    if isinstance(error, BrokenPipeError):
+        what = "a pipe or a connection was closed at its other end"
+        return FcosError(what, where=error.filename, remedy="run it again; --debug shows where this happened")
     return None
+
+
+@contextmanager
+def _copy_of_stdout() -> Iterator[int | None]:
+    """Another descriptor of stdout; None if it has none. Rich replaces the first one when nobody reads it any more."""
+    try:
+        copy = os.dup(sys.stdout.fileno())
+    except (OSError, ValueError):
+        yield None
+        return
+    try:
+        yield copy
+    finally:
+        os.close(copy)
+
+
+def _has_no_reader(pipe: int | None) -> bool:
+    """Whether what reads from a pipe or a socket has left. True where the system cannot tell, as on Windows."""
+    if pipe is None or not hasattr(select, "poll"):
+        return pipe is not None
+    state = select.poll()
+    state.register(pipe, 0)  # errors and hang-ups are reported in any case
+    return bool(state.poll(0))
 
 
 @contextmanager

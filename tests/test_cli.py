@@ -4,6 +4,7 @@ import io
 import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -94,6 +95,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     [
         ("$FCOS info default --json | head -1 > /dev/null; exit ${PIPESTATUS[0]}", 0, ""),
         ("$FCOS --help | true; exit ${PIPESTATUS[0]}", 0, ""),
+        ("$FCOS info default --json 2>&1 | true; exit ${PIPESTATUS[0]}", 0, ""),
         ("$FCOS info default --json > /dev/full", 1, "No space left on device"),
         ("$FCOS info default --json >&-", 0, ""),
         ("$FCOS info default 2>&-", 0, ""),
@@ -106,6 +108,28 @@ def test_streams_that_are_closed_or_full(line: str, code: int, words: str) -> No
     assert "Traceback" not in done.stderr
     assert words in done.stderr
     assert done.returncode == code
+
+
+def test_a_broken_pipe_is_no_error_only_if_it_is_stdout(fcos: Fcos, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_to_nobody(_model: object) -> None:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        with ours:
+            ours.send(b"x")
+
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # click replaces them
+    with monkeypatch.context() as patch:
+        patch.setattr("fcos_cli.runtime.open.find_artifact", write_to_nobody)
+        result = fcos("info", "x.onnx")
+    assert result.code == 1
+    assert "error: a pipe or a connection was closed at its other end" in result.err
+    reader, writer = os.pipe()
+    os.close(reader)
+    stdout = open(writer, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - closing it fails
+    assert run_with(monkeypatch, ["--version"], stdout=stdout) == 0
+    with suppress(OSError):
+        stdout.close()
 
 
 LINES = {
