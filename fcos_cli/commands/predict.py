@@ -194,7 +194,7 @@ def predict(
     from fcos_cli.errors import UsageError
     from fcos_cli.predict.labels.plan import plan_labels
     from fcos_cli.predict.outputs import OutputNames, source_test
-    from fcos_cli.predict.resume import check_resume
+    from fcos_cli.predict.resume import check_resume, is_resumable
     from fcos_cli.predict.run import check_outputs, run_predict, stdout_format
     from fcos_cli.predict.selection import parse_classes
     from fcos_cli.predict.sources.address import is_address
@@ -215,7 +215,8 @@ def predict(
     leave_out = out if drawn or labels else None
     check_outputs(save or [], folder=leave_out)
     live = any(is_camera(source) or is_address(source) for source in sources)
-    if resume and not check_resume(save or [], drawn, labels, track, as_json, jsonl, live=live):
+    resumable = is_resumable(save or [], drawn, labels, track, as_json, jsonl, live=live)
+    if resume and not check_resume(save or [], resumable=resumable):
         return
     names = OutputNames(source_test(sources, leave_out=leave_out))
     if explain or targets is not None:
@@ -266,6 +267,7 @@ def predict(
             limit=max_detections,
             tracked=track,
             every=every,
+            resumable=resumable,
             resume=resume,
         )
     if explanation:

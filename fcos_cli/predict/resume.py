@@ -24,7 +24,7 @@ from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.sources.frames import Clip, Frame
 from fcos_cli.predict.writers import check_replaceable
-from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.detector import Detector
 
 MARK = b'{"settings": {"model": '
 """How every part begins."""
@@ -78,13 +78,13 @@ class Done:
 
 @contextmanager
 def open_targets(
-    save: Sequence[Path], settings: dict[str, Any], *others: object, resume: bool
+    save: Sequence[Path], settings: dict[str, Any], *, resumable: bool, resume: bool
 ) -> Iterator[tuple[Sequence[Path | TextIO], Done]]:
     """What the writers of `save` write to, and what is done already: the files, or a part if the run can be resumed.
 
-    others: as in `is_resumable`; the rest as in `open_part`.
+    resumable: see `is_resumable`; the rest as in `open_part`.
     """
-    if is_resumable(save, *others):
+    if resumable:
         with open_part(save[0], settings, resume=resume) as (stream, done):
             yield [stream], done
     else:
@@ -133,22 +133,22 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-def is_resumable(save: Sequence[Path], *others: object) -> bool:
-    """Whether a run can go on after an interruption: it writes one .jsonl file and nothing else.
+def is_resumable(save: Sequence[Path], *others: object, live: bool) -> bool:
+    """Whether a run can go on after an interruption: its sources end, and it writes one .jsonl file and nothing else.
 
-    others: its other outputs; those that are not written are None or False.
+    others: its other outputs; those that are not written are None or False. live: whether a source has no end.
     """
     regular = len(save) == 1 and save[0].suffix.lower() == ".jsonl" and (save[0].is_file() or not save[0].exists())
-    return regular and not any(others)
+    return regular and not live and not any(others)
 
 
-def check_resume(save: Sequence[Path], *others: object, live: bool) -> bool:
+def check_resume(save: Sequence[Path], *, resumable: bool) -> bool:
     """Whether there is anything to go on with, for --resume; a finished file says so on stderr.
 
-    others: as in `is_resumable`. live: whether a source has no end. Raises UsageError if such a run cannot be resumed,
-    FcosError if an earlier run is finished and had images that could not be read.
+    resumable: see `is_resumable`. Raises UsageError if such a run cannot be resumed, FcosError if an earlier run is
+    finished and had images that could not be read.
     """
-    if not is_resumable(save, *others) or live:
+    if not resumable:
         what = "--resume needs --save FILE.jsonl as the only output, and sources that have an end"
         raise UsageError(what, remedy="omit --resume and run again, or see docs/prediction.md")
     (path,) = save
@@ -163,10 +163,12 @@ def check_resume(save: Sequence[Path], *others: object, live: bool) -> bool:
     return False
 
 
-def settings_of(facts: Facts, **options: Any) -> dict[str, Any]:
-    """The settings of a run: a digest of the model's facts, which name its weights, and options as JSON values."""
-    digest = hashlib.sha256(json.dumps(facts.to_metadata(), sort_keys=True).encode()).hexdigest()
-    return {"model": digest, **options}
+def settings_of(detector: Detector, **options: Any) -> dict[str, Any]:
+    """The settings of a run: a digest of the model's facts, which name its weights; what runs it; and options as JSON
+    values.
+    """
+    digest = hashlib.sha256(json.dumps(detector.facts.to_metadata(), sort_keys=True).encode()).hexdigest()
+    return {"model": digest, "backend": detector.backend, "precision": detector.precision, **options}
 
 
 def _open(part: Path, head: bytes, *, resume: bool) -> tuple[BinaryIO, Done]:

@@ -50,6 +50,7 @@ def run_predict(
     limit: int | None = None,
     tracked: bool = False,
     every: int = 1,
+    resumable: bool = False,
     resume: bool = False,
 ) -> int:
     """Predict all inputs and write results as they come. Returns the number of sources, images and parts of videos that
@@ -60,8 +61,9 @@ def run_predict(
     call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles.
     labels: the data set to write. chosen: indices of the classes to report; None = all. limit: number of detections per
     image to report; None = all. tracked: give objects identities; then all inputs must be frames. every: step of the
-    frames in `inputs`. resume: go on with what an interrupted run wrote; what it could not read counts too. Raises
-    DataError if there are no inputs, UsageError for a picture that is to be tracked.
+    frames in `inputs`. resumable: whether an interrupted run can go on, see `is_resumable`; it keeps what was done.
+    resume: go on with what such a run wrote; what it could not read counts too. Raises DataError if there are no
+    inputs, UsageError for a picture that is to be tracked.
     """
     hint_at_tiles(detector, tiling)
     classes = detector.facts.classes
@@ -70,9 +72,8 @@ def run_predict(
     shared: dict[str, Any] = {"classes": classes, "model": detector.name, "tracked": tracked}
     with ExitStack() as stack:
         options = {"score": score, "classes": chosen and sorted(chosen), "most": limit, "every": every}
-        settings = settings_of(detector.facts, **options, tile=tiling and [tiling.side, tiling.overlap])
-        others = (stdout, viz_dir, crops_dir, labels, tracked)
-        targets, done = stack.enter_context(open_targets(save, settings, *others, resume=resume))
+        settings = settings_of(detector, **options, tile=tiling and [tiling.side, tiling.overlap])
+        targets, done = stack.enter_context(open_targets(save, settings, resumable=resumable, resume=resume))
         writers = [
             stack.enter_context(open_writer(target, **shared, format=_format(file)))
             for target, file in zip(targets, save, strict=True)

@@ -38,12 +38,12 @@ def run(tmp_path, monkeypatch):
     """Predict in an empty folder with at most `last` images. Returns the number of failures and of images done."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*sources, last=10**9, resume=True, **changes):
-        detector = StoppedDetector()
+    def run(*sources, last=10**9, resume=True, resumable=True, detector=None, **changes):
+        detector = detector or StoppedDetector()
         detector.last = last
         options = {"score": None, "viz_dir": None, "stdout": None, "save": [FOUND], "batch": 1, **changes}
         try:
-            failed = run_predict(detector, open_sources(sources), resume=resume, **options)
+            failed = run_predict(detector, open_sources(sources), resumable=resumable, resume=resume, **options)
         except KeyboardInterrupt:
             failed = None
         return failed, len(detector.sizes)
@@ -140,6 +140,20 @@ def test_other_settings_are_an_error_that_names_them_and_the_rows_stay(run):
     assert run(folder, score=0.5) == (1, 5)
 
 
+def test_other_arithmetic_is_another_setting(run):
+    folder = pictures(Path("in"))
+    run(folder, last=3, detector=StoppedDetector(backend="onnxruntime", precision="bf16"))
+    with pytest.raises(UsageError, match=r"another model or other options: backend, precision\n"):
+        run(folder)
+    assert run(folder, detector=StoppedDetector(backend="onnxruntime", precision="bf16")) == (1, 5)
+
+
+def test_a_run_that_cannot_be_resumed_keeps_no_part(run, capfd):
+    assert run(pictures(Path("in")), last=3, resume=False, resumable=False) == (None, 3)
+    assert [path.name for path in Path().iterdir()] == ["in"]
+    assert "--resume" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_file_that_is_no_part_is_not_replaced(run, resume):
     PART.write_text("a letter")
@@ -161,8 +175,8 @@ def test_two_runs_cannot_write_the_same_file(run):
 
 def test_only_a_single_jsonl_file_can_be_resumed(tmp_path):
     file = tmp_path / "a.jsonl"
-    assert is_resumable([file], None, False)
-    assert check_resume([file], None, live=False)
+    assert is_resumable([file], None, False, live=False)
+    assert check_resume([file], resumable=True)
     for save, other, live in (
         ([], None, False),
         ([tmp_path / "a.csv"], None, False),
@@ -170,20 +184,21 @@ def test_only_a_single_jsonl_file_can_be_resumed(tmp_path):
         ([file], tmp_path / "drawn", False),
         ([file], None, True),
     ):
-        with pytest.raises(UsageError, match="--resume needs --save FILE"):
-            check_resume(save, other, live=live)
+        assert not is_resumable(save, other, live=live)
+    with pytest.raises(UsageError, match="--resume needs --save FILE"):
+        check_resume([file], resumable=False)
     os.mkfifo(tmp_path / "pipe.jsonl")
-    assert not is_resumable([tmp_path / "pipe.jsonl"])
+    assert not is_resumable([tmp_path / "pipe.jsonl"], live=False)
 
 
 def test_a_finished_run_is_not_done_again(run, capfd):
     run("in/0.png", pictures(Path("in"), 2), resume=False)
     Path("in/2.png").unlink()
     with pytest.raises(FcosError, match="finished, and 1 of its 4 rows are errors") as error:
-        check_resume([FOUND], live=False)
+        check_resume([FOUND], resumable=True)
     assert error.value.exit_code == 1  # as the run itself
     run("in", resume=False)
-    assert not check_resume([FOUND], live=False)
+    assert not check_resume([FOUND], resumable=True)
     assert "found.jsonl is finished" in capfd.readouterr().err
 
 
@@ -202,6 +217,18 @@ def test_the_command_goes_on(fcos: Fcos, model_file: Path, monkeypatch: pytest.M
     assert "found.jsonl: 2 results of an earlier run are kept" in result.err
     assert fcos(*line, "--resume", "--viz").code == 2
     assert fcos(*line, "--resume", "--jsonl").code == 2
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_the_command_promises_to_go_on_only_where_it_does(
+    fcos: Fcos, model_file: Path, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    monkeypatch.setattr("fcos_cli.predict.sources.video.is_camera", lambda _: live)
+    monkeypatch.setattr("fcos_cli.predict.writers._JsonLines.end", interrupt)
+    result = fcos("predict", pictures(Path("in"), 2), "--model", model_file, "--save", FOUND)
+    assert result.code == 130
+    assert ("with --resume goes on" in result.err) is not live
+    assert PART.exists() is not live
 
 
 def interrupt(*_: object) -> None:
