@@ -196,13 +196,12 @@ def predict(
     from fcos_cli.predict.outputs import OutputNames, source_test
     from fcos_cli.predict.resume import check_resume, is_resumable
     from fcos_cli.predict.run import check_outputs, run_predict, stdout_format
-    from fcos_cli.predict.selection import parse_classes
+    from fcos_cli.predict.selection import candidate_score, parse_classes
     from fcos_cli.predict.sources.address import is_address
     from fcos_cli.predict.sources.open import open_sources
     from fcos_cli.predict.sources.video import is_camera, until_interrupted
-    from fcos_cli.predict.tracking.bytetrack import LOW_SCORE
     from fcos_cli.predict.tracking.track import check_tracking
-    from fcos_cli.runtime.open import open_detector
+    from fcos_cli.runtime.open import model_file, open_detector
 
     tiling = make_tiling(tile, overlap)
     if run_on_cluster(ctx, engine=engine, address=address, column=column, tiling=tiling):
@@ -234,9 +233,10 @@ def predict(
         if not sources and not explain:
             explanation.write(out, score=score, device=device or "auto", names=names)
             return
-    lowest = labels.lowest(score) if labels else score
-    if track and lowest is not None and lowest >= LOW_SCORE:
-        lowest = None  # tracking needs low scores
+    lowest = score
+    if labels or track:  # they need boxes below those that are reported
+        file = model_file(model, backend=backend, device=device or "auto")
+        lowest = candidate_score(file, score=score, label_score=label_score)
     detector = open_detector(
         model,
         score=lowest,

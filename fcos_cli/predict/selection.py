@@ -1,15 +1,18 @@
-"""Which detections are reported: classes by name, and the lowest score of each class."""
+"""Which detections are reported: classes by name, and the lowest score of each class. Which are needed for that."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.errors import unknown_name
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.runtime.exported import check_score
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.headers import read_header
 
 
 def parse_classes(texts: Sequence[str], classes: ClassTable) -> set[int] | None:
@@ -46,3 +49,17 @@ def report_thresholds(facts: Facts, *, score: float | None, chosen: Collection[i
     if chosen is not None:
         thresholds[[index for index in range(len(thresholds)) if index not in chosen]] = np.inf
     return thresholds
+
+
+def candidate_score(model: Path, *, score: float | None, label_score: float | None) -> float | None:
+    """Return the score to open a model file with, if boxes below the reported ones are wanted: to track, to review.
+
+    It is the model's own, None, unless less is asked for. score, label_score: of --score and --label-score. Raises
+    UsageError if they are lower than an exported model can go, ModelError if the file is none.
+    """
+    facts = read_header(model).facts
+    if model.suffix.lower() != ".safetensors":
+        check_score(score, facts, model)
+        check_score(label_score, facts, model, flag="--label-score")
+    asked = min((value for value in (score, label_score) if value is not None), default=1.0)
+    return asked if asked < facts.score_threshold else None

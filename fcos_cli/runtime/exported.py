@@ -92,11 +92,11 @@ def drop_below(raw: RawDetections, score: float) -> RawDetections:
     )
 
 
-def check_score(score: float | None, facts: Facts, where: Path) -> None:
-    """Raise UsageError if the requested score is below the threshold inside the graph."""
+def check_score(score: float | None, facts: Facts, where: Path, *, flag: str = "--score") -> None:
+    """Raise UsageError if the score requested by `flag` is below the threshold inside the graph."""
     if score is not None and score < facts.score_threshold and facts.conventions.threshold_on == "score":
         raise UsageError(
-            f"this model drops detections below {facts.score_threshold:g}, so --score {score:g} is too low",
+            f"this model drops detections below {facts.score_threshold:g}, so {flag} {score:g} is too low",
             where=where,
             remedy=f"export it again with --score {score:g}, or use its .safetensors (of `default`: --backend pytorch)",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from fcos_cli.data.formats.read import read_dataset
 from tests.cli_runner import Fcos
 from tests.predict.clips import write_clip
 from tests.predict.labels.made import FORMATS
-from tests.runtime.onnx_files import write_onnx
+from tests.runtime.onnx_files import FACTS, write_onnx
 
 
 @pytest.fixture
@@ -61,6 +62,15 @@ def test_label_score_is_for_labels_and_score_for_reports(fcos: Fcos, model: Path
     assert [len(row["detections"]) for row in result.document["results"]] == [1, 0, 0]
     assert [len(sample.boxes) for sample in read_dataset(Path("more"), split="all").samples] == [2, 0, 0]
     assert fcos("predict", new, "--model", model, *options[:3], "less", "--label-score", 0.2, "--jsonl").code == 0
+
+
+@pytest.mark.parametrize("flags", ["--label coco --score", "--label coco --label-score", "--track --score"])
+def test_a_score_below_that_of_an_exported_model_is_refused(fcos: Fcos, new: Path, tmp_path: Path, flags: str) -> None:
+    strict = write_onnx(tmp_path / "strict.onnx", facts=replace(FACTS, score_threshold=0.3))
+    source = write_clip(tmp_path / "clip.mp4", 2) if "--track" in flags else new
+    result = fcos("predict", source, "--model", strict, "--out", "more", *flags.split(), 0.2)
+    assert (result.code, Path("more").exists()) == (2, False)
+    assert f"so {flags.split()[-1]} 0.2 is too low" in result.err
 
 
 def test_a_folder_that_is_not_empty_is_exit_code_2_before_any_work(fcos: Fcos, new: Path) -> None:

@@ -15,7 +15,6 @@ from fcos_cli.predict.labels.review import REVIEW, check_review
 from fcos_cli.predict.labels.target import LabelSet, new_or_existing
 from fcos_cli.predict.labels.voc import VocSet
 from fcos_cli.predict.labels.yolo import YoloSet
-from fcos_cli.runtime.facts import Facts
 
 FORMATS: dict[str, Callable[[Path, Any], LabelSet]] = {
     "yolo": YoloSet,
@@ -34,14 +33,6 @@ class LabelPlan:
     target: LabelSet
     score: float | None = None
     link: bool = False
-
-    def lowest(self, score: float | None) -> float | None:
-        """Return the score to open the detector with, given that of `--score`.
-
-        Boxes below the labels' score are wanted for the review, so it is the model's own unless less is asked for.
-        """
-        given = min((value for value in (score, self.score) if value is not None), default=1.0)
-        return given if given < Facts.score_threshold else None
 
 
 def plan_labels(

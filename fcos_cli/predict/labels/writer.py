@@ -12,7 +12,7 @@ import numpy as np
 from fcos_cli.atomic import atomic_write
 from fcos_cli.console import say
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.errors import DataError, FcosError, UsageError
+from fcos_cli.errors import DataError, FcosError
 from fcos_cli.predict.labels.pictures import Content, Pictures, content_of, stem_of
 from fcos_cli.predict.labels.plan import LabelPlan
 from fcos_cli.predict.labels.review import REVIEW, Limits, Review
@@ -38,7 +38,7 @@ class LabelWriter:
     limits: the thresholds of labels, one or one per class [C]. tiling: that of the predictions. most: number of labels
     per picture; None = all. However the context is
     left, the data set is complete for the pictures written until then. Raises UsageError if the format cannot hold a
-    class name, or the model gives no boxes of so low a score.
+    class name.
     """
 
     def __init__(
@@ -46,9 +46,6 @@ class LabelWriter:
     ) -> None:
         self.plan, self.detector, self.limits, self.tiling, self.most = plan, detector, limits, tiling, most
         facts = detector.facts
-        if plan.score is not None and plan.lowest(None) is None and plan.score < facts.score_threshold:
-            what = f"{detector.name} gives no boxes with scores below {facts.score_threshold:g}"
-            raise UsageError(what, where="--label-score", remedy="use that score or a higher one")
         plan.target.begin(facts.classes)
         self._pictures = Pictures((plan.folder, plan.target.images), plan.target.taken(), listed=_listed(plan.target))
         self._review = Review(facts.classes, limits)

@@ -73,10 +73,3 @@ def test_layouts_to_which_nothing_is_added(files: dict[str, str], format: str, r
         (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=reason):
         plan_labels(format, tmp_path, merge=True)
-
-
-def test_the_lowest_score_is_the_models_own_unless_less_is_asked_for(tmp_path: Path) -> None:
-    for label_score, score, lowest in ((None, None, None), (0.3, None, None), (0.3, 0.02, 0.02), (0.01, 0.5, 0.01)):
-        plan = plan_labels("coco", tmp_path, score=label_score)
-        assert plan is not None
-        assert plan.lowest(score) == lowest
