@@ -16,7 +16,7 @@ from fcos_cli.errors import DataError
 from fcos_cli.predict.mark import was_written_by_us
 from fcos_cli.predict.sources.address import is_address
 from fcos_cli.predict.sources.lists import read_list
-from fcos_cli.predict.sources.open import expand_pattern
+from fcos_cli.predict.sources.open import expand_pattern, typed_path
 
 LONGEST = 150
 """Bytes of a stem in UTF-8. File systems allow 255 for the whole name, and crops append the class."""
@@ -99,7 +99,7 @@ def _expand(sources: Sequence[str]) -> tuple[list[Path], set[Path]]:
     for source in sources:
         if is_address(source):
             continue
-        path = Path(source).expanduser()
+        path = typed_path(source)
         with suppress(OSError, DataError, ValueError):
             if path.is_dir():
                 folders.append(path.resolve())

@@ -15,6 +15,7 @@ from typing import Any
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import DataError, FcosError, UsageError, one_line
 from fcos_cli.predict.sources.address import Address, is_address
+from fcos_cli.predict.sources.open import typed_path
 
 SCHEMES = ("s3", "gs", "file")
 
@@ -127,7 +128,7 @@ def locate(text: str) -> Place:
     from pyarrow.fs import FileSystem, LocalFileSystem
 
     if not is_address(text):
-        return Place(text, LocalFileSystem(), os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - keeps links
+        return Place(text, LocalFileSystem(), os.path.abspath(typed_path(text)))  # noqa: PTH100 - keeps links
     address = Address(text)
     scheme = text.partition("://")[0].lower()
     if scheme not in SCHEMES:

@@ -18,7 +18,7 @@ from fcos_cli.predict.cluster.places import Place, locate, walk
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources.address import Address, is_address
 from fcos_cli.predict.sources.lists import find_listed, require_images
-from fcos_cli.predict.sources.open import expand_pattern, paths_of
+from fcos_cli.predict.sources.open import expand_pattern, paths_of, typed_path
 from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, is_camera
 
 PARQUET = ".parquet"
@@ -92,7 +92,7 @@ def _parquet_files(source: str, root: Place, leave_out: Path | None) -> Iterator
         else:
             yield from (file for file in walk(root) if _suffix(file.name) == PARQUET)
         return
-    path = Path(source).expanduser()
+    path = typed_path(source)
     if not path.is_dir():
         found = [path] if path.exists() else expand_pattern(path)
     else:

@@ -23,11 +23,11 @@ def images_in(folder: Path, *, leave_out: Path | None) -> Iterator[Path | Failur
     folders. A subfolder that cannot be read is a Failure in its place.
     """
     excluded = None if leave_out is None else leave_out.resolve()
+    in_outputs = excluded is not None and folder.resolve() == excluded  # with all of its subfolders, as of crops
     left_out, errors = LeftOut(), list[OSError]()
     for parent, subfolders, files in os.walk(folder, onerror=errors.append):
         yield from _as_failures(errors)
         subfolders[:] = sorted(name for name in subfolders if _is_entered(Path(parent, name), excluded, left_out))
-        in_outputs = excluded is not None and Path(parent).resolve() == excluded
         for name in sorted(files):
             path = Path(parent, name)
             if name.startswith("."):

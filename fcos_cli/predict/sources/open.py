@@ -7,6 +7,7 @@ read lazily.
 from __future__ import annotations
 
 import glob
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def paths_of(source: str, *, leave_out: Path | None) -> Iterator[Path | Failure]
 
     Raises DataError: at once if there is no such source, during iteration if it has no images.
     """
-    path = Path(source).expanduser()
+    path = typed_path(source)
     if path.is_dir():
         return require_images(images_in(path, leave_out=leave_out), source)
     if path.exists():
@@ -109,6 +110,20 @@ def paths_of(source: str, *, leave_out: Path | None) -> Iterator[Path | Failure]
         where=source,
         remedy="check the path; put quotes around patterns, for example 'in/*.jpg'",
     )
+
+
+def typed_path(text: str) -> Path:
+    """The path that the user typed, with `~` for a home folder where the shell left it: in quotes, or in a pattern.
+
+    A file whose name begins with `~` has precedence, and a user that does not exist has no home.
+    """
+    path = Path(text)
+    if os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _images_and_videos(matches: Iterable[Path], source: str) -> Iterator[Path]:

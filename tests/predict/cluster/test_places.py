@@ -19,6 +19,11 @@ def test_an_address_survives_being_a_path(text: str) -> None:
     assert as_typed(Path(text)) == text
 
 
+def test_a_name_that_begins_with_a_tilde_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("~no such user").path == str(tmp_path / "~no such user")
+
+
 def test_only_stores_are_read() -> None:
     with pytest.raises(UsageError, match="cannot read this address") as error:
         locate("http://user:secret@host/a.jpg?key=1")

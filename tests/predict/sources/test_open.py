@@ -4,14 +4,17 @@ import io
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.predict.draw import save_image
+from fcos_cli.predict.outputs import source_test
 from fcos_cli.predict.pipeline import Failure, predict
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.lists import STDIN
-from fcos_cli.predict.sources.open import open_sources
+from fcos_cli.predict.sources.open import open_sources, typed_path
 from tests.predict.clips import write_clip
 from tests.runtime.fakes import CornerDetector
 
@@ -241,6 +244,25 @@ def test_folders_pipes_and_vanished_files_do_not_stop_the_others(tmp_path):
     for name, what in {"b": "folder", "c": "pipe", "d": f"link to {tmp_path}/gone.jpg", "f": "not exist"}.items():
         assert what in errors.pop(f"{name}.jpg").what
     assert not errors
+
+
+def test_what_was_drawn_into_a_source_is_passed_over_in_its_subfolders_too(tmp_path):
+    touch(tmp_path, "a.jpg", "crops/cat/mine.jpg")
+    save_image(tmp_path / "crops/cat/a-000-cat-0.87.jpg", np.zeros((4, 4, 3), np.uint8))
+    listed = [path.relative_to(tmp_path).as_posix() for path in open_sources([str(tmp_path)], leave_out=tmp_path)]
+    assert listed == ["a.jpg", "crops/cat/mine.jpg"]
+    (crop, mine) = open_sources([str(tmp_path / "crops/cat")], leave_out=tmp_path)  # which the user asked for
+    assert (crop.name, mine.name) == ("a-000-cat-0.87.jpg", "mine.jpg")
+
+
+def test_a_name_that_begins_with_a_tilde_is_a_home_only_if_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    touch(tmp_path, "~no such user.jpg", "home/a.jpg", "home/b.jpg", "~/b.jpg")
+    paths = [typed_path(text) for text in ("~no such user.jpg", "~/a.jpg", "~/b.jpg", "~no such*")]
+    assert paths == [Path("~no such user.jpg"), tmp_path / "home/a.jpg", Path("~/b.jpg"), Path("~no such*")]
+    assert list(open_sources(["~no such user.jpg", "~no such*"])) == [paths[0], paths[0]]
+    assert source_test(["~no such user.jpg"])(Path("~no such user.jpg").resolve())
 
 
 def test_pipe_among_the_outputs_is_not_waited_for(tmp_path):
