@@ -210,7 +210,9 @@ def predict(
     sources, explanation = sources or [], None
     check_tracking(sources, save or [], wanted=track)
     drawn = viz or crops or explain or targets is not None
-    labels = plan_labels(label, out, score=label_score, merge=merge, link=link, drawn=drawn, tracked=track)
+    labels = plan_labels(
+        label, out, score=label_score, merge=merge, link=link, drawn=drawn, tracked=track, save=save or []
+    )
     leave_out = out if drawn or labels else None
     check_outputs(save or [], folder=leave_out)
     live = any(is_camera(source) or is_address(source) for source in sources)

@@ -172,4 +172,4 @@ def hint_at_tiles(detector: Detector, tiling: Tiling | None) -> None:
 def _format(file: Path) -> Format:
     if is_mot(file):
         return "mot"
-    return "coco" if file.name.endswith(".coco.json") else format_of(file)
+    return "coco" if file.name.lower().endswith(".coco.json") else format_of(file)

@@ -91,6 +91,13 @@ def test_format_of_saved_files_follows_their_suffix(
     assert len(json.loads((tmp_path / "all.coco.json").read_text())) == count
 
 
+def test_suffixes_may_be_upper_case(fcos: Fcos, model_file: Path, image_folder: Path, tmp_path: Path) -> None:
+    saves = [part for name in ("R.COCO.JSON", "R.JSON") for part in ("--save", tmp_path / name)]
+    assert fcos("predict", image_folder, "--model", model_file, *saves).code == 0
+    kinds = [type(json.loads((tmp_path / name).read_text())) for name in ("R.COCO.JSON", "R.JSON")]
+    assert kinds == [list, dict]
+
+
 def test_annotated_images_are_written_to_the_out_folder(fcos: Fcos, model_file: Path, image_folder: Path) -> None:
     assert fcos("predict", image_folder, "--model", model_file, "--viz").code == 0
     assert [path.name for path in created_files()] == ["predictions", "a.png", "b.jpg"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,13 @@ def plan_labels(
     link: bool = False,
     drawn: bool = False,
     tracked: bool = False,
+    save: Sequence[Path] = (),
 ) -> LabelPlan | None:
     """Return the plan, or None without `--label`. Nothing is written.
 
     drawn: whether drawings or crops are to be written to the folder too. tracked: whether objects are to be followed,
-    which labels do not keep. Raises UsageError if options contradict each
-    other or the folder cannot be used, see `target.new_or_existing`.
+    which labels do not keep. save: other files to write, which must not be among the labels. Raises UsageError if
+    options contradict each other or the folder cannot be used, see `target.new_or_existing`.
     """
     if format is None:
         for given, flag in ((score is not None, "--label-score"), (merge, "--merge"), (link, "--link")):
@@ -66,6 +67,10 @@ def plan_labels(
         )
     if tracked:
         raise UsageError("--label cannot be combined with --track: labels have no identities", remedy="omit --track")
+    for file in save:
+        if file.resolve().is_relative_to(folder.resolve()):
+            what = "with --label, --out holds the data set and nothing else, so --save cannot write there"
+            raise UsageError(what, where=file, remedy="choose a file in another folder")
     check_writable(folder, folder=True)
     source = new_or_existing(format, folder, merge=merge)
     check_review(folder / REVIEW)

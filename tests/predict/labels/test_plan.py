@@ -30,6 +30,13 @@ def test_unknown_formats_and_drawings_are_refused(tmp_path: Path) -> None:
         plan_labels("coco", tmp_path / "out", drawn=True)
 
 
+@pytest.mark.parametrize("name", ["out/train.json", "out/review.csv", "out/deep/found.jsonl", "in/../out/a.json"])
+def test_no_other_file_is_written_among_the_labels(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--save cannot write there"):
+        plan_labels("coco", tmp_path / "out", save=[tmp_path / "found.csv", tmp_path / name])
+    assert plan_labels("coco", tmp_path / "out", save=[tmp_path / "found.csv", tmp_path / "out.json"]) is not None
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_folder_that_is_not_empty_needs_merge_and_the_same_format(format: str, tmp_path: Path) -> None:
     write("yolo", tmp_path / "out", prediction(picture(tmp_path / "in/a.jpg"), (1, 2, 9, 9, 0.9, 0)))
