@@ -156,10 +156,15 @@ def check_outputs(report: Path | None, save: Path | None, *, models: int) -> Non
     """Raise UsageError before the evaluation, which takes minutes, if its results could not be written, or would
     replace somebody's file.
     """
+    if report is not None and save is not None and report.resolve() == save.resolve():
+        raise UsageError("--report and --save are the same file", where=save, remedy="give each a name of its own")
     if report is not None:
         check_writable(report)
         _check_page(report)
     if save is not None:
+        if save.suffix.lower() != ".json" and (save.is_file() or not save.exists()):  # a pipe may have any name
+            what = "--save writes COCO results, which are JSON"
+            raise UsageError(what, where=save, remedy="use a name that ends with .json")
         if models > 1:
             raise UsageError("--save writes the detections of one model", where=save, remedy="evaluate them in turn")
         check_writable(save)

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import IO
 
 from fcos_cli.atomic import atomic_write, check_writable
-from fcos_cli.errors import UsageError
+from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.runtime.headers import fields, read_header, sidecar_path
 from fcos_cli.runtime.promises import KEY, Promise
 
 
 def check_copy(source: Path, out: Path) -> None:
-    """Raise UsageError if `out` cannot be a copy of the model `source`; call it before work that takes time."""
+    """Raise UsageError if `out` cannot be a copy of the model `source`; call it before work that takes time.
+
+    The second file of a model is replaced only with the first: alone, it is somebody else's.
+    """
     check_writable(out)
     if out.suffix.lower() != source.suffix.lower():
         raise UsageError(
@@ -28,6 +31,25 @@ def check_copy(source: Path, out: Path) -> None:
             where=out,
             remedy=f"use {out.with_suffix(source.suffix)}",
         )
+    second = _second_file(out)
+    if second is not None:
+        check_writable(second)
+        if second.exists() and not _is_model(out):
+            what = "this file exists and belongs to no model, so it is not replaced"
+            raise UsageError(what, where=second, remedy="move it away, or choose another name for --out")
+
+
+def _second_file(path: Path) -> Path | None:
+    """The other file of an OpenVINO model or an engine; None for files that hold all."""
+    return {".xml": path.with_suffix(".bin"), ".engine": sidecar_path(path)}.get(path.suffix.lower())
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        read_header(path)
+    except ModelError:
+        return False
+    return True
 
 
 def write_with_thresholds(

@@ -152,6 +152,22 @@ def test_saved_detections_give_the_same_metrics_in_pycocotools(
     assert json.loads(annotations.read_text()) == content
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--report x.json --save ./x.json", "--report and --save are the same file"),
+        ("--save found.csv", "COCO results, which are JSON"),
+        ("--save found", "COCO results, which are JSON"),
+    ],
+)
+def test_outputs_that_cannot_be_meant_are_refused(
+    fcos: Fcos, model_file: Path, shapes: Path, flags: str, words: str
+) -> None:
+    result = fcos("eval", model_file, shapes, *flags.split())
+    assert (result.code, created_files()) == (2, [])
+    assert words in result.err
+
+
 def test_findings_are_those_of_train_with_their_remedies(
     fcos: Fcos, model_file: Path, shapes: Path, tmp_path: Path
 ) -> None:

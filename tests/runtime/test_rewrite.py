@@ -142,6 +142,21 @@ def test_a_copy_has_the_suffix_of_its_source(tmp_path):
         check_copy(source, tmp_path)
 
 
+@pytest.mark.parametrize(("kind", "second"), [("openvino", "b.bin"), ("engine", "b.engine.json")])
+def test_a_second_file_that_belongs_to_no_model_is_not_replaced(tmp_path, kind, second):
+    source = MAKERS[kind](tmp_path)
+    out = tmp_path / f"b{source.suffix}"
+    check_copy(source, source)
+    check_copy(source, out)
+    (tmp_path / second).write_text("{}")
+    with pytest.raises(UsageError, match="belongs to no model") as caught:
+        check_copy(source, out)
+    assert caught.value.where == str(tmp_path / second)
+    (tmp_path / second).unlink()
+    write_with_thresholds(source, out, **NEW)
+    check_copy(source, out)  # an earlier copy
+
+
 @pytest.mark.parametrize(
     "change",
     [
