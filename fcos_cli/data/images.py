@@ -109,6 +109,9 @@ def read_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS)
             image.load()
             pixels = _to_array(image, transpose)
         except Exception as error:  # decoders raise arbitrary exceptions on damaged input
+            if isinstance(error, MemoryError) or "out of memory" in str(error):  # so Pillow's decoders put it
+                what = f"there is not enough memory for the image, {width} x {height} pixels"
+                raise DataError(what, where=place, remedy="free memory, or make the image smaller") from error
             doubt = f", or compressed in a way that this Pillow cannot read: {codec}" if codec in RARE_CODECS else ""
             raise DataError(
                 f"the image is truncated or damaged ({one_line(error)}){doubt}",

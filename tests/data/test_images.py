@@ -178,6 +178,17 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
         open_image(bomb)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file")])
+def test_a_lack_of_memory_is_not_called_damage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(DataError, match="not enough memory for the image, 10 x 10 pixels") as caught:
+        open_image(encode(Image.new("L", (10, 10))))
+    assert "download" not in str(caught.value.remedy)
+
+
 def test_the_pixel_limit_is_inclusive_and_independent_of_pillow() -> None:
     data = encode(Image.new("L", (10, 10)))
     assert open_image(data, max_pixels=100).shape == (10, 10, 3)
