@@ -14,7 +14,7 @@ from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.crops import Crop, crop_paths, crops_of, safe_name, write_crops
 from fcos_cli.predict.draw import JPEG_LIMIT, draw, save_image
 from fcos_cli.predict.encode import VideoWriter, open_video
-from fcos_cli.predict.outputs import OutputNames
+from fcos_cli.predict.outputs import OutputNames, shorten
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.predict.sources.frames import Clip, Moment
 
@@ -71,7 +71,7 @@ class AnnotatedWriter:
             self._start_clip(moment.clip)
         crops = self._crops(prediction)
         if crops:
-            stem = f"{self._clip_stem}-{moment.number:06}"
+            stem = shorten(self._clip_stem, end=f"-{moment.number:06}")
             name = self.names.choose(stem, lambda name: self._crop_paths(name, crops))
             write_crops(image, crops, self._crop_paths(name, crops))
         if self._video is None or self.viz_dir is None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.draw import save_image
+from fcos_cli.predict.draw import JPEG_LIMIT, save_image
 from fcos_cli.predict.pipeline import Prediction
 
 
@@ -38,10 +38,16 @@ def crops_of(prediction: Prediction, classes: ClassTable) -> list[Crop]:
 
 
 def crop_paths(folder: Path, stem: str, crops: Sequence[Crop]) -> list[Path]:
-    """`folder/class/stem-000-class-0.87.jpg` for each crop."""
+    """`folder/class/stem-000-class-0.87.jpg` for each crop, .png if it is too large for JPEG."""
     return [
-        folder / crop.name / f"{stem}-{number:03}-{crop.name}-{crop.score:.2f}.jpg" for number, crop in enumerate(crops)
+        folder / crop.name / f"{stem}-{number:03}-{crop.name}-{crop.score:.2f}{_suffix(crop)}"
+        for number, crop in enumerate(crops)
     ]
+
+
+def _suffix(crop: Crop) -> str:
+    x1, y1, x2, y2 = crop.box
+    return ".png" if max(x2 - x1, y2 - y1) > JPEG_LIMIT else ".jpg"
 
 
 def write_crops(image: npt.NDArray[np.uint8], crops: Sequence[Crop], paths: Sequence[Path]) -> None:

@@ -62,10 +62,10 @@ class OutputNames:
         return path.is_file() and was_written_by_us(path) and not self._is_source(path.resolve())
 
 
-def shorten(stem: str) -> str:
-    """Cut a stem to at most LONGEST bytes, between characters."""
-    encoded = stem.encode("utf-8", "surrogateescape")
-    return stem if len(encoded) <= LONGEST else encoded[:LONGEST].decode("utf-8", "ignore")
+def shorten(stem: str, *, end: str = "") -> str:
+    """Cut a stem, between characters, so that it has at most LONGEST bytes with `end`, which is appended whole."""
+    encoded, most = stem.encode("utf-8", "surrogateescape"), LONGEST - len(end)
+    return (stem if len(encoded) <= most else encoded[:most].decode("utf-8", "ignore")) + end
 
 
 def source_test(sources: Sequence[str], *, leave_out: Path | None = None) -> Callable[[Path], bool]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcos_cli.data.images import image_size
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.crops import crop_paths, crops_of, safe_name, write_crops
 from fcos_cli.predict.pipeline import Prediction
@@ -34,6 +35,17 @@ def test_crop_is_rounded_outwards_to_whole_pixels(tmp_path):
 def test_crop_is_never_empty(tmp_path):
     assert write_crop(tmp_path, 10, 5, 10, 5).size == (1, 1)
     assert write_crop(tmp_path, 60, 40, 60, 40).size == (1, 1)
+
+
+def test_a_crop_too_large_for_jpeg_is_a_png(tmp_path):
+    image = np.zeros((2, 65_501, 3), np.uint8)
+    boxes = np.array([[0, 0, 65_501, 2], [0, 0, 65_500, 2]], np.float32)
+    detections = Detections(boxes, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64))
+    crops = crops_of(Prediction(Path("a.tif"), 65_501, 2, detections, image), CLASSES)
+    paths = crop_paths(tmp_path, "a", crops)
+    write_crops(image, crops, paths)
+    assert [path.name for path in paths] == ["a-000-cat-0.90.png", "a-001-cat-0.80.jpg"]
+    assert [image_size(path)[0] for path in paths] == [65_501, 65_500]
 
 
 @pytest.mark.parametrize(

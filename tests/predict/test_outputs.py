@@ -66,6 +66,9 @@ def test_long_names_are_shortened_between_characters(tmp_path: Path, stem: str) 
     assert second == f"{first}-2"
     (tmp_path / f"{second}.explain.html").touch()
     assert shorten("short") == "short"
+    assert shorten("short", end="-000007") == "short-000007"
+    assert shorten(stem, end="-000007").removesuffix("-000007") in stem
+    assert len(os.fsencode(shorten(stem, end="-000007"))) in (LONGEST - 1, LONGEST)
 
 
 def test_sources_are_recognized_in_every_notation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

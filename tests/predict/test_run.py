@@ -204,6 +204,19 @@ def test_crops_of_frames_have_the_frame_number(run):
     ]
 
 
+def test_crops_of_videos_with_long_names_have_the_frame_number(run):
+    for number in (1, 2):  # which differ only where they are cut
+        write_clip(Path(f"{'x' * 160}{number}.mp4"), 2)
+    run(*(f"{'x' * 160}{number}.mp4" for number in (1, 2)), crops_dir=Path("crops"))
+    names = sorted(path.name.removeprefix("x" * 143) for path in Path("crops/a").iterdir())
+    assert names == [
+        "-000000-000-a-0.75.jpg",
+        "-000000-2-000-a-0.75.jpg",
+        "-000001-000-a-0.75.jpg",
+        "-000001-2-000-a-0.75.jpg",
+    ]
+
+
 def test_no_inputs_is_a_data_error():
     with pytest.raises(DataError):
         run_predict(CornerDetector(), iter(()), score=None, viz_dir=None, stdout=None, save=[], batch=1)

@@ -57,12 +57,12 @@ def content_of(prediction: Prediction) -> Content:
 
 def stem_of(prediction: Prediction) -> str:
     """A stem for a picture, that of its source; frames also have their number."""
-    stem = _UNSAFE.sub("_", prediction.source.stem).strip()
+    stem, number = _UNSAFE.sub("_", prediction.source.stem).strip(), ""
     if prediction.moment is not None:
-        stem = f"{shorten(stem.replace(':', '-'))}-{prediction.moment.number:06}"
-    if not stem or stem.startswith((".", "@eaDir")):  # which readers pass over as hidden
+        stem, number = stem.replace(":", "-"), f"-{prediction.moment.number:06}"
+    if not f"{stem}{number}" or stem.startswith((".", "@eaDir")):  # which readers pass over as hidden
         stem = f"_{stem}"
-    return shorten(stem)
+    return shorten(stem, end=number)
 
 
 class Pictures:

@@ -22,6 +22,8 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.predict.labels.pictures import stem_of
+from fcos_cli.predict.outputs import LONGEST
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.predict.sources.frames import Clip, Moment
 from tests.predict.labels.made import FORMATS, detections, prediction, write
@@ -378,6 +380,16 @@ def test_frames_become_pictures_with_their_number(tmp_path: Path) -> None:
     paths = write("labelme", tmp_path / "out", *frames)
     assert [path.name for path in paths if path] == ["camera-0-000000.jpg", "camera-0-000007.jpg"]
     assert [sample.boxes.tolist() for sample in everything(tmp_path / "out").samples] == [[[1, 2, 9, 9]]] * 2
+
+
+@pytest.mark.parametrize("length", [143, 144, 149, 200])
+def test_frames_of_a_clip_with_a_long_name_keep_their_number(length: int, tmp_path: Path) -> None:
+    clip = Clip(Path(f"{'é' * (length // 2)}{'x' * (length % 2)}.mp4"), Fraction(25))
+    still = prediction(picture(tmp_path / "x.png"))
+    frames = [replace(still, source=clip.source, moment=Moment(clip, n, Fraction(n))) for n in (7, 123_456_789)]
+    stems = [stem_of(frame) for frame in frames]
+    assert [stem.rpartition("-")[2] for stem in stems] == ["000007", "123456789"]
+    assert all(len(stem.encode()) <= LONGEST for stem in stems)
 
 
 @pytest.mark.parametrize("name", ["", " dog", "a\x1bb"])
