@@ -1,4 +1,4 @@
-"""Atomic writes: a file appears under its name only once it is complete. And whether one could be written at all."""
+"""Atomic writes: a file appears under its name only once it is complete. Whether one could be written at all. Locks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,3 +88,16 @@ def check_length(path: Path, *, label: str = "") -> None:
             what = f"this path has {whole} bytes, and a file's has at most {LONGEST_PATH}"
         where = f"{label} {str(path)[:40]}…".lstrip()
         raise UsageError(what, where=where, remedy="check it, or use a shorter one")
+
+
+def lock(file: int, error: FcosError) -> None:
+    """Lock an open file until it is closed, or its process ends. file: descriptor. Raises `error` if it is locked."""
+    with suppress(ImportError):  # not on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise error from None
+        except OSError:
+            pass  # a file system without locks

@@ -135,7 +135,7 @@ def train(
         flags |= {"train.time": time, **{name: value for name, value in others.items() if value}}
         folder, progress, onnx = start.resume(resume, flags=flags, started=started)
     else:
-        plan, folder = start.plan_new(
+        plan, place = start.plan_new(
             data,
             name=name,
             out=out,
@@ -160,7 +160,7 @@ def train(
             if as_json:
                 emit_json({"settings": summary.settings_document(plan)})
             raise typer.Exit
-        folder, progress, onnx = start.start(plan, folder=folder, started=started)
+        folder, progress, onnx = start.start(plan, folder=place, started=started)
     if not announced().main:
         raise typer.Exit
     if as_json:

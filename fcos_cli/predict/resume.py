@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from fcos_cli.atomic import FULL, atomic_write, check_writable
+from fcos_cli.atomic import FULL, atomic_write, check_writable, lock
 from fcos_cli.console import say
 from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.predict.pipeline import Failure, Input
@@ -180,7 +180,8 @@ def _open(part: Path, head: bytes, *, resume: bool) -> tuple[BinaryIO, Done]:
     except OSError as error:
         raise UsageError(f"cannot write here ({error.strerror})", where=part, remedy="choose another path") from error
     try:
-        _lock(raw, part)
+        what = "another run of fcos predict is writing this file"
+        lock(raw.fileno(), UsageError(what, where=part, remedy="wait for it, or choose another name"))
         start = raw.read(len(MARK))
         raw.seek(0)
         if not MARK.startswith(start):
@@ -190,20 +191,6 @@ def _open(part: Path, head: bytes, *, resume: bool) -> tuple[BinaryIO, Done]:
     except BaseException:
         raw.close()
         raise
-
-
-def _lock(raw: BinaryIO, part: Path) -> None:
-    """Raise UsageError if another process has the part open. The lock ends when `raw` is closed."""
-    with suppress(ImportError):  # not on Windows
-        import fcntl
-
-        try:
-            fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            what = "another run of fcos predict is writing this file"
-            raise UsageError(what, where=part, remedy="wait for it, or choose another name") from None
-        except OSError:
-            pass  # a file system without locks
 
 
 def _begin(raw: BinaryIO, head: bytes) -> Done:

@@ -1,14 +1,13 @@
-"""Start a training run, or continue one: its folder, its length, and those who listen to it."""
+"""Start a training run, or continue one: its settings, its length, and those who listen to it."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from time import sleep
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from fcos_cli.distributed.world import announced, messages_of
 from fcos_cli.errors import UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress, start_anew
 from fcos_cli.train.export import export_best
+from fcos_cli.train.folder import RUNS, check_folder, hold_folder, new_folder
 from fcos_cli.train.loop import train
 from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, read_splits, with_chosen_batch
 from fcos_cli.train.recipe.summary import print_choices, print_data_summary
@@ -28,8 +28,6 @@ from fcos_cli.train.tracking.listener import Listeners, SilentListener
 from fcos_cli.train.tracking.report import ORIGINS, RunReport
 from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration
 from fcos_cli.train.tracking.trackers import open_tracker
-
-RUNS = Path("runs/train")
 
 DEMO: dict[str, Any] = {
     "model": {"channels": 64, "convs": 1, "ranges": [32.0, 64.0, 128.0, 256.0], "backbone_norm": "frozen"},
@@ -85,22 +83,24 @@ def plan_new(
     demo: bool,
     choose_batch: bool,
     check: bool = True,
-) -> tuple[Plan, Path]:
-    """The plan of a new run, and its folder. time: limit, as text or in seconds. check: that the run could start:
-    its folder is free, and does not hold `file`, which config.toml would replace.
+) -> tuple[Plan, Path | None]:
+    """The plan of a new run, and its folder; None for one with an automatic name. time: limit, as text or in seconds.
+    check: that the run could start: its folder is free, and does not hold `file`, which config.toml would replace.
 
     Raises UsageError and DataError; nothing is written but the demo data.
     """
     with messages_of(announced()), telling_others("fcos train") if check else nullcontext():
-        folder = out or new_folder("demo" if demo and name is None else name, data)
+        if demo and name is None:
+            name = "demo"
+        folder = out or (None if name is None else RUNS / name)
         if check:
-            check_folder(folder)  # reading the data takes time
-            if file is not None and file.resolve() == (folder / "config.toml").resolve():
+            if folder is not None and file is not None and file.resolve() == (folder / "config.toml").resolve():
                 raise UsageError(
                     "the run would replace this file with all of its settings",
                     where=file,
                     remedy="give it another name, or choose another --name or --out",
                 )
+            check_folder(folder)  # reading the data takes time
         if demo:
             data = demo_data(Path("runs/demo-data"))
         limit = parse_duration(time) if isinstance(time, str) else time
@@ -117,41 +117,19 @@ def plan_new(
         return (with_chosen_batch(plan) if choose_batch else plan), folder
 
 
-def start(plan: Plan, *, folder: Path, started: float | None = None) -> Outcome:
-    """Run the plan in `folder`. Raises UsageError if it cannot be used; see `check_folder`.
+def start(plan: Plan, *, folder: Path | None, started: float | None = None) -> Outcome:
+    """Run the plan in `folder`, or without one in a new folder. Raises UsageError if it cannot be used: `new_folder`.
 
     started: `time.monotonic()` when the command began, from which a time limit counts.
     """
-    with messages_of(announced()):
-        with telling_others("fcos train"):
-            check_folder(folder)
+    data = Path(plan.config.data.path)
+    with messages_of(announced()), join_world("fcos train"), ExitStack() as held:
+        with failing_together():
+            place = by_main_process(lambda: held.enter_context(new_folder(folder, data=data)))
             print_data_summary(plan)
             print_choices(plan)
             check_settings(plan)
-        return _run(plan, folder, resume=False, started=started)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise UsageError if `folder` already holds a run or a detector, or if nothing could be written there.
-
-    Only the main process writes: another machine may not even have the disk.
-    """
-    if not announced().main:
-        return
-    check_writable(folder, folder=True)
-    if has_state(folder):
-        raise UsageError(
-            "this run folder is already in use",
-            where=folder,
-            remedy=f"fcos train --resume {quote(str(folder))}, or choose another --name or --out",
-        )
-    for weights in (folder / "best.safetensors", folder / "last.safetensors"):
-        if weights.exists():  # without a saved run, perhaps because somebody put it there
-            raise UsageError(
-                "this folder holds a detector, which a new run would replace",
-                where=weights,
-                remedy="choose another --name or --out, or move the file away",
-            )
+        return _run(plan, place, resume=False, started=started)
 
 
 def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = None) -> Outcome:
@@ -160,10 +138,11 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
     Machine settings may differ, and the run may be made longer: by `train.epochs`, or by `train.time` (text such as
     `2h` for the whole run, or `+20m` from now on). Of several processes only the main one needs the folder.
     """
-    with messages_of(announced()), join_world("fcos train --resume"):
+    with messages_of(announced()), join_world("fcos train --resume"), ExitStack() as held:
         with failing_together():
             _check_holder(folder)
             config, origins = by_main_process(lambda: _saved_settings(folder, flags))
+            by_main_process(lambda: held.enter_context(hold_folder(folder)))
             plan = Plan(config, origins, *read_splits(config))
             check_settings(plan)
         return _run(plan, folder, resume=True, started=started)
@@ -276,14 +255,3 @@ def demo_data(folder: Path) -> Path:
     while not last.is_file():
         sleep(0.1)
     return folder
-
-
-def new_folder(name: str | None, data: Path | None) -> Path:
-    """Return runs/train/NAME, or without a name the data's name with the first free number."""
-    if name is not None:
-        return RUNS / name
-    stem = "run" if data is None else (data.stem if data.is_file() else data.resolve().name)
-    taken = 1
-    while (RUNS / (stem if taken == 1 else f"{stem}-{taken}")).exists():
-        taken += 1
-    return RUNS / (stem if taken == 1 else f"{stem}-{taken}")

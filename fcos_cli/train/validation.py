@@ -17,8 +17,8 @@ from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.runtime.speed import with_cost
-from fcos_cli.train.distributed import share_stop, wait_for_main
 from fcos_cli.train.run import Run, resize_rule, tiles_of
+from fcos_cli.train.signals import share_stop, wait_for_main
 from fcos_cli.train.tracking.listener import Evaluation, Row
 
 COOL_DOWN = 0.1

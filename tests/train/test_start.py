@@ -9,7 +9,9 @@ from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.errors import UsageError
 from fcos_cli.train import start
 from fcos_cli.train.checkpoint import Progress
+from fcos_cli.train.folder import hold_folder
 from fcos_cli.train.recipe.plan import Plan, make_plan
+from fcos_cli.train.tracking.listener import SilentListener
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,8 @@ def test_folder_with_a_saved_run_is_refused(shapes: Path, tmp_path: Path, monkey
     begun = []
     monkeypatch.setattr(start, "train", lambda *_, **__: begun.append(True))
     monkeypatch.setattr(start, "export_best", lambda *_: None)
-    (tmp_path / "config.toml").write_text("")  # killed before the first save
+    for name in (".lock", "config.toml", "metrics.jsonl", "origins.json"):  # killed before the first save
+        (tmp_path / name).write_text("")
     start.start(plan(shapes), folder=tmp_path)
     assert begun
     (tmp_path / "state.pt").write_bytes(b"")
@@ -33,13 +36,39 @@ def test_folder_with_a_saved_run_is_refused(shapes: Path, tmp_path: Path, monkey
         start.start(plan(shapes), folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
-def test_a_detector_is_not_replaced_by_a_new_run(shapes: Path, tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"weights")
-    with pytest.raises(UsageError, match="holds a detector") as caught:
-        start.start(plan(shapes), folder=tmp_path)
-    assert caught.value.where == str(tmp_path / name)
-    assert (tmp_path / name).read_bytes() == b"weights"
+def test_a_folder_in_use_is_refused(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, saved = tmp_path / "new", tmp_path / "saved"
+    for folder in (new, saved):
+        folder.mkdir()
+    (saved / "state.pt").write_bytes(b"")
+    (saved / "config.toml").write_text(f"[data]\npath = '{shapes}'\n")
+    monkeypatch.setattr(start, "train", lambda *_, **__: pytest.fail("two runs in one folder"))
+    with hold_folder(new), pytest.raises(UsageError, match="another run of fcos train") as caught:
+        start.start(plan(shapes), folder=new)
+    assert caught.value.where == str(new)
+    with hold_folder(saved), pytest.raises(UsageError, match="another run of fcos train"):
+        start.resume(saved, flags={})
+
+
+def test_a_run_holds_its_folder_and_its_number(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def train(*_: object, folder: Path, **__: object) -> None:
+        folders.append(folder)
+        with pytest.raises(UsageError, match="another run of fcos train"), hold_folder(folder):
+            pass
+        if len(folders) == 1:  # a second run begins meanwhile
+            start.start(plan(shapes), folder=None)
+        else:
+            raise UsageError("before the first step")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start, "train", train)
+    monkeypatch.setattr(start, "open_tracker", lambda *_: SilentListener())
+    with pytest.raises(UsageError, match="before the first step"):
+        start.start(plan(shapes), folder=None)
+    assert folders == [Path("runs/train/data"), Path("runs/train/data-2")]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_finds_its_data_from_another_working_directory(
