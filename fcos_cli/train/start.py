@@ -108,7 +108,7 @@ def plan_new(
             data,
             file=file,
             assignments=assignments,
-            flags={**flags, "train.time": limit},
+            flags=flags if limit is None else {**flags, "train.time": limit},
             base=DEMO if demo else {},
             network=network,
         )

@@ -86,6 +86,14 @@ def test_a_run_finds_its_data_from_another_working_directory(
         start.plan_new(None, name=None, out=tmp_path, file=own, choose_batch=False, **options)
 
 
+def test_settings_have_a_time_limit_and_data_unless_they_are_given(shapes: Path, tmp_path: Path) -> None:
+    flags = {"train.batch": 2, "train.time": 60.0, "data.path": str(shapes)}
+    options = {"file": None, "assignments": [], "flags": flags, "network": None, "demo": False, "choose_batch": False}
+    for data, time, seconds in ((None, None, 60), (shapes, "90s", 90)):
+        new, _ = start.plan_new(data, name=None, out=tmp_path / "run", time=time, **options)
+        assert (new.config.train.time, new.config.data.path) == (seconds, str(shapes))
+
+
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"train\.lr"):

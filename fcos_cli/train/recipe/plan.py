@@ -41,7 +41,8 @@ def make_plan(
     network: str | None = None,
 ) -> Plan:
     """Read the settings and data of a new run. Raises UsageError without data, DataError if the data cannot be used."""
-    flags = {**flags, "data.path": None if data is None else str(data.absolute())}
+    if data is not None:
+        flags = {**flags, "data.path": str(data.absolute())}
     layers: dict[str, Any] = {"file": file, "assignments": assignments, "base": base, "network": network}
     config, origins = resolve(flags=flags, **layers)
     inherited, absent = model_of_init(config, origins), {}
