@@ -88,6 +88,7 @@ def _epoch(run: Run, stream: BatchStream) -> None:
     run.length.pace.pause()
     meter, saved = Meter(), time.monotonic()
     for index, batch in stream.epoch(progress.epoch):
+        progress.step_in_epoch = index  # a batch before it may have been left out
         remaining = run.length.remaining(progress)
         if run.length.limit is not None:  # each process has measured another pace
             remaining = from_main_process(remaining)
@@ -134,7 +135,7 @@ def _recover(run: Run, error: NonFiniteLoss) -> None:
     saved = by_main_process(lambda: read_state(run.folder, data_hash=run.data_hash))
     restored = restore_state(saved, run.parts)
     vars(progress).update({**vars(restored), "skipped": skipped, "recoveries": count})
-    run.parts.schedule.scale = 0.5**count
+    run.parts.schedule.set_scale(0.5**count)
     if run.metrics is not None:
         run.metrics.rewind(progress.step)
     run.listener.note(

@@ -52,6 +52,11 @@ class Schedule:
         self.warmup, self.start, self.progress = warmup, self.step, 0.0
         self._apply()
 
+    def set_scale(self, scale: float) -> None:
+        """Use this share of all learning rates from the next step on."""
+        self.scale = scale
+        self._apply()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer and its full learning rates."""
         return {key: value for key, value in vars(self).items() if key not in ("optimizer", "rates")}

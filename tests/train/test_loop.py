@@ -475,6 +475,43 @@ def test_after_a_recovery_a_run_still_resumes_exactly(
     assert same(state(tmp_path / "a"), state(tmp_path / "b"))
 
 
+def test_every_batch_that_fails_is_left_out(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_module, "compute_losses", Spoiler(measured(5), measured(7)))  # then the one after it
+    run(tmp_path / "run", data)
+    saved = state(tmp_path / "run")["progress"]
+    assert (saved["recoveries"], saved["skipped"]) == (2, [[1, 1], [1, 2]])
+    assert (saved["finished"], saved["step"]) == (True, 4)
+
+
+def test_the_first_step_after_a_recovery_has_half_the_rate_also_if_it_is_resumed(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    true = loop.optimizer_step
+
+    def spy(run: Any, batch: Any) -> Any:
+        rates.append(run.parts.optimizer.param_groups[0]["lr"])
+        return true(run, batch)
+
+    def crash(step: int) -> None:
+        if step == 4 and len(rates) == 6:
+            raise RuntimeError("power cut")  # just after the recovery
+
+    monkeypatch.setattr(loop, "optimizer_step", spy)
+    monkeypatch.setattr(step_module, "compute_losses", Spoiler(measured(5)))
+    run(tmp_path / "a", data)
+    assert rates[5] == pytest.approx(rates[3] / 2)  # steps 1 to 4, the one that fails, and step 4 again
+    rates.clear()
+    monkeypatch.setattr(step_module, "compute_losses", Spoiler(measured(5)))
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "b", data, on_step=crash)
+    run(tmp_path / "b", data, resume=True)
+    assert rates[6] == rates[5]
+    assert same(state(tmp_path / "a"), state(tmp_path / "b"))
+
+
 def test_the_fourth_loss_that_is_not_finite_ends_the_run(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
