@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
@@ -114,8 +114,6 @@ def open_run(
         else:
             model, origin = build_initial(config, train_set.classes)
         model.to(device).to(memory_format=torch.channels_last)
-        if config.data.drop_empty:
-            train_set = without_empty(train_set)
         if len(train_set) == 0:
             raise DataError("there are no images to train on", where=train_set.source)
         freeze_stages(model, config.train.freeze)
@@ -254,7 +252,3 @@ def repeats_of(config: Config, dataset: Dataset) -> npt.NDArray[np.float64] | No
 
 def images_per_epoch(dataset: Dataset, repeats: npt.NDArray[np.float64] | None) -> int:
     return len(dataset) if repeats is None else epoch_length(repeats)
-
-
-def without_empty(dataset: Dataset) -> Dataset:
-    return replace(dataset, samples=[s for s in dataset.samples if len(s.boxes)])

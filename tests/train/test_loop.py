@@ -284,14 +284,9 @@ def test_validation_set_without_objects_is_no_error(data: tuple[Dataset, Dataset
     assert load(tmp_path / "run" / "best.safetensors").class_thresholds is None
 
 
-def test_drop_empty_skips_images_without_objects(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
-    some = replace(data[0], samples=[*without_boxes(data[0]).samples[:3], *data[0].samples[3:]])
-    kept = sum(len(sample.boxes) > 0 for sample in some.samples)
-    config = Config.model_validate({**config_of(epochs=1).model_dump(), "data": {"size": (64, 64), "drop_empty": True}})
-    train(config, some, data[1], folder=tmp_path / "run", resume=False, listener=Recorder())
-    assert load(tmp_path / "run" / "last.safetensors").provenance["data"]["pictures"] == kept
+def test_without_images_there_is_no_run(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no images to train on"):
-        train(config, without_boxes(some), data[1], folder=tmp_path / "x", resume=False, listener=Recorder())
+        run(tmp_path / "run", (replace(data[0], samples=[]), data[1]))
 
 
 def test_unreadable_image_is_skipped_with_a_note(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:

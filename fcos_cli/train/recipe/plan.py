@@ -65,7 +65,7 @@ def make_plan(
 
 
 def read_splits(config: Config) -> tuple[Dataset, Dataset]:
-    """Read the train and val splits; train as tiles, if the settings say so.
+    """Read the train and val splits; train as tiles, and without those that have no objects, if the settings say so.
 
     Raises DataError if their class tables differ, and UsageError if tiles are too small.
     """
@@ -74,7 +74,17 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
     val_set = read_dataset(path, split="val", val_fraction=data.val_fraction, seed=data.split_seed)
     if train_set.classes != val_set.classes:
         raise DataError("train and val have different class tables", where=path)
-    return train_set if tiling is None else cut(train_set, tiling, seed=data.split_seed), val_set
+    if tiling is not None:
+        train_set = cut(train_set, tiling, seed=data.split_seed)
+    return _without_empty(train_set) if data.drop_empty else train_set, val_set
+
+
+def _without_empty(dataset: Dataset) -> Dataset:
+    kept = [sample for sample in dataset.samples if len(sample.boxes)]
+    left_out = len(dataset) - len(kept)
+    if not kept or not left_out:  # without any boxes, `check_settings` says why
+        return dataset
+    return replace(dataset, samples=kept, origin=f"{dataset.origin}; {left_out} without objects left out")
 
 
 def with_chosen_batch(plan: Plan) -> Plan:

@@ -25,7 +25,7 @@ from fcos_cli.evaluate.report.pictures import box, jpeg, svg
 from fcos_cli.evaluate.report.write import EvaluatedModel, describe_input, write_report
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import open_detector
-from fcos_cli.train.run import repeats_of, tiles_of, training_set, without_empty
+from fcos_cli.train.run import repeats_of, tiles_of, training_set
 from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
 from fcos_cli.train.tracking.metrics import read_rows
 
@@ -58,8 +58,7 @@ class RunReport(SilentListener):
     ) -> None:
         self.origins = origins or {}
         self.config, self.folder, self.world = config, folder, world
-        self.train_set = without_empty(train_set) if config.data.drop_empty else train_set
-        self.val_set, self.tiling = val_set, tiles_of(config)
+        self.train_set, self.val_set, self.tiling = train_set, val_set, tiles_of(config)
         self.best: EvaluatedModel | None = None
 
     def begun(self) -> None:

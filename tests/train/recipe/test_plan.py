@@ -1,5 +1,6 @@
 """The plan of a run: settings from every layer, and settings and data that do not fit."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,32 @@ def test_tiles_are_cut_from_train_only(shapes: Path, tmp_path: Path) -> None:
         plan(shapes, **{"data.tile": 31})
     with pytest.raises(UsageError, match="greater than or equal to 0"):
         plan(shapes, **{"data.tile": -64})
+
+
+def empty(data: Path, *images: int) -> None:
+    """Remove the boxes of these training images."""
+    file = data / "train.json"
+    content = json.loads(file.read_text())
+    gone = {content["images"][index]["id"] for index in images}
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] not in gone]
+    file.write_text(json.dumps(content))
+
+
+def test_images_without_objects_are_left_out_before_anything_is_chosen(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=6, val=2, size=128)
+    empty(data, 1, 2, 3)
+    whole, kept = plan(data), plan(data, **{"data.drop_empty": True})
+    images = [sample.image for sample in whole.train.samples if len(sample.boxes)]
+    assert (len(whole.train), len(kept.val), whole.config.train.epochs) == (6, 2, 500)
+    assert [sample.image for sample in kept.train.samples] == images
+    assert kept.config.train.epochs == 1500  # of one step each
+    assert kept.train.origin.endswith(f"; {6 - len(images)} without objects left out")
+    tiled = plan(data, **{"data.drop_empty": True, "data.tile": 64})
+    assert len(tiled.train) > len(images)
+    assert all(len(sample.boxes) for sample in tiled.train.samples)
+    empty(data, *range(6))
+    with pytest.raises(DataError, match="the train split has no boxes"):
+        check_settings(plan(data, **{"data.drop_empty": True}))
 
 
 def test_a_named_network_takes_only_the_other_settings_of_its_initial_weights(shapes: Path, model_file: Path) -> None:
