@@ -40,6 +40,9 @@ from fcos_cli.train.tracking.listener import SilentListener
 AUTO = "auto: "
 """How the origin of an automatic setting begins; its reason follows."""
 
+FROM_BATCH = ("model.backbone_norm", "train.epochs")
+"""Automatic settings that the batch size decides."""
+
 SHORT = 300.0
 """Seconds; a run with a shorter limit is not worth measuring the machine or looking at objects for, and takes the
 smallest input.

@@ -16,7 +16,7 @@ from fcos_cli.distributed.world import announced
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
 from fcos_cli.train.initial_weights import model_of_init
-from fcos_cli.train.recipe.automatic import with_automatic
+from fcos_cli.train.recipe.automatic import AUTO, FROM_BATCH, with_automatic
 from fcos_cli.train.recipe.batch_size import choose_batch
 from fcos_cli.train.run import tiles_of
 
@@ -88,10 +88,15 @@ def _without_empty(dataset: Dataset) -> Dataset:
 
 
 def with_chosen_batch(plan: Plan) -> Plan:
-    """The plan with the best batch size for this machine."""
+    """The plan with the best batch size for this machine, and with what is chosen from it."""
     batch = choose_batch(plan.config, plan.train, plan.val)
     config = with_values(plan.config, {"train.batch": batch})
-    return replace(plan, config=config, origins={**plan.origins, "train.batch": "--batch auto"})
+    origins = {**plan.origins, "train.batch": "--batch auto"}
+    for key in FROM_BATCH:
+        if origins.get(key, "").startswith(AUTO):
+            del origins[key]
+    config, origins = with_automatic(config, origins, plan.train, plan.val)
+    return replace(plan, config=config, origins=origins)
 
 
 def check_settings(plan: Plan) -> None:

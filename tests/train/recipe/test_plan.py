@@ -10,7 +10,7 @@ import pytest
 
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan
+from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, with_chosen_batch
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,22 @@ def test_tiles_are_cut_from_train_only(shapes: Path, tmp_path: Path) -> None:
         plan(shapes, **{"data.tile": 31})
     with pytest.raises(UsageError, match="greater than or equal to 0"):
         plan(shapes, **{"data.tile": -64})
+
+
+@pytest.mark.parametrize(("batch", "epochs", "norm"), [(2, 1500, "frozen"), (16, 1500, "trained"), (1, 750, "frozen")])
+def test_what_the_batch_decides_is_chosen_for_the_chosen_batch(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, batch: int, epochs: int, norm: str
+) -> None:
+    monkeypatch.setattr("fcos_cli.train.recipe.plan.choose_batch", lambda *_: batch)
+    made = make_plan(shapes, file=None, assignments=[], flags={}, base={})
+    chosen = with_chosen_batch(made)
+    assert (chosen.config.train.batch, chosen.config.train.epochs) == (batch, epochs)
+    assert chosen.config.model.backbone_norm == norm
+    assert f"steps of {batch} images" in chosen.origins["train.epochs"]
+    assert chosen.config.data == made.config.data
+    own = with_chosen_batch(plan(shapes, **{"train.epochs": 7, "model.backbone_norm": "trained"}))
+    assert (own.config.train.epochs, own.config.model.backbone_norm) == (7, "trained")
+    assert own.origins["train.epochs"] == "flag"
 
 
 def empty(data: Path, *images: int) -> None:
