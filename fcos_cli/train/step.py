@@ -35,8 +35,8 @@ class NonFiniteLoss(Exception):
 def optimizer_step(run: Run, batch: Batch) -> dict[str, float] | None:
     """Run one step on a batch. Return the loss terms, or None if no image of the batch could be read.
 
-    Raises NonFiniteLoss before anything is changed. If memory runs out, the step is repeated in halves, and all later
-    steps are computed like that. Raises FcosError if memory runs out for a single image.
+    Raises NonFiniteLoss before anything but the scale of float16 is changed. If memory runs out, the step is repeated
+    in halves, and all later steps are computed like that. Raises FcosError if memory runs out for a single image.
     """
     if any_process(not batch.names, device=run.device):
         return None
@@ -53,6 +53,7 @@ def optimizer_step(run: Run, batch: Batch) -> dict[str, float] | None:
     norm = nn.utils.clip_grad_norm_(parts.model.parameters(), run.config.train.clip)
     broken = not bool(torch.isfinite(total)) or (not parts.scaler.is_enabled() and not bool(torch.isfinite(norm)))
     if any_process(broken, device=run.device):
+        parts.scaler.update()  # or it would refuse the next step
         raise NonFiniteLoss({name: value.item() for name, value in {**terms, "gradient": norm}.items()}, batch.names)
     parts.scaler.step(parts.optimizer)
     parts.scaler.update()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from fcos_cli.config import with_values
 from fcos_cli.data.samples import Dataset
@@ -203,3 +205,18 @@ def test_what_is_not_finite_changes_nothing(
             optimizer_step(run, batch)
         assert caught.value.names == batch.names
         assert all(torch.equal(value, before[name]) for name, value in run.parts.model.state_dict().items())
+
+
+def test_after_a_loss_that_is_not_finite_float16_goes_on(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(data, tmp_path) as (run, batch):
+        run = replace(run, parts=replace(run.parts, scaler=GradScaler("cpu", init_scale=1024.0)))
+        true = step.compute_losses
+        with monkeypatch.context() as patch:
+            patch.setattr(step, "compute_losses", lambda *a, **k: {**true(*a, **k), "box": torch.tensor(float("inf"))})
+            with pytest.raises(NonFiniteLoss, match="box inf"):
+                optimizer_step(run, batch)
+        before = {name: value.clone() for name, value in run.parts.model.named_parameters()}
+        assert optimizer_step(run, batch) is not None
+        assert any(not torch.equal(value, before[name]) for name, value in run.parts.model.named_parameters())
