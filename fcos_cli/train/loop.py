@@ -20,11 +20,8 @@ from fcos_cli.train.signals import catching_signals, share_stop
 from fcos_cli.train.speed.freezing import keep_frozen_norms
 from fcos_cli.train.step import NonFiniteLoss, optimizer_step
 from fcos_cli.train.tracking.listener import Listener, Row
-from fcos_cli.train.tracking.metrics import Meter
+from fcos_cli.train.tracking.metrics import LOG_EVERY, Meter
 from fcos_cli.train.validation import validate
-
-LOG_EVERY = 20
-"""Steps between two train rows of metrics.jsonl."""
 
 MAX_RECOVERIES = 3
 """Losses that are not finite from which a run recovers."""

@@ -9,6 +9,9 @@ from pathlib import Path
 from fcos_cli.atomic import atomic_write
 from fcos_cli.train.tracking.listener import Row
 
+LOG_EVERY = 20
+"""Steps between two train rows of metrics.jsonl, and of an experiment tracker."""
+
 
 class MetricsFile:
     """Writes `metrics.jsonl`: one JSON object per line, of `kind` train or val.

@@ -7,30 +7,54 @@ Biases read their own environment variables.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fcos_cli.config import Config, flatten
-from fcos_cli.errors import MissingExtra
+from fcos_cli.console import warn
+from fcos_cli.errors import MissingExtra, one_line
 from fcos_cli.train.tracking.listener import Evaluation, Listener, Row, SilentListener
-
-LOG_EVERY = 20
-"""Steps between two rows of training metrics."""
+from fcos_cli.train.tracking.metrics import LOG_EVERY
 
 
 class Tracker(SilentListener):
-    """Sends the numbers of every twentieth step and of every validation to `log`, as `train/loss`, `val/AP` …"""
+    """Sends the numbers of every twentieth step and of every validation to `log`, as `train/loss`, `val/AP` …
+
+    If that fails, since a server is away say, it is told once, and the run goes on without the tracker.
+    """
+
+    lost = False
 
     def log(self, values: dict[str, float], step: int) -> None:
         raise NotImplementedError
 
+    def end(self) -> None:
+        raise NotImplementedError
+
     def step(self, row: Row) -> None:
         if row["step"] % LOG_EVERY == 0:
-            self.log(numbers(row), row["step"])
+            self._try(self.log, numbers(row), row["step"])
 
     def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
-        self.log(numbers(row), row["step"])
+        self._try(self.log, numbers(row), row["step"])
+
+    def close(self) -> None:
+        self._try(self.end)
+
+    def _try(self, call: Callable[..., None], *values: Any) -> None:
+        if self.lost:
+            return
+        try:
+            call(*values)
+        except Exception as error:  # of many libraries
+            self.lost = True
+            _tell(type(self).__name__, error)
+
+
+def _tell(name: str, error: Exception) -> None:
+    warn(f"{name} failed ({one_line(error)}): the run goes on without it; metrics.jsonl has all numbers")
 
 
 def numbers(row: Row) -> dict[str, float]:
@@ -55,7 +79,7 @@ class TensorBoard(Tracker):
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def end(self) -> None:
         self.writer.close()
 
 
@@ -75,7 +99,7 @@ class MLflow(Tracker):
     def log(self, values: dict[str, float], step: int) -> None:
         self.mlflow.log_metrics(values, step=step)
 
-    def close(self) -> None:
+    def end(self) -> None:
         self.mlflow.end_run()
 
 
@@ -93,7 +117,7 @@ class WeightsAndBiases(Tracker):
     def log(self, values: dict[str, float], step: int) -> None:
         self.run.log(values, step=step)
 
-    def close(self) -> None:
+    def end(self) -> None:
         self.run.finish()
 
 
@@ -107,7 +131,7 @@ def settings(config: Config) -> dict[str, str]:
 
 
 def open_tracker(folder: Path, config: Config) -> Listener:
-    """The listener that `train.tracker` names; `auto` is TensorBoard if it is installed.
+    """The listener that `train.tracker` names; `auto` is TensorBoard if it is installed. One that fails is left out.
 
     Raises MissingExtra if the package is not installed.
     """
@@ -120,4 +144,8 @@ def open_tracker(folder: Path, config: Config) -> Listener:
         raise MissingExtra(f"{name} is not installed", extra=name)
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
-    return kinds[name](folder, config)
+    try:
+        return kinds[name](folder, config)
+    except Exception as error:  # of many libraries
+        _tell(kinds[name].__name__, error)
+        return SilentListener()

@@ -13,7 +13,7 @@ from fcos_cli.config import Config
 from fcos_cli.errors import MissingExtra
 from fcos_cli.train.tracking import trackers
 from fcos_cli.train.tracking.listener import Listeners, SilentListener
-from fcos_cli.train.tracking.trackers import numbers, open_tracker
+from fcos_cli.train.tracking.trackers import Tracker, numbers, open_tracker
 from tests.train.runs import Recorder, config_of
 
 NOTHING: Any = None
@@ -86,6 +86,47 @@ def test_a_tracker_that_is_not_installed_is_one_clear_error(tmp_path: Path, monk
         open_tracker(tmp_path, config_of(tracker="wandb"))
     assert isinstance(open_tracker(tmp_path, config_of(tracker="auto")), SilentListener)
     assert isinstance(open_tracker(tmp_path, config_of(tracker="none")), SilentListener)
+
+
+class Away(Tracker):
+    """A tracker whose server is away after `rows` rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.sent = rows, list[int]()
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.sent.append(step)
+        if len(self.sent) > self.rows:
+            raise ConnectionError("no answer\nfrom the server")
+
+    def end(self) -> None:
+        raise ConnectionError("not open")
+
+
+def test_a_tracker_that_fails_is_told_once_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = Away(rows=1)
+    for step in (20, 40, 60):
+        tracker.step({**TRAIN, "step": step})
+    tracker.validated(VAL, NOTHING)
+    tracker.close()
+    assert tracker.sent == [20, 40]
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith("warning: Away failed (no answer from the server): the run goes on without it")
+    assert told.count("warning") == 1
+    Away(rows=1).close()
+    assert "Away failed (not open)" in capsys.readouterr().err
+
+
+def test_a_tracker_that_cannot_be_opened_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(trackers, "find_spec", lambda _: True)
+    monkeypatch.setattr(trackers.MLflow, "__init__", away)
+    assert type(open_tracker(tmp_path, config_of(tracker="mlflow"))) is SilentListener
+    assert "MLflow failed (no answer)" in capsys.readouterr().err
 
 
 def test_every_listener_hears_every_event() -> None:
