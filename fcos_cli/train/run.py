@@ -165,7 +165,7 @@ def open_run(
         repeats=repeats,
         tuning=tuning,
         cache=_make_cache(config, train_set, world),
-        metrics=MetricsFile(folder / "metrics.jsonl", resume_at=progress.step) if world.main else None,
+        metrics=_open_metrics(folder, progress) if world.main else None,
         listener=listener if world.main else SilentListener(),
         stop=stop,
         progress=progress,
@@ -199,6 +199,10 @@ def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedSta
     if on_cpu:  # a run may go on on a GPU
         apply_tuning(model, tuning)
     return tuning
+
+
+def _open_metrics(folder: Path, progress: Progress) -> MetricsFile:
+    return MetricsFile(folder / "metrics.jsonl", resume_at=progress.step, pending=progress.pending_validation)
 
 
 def plan_schedule(run: Run) -> None:

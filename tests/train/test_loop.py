@@ -31,6 +31,7 @@ from fcos_cli.train import estimate, loop
 from fcos_cli.train import step as step_module
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.loop import train
+from fcos_cli.train.tracking.listener import Evaluation, Row
 from tests.train.runs import SETTINGS, Recorder, config_of, same, splits
 
 pytestmark = pytest.mark.slow
@@ -198,6 +199,24 @@ def test_stop_during_validation_repeats_the_validation_on_resume(
     assert [row["step"] for row in listener.validations] == [3, 6]
     assert same(state(tmp_path / "run"), state(whole[0]))
     assert figures(tmp_path / "run") == figures(whole[0])
+
+
+def test_stop_after_validation_repeats_it_without_a_second_row(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    class Late(Recorder):
+        """Is stopped while it hears of a validation, as while the report is written."""
+
+        def validated(self, row: Row, evaluation: Evaluation) -> None:
+            super().validated(row, evaluation)
+            at(3)(row["step"])
+
+    with pytest.raises(Stopped):
+        train(config_of(), *data, folder=tmp_path / "run", resume=False, listener=Late())
+    assert [row["step"] for row in figures(tmp_path / "run")] == [3]
+    run(tmp_path / "run", data, resume=True)
+    assert figures(tmp_path / "run") == figures(whole[0])
+    assert same(state(tmp_path / "run"), state(whole[0]))
 
 
 def test_crash_loses_only_the_steps_since_the_last_save(

@@ -16,18 +16,20 @@ LOG_EVERY = 20
 class MetricsFile:
     """Writes `metrics.jsonl`: one JSON object per line, of `kind` train or val.
 
-    resume_at: step at which the run is resumed; later rows are removed.
+    resume_at: step at which the run is resumed; later rows are removed. pending: whether its validation comes again.
     """
 
-    def __init__(self, path: Path, *, resume_at: int) -> None:
+    def __init__(self, path: Path, *, resume_at: int, pending: bool = False) -> None:
         self.path = path
-        self.rewind(resume_at)
+        self.rewind(resume_at, pending=pending)
 
-    def rewind(self, step: int) -> None:
-        """Remove the rows after `step`."""
+    def rewind(self, step: int, *, pending: bool = False) -> None:
+        """Remove the rows after `step`, and those of its validation if that is pending."""
         kept = []
         if step and self.path.is_file():
             kept = [row for row in read_rows(self.path) if row["step"] <= step]
+        if pending:
+            kept = [row for row in kept if (row["kind"], row["step"]) != ("val", step)]
         with atomic_write(self.path) as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
 

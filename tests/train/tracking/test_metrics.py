@@ -11,7 +11,7 @@ import pytest
 
 from fcos_cli.errors import Interrupted, Stopped
 from fcos_cli.train.signals import catching_signals
-from fcos_cli.train.tracking.metrics import Meter, MetricsFile
+from fcos_cli.train.tracking.metrics import Meter, MetricsFile, read_rows
 from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration, format_step
 
 NOTHING: Any = None
@@ -39,6 +39,17 @@ def test_rewinding_removes_later_rows(tmp_path: Path) -> None:
     file.rewind(40)
     file.add({"kind": "train", "step": 41})
     assert [json.loads(line)["step"] for line in file.path.read_text().splitlines()] == [20, 40, 41]
+
+
+def test_a_pending_validation_has_no_rows_yet(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [("train", 20), ("val", 20), ("train", 40), ("val", 40), ("train", 60)]
+    for pending, kept in ((False, rows[:4]), (True, rows[:3])):
+        file = MetricsFile(path, resume_at=0)
+        for kind, step in rows:
+            file.add({"kind": kind, "step": step})
+        MetricsFile(path, resume_at=40, pending=pending)
+        assert [(row["kind"], row["step"]) for row in read_rows(path)] == kept
 
 
 def test_meter_returns_mean_terms_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
