@@ -127,7 +127,7 @@ class TrainConfig(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     tune: bool = Field(True, description="on a CPU, time the convolutions first and compute each in its fastest way")
-    workers: int = Field(-1, ge=-1, le=1024, description="data loader processes; -1 = half the cores, at most 8")
+    workers: int = Field(-1, ge=-1, le=1024, description="loader processes; -1 = half the usable cores, at most 8")
     val_every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
     export: bool = Field(True, description="write best.onnx at the end, compared with PyTorch")
     save_minutes: float = Field(5.0, gt=0, description="maximum minutes between two saved states")

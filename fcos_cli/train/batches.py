@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from fcos_cli.data.training_set import Batch, EpochBatches, Example, Key, Unreadable, collate
 from fcos_cli.errors import FcosError
+from fcos_cli.hardware import allowed_cores
 from fcos_cli.train.run import Run, training_set
 from fcos_cli.train.signals import StoppedWaiting
 
@@ -139,7 +139,8 @@ class _Keys(Sampler[list[Key]]):
 def image_loader(run: Run, keys: Iterable[list[Key]]) -> DataLoader[Any]:
     """Load the batches with these keys, in order, in worker processes."""
     workers = run.config.train.workers
-    workers = workers if workers >= 0 else min(8, max(1, (os.cpu_count() or 1) // 2))
+    if workers < 0:
+        workers = min(8, max(1, allowed_cores() // run.world.local_size // 2))
     return DataLoader(
         training_set(run.config, run.train.samples, cache=run.cache),
         batch_sampler=keys,

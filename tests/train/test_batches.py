@@ -21,7 +21,8 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import Batch, EpochBatches, Key, TrainingSet
 from fcos_cli.distributed.world import World
 from fcos_cli.errors import FcosError, Stopped
-from fcos_cli.train.batches import BatchStream, explaining_deaths, positions
+from fcos_cli.train import batches
+from fcos_cli.train.batches import BatchStream, explaining_deaths, image_loader, positions
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
 from fcos_cli.train.signals import StopRequest, catching_signals
@@ -95,6 +96,22 @@ def test_loader_processes_are_started_once(
         for epoch in range(4):
             assert len(list(stream.epoch(epoch))) == 3
     assert len(started) == 1
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(8, 1, 4), (8, 4, 1), (2, 2, 1), (64, 2, 8), (1, 1, 1)])
+def test_loader_processes_share_the_cores_that_may_be_used(
+    data: tuple[Dataset, Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    processes: int,
+    workers: int,
+) -> None:
+    monkeypatch.setattr(batches, "allowed_cores", lambda: cores)
+    with opened(data, tmp_path, workers=-1) as run:
+        run = replace(run, world=World(size=processes, local_size=processes))
+        assert image_loader(run, []).num_workers == workers
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
