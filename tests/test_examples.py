@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcos_cli.config import resolve
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.resources import ASSETS
 from fcos_cli.runtime.open import open_detector
@@ -63,6 +64,14 @@ def test_the_script_finds_the_same_boxes_as_predict(
         assert (np.array(corners) >= 0).all()
         assert corners[2] <= result["width"]
         assert corners[3] <= result["height"]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples" / "recipes").glob("*.toml")), ids=lambda file: file.stem)
+def test_every_series_of_runs_has_settings_that_exist(file: Path) -> None:
+    jobs = list(runpy.run_path(str(ROOT / "examples" / "recipes" / "compare.py"))["jobs"](file))
+    assert len({job.name for job in jobs}) == len(jobs) > 1
+    for job in jobs:
+        resolve(environ={}, assignments=job.settings, network=job.network)
 
 
 def test_the_label_loop_takes_true_labels_for_the_most_doubtful_pictures_only(shapes: Path, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@
     python examples/recipes/compare.py table FILE.toml RESULTS.jsonl
 
 FILE.toml has `seeds`, the settings `[shared]` by all runs, a table `[data.NAME]` for each data set (`path`, and
-settings of its runs), and a table `[variants.NAME]` for each variant: the settings in which it differs, and `only`, a
-list of data sets, if it is not for all. The first variant is what the others are compared with. A run that is in
-RESULTS.jsonl is not repeated, so that an interrupted series goes on where it was; several processes may share a series.
-The detector is measured once, after the last step.
+settings of its runs), and a table `[variants.NAME]` for each variant: the settings in which it differs, `network`, what
+to give as `--model`, and `only`, a list of data sets, if it is not for all. The first variant is what the others are
+compared with. A run that is in RESULTS.jsonl is not repeated, so that an interrupted series goes on where it was;
+several processes may share a series. The detector is measured once, after the last step.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Job:
     variant: str
     seed: int
     settings: list[str]
+    network: str | None = None
 
     @property
     def name(self) -> str:
@@ -50,9 +51,9 @@ def jobs(file: Path) -> Iterator[Job]:
                 if name in changed.get("only", [name]):
                     merged = {**series["shared"], **shared, **changed}
                     merged.pop("only", None)
-                    path = Path(merged.pop("path"))
+                    path, network = Path(merged.pop("path")), merged.pop("network", None)
                     settings = [f"{key}={json.dumps(value)}" for key, value in merged.items()]
-                    yield Job(name, path, variant, seed, settings)
+                    yield Job(name, path, variant, seed, settings, network)
 
 
 def finished(results: Path) -> list[dict[str, Any]]:
@@ -66,6 +67,8 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "fcos_cli", "train", str(job.path), "--out", str(folder), "--seed", str(job.seed)]
     for setting in ["train.val_every=100000", "train.tracker=none", "train.export=false", *job.settings]:
         command += ["--set", setting]
+    if job.network:
+        command += ["--model", job.network]
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -50,6 +50,14 @@ class Matches:
     truth_ignored: Bools
     match_scores: Floats
 
+    def of_image(self, index: int) -> tuple[Ints, Ints]:
+        """Return the indices of an image's detections and of its ground-truth boxes."""
+        found, truth = (
+            np.arange(*np.searchsorted(column, (index, index + 1)))
+            for column in (self.image_index, self.truth_image_index)
+        )
+        return found, truth
+
     def shown(self, thresholds: npt.NDArray[np.floating[Any]]) -> Bools:
         """Return which detections are counted at these thresholds, one per class [C]: bool [N]."""
         return ~self.ignored & (self.scores >= thresholds[self.classes])

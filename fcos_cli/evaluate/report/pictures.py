@@ -184,7 +184,7 @@ def _ground_truth_boxes(image_index: int, metrics: ReportMetrics, view: Rectangl
     matches, drawn = metrics.matches, ""
     taken: list[Rectangle] = []
     found = matches.found(metrics.thresholds)
-    for i in np.flatnonzero(matches.truth_image_index == image_index):
+    for i in matches.of_image(image_index)[1]:
         name = metrics.classes.names[matches.truth_classes[i]]
         css, data = "ignored", ""
         if not matches.truth_ignored[i]:
@@ -199,7 +199,7 @@ def _detection_boxes(image_index: int, metrics: ReportMetrics, view: Rectangle) 
     matches = metrics.matches
     taken: list[Rectangle] = []
     shown = matches.scores >= metrics.thresholds[matches.classes]
-    rows = np.flatnonzero(matches.image_index == image_index)
+    rows, _ = matches.of_image(image_index)
     rows = rows[np.argsort(-matches.scores[rows], kind="stable")][:MAX_BOXES]
     correct, wrong = "", ""
     for i in rows:  # the best detection picks its label position first and is drawn last

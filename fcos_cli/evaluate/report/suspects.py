@@ -19,7 +19,7 @@ import numpy as np
 
 from fcos_cli.data.boxes import box_ioa, box_iou
 from fcos_cli.data.samples import Sample
-from fcos_cli.evaluate.matches import IOU, Floats
+from fcos_cli.evaluate.matches import IOU, Bools, Floats
 from fcos_cli.evaluate.report.metrics import ReportMetrics
 
 Kind = Literal["missing", "class", "box"]
@@ -78,9 +78,10 @@ def worst_images(metrics: ReportMetrics, *, count: int) -> list[ImageErrors]:
 
 def suspects(metrics: ReportMetrics, samples: Sequence[Sample], *, count: int) -> list[Suspect]:
     """Return at most `count` suspects of each kind, the most suspicious first, and at most two per kind and image."""
+    shown = metrics.matches.shown(metrics.thresholds)
     found: list[Suspect] = []
     for image_index in range(len(samples)):
-        found += _find_suspects(metrics, image_index)
+        found += _find_suspects(metrics, image_index, shown)
     selected: list[Suspect] = []
     for kind in ("missing", "class", "box"):
         per_image: dict[int, int] = {}
@@ -93,15 +94,14 @@ def suspects(metrics: ReportMetrics, samples: Sequence[Sample], *, count: int) -
     return selected
 
 
-def _find_suspects(metrics: ReportMetrics, image_index: int) -> list[Suspect]:
+def _find_suspects(metrics: ReportMetrics, image_index: int, shown: Bools) -> list[Suspect]:
     matches = metrics.matches
-    found = np.flatnonzero(matches.image_index == image_index)
-    truth = np.flatnonzero(matches.truth_image_index == image_index)
+    found, truth = matches.of_image(image_index)
     boxes, truths = matches.boxes[found], matches.truth_boxes[truth]
     ignored = matches.truth_ignored[truth]
     ious = box_iou(boxes, truths)  # [detections, truths]
     on_crowd = (box_ioa(boxes, truths[ignored]) >= IOU).any(1) if ignored.any() else np.zeros(len(found), bool)
-    confident = matches.shown(metrics.thresholds)[found] & ~matches.hit[found] & ~on_crowd
+    confident = shown[found] & ~matches.hit[found] & ~on_crowd
     rows: list[Suspect] = []
     for i in np.flatnonzero(confident):
         score, detected = float(matches.scores[found[i]]), int(matches.classes[found[i]])

@@ -99,7 +99,7 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError and others
         remedy = "run this on a machine of the cluster, with the same versions of Ray and Python, or omit --address"
-        raise UsageError(f"the cluster cannot be joined ({_first_line(error)})", where=where, remedy=remedy) from error
+        raise UsageError(f"the cluster cannot be joined ({_last_line(error)})", where=where, remedy=remedy) from error
 
 
 def _start(folder: str, *, tries: int = 2) -> None:
@@ -123,7 +123,7 @@ def _start(folder: str, *, tries: int = 2) -> None:
             _start(folder, tries=tries - 1)
             return
         remedy = "free memory and space in /dev/shm and the temporary folder, or use --address"
-        raise FcosError(f"no local cluster of Ray could be started ({_first_line(error)})", remedy=remedy) from error
+        raise FcosError(f"no local cluster of Ray could be started ({_last_line(error)})", remedy=remedy) from error
 
 
 def run_partitions(numbers: Sequence[int], task: Task, model: ModelFiles, pool: Pool) -> Iterator[Report]:
@@ -159,7 +159,7 @@ def run_partitions(numbers: Sequence[int], task: Task, model: ModelFiles, pool: 
             cause, "cause", None
         ):  # errors of a worker are wrapped several times
             cause = deeper
-        raise FcosError(f"the cluster gave up ({type(cause).__name__}: {_first_line(cause)})") from error
+        raise FcosError(f"the cluster gave up ({type(cause).__name__}: {_last_line(cause)})") from error
 
 
 def plan_pool(task: Task, model: ModelFiles) -> Pool:
@@ -266,6 +266,6 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="fcos-ray-", dir=place, ignore_cleanup_errors=True)
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

@@ -39,6 +39,14 @@ def test_the_worst_images_have_the_lowest_f1_then_the_most_errors():
     assert [row.f1 for row in rows] == pytest.approx([0, 0, 2 / 3])
 
 
+def test_each_image_has_its_own_boxes():
+    samples = [sample([A], image_id=0), sample([A, B], image_id=1), sample([], image_id=2)]
+    detections = [found([A], [0.9]), found([], []), found([FAR, B], [0.9, 0.8])]
+    matches = computed(detections, samples).matches
+    rows = [[indices.tolist() for indices in matches.of_image(index)] for index in range(3)]
+    assert rows == [[[0], [0]], [[], [1, 2]], [[1, 2], []]]
+
+
 def test_a_confident_detection_without_overlap_suggests_a_missing_label():
     metrics, (suspect,) = find_suspects(found([A, FAR, [300, 300, 310, 310]], [0.9, 0.8, 0.4], [0, 1, 1]), sample([A]))
     assert (suspect.kind, suspect.label, suspect.detected) == ("missing", None, 1)
