@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fcos_cli.data import cache, training_set
+from fcos_cli.data import cache, tiling
 from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache, reduced_size
 from fcos_cli.data.formats.read import read_dataset
@@ -66,13 +66,13 @@ def test_tiles_of_an_image_have_their_own_places_in_the_cache(samples: Sequence[
 def test_each_file_is_decoded_once_by_all_processes(
     samples: Sequence[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = training_set.open_image
+    opened = tiling.open_image
 
     def counted(path: Path) -> np.ndarray:  # type: ignore[type-arg]
         (tmp_path / f"{path.name}-{os.getpid()}-{len(list(tmp_path.iterdir()))}").touch()
         return opened(path)
 
-    monkeypatch.setattr(training_set, "open_image", counted)
+    monkeypatch.setattr(tiling, "open_image", counted)
     data = TrainingSet(samples, AUGMENTATION, longest=80, cache=cache_of(samples))
     for epoch in range(3):  # each epoch has new processes
         keys = [[Key(index, seed=epoch)] for index in range(len(samples))]

@@ -19,11 +19,16 @@ import pytest
 from PIL import Image
 
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.predict.mark import REPORT_MARK
 from tests.cli_runner import Fcos
 from tests.runtime.onnx_files import FACTS, write_onnx
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-OLD = {"x.json": '{"schema_version": 1, "model": "old"}\n', "r.html": "<!doctype html>old\n", "c.coco.json": "[\n]\n"}
+OLD = {
+    "x.json": '{"schema_version": 1, "model": "old"}\n',
+    "r.html": f"<!doctype html>{REPORT_MARK}\n",
+    "c.coco.json": "[\n]\n",
+}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fcos_cli.predict.mark import REPORT_MARK
 from fcos_cli.resources import demo_photos
 from tests.cli_runner import Fcos
 from tests.convert.foreign import ours, pth
@@ -32,7 +33,7 @@ def full(folder: Path, *, room: int = 0) -> Iterator[bool]:
     if os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
         try:
             (folder / "old.json").write_bytes(OLD)
-            (folder / "old.html").write_bytes(b"<!doctype html>old")
+            (folder / "old.html").write_bytes(f"<!doctype html>{REPORT_MARK}".encode())
             left = os.statvfs(folder)
             (folder / "rest").write_bytes(bytes(left.f_bavail * left.f_frsize - room))
             yield True
