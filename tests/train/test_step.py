@@ -119,21 +119,26 @@ ERRORS = [
 ]
 
 
+def limit_images(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None:
+    """Let memory run out for more images at a time."""
+    true = step._forward
+
+    def scarce(run: Run, batch: Batch) -> Any:
+        if len(batch.names) > most:
+            raise error
+        return true(run, batch)
+
+    monkeypatch.setattr(step, "_forward", scarce)
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_without_memory_the_step_is_repeated_in_halves(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    true = step._forward
-
-    def scarce(run: Run, batch: Batch) -> Any:
-        if len(batch.names) > 2:
-            raise error
-        return true(run, batch)
-
     with opened(data, tmp_path / "a", optimizer="sgd") as (plain, batch):
         expected = optimizer_step(plain, batch)
         weights = {name: value.clone() for name, value in plain.parts.model.state_dict().items()}
-    monkeypatch.setattr(step, "_forward", scarce)
+    limit_images(monkeypatch, 2, error)
     with opened(data, tmp_path / "b", optimizer="sgd") as (run, batch):
         found = optimizer_step(run, batch)
         assert found == pytest.approx(expected, rel=1e-4)
@@ -150,14 +155,7 @@ def test_without_memory_the_step_is_repeated_in_halves(
 def test_parts_that_batch_norm_sees_apart_are_told(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
 ) -> None:
-    true = step._forward
-
-    def scarce(run: Run, batch: Batch) -> Any:
-        if len(batch.names) > 3:
-            raise MemoryError
-        return true(run, batch)
-
-    monkeypatch.setattr(step, "_forward", scarce)
+    limit_images(monkeypatch, 3, MemoryError())
     with opened(data, tmp_path, model=model) as (run, batch):
         optimizer_step(run, batch)
         notes = run.listener.notes  # type: ignore[attr-defined]
