@@ -38,4 +38,4 @@ def _beside(images: Sequence[Path]) -> set[Path]:
     listed = set(images)
     folders = {image.parent for image in images}
     files = (file for folder in folders for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    return {file for file in files if file not in listed and file.is_file() and not is_hidden(file, root=file.parent)}
+    return {file for file in files if file not in listed and file.is_file() and not is_hidden(file.name)}

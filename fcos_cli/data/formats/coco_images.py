@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fcos_cli.data.formats.file_index import FileIndex, is_hidden
+from fcos_cli.data.formats.file_index import FileIndex, files_below
 from fcos_cli.data.formats.records import ImageRecord, Notes, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError
@@ -108,8 +108,8 @@ def _elsewhere(folder: Path, names: list[PurePosixPath], index: FileIndex) -> di
 def _below(folder: Path) -> dict[str, Path]:
     """Images in the subfolders of `folder` by name, without names that occur more than once."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
-    for file in folder.rglob("*/*"):
-        if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(file, root=folder):
+    for file in files_below(folder):
+        if file.parent != folder and file.suffix.lower() in IMAGE_SUFFIXES:
             found[file.name].append(file)
     return {name: files[0] for name, files in found.items() if len(files) == 1}
 

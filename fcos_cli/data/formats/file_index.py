@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -72,9 +73,30 @@ class FileIndex:
         return self._listed[folder]
 
 
-def is_hidden(file: Path, *, root: Path) -> bool:
-    """Whether a file below `root` is, or lies in, what tools hide: `.ipynb_checkpoints`, `._a.xml`, `@eaDir`."""
-    return any(part.startswith((".", "@eaDir")) for part in file.relative_to(root).parts)
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that tools hide: `.ipynb_checkpoints`, `._a.xml`, `@eaDir`."""
+    return name.startswith((".", "@eaDir"))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders, in a fixed order, without hidden ones.
+
+    Links to folders are followed, except to where these files are found anyway.
+    """
+    entered = [folder.resolve()]
+
+    def enter(path: Path) -> bool:
+        if is_hidden(path.name) or not path.is_symlink():
+            return not is_hidden(path.name)
+        target = path.resolve()
+        if any(target.is_relative_to(known) or known.is_relative_to(target) for known in entered):
+            return False
+        entered.append(target)
+        return True
+
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        subfolders[:] = [name for name in sorted(subfolders) if enter(Path(parent, name))]
+        yield from (Path(parent, name) for name in sorted(names) if not is_hidden(name))
 
 
 def plain(name: str) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from fcos_cli.data.formats.contents import read_bytes
-from fcos_cli.data.formats.file_index import FileIndex, is_hidden
+from fcos_cli.data.formats.file_index import FileIndex, files_below
 from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, samples, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
@@ -117,8 +117,7 @@ def _has_shapes(file: Path) -> bool:
 
 def _json_files(folder: Path) -> list[Path]:
     """The JSON files in a folder and its subfolders, sorted."""
-    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".json" and file.is_file())
-    return sorted(file for file in files if not is_hidden(file, root=folder))
+    return sorted(file for file in files_below(folder) if file.suffix.lower() == ".json" and file.is_file())
 
 
 def _parse(file: Path) -> Annotation:
@@ -194,6 +193,6 @@ def _image(file: Path, annotation: Annotation, number: int, index: FileIndex, no
 
 
 def _note_unlabelled(folder: Path, used: set[Path], notes: Notes) -> None:
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in IMAGE_SUFFIXES and file not in used and not is_hidden(file, root=folder):
+    for file in files_below(folder):
+        if file.suffix.lower() in IMAGE_SUFFIXES and file not in used:
             notes.add("not-labelled", file.name)

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 from fcos_cli.data.formats.contents import exists, read_bytes, read_text
-from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
+from fcos_cli.data.formats.file_index import FileIndex, files_below, plain
 from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, is_set, samples, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
@@ -200,8 +200,7 @@ def find(path: Path) -> VocSource | None:
 
 def _xml_files(folder: Path) -> Iterator[Path]:
     """The annotation files in a folder and its subfolders."""
-    files = (file for file in folder.rglob("*") if file.suffix.lower() == ".xml" and file.is_file())
-    return (file for file in files if not is_hidden(file, root=folder))
+    return (file for file in files_below(folder) if file.suffix.lower() == ".xml" and file.is_file())
 
 
 def _annotations_of(base: Path) -> Path | None:

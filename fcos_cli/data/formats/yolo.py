@@ -15,7 +15,7 @@ from typing import Any, Literal
 from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
 from fcos_cli.data.formats.contents import exists, read_text
 from fcos_cli.data.formats.data_yaml import read_yaml
-from fcos_cli.data.formats.file_index import FileIndex, is_hidden, plain
+from fcos_cli.data.formats.file_index import FileIndex, files_below, plain
 from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, samples, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
@@ -98,11 +98,11 @@ class YoloSource:
                 remedy=f"correct the path of `{split}`",
             )
         if place.is_dir():
-            for file in place.rglob("*"):
+            for file in files_below(place):
                 suffix = file.suffix.lower()
-                if suffix in IMAGE_SUFFIXES and not is_hidden(file, root=place):
+                if suffix in IMAGE_SUFFIXES:
                     yield file
-                elif suffix in UNREAD_SUFFIXES and not is_hidden(file, root=place):
+                elif suffix in UNREAD_SUFFIXES:
                     notes.add("unread-format", file.name)
         else:
             for line in read_text(place).splitlines():

@@ -50,6 +50,16 @@ def test_pictures_in_unreadable_formats_are_counted(tmp_path: Path) -> None:
     assert sorted(finding.place.split(", ")) == ["b.heic", "c.HEIC", "d.cr2"]
 
 
+def test_images_and_labels_behind_links_to_folders_are_read(tmp_path: Path) -> None:
+    root = standard(tmp_path / "data")
+    add(tmp_path, "elsewhere/images/b.png", "elsewhere/labels/b.txt", "1 0.5 0.5 0.2 0.4\n")
+    for kind in ("images", "labels"):
+        (root / kind / "train" / "more").symlink_to(tmp_path / "elsewhere" / kind)
+    dataset = read_dataset(root, split="train")
+    assert [sample.classes.tolist() for sample in dataset.samples] == [[0], [1]]
+    assert dataset.findings == []
+
+
 def test_an_image_of_several_frames_is_noted(tmp_path: Path) -> None:
     root = standard(tmp_path)
     frames = [Image.new("L", (100, 50), shade) for shade in (0, 255)]
@@ -67,6 +77,8 @@ def test_why_an_image_cannot_be_read_is_said(tmp_path: Path, content: bytes | No
     bad = root / "images/train/b.jpg"
     if content is None:
         bad.mkdir()
+        (root / "train.txt").write_text("images/train/a.png\nimages/train/b.jpg\n")
+        (root / "data.yaml").write_text(NAMES + "train: train.txt\nval: images/val\n")
     else:
         bad.write_bytes(content)
     (finding,) = read_dataset(root, split="train").findings

@@ -1,0 +1,54 @@
+"""The files of a folder: those that tools hide, and those behind links."""
+
+from pathlib import Path
+
+import pytest
+
+from fcos_cli.data.formats.file_index import FileIndex, files_below
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def below(folder: Path) -> list[str]:
+    return [file.relative_to(folder).as_posix() for file in files_below(folder)]
+
+
+def test_files_come_in_a_fixed_order_without_hidden_ones(tmp_path: Path) -> None:
+    names = ("b.jpg", "a.jpg", "z/a.jpg", "c/b.jpg", ".a.jpg", ".ipynb_checkpoints/a.jpg", "c/@eaDir/a.jpg")
+    touch(*(tmp_path / name for name in names))
+    assert below(tmp_path) == ["a.jpg", "b.jpg", "c/b.jpg", "z/a.jpg"]
+
+
+def test_a_linked_folder_is_entered(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere" / "deep" / "a.jpg", tmp_path / "images" / "b.jpg")
+    (tmp_path / "images" / "more").symlink_to(tmp_path / "elsewhere")
+    assert below(tmp_path / "images") == ["b.jpg", "more/deep/a.jpg"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "real"])
+def test_a_link_to_where_the_files_are_found_anyway_adds_none(tmp_path: Path, target: str) -> None:
+    touch(tmp_path / "images" / "real" / "a.jpg")
+    (tmp_path / "images" / "link").symlink_to(target)
+    assert below(tmp_path / "images") == ["real/a.jpg"]
+
+
+def test_two_links_to_one_folder_add_its_files_once(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere" / "a.jpg", tmp_path / "images" / "b.jpg")
+    for name in ("first", "second"):
+        (tmp_path / "images" / name).symlink_to(tmp_path / "elsewhere")
+    assert below(tmp_path / "images") == ["b.jpg", "first/a.jpg"]
+
+
+def test_a_missing_folder_has_no_files(tmp_path: Path) -> None:
+    assert below(tmp_path / "absent") == []
+
+
+def test_a_name_is_found_in_other_spellings(tmp_path: Path) -> None:
+    touch(tmp_path / "caf\u00e9 1.jpg")
+    index = FileIndex()
+    assert index.find(tmp_path / "cafe\u0301%201.jpg") == tmp_path / "caf\u00e9 1.jpg"
+    assert index.find(tmp_path / "tea.jpg") is None
