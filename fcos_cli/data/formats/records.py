@@ -45,7 +45,7 @@ _KINDS: dict[str, tuple[Severity, str, str]] = {
     "mostly-clipped": (
         "warning",
         "boxes more than 1 px outside their image, clipped: most of all boxes",
-        "check whether `bbox` holds corners (x1, y1, x2, y2) instead of x, y, width, height",
+        "check the numbers: COCO has x, y, width, height; YOLO center x, center y, width, height; VOC two corners",
     ),
     "duplicate-box": ("warning", "duplicate boxes (same class and coordinates), dropped", "remove the duplicates"),
     "size-mismatch": (
