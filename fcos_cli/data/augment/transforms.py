@@ -13,6 +13,10 @@ from fcos_cli.data.augment.colour import distort_colours
 from fcos_cli.data.augment.mosaic import CLOSER
 from fcos_cli.data.augment.placement import MIN_VISIBLE, Boxes, Region, crop, place, zoom_out
 
+LEAST_TURNED = 0.75
+"""Scale of an image after a quarter turn relative to its usual one. That of 4:3 images, which fit whole at this scale.
+"""
+
 
 class Augmentation:
     """Turn an image and its boxes into a training example of exactly `size` = (height, width).
@@ -48,6 +52,15 @@ class Augmentation:
         other.size, other.scale, other.mosaic = size, (self.scale[0], self.scale[1] * CLOSER), 0.0
         return other
 
+    def _scale_of(self, turns: int, *, height: int, width: int) -> tuple[float, float]:
+        """The range of scales; larger if an image of `height` × `width`, which fits into the canvas after a quarter
+        turn, would become smaller than LEAST_TURNED of its usual size. A part of it is then cut off.
+        """
+        upright = min(self.size[0] / height, self.size[1] / width)
+        sideways = min(self.size[1] / height, self.size[0] / width)
+        grow = max(1.0, LEAST_TURNED * upright / sideways) if turns % 2 else 1.0
+        return self.scale[0] * grow, self.scale[1] * grow
+
     def __call__(
         self, image: Tensor, boxes: Tensor, classes: Tensor, ignore: Tensor, *, random: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -66,7 +79,8 @@ class Augmentation:
         if chances[2] < self.crop:
             region = crop(region, truth, random=random)
         height, width = image.shape[1:]
-        placement = place(region, image=(height, width), canvas=canvas, scale=self.scale, random=random)
+        scale = self._scale_of(turns, height=height, width=width)
+        placement = place(region, image=(height, width), canvas=canvas, scale=scale, random=random)
         truth, visible = placement.boxes(truth)
         (x1, y1, x2, y2), (u1, v1, u2, v2) = placement.source, placement.target
         drawn = self.fill.expand(*canvas, 3).clone().permute(2, 0, 1)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from fcos_cli.config import Config, Origins, with_values
+from fcos_cli.data.doctor import FINER_COST
+from fcos_cli.data.repeat import epoch_length, repeat_factors
 from fcos_cli.data.samples import Dataset
-from fcos_cli.distributed.world import World
+from fcos_cli.distributed.world import World, announced
 from fcos_cli.model.networks.named import named_network
 from fcos_cli.train.estimate import step_seconds
 from fcos_cli.train.pace import Clock
@@ -64,7 +65,7 @@ def with_automatic(
 
     def pixels() -> float | None:
         limit = config.train.time
-        if not limit or int(os.environ.get("WORLD_SIZE", "1")) > 1:  # several processes would measure different rates
+        if not limit or announced().size > 1:  # several processes would measure different rates
             return None
         return 0.0 if limit < SHORT else limit * USABLE * _pixel_rate(config, train_set, val_set)
 
@@ -72,7 +73,7 @@ def with_automatic(
         named = None if network is None else named_network(network)
         if named is not None and not named.any_size:
             return choose_shape(facts, longer=named.size)
-        return choose_size(facts, pixels=pixels())
+        return choose_size(facts, pixels=pixels(), finer=1.0 if "model.strides" in origins else FINER_COST)
 
     @cache
     def told_apart() -> float | None:
@@ -84,8 +85,10 @@ def with_automatic(
         "data.size": lambda _: size(),  # after what makes steps faster, since a time limit is a matter of speed
         "model.strides": lambda c: choose_strides(facts, size=c.data.size),
         "model.ranges": lambda c: choose_ranges(c.model.strides, size=c.data.size),
-        "train.epochs": lambda c: choose_epochs(facts, batch=c.train.batch),
         "train.repeat": lambda _: choose_repeat(facts),
+        "train.epochs": lambda c: choose_epochs(
+            images=_epoch_length(c, train_set), batch=c.train.batch * announced().size
+        ),
         "train.lr": lambda c: choose_lr(c.train.optimizer, told_apart=told_apart),
         "train.backbone_lr": lambda _: choose_backbone_lr(told_apart=told_apart),
         "augment.mosaic": lambda c: choose_mosaic(facts, size=c.data.size),
@@ -104,6 +107,11 @@ def _is_meaningless(key: str, config: Config) -> bool:
     if key == "train.epochs":
         return config.train.time > 0
     return key == "data.size" and config.data.resize != "letterbox"
+
+
+def _epoch_length(config: Config, train_set: Dataset) -> int:
+    classes, threshold = len(train_set.classes), config.train.repeat
+    return epoch_length(repeat_factors(train_set.samples, classes=classes, threshold=threshold))
 
 
 def _pixel_rate(config: Config, train_set: Dataset, val_set: Dataset) -> float:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fcos_cli.data.doctor import MIRRORS
 from fcos_cli.model.config import FINE_STRIDES, STRIDES
 from fcos_cli.train.recipe.facts import DataFacts
 
@@ -19,6 +20,9 @@ STEP = 32
 
 SMALLEST, LARGEST = 320, 640
 """Longer side of the network input, unless the images are smaller."""
+
+LONG = 2.0
+"""Images whose longer side is more than this many times the shorter one get as many pixels as those of this shape."""
 
 CLEAR = 24.0
 """Pixels of network input that the sides of all but the smallest tenth of the boxes should have."""
@@ -53,7 +57,9 @@ KNOWN_STAGES = 3
 """Stages of such a backbone that are not trained, up to the map of stride 8: as good in as many steps, and faster."""
 
 RARE = 0.1
-"""Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE as common."""
+"""Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE times as
+common; where most classes are that rare, those below their median.
+"""
 
 IMBALANCE = 5.0
 
@@ -79,15 +85,16 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose_size(facts: DataFacts, *, pixels: float | None) -> Choice:
+def choose_size(facts: DataFacts, *, pixels: float | None, finer: float = 1.0) -> Choice:
     """Height and width of the network input.
 
-    pixels: number of input pixels that the run can afford in all, or None if its length is free. The shape is that of
+    pixels: number of input pixels that the run can afford in all, or None if its length is free. finer: cost of a pixel
+    where `choose_strides` would add a finer level, relative to the usual levels. The shape is that of
     most images, or else a square. The longer side is large enough that small boxes stay clear, or as large as a run
     with a time limit can afford; never larger than the images.
     """
     source = math.ceil(max(facts.width, facts.height) / STEP) * STEP
-    smallest, largest = min(SMALLEST, source), min(LARGEST, source)
+    smallest, largest = (min(round(side * _stretch(facts) / STEP) * STEP, source) for side in (SMALLEST, LARGEST))
     wanted = math.ceil(CLEAR / facts.box_side(0.1) / STEP) * STEP
     side, why = min(max(wanted, smallest), largest), f"so that 90 % of the boxes are {CLEAR:g} px or larger"
     if wanted <= smallest:
@@ -98,14 +105,27 @@ def choose_size(facts: DataFacts, *, pixels: float | None) -> Choice:
         images = max(MIN_IMAGES, PASSES * facts.images)
         easy = math.ceil(EASY / facts.box_side(0.1) / STEP) * STEP
         needed = {longer: images if longer <= easy else 2 * images for longer in range(smallest, largest + 1, STEP)}
-        affordable = [x for x, count in needed.items() if math.prod(input_shape(facts, x)) * count <= pixels]
+        affordable = [x for x, count in needed.items() if _cost(facts, x, finer=finer) * count <= pixels]
         limit = max(affordable, default=smallest)
-        if limit != side:
+        if not affordable:
+            side, why = smallest, f"the smallest: there is no time for {needed[smallest]:,} images"
+        elif limit != side:
             side, why = limit, f"the largest that leaves time for {needed[limit]:,} images"
-        if limit == easy < largest:
+        if affordable and limit == easy < largest:
             why = f"90 % of the boxes are {EASY:g} px or larger, and more images help more than larger ones"
     shape = "the shape of most images" if facts.one_shape else "images of various shapes"
     return Choice(input_shape(facts, side), f"{shape}; {why}")
+
+
+def _stretch(facts: DataFacts) -> float:
+    """Factor of the longer side of the input, so that long images get no fewer pixels than those of shape LONG."""
+    return math.sqrt(max(1.0, facts.aspect / LONG)) if facts.one_shape else 1.0
+
+
+def _cost(facts: DataFacts, longer: int, *, finer: float) -> float:
+    """Pixels of an input with this longer side, with their factor `finer` where it applies."""
+    size = input_shape(facts, longer)
+    return math.prod(size) * (finer if choose_strides(facts, size=size).value == FINE_STRIDES else 1.0)
 
 
 def choose_shape(facts: DataFacts, *, longer: int) -> Choice:
@@ -118,8 +138,9 @@ def input_shape(facts: DataFacts, longer: int) -> tuple[int, int]:
     """(height, width) with this longer side, multiples of STEP."""
     if not facts.one_shape:
         return longer, longer
-    shorter = longer * min(facts.width, facts.height) / max(facts.width, facts.height)
-    shorter = max(STEP, round(shorter / STEP) * STEP)
+    steps = longer / facts.aspect / STEP
+    # of long images, a step less would leave a good part of the input's width empty
+    shorter = max(STEP, (math.ceil(steps) if facts.aspect > LONG else round(steps)) * STEP)
     return (longer, shorter) if facts.height > facts.width else (shorter, longer)
 
 
@@ -155,10 +176,9 @@ def choose_ranges(strides: tuple[int, ...], *, size: tuple[int, int]) -> Choice:
     """Limits of the levels' distances: a multiple of their strides that grows with the input, as in the papers, where
     8 strides went with 800 px.
     """
-    factor = 4 if max(size) < 600 else 8
-    return Choice(
-        tuple(float(factor * stride) for stride in strides[:-1]), f"{factor} strides, for an input of {max(size)} px"
-    )
+    factor = 4 if min(max(size), LONG * min(size)) < 600 else 8
+    reason = f"{factor} strides, for an input of {size[0]} × {size[1]} px"
+    return Choice(tuple(float(factor * stride) for stride in strides[:-1]), reason)
 
 
 def choose_norm(*, batch: int, told_apart: Share) -> Choice:
@@ -177,9 +197,9 @@ def _known(share: float | None) -> str:
     return f"the backbone knows such objects: {share:.0%} are told from the same upside down"
 
 
-def choose_epochs(facts: DataFacts, *, batch: int) -> Choice:
-    """Number of epochs of a run without a time limit."""
-    steps = max(1, facts.images // batch)
+def choose_epochs(*, images: int, batch: int) -> Choice:
+    """Number of epochs of a run without a time limit. images: of an epoch; batch: of a step, in all processes."""
+    steps = max(1, images // batch)
     epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps))
     return Choice(epochs, f"{epochs * steps:,} steps of {batch} images")
 
@@ -188,6 +208,8 @@ def choose_turn(facts: DataFacts, *, names: Sequence[str], told_apart: Share) ->
     """Probability of `augment.turn`. names: of the classes."""
     if not facts.boxes:
         return Choice(0.0, "there are no boxes")
+    if len(names) > 1 and (directed := [name for name in names if MIRRORS.search(name)]):
+        return Choice(0.0, f"turned, a {directed[0]!r} may look like another class")
     stretch = np.abs(np.log(facts.class_shapes))
     index = int(np.nanargmax(stretch))
     if stretch[index] > math.log(AS_WIDE_AS_TALL):
@@ -206,7 +228,7 @@ def choose_mosaic(facts: DataFacts, *, size: tuple[int, int]) -> Choice:
     """Probability of `augment.mosaic`. size: of the network input."""
     crowd = facts.boxes / max(1, facts.images)
     if crowd > CROWDED:
-        return Choice(0.0, f"{crowd:.0f} boxes per image are many without it")
+        return Choice(0.0, f"{crowd:.1f} boxes per image are many without it")
     halved = facts.box_sides * max(size) / 2
     if facts.boxes and (tiny := float((halved < STRIDES[0]).mean())) > MANY_TINY:
         return Choice(0.0, f"{tiny:.0%} of the boxes would become smaller than {STRIDES[0]} px")
@@ -216,8 +238,9 @@ def choose_mosaic(facts: DataFacts, *, size: tuple[int, int]) -> Choice:
 def choose_repeat(facts: DataFacts) -> Choice:
     """Threshold of `train.repeat`."""
     present = facts.class_shares[facts.class_shares > 0]
-    if len(present) < 2 or present.max() < IMBALANCE * present.min() or present.min() >= RARE:
+    threshold = min(RARE, float(np.median(present))) if len(present) else 0.0
+    if len(present) < 2 or present.max() < IMBALANCE * present.min() or present.min() >= threshold:
         return Choice(0.0, "no class is rare")
     return Choice(
-        RARE, f"the rarest class is in {present.min():.1%} of the images, the commonest in {present.max():.0%}"
+        threshold, f"the rarest class is in {present.min():.1%} of the images, the commonest in {present.max():.0%}"
     )

@@ -17,6 +17,9 @@ SAME_SHAPE = 1.15
 MOST = 0.8
 """Share of images that have to have the same shape, so that the network's input gets it."""
 
+FEW = 20
+"""Boxes of a class that say what shape its objects have."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -27,7 +30,7 @@ class DataFacts:
     width, height: medians, in source pixels. one_shape: whether most images have about the shape of the median.
     box_sides: √(width · height) of each box as a share of the longer side of its image, ascending, float64 [N].
     class_shares: share of the images that contain each class, float64 [C]. class_shapes: median of width / height of
-    the boxes of each class, float64 [C]; NaN without boxes.
+    the boxes of each class, float64 [C]; NaN for those with fewer than FEW boxes, if others have more.
     """
 
     images: int
@@ -37,6 +40,11 @@ class DataFacts:
     box_sides: Floats
     class_shares: Floats
     class_shapes: Floats
+
+    @property
+    def aspect(self) -> float:
+        """The longer side of the median image relative to the shorter one."""
+        return max(self.width, self.height) / min(self.width, self.height)
 
     @property
     def boxes(self) -> int:
@@ -74,4 +82,5 @@ def _class_shapes(samples: Sequence[Sample], *, classes: int) -> Floats:
     for sample in samples:
         for (x1, y1, x2, y2), label in zip(sample.boxes[~sample.ignore], sample.classes[~sample.ignore], strict=True):
             found[label].append(float((x2 - x1) / (y2 - y1)))
-    return np.array([np.median(shapes) if shapes else np.nan for shapes in found])
+    least = FEW if any(len(shapes) >= FEW for shapes in found) else 1
+    return np.array([np.median(shapes) if len(shapes) >= least else np.nan for shapes in found])

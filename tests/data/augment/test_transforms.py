@@ -83,6 +83,25 @@ def test_flip_mirrors_image_and_boxes() -> None:
     assert boxes.tolist() == [[56, 5, 93, 50]]
 
 
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [
+        ((60, 80), {8.0, 6.0}),  # 4:3 fits whole, at 3/4 of its usual scale
+        ((20, 160), {8.0, 6.0}),  # 8:1 would fit at 1/8, and is cut off instead
+    ],
+)
+def test_long_images_are_cut_off_rather_than_shrunk_by_quarter_turns(size: tuple[int, int], sides: set[float]) -> None:
+    height, width = size
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    box = torch.tensor([[x, height / 2 - 4, x + 8, height / 2 + 4] for x in range(0, width, 8)], dtype=torch.float32)
+    labels = torch.zeros(len(box), dtype=torch.int64)
+    found = set()
+    for seed in range(8):
+        _, boxes, _, _ = augment((image, box, labels, labels > 0), seed=seed, size=size, turn=1.0)
+        found.add(round(float((boxes[:, 2:] - boxes[:, :2]).max()), 1))
+    assert found == sides
+
+
 def test_image_and_boxes_are_rotated_by_quarter_turns() -> None:
     example = drawn(64, 64, [[3, 5, 40, 50]])
     turned = {tuple(augment(example, seed=seed, size=(64, 64), turn=1.0)[1][0].tolist()) for seed in range(20)}

@@ -96,8 +96,38 @@ def test_with_a_time_limit_the_machine_decides_the_size(monkeypatch: pytest.Monk
     assert chosen(flags={"train.time": 400.0})[0].data.size < (480, 640)
     monkeypatch.setattr(automatic, "_pixel_rate", None)  # not measured for a short run, nor by several processes
     assert chosen(flags={"train.time": 60.0})[0].data.size == (256, 320)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for key, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(key, value)
     assert chosen(flags={"train.time": 1000.0})[0].data.size == (384, 512)
+
+
+def test_processes_and_repeated_images_count_for_the_number_of_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    common, rare = sample(64, 64, sides=[30], classes=[0]), sample(64, 64, sides=[30], classes=[1])
+    rows = [common] * 285 + [rare] * 15  # of 5 %: they come √2 times as often, 306 images per epoch
+    made = dataset(rows, classes=2)
+
+    def epochs(**changes: object) -> int:
+        config, origins = resolve(file=None, flags=changes, environ={})
+        return with_automatic(config, origins, made, made)[0].train.epochs
+
+    assert epochs() == 40  # 1500 / 38 steps
+    assert epochs(**{"train.repeat": 0.0}) == 41  # 1500 / 37
+    for key, value in {"WORLD_SIZE": "4", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(key, value)
+    assert epochs() == 167  # 1500 / 9
+
+
+def test_the_cost_of_a_finer_level_counts_only_if_it_is_automatic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(automatic, "_pixel_rate", lambda *_: 12_000 * 320 * 448 / 1000)
+    small = dataset([sample(1280, 960, sides=[20])] * 100)  # 7 px at 448 px
+
+    def size(**changes: object) -> tuple[int, int]:
+        flags = {"train.time": 1000 / automatic.USABLE, **changes}
+        config, origins = resolve(file=None, flags=flags, environ={})
+        return with_automatic(config, origins, small, small)[0].data.size
+
+    assert size(**{"model.strides": [4, 8, 16, 32, 64]}) == (320, 448)
+    assert size() == (256, 320)
 
 
 def test_the_rate_of_this_machine_is_measured(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,28 @@ def test_a_time_limit_decides_between_the_smallest_and_the_largest() -> None:
     assert choose_size(many, pixels=480 * 640 * images).value == (256, 320)
 
 
+def test_a_larger_input_comes_before_a_finer_level() -> None:
+    made = facts(sides=(18,), images=400)  # 6 px at 448 px, 9 px at 640 px
+    pixels = 480 * 640 * 16_000
+    assert choose_size(made, pixels=pixels, finer=3.0).value == (480, 640)
+    assert choose_size(made, pixels=0.6 * pixels, finer=3.0).value == (256, 320)
+    assert choose_size(made, pixels=0.6 * pixels, finer=1.0).value == (352, 480)
+
+
+def test_without_time_for_any_size_the_reason_says_so() -> None:
+    choice = choose_size(facts(sides=(60,)), pixels=0)
+    assert choice == ((256, 320), "the shape of most images; the smallest: there is no time for 12,000 images")
+
+
+def test_long_images_get_as_many_pixels_as_others() -> None:
+    made = facts(8000, 1000, sides=(400,))
+    assert choose_size(made, pixels=None).value == (96, 640)  # 320 × 160 of a 2:1 image has as many
+    assert choose_size(facts(8000, 1000, sides=(20,)), pixels=None).value == (160, 1280)
+    assert choose_size(facts(1000, 8000, sides=(20,)), pixels=None).value == (1280, 160)
+    assert choose_size(facts(1280, 640, sides=(20,)), pixels=None).value == (320, 640)
+    assert choose_ranges(STRIDES, size=(160, 1280)).value == (32, 64, 128, 256)
+
+
 def test_many_tiny_boxes_get_a_finer_level() -> None:
     made = facts(640, 640, sides=(15, 15, 15, 17))  # at 320 px: 7.5 and 8.5 px
     assert choose_strides(made, size=(320, 320)) == ((4, 8, 16, 32, 64), "75% of the boxes are smaller than 8 px")
@@ -104,7 +126,7 @@ def test_ranges_are_multiples_of_the_strides() -> None:
 
 @pytest.mark.parametrize(("images", "epochs"), [(20, 750), (300, 41), (5000, 12)])
 def test_small_sets_get_more_epochs(images: int, epochs: int) -> None:
-    choice = choose_epochs(facts(images=images), batch=8)
+    choice = choose_epochs(images=images, batch=8)
     assert choice.value == epochs
     assert f"{epochs * (images // 8):,} steps" in choice.reason
 
@@ -114,6 +136,9 @@ def test_rare_classes_come_more_often() -> None:
     assert choose_repeat(facts_of(dataset([common] * 19 + [rare], classes=3))).value == 0.1
     assert choose_repeat(facts_of(dataset([common] * 10 + [rare] * 9, classes=3))).value == 0
     assert choose_repeat(facts()).value == 0
+    tail = [sample(64, 64, sides=[9], classes=[label]) for label in (0, 1, 1, 2, 2, 3, 4)]
+    many = [sample(64, 64, sides=[9] * 2, classes=[5, 5])] * 93  # the others: 1 or 2 % of the images, median 1.5 %
+    assert choose_repeat(facts_of(dataset(tail + many, classes=6))).value == pytest.approx(0.015)
     assert choose_repeat(facts(sides=())).value == 0
 
 
@@ -133,7 +158,7 @@ def test_batch_norm_is_frozen_for_small_batches() -> None:
     [
         (facts(sides=(200, 300)), 0.5, "2.0 boxes per image are few"),
         (facts(sides=(200,) * 5), 0.5, "5.0 boxes per image"),
-        (facts(sides=(200,) * 6), 0, "6 boxes per image are many without it"),
+        (facts(sides=(200,) * 6), 0, "6.0 boxes per image are many without it"),
         (facts(640, 640, sides=(31, 33, 33)), 0, "33% of the boxes would become smaller than 8 px"),
         (facts(640, 640, sides=(33, 33)), 0.5, "few"),
         (facts(sides=()), 0.5, "0.0 boxes per image"),
@@ -156,21 +181,29 @@ def test_few_objects_are_shown_four_images_at_a_time(made: DataFacts, mosaic: fl
     ],
 )
 def test_objects_without_an_upright_orientation_are_turned(told_apart: float | None, turn: float, reason: str) -> None:
-    choice = choose_turn(facts(), names=["a"], told_apart=lambda: told_apart)
+    choice = choose_turn(facts(), names=["cell"], told_apart=lambda: told_apart)
     assert choice.value == turn
     assert reason in choice.reason
 
 
 @pytest.mark.parametrize(
     ("shapes", "reason"),
-    [((1.1, 0.5), "b boxes are 2.0 times as tall"), ((1.2, np.nan), "a boxes are 1.2 times as wide")],
+    [((1.1, 0.5), "rod boxes are 2.0 times as tall"), ((1.2, np.nan), "cell boxes are 1.2 times as wide")],
 )
 def test_objects_of_one_shape_are_not_turned(shapes: tuple[float, float], reason: str) -> None:
     def never() -> float:
         raise AssertionError("the boxes say enough")
 
     made = replace(facts(), class_shapes=np.array(shapes))
-    assert choose_turn(made, names=["a", "b"], told_apart=never) == (0, reason)
+    assert choose_turn(made, names=["cell", "rod"], told_apart=never) == (0, reason)
+
+
+@pytest.mark.parametrize("names", [["turn left", "turn right"], ["6", "9"], ["stop", "arrow up"]])
+def test_directions_and_characters_are_not_turned(names: list[str]) -> None:
+    choice = choose_turn(facts(), names=names, told_apart=lambda: 0.5)
+    assert choice.value == 0
+    assert "may look like another class" in choice.reason
+    assert choose_turn(facts(), names=names[-1:], told_apart=lambda: 0.5).value == 0.75  # there is no other class
 
 
 def test_without_boxes_nothing_is_turned() -> None:

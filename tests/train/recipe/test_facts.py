@@ -37,6 +37,14 @@ def test_class_shapes_are_medians_of_width_to_height() -> None:
     assert facts_of(dataset([made], classes=3)).class_shapes.tolist() == pytest.approx([3, 0.25, np.nan], nan_ok=True)
 
 
+def test_a_few_boxes_say_nothing_about_the_shape_of_a_class() -> None:
+    wide = replace(sample(100, 100, sides=[10], classes=[1]), boxes=np.array([[0, 0, 30, 10]], np.float32))
+    squares = sample(100, 100, sides=[10] * 20)
+    facts = facts_of(dataset([squares, wide], classes=2))
+    assert facts.class_shapes.tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    assert facts_of(dataset([squares] + [wide] * 20, classes=2)).class_shapes.tolist() == [1, 3]
+
+
 def test_without_boxes_or_images_there_are_still_facts() -> None:
     facts = facts_of(dataset([sample(64, 48)]))
     assert (facts.boxes, facts.box_side(0.1)) == (0, 1.0)
