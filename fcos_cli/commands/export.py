@@ -119,9 +119,13 @@ def export(
         engine=engine_settings(engine or []),
         command=shlex.join(["fcos", *sys.argv[1:]]),
     )
-    if format_ == REPOSITORY:
-        exported = export_repository(model, job)
-    else:
-        weights = run.find_weights(model)
-        exported = run.export(weights, replace(job, out=out or run.default_out(weights, options)))
+    try:
+        if format_ == REPOSITORY:
+            exported = export_repository(model, job)
+        else:
+            weights = run.find_weights(model)
+            exported = run.export(weights, replace(job, out=out or run.default_out(weights, options)))
+    except run.ExportDiffers as error:
+        run.print_result(error.exported, as_json=as_json)
+        raise
     run.print_result(exported, as_json=as_json)

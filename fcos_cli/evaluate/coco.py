@@ -139,7 +139,7 @@ def collect_detections(
     each image. on_unreadable: called for each image that cannot be read, which then counts as having no detections;
     without it, DataError is raised. Also raises DataError if the model and the data set have no class in common.
     """
-    class_map, notes = _match(detector.facts.classes, dataset.classes)
+    class_map, notes = match_classes(detector.facts.classes, dataset.classes)
     samples = dataset.samples
     order = reading_order(detector.facts.resize, samples)
     detections = [NO_DETECTIONS] * len(samples)
@@ -174,7 +174,7 @@ def reading_order(rule: ResizeRule, samples: Sequence[Sample]) -> list[int]:
     return order
 
 
-def _match(model: ClassTable, data: ClassTable) -> tuple[npt.NDArray[np.int64], list[str]]:
+def match_classes(model: ClassTable, data: ClassTable) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Return the data set's index of each model class, -1 if there is none [C], and notes about unmatched classes."""
     class_map = np.array([-1 if index is None else index for index in model.match(data)], np.int64)
     if not (class_map >= 0).any():

@@ -19,7 +19,7 @@ from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.graph import Graph, convert_to_half, example_inputs, takes_sizes
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
-from fcos_cli.model.backbone import COARSEST, takes_any_size
+from fcos_cli.model.backbone import COARSEST, check_maps, takes_any_size
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.optimize.fuse import fold_batch_norm
 from fcos_cli.model.optimize.winograd import is_worthwhile
@@ -42,7 +42,7 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
 
     The raw outputs are still graph outputs, and the metadata is not yet written. Raises RuntimeError (from
     torch.export) if a dimension that should be dynamic turns out to be fixed; ModelError if the network has a layer
-    that the format does not.
+    that the format does not; UsageError if the backbone does not take this size.
     """
     if FORMATS[options.format].engine:
         refuse_engine(artifact.config)
@@ -55,6 +55,8 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     graph = Graph(model, nms=options.nms).eval()
     sizes, dtype = takes_sizes(model), torch.uint8 if facts.resize.dtype is np.uint8 else torch.float32
     inputs = example_inputs(batch=options.batch, size=options.size, dtype=dtype, sizes=sizes)
+    height, width = inputs[0].shape[2:]
+    check_maps(artifact.config, size=(height, width), where="--size")
     names = (*output_names(options.nms), *raw_names(model.config.strides))
     dynamic = _dynamic_dimensions(options, model.config)
     shapes = (dynamic, {0: dynamic[0]} if 0 in dynamic else {}) if sizes else (dynamic,)

@@ -100,6 +100,11 @@ def make_options(
     """
     if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
         raise UsageError(f"--batch {batch!r} is not a batch size", remedy="use --batch 1 or --batch dynamic")
+    if target is not None and precision != "int8":
+        raise UsageError(
+            f"--target is the hardware that int8 is quantized for; this export is in {precision}",
+            remedy="omit --target, or add --precision int8",
+        )
     is_engine = format_ in FORMATS and FORMATS[format_].engine
     return ExportOptions(
         format=format_,
@@ -111,5 +116,5 @@ def make_options(
         max_detections=max_detections,
         nms="tensor" if format_ == "trt-rtx" else "op",  # TensorRT-RTX has no kernel for NonMaxSuppression
         target=cast("Target", target or ("tensorrt" if is_engine else "cpu")),
-        winograd=precision == "fp32" and not is_engine and target in (None, "cpu") if winograd is None else winograd,
+        winograd=precision == "fp32" and not is_engine if winograd is None else winograd,
     )

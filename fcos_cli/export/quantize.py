@@ -19,6 +19,7 @@ from fcos_cli.data.geometry import Pixels
 from fcos_cli.export.deformable import offset_convolutions
 from fcos_cli.export.options import Target
 from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
+from fcos_cli.runtime.onnxruntime import allowed_threads
 
 if TYPE_CHECKING:
     import onnx
@@ -79,6 +80,7 @@ def fold(proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folder / "folded.onnx")
+    options.intra_op_num_threads = allowed_threads()
     options.log_severity_level = 3
     onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     folded = onnx.load(options.optimized_model_filepath)
@@ -129,6 +131,7 @@ def _run_raw(proto: onnx.ModelProto, pictures: Sequence[Pixels]) -> list[list[np
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = allowed_threads()
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [session.run(raw_output_names(proto), _feed(proto, batch)) for batch in pictures]
 
@@ -145,12 +148,14 @@ def relative_error(
 
 
 def _feed(proto: onnx.ModelProto, batch: Pixels) -> dict[str, npt.NDArray[Any]]:
-    """The inputs of the graph.
+    """The inputs of the graph, repeated if it takes a fixed number of images.
 
     `sizes` is the whole input: activation ranges do not depend on where the padding begins.
     """
-    feeds = {INPUT: batch, SIZES: np.tile(np.array(batch.shape[2:], np.int64), (len(batch), 1))}
-    return {value.name: feeds[value.name] for value in proto.graph.input}
+    shapes = {value.name: value.type.tensor_type.shape for value in proto.graph.input}
+    images = np.repeat(batch, max(1, shapes[INPUT].dim[0].dim_value), axis=0)
+    feeds = {INPUT: images, SIZES: np.tile(np.array(images.shape[2:], np.int64), (len(images), 1))}
+    return {name: feeds[name] for name in shapes}
 
 
 class _Reader:
@@ -203,8 +208,9 @@ def _quantize(
 def _quiet() -> Any:
     import logging
 
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,22 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 from fcos_cli import __version__
 from fcos_cli.atomic import check_writable
-from fcos_cli.console import emit_json, progress, say
+from fcos_cli.console import emit_json, say
 from fcos_cli.convert.zoo import cache_folder
-from fcos_cli.data.doctor import print_findings
-from fcos_cli.data.formats.read import read_dataset
-from fcos_cli.errors import ModelError, ParityError
+from fcos_cli.errors import ModelError, ParityError, UsageError
+from fcos_cli.export.compare import check_parity, remove_report, report_of
 from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.onnx import OPSET, finalize, store_in_half, trace, write
 from fcos_cli.export.options import ExportOptions
-from fcos_cli.export.sample_images import calibration_pictures, network_inputs, parity_pictures
+from fcos_cli.export.sample_images import SampleImages, network_inputs, read_sample_images
 from fcos_cli.export.vectors import vector_size, with_vectors
 from fcos_cli.export.winograd import use_winograd
 from fcos_cli.model.artifact import Artifact, load
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import output_names
 from fcos_cli.runtime.open import default_weights, find_artifact
-from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
+from fcos_cli.runtime.pytorch import facts_of
 from fcos_cli.runtime.speed import typical_size, with_cost
 
 if TYPE_CHECKING:
@@ -41,9 +40,8 @@ if TYPE_CHECKING:
     from fcos_cli.parity.prove import Parity
     from fcos_cli.runtime.tensorrt.package import Flavour
 
-
-FEW_CALIBRATION_IMAGES, FEW_AP_IMAGES = 32, 50
-"""With fewer images, int8 calibration or the comparison of AP says little."""
+FEW_CALIBRATION_IMAGES = 32
+"""With fewer images, int8 calibration says little."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,18 @@ class ExportResult:
     unfinished: str | None = None
 
 
+class ExportDiffers(ParityError):
+    """The outputs differ from PyTorch's. All files were written, marked as unverified; `exported` names them."""
+
+    def __init__(self, exported: ExportResult, failure: str) -> None:
+        super().__init__(
+            f"the exported model's outputs differ from PyTorch: {failure}",
+            where=report_of(exported.path),
+            remedy="the file is kept, marked as unverified; try --precision fp32, or report this with the .parity.json",
+        )
+        self.exported = exported
+
+
 def find_weights(model: str) -> Path:
     """The PyTorch weights file of a model as named by the user. Raises ModelError if there is none."""
     path = default_weights() if model == "default" else find_artifact(model)
@@ -104,32 +114,59 @@ def default_out(weights: Path, options: ExportOptions) -> Path:
 def export(weights: Path, job: ExportJob) -> ExportResult:
     """Export, check parity, and record the result in the file.
 
-    Raises UsageError before anything runs if a file could not be written; ParityError, after all files were written, if
-    the outputs differ from PyTorch.
+    What can be known to fail is found before anything is written: UsageError if a file could not be, and what
+    `read_sample_images` raises. Raises ExportDiffers, after all files were written, if the outputs differ from PyTorch.
     """
     target = FORMATS[job.options.format]
+    check_job(job)
+    writer = target.load_writer()
+    artifact = load(weights)
+    int8 = job.options.precision == "int8"
+    images = read_sample_images(job.data, limit=job.limit, classes=artifact.classes, weights=weights, int8=int8)
+    facts = job.options.apply(facts_of(artifact))
+    if profile := job.engine.get("profile"):
+        profile.check((job.options.batch, *(job.options.size or (None, None))), facts.resize)
+    facts = with_cost(replace(facts, provenance={**facts.provenance, "export": _provenance(weights)}))
+    say(f"exporting {weights} to {job.options.format} {job.options.precision}")
+    proto, facts = build_graph(artifact, facts, job, calibration=images.calibration)
+    save_and_verify = partial(_save_and_verify, artifact, job, images)
+    if target.engine:
+        return _export_engine(job, facts, proto, _free(job.out.with_suffix(".onnx")), save_and_verify)
+    if writer is None:
+        return save_and_verify(facts, job.out, partial(write, proto, job.out))
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_file = Path(folder, "model.onnx")
+        write(proto, onnx_file, facts)
+        return save_and_verify(facts, job.out, partial(writer, onnx_file, job.out))
+
+
+def check_job(job: ExportJob) -> None:
+    """Raise UsageError for options that do not fit together, and for files that have another suffix than the format or
+    could not be written; MissingExtra without OpenVINO.
+    """
+    target = FORMATS[job.options.format]
+    if job.engine and not target.engine:
+        engines = " and ".join(name for name, row in FORMATS.items() if row.engine)
+        raise UsageError(f"--engine is for --format {engines}", remedy="omit --engine, or choose one of them")
+    if job.limit is not None and job.data is None:
+        raise UsageError("--limit is the number of images of --data", remedy="omit --limit, or add --data")
+    if target.engine:
+        from fcos_cli.export.tensorrt.settings import check_settings
+
+        check_settings("trt" if job.options.format == "trt" else "trt-rtx", job.engine)
+    if job.options.format == "openvino":
+        from fcos_cli.runtime.openvino import make_core
+
+        make_core()
     if job.out.suffix != target.suffix:
-        raise ModelError(
+        raise UsageError(
             f"{job.options.format} files end in {target.suffix}",
             where=job.out,
             remedy=f"use --out with a {target.suffix} file",
         )
-    for file in filter(None, (job.out, report_of(job.out), job.engine.get("timing_cache"))):
+    beside = [job.out.with_suffix(".bin")] if target.suffix == ".xml" else []
+    for file in filter(None, (job.out, report_of(job.out), *beside, job.engine.get("timing_cache"))):
         check_writable(file)
-    artifact = load(weights)
-    facts = job.options.apply(facts_of(artifact))
-    facts = with_cost(replace(facts, provenance={**facts.provenance, "export": _provenance(weights)}))
-    say(f"exporting {weights} to {job.options.format} {job.options.precision}")
-    proto, facts = build_graph(artifact, facts, job, weights=weights)
-    if target.engine:
-        return _export_engine(artifact, job, facts, proto, _free(job.out.with_suffix(".onnx")))
-    writer = target.load_writer()
-    if writer is None:
-        return _save_and_verify(artifact, job, facts, job.out, partial(write, proto, job.out))
-    with tempfile.TemporaryDirectory() as folder:
-        onnx_file = Path(folder, "model.onnx")
-        write(proto, onnx_file, facts)
-        return _save_and_verify(artifact, job, facts, job.out, partial(writer, onnx_file, job.out))
 
 
 def _free(path: Path) -> Path:
@@ -141,7 +178,9 @@ def _free(path: Path) -> Path:
     return name
 
 
-def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Path) -> tuple[onnx.ModelProto, Facts]:
+def build_graph(
+    artifact: Artifact, facts: Facts, job: ExportJob, *, calibration: Sequence[Path]
+) -> tuple[onnx.ModelProto, Facts]:
     """Trace the graph and, as requested, quantize it or apply Winograd; return it with the facts to write."""
     proto = trace(artifact, facts, job.options)
     if job.options.winograd:
@@ -151,7 +190,7 @@ def build_graph(artifact: Artifact, facts: Facts, job: ExportJob, *, weights: Pa
     if job.options.precision == "int8":
         from fcos_cli.export.quantize import quantize
 
-        pictures = network_inputs(calibration_pictures(job.data, weights=weights), facts.resize)
+        pictures = network_inputs(calibration, facts.resize)
         say(f"calibrating int8 on {len(pictures)} images")
         if len(pictures) < FEW_CALIBRATION_IMAGES:
             say(f"{FEW_CALIBRATION_IMAGES} or more images give better ranges: --data with more training images")
@@ -177,21 +216,18 @@ def _provenance(weights: Path) -> dict[str, Any]:
 
 
 def _save_and_verify(
-    artifact: Artifact, job: ExportJob, facts: Facts, path: Path, save: Callable[[Facts], None]
+    artifact: Artifact, job: ExportJob, images: SampleImages, facts: Facts, path: Path, save: Callable[[Facts], None]
 ) -> ExportResult:
     """Write the file, check its parity, and write the facts again if it passed."""
+    remove_report(path)
     save(facts)
     say(f"wrote {path} ({_file_size(path) / 1e6:.1f} MB)")
     if not job.verify:
         say("not compared with PyTorch (--no-verify); the file is marked as unverified")
         return ExportResult(path, facts, None)
-    parity = check_parity(artifact, job, facts, path)
+    parity = check_parity(artifact, facts, path, images=images)
     if not parity.passed:
-        raise ParityError(
-            f"the exported model's outputs differ from PyTorch: {parity.failures[0]}",
-            where=report_of(path),
-            remedy="the file is kept, marked as unverified; try --precision fp32, or report this with the .parity.json",
-        )
+        raise ExportDiffers(ExportResult(path, facts, parity), parity.failures[0])
     facts = replace(_noted(facts, ap_images=parity.ap.images) if parity.ap else facts, verified=True)
     size = vector_size(job.options, facts, profile=job.engine.get("profile"))
     facts = with_vectors(artifact, facts, path, size=size)
@@ -211,48 +247,12 @@ def _file_size(path: Path) -> int:
     return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" and weights.exists() else 0)
 
 
-def check_parity(artifact: Artifact, job: ExportJob, facts: Facts, path: Path) -> Parity:
-    """Check the parity of the file at `path` with PyTorch, print it, and write plots and `.parity.json` beside it."""
-    from fcos_cli.parity import report, subgraphs
-    from fcos_cli.parity.prove import ap_parity, prove
-    from fcos_cli.runtime.open import open_detector
-
-    strides = artifact.config.strides
-    if path.suffix == ".onnx":
-        exported: subgraphs.ExportedModel = subgraphs.OnnxModel(path, strides=strides)
-    elif path.suffix == ".xml":
-        exported = subgraphs.OpenVinoModel(path, strides=strides)
-    else:
-        exported = subgraphs.OpaqueModel(open_detector(path))
-    ap = None
-    if job.data is not None:
-        dataset = read_dataset(job.data)
-        print_findings(dataset.findings)
-        if job.limit is not None:
-            dataset = replace(dataset, samples=dataset.samples[: job.limit])
-        reference = PyTorchDetector.from_artifact(_with_limits(artifact, facts), name="PyTorch", device="cpu")
-        with progress("evaluating both models", total=2 * len(dataset)) as update:
-            ap = ap_parity(reference, open_detector(path), dataset, on_progress=update)
-        if not ap.is_measurable:
-            say(f"the AP cannot be compared: the {dataset.split} split of {job.data} has no boxes; judged by matching")
-            ap = None
-        elif ap.images < FEW_AP_IMAGES:
-            say(f"the AP was compared on only {ap.images} images; {FEW_AP_IMAGES} or more say more")
-    with progress("checking parity") as update:
-        parity = prove(artifact, exported, facts, pictures=parity_pictures(job.data), ap=ap, on_progress=update)
-    report.print_parity(parity)
-    report.write_report(parity, path)
-    return parity
-
-
-def _with_limits(artifact: Artifact, facts: Facts) -> Artifact:
-    """The reference model with the limits and the input size of the exported file."""
-    config = artifact.config.model_copy(update=facts.limits)
-    return replace(artifact, config=config, geometry=facts.resize.to_json())
-
-
 def _export_engine(
-    artifact: Artifact, job: ExportJob, facts: Facts, proto: onnx.ModelProto, onnx_file: Path
+    job: ExportJob,
+    facts: Facts,
+    proto: onnx.ModelProto,
+    onnx_file: Path,
+    save_and_verify: Callable[[Facts, Path, Callable[[Facts], None]], ExportResult],
 ) -> ExportResult:
     """Write and verify the ONNX file, then build the engine and verify it if a GPU can run it.
 
@@ -261,7 +261,7 @@ def _export_engine(
     from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, write_sidecar
     from fcos_cli.runtime.tensorrt.package import find_gpu
 
-    exported = _save_and_verify(artifact, job, facts, onnx_file, partial(write, proto, onnx_file))
+    exported = save_and_verify(facts, onnx_file, partial(write, proto, onnx_file))
     flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"
     try:
         record = build_engine(onnx_file, job.out, flavour=flavour, command=job.command, say=say, **job.engine)
@@ -269,9 +269,10 @@ def _export_engine(
         say(f"{error.what}. The ONNX file is ready; {error.remedy}")
         return replace(exported, unfinished=error.what)
     if find_gpu() is None:
-        say(f"the engine was not compared with PyTorch, for lack of a GPU; where there is one: fcos verify {job.out}")
+        later = f"; where there is one: fcos verify {job.out}" if exported.facts.vectors else ""
+        say(f"the engine was not compared with PyTorch, for lack of a GPU{later}")
         return ExportResult(job.out, facts, None)
-    return _save_and_verify(artifact, job, facts, job.out, lambda facts: write_sidecar(job.out, facts, record))
+    return save_and_verify(facts, job.out, lambda facts: write_sidecar(job.out, facts, record))
 
 
 def print_result(exported: ExportResult, *, as_json: bool) -> None:
@@ -289,10 +290,3 @@ def print_result(exported: ExportResult, *, as_json: bool) -> None:
             }
         )
     say(f"{exported.path}: {'verified against PyTorch' if verified else 'unverified'}")
-
-
-def report_of(path: Path) -> Path:
-    """The report of the parity check of an exported file."""
-    from fcos_cli.parity.report import report_path
-
-    return report_path(path)

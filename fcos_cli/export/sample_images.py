@@ -1,34 +1,59 @@
-"""The images that an export is compared and calibrated with."""
+"""The images that an export is compared and calibrated with. They are read before anything is written."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from fcos_cli.data.doctor import print_findings
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
+from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.evaluate.coco import match_classes
+from fcos_cli.model.classes import ClassTable
 from fcos_cli.resources import demo_photos
 
 PARITY_IMAGES, CALIBRATION_IMAGES = 6, 128
 """Number of the user's images for the parity check and for int8 calibration."""
 
 
-def parity_pictures(data: Path | None) -> list[Path]:
-    """Evenly spaced images of the val split of `data`, or the bundled ones if `data` is None."""
+@dataclass(frozen=True)
+class SampleImages:
+    """val: what AP is compared on; None without `--data`. parity, calibration: image files; the latter for int8."""
+
+    val: Dataset | None
+    parity: list[Path]
+    calibration: list[Path]
+
+
+def read_sample_images(
+    data: Path | None, *, limit: int | None, classes: ClassTable, weights: Path, int8: bool
+) -> SampleImages:
+    """Read the val split of `data`, and for int8 its train split or that of the run folder of `weights`.
+
+    limit: number of images for AP; None = all. classes: of the model. Raises DataError if the data cannot be read, has
+    no images or none of the classes; UsageError if there are no images for calibration.
+    """
+    calibration = _calibration_pictures(data, weights=weights) if int8 else []
     if data is None:
-        return demo_photos()
-    paths = [sample.image for sample in read_dataset(data).samples]
-    if not paths:
-        raise DataError("the val split has no images for the parity check", where=data)
-    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, PARITY_IMAGES).astype(int))]
+        return SampleImages(None, demo_photos(), calibration)
+    val = read_dataset(data)
+    print_findings(val.findings)
+    if not len(val):
+        raise DataError(f"the {val.split} split has no images to compare the exported model on", where=data)
+    match_classes(classes, val.classes)
+    evenly = np.unique(np.linspace(0, len(val) - 1, PARITY_IMAGES).astype(int))
+    parity = [val.samples[index].image for index in evenly]
+    return SampleImages(replace(val, samples=val.samples[:limit]), parity, calibration)
 
 
-def calibration_pictures(data: Path | None, *, weights: Path) -> list[Path]:
+def _calibration_pictures(data: Path | None, *, weights: Path) -> list[Path]:
     """A seeded sample of the train split of `data`, or of the data set named in the run folder of `weights`."""
     data = data or _training_data(weights.parent)
     if data is None:

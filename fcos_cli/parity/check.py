@@ -40,7 +40,7 @@ def check_file(
         say(f"test vectors: {save / INDEX}")
     detector = open_detector(path, device=device, backend=backend, precision=precision)
     parity = verify(detector, vectors)
-    print_parity(parity)
+    print_parity(parity, more="which --json lists")
     if as_json:
         emit_json(document(parity, detector, path=path))
     if not parity.passed:

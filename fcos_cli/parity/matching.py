@@ -58,7 +58,7 @@ class Limits:
 
     @classmethod
     def of(
-        cls, facts: Facts, tolerance: Tolerance, *, topk_scores: tuple[float, ...], candidates: ImageDetections
+        cls, facts: Facts, tolerance: Tolerance, *, topk_scores: tuple[float, ...], candidates: ImageDetections | None
     ) -> Limits:
         """Those of a file, whose facts are given, judged by `tolerance`."""
         judged = {name: getattr(tolerance, name) for name in ("same_iou", "same_px", "score_eps", "iou_eps")}
@@ -109,10 +109,6 @@ class Match:
     @property
     def max_px(self) -> float:
         return float(self.px.max()) if len(self.px) else 0.0
-
-    @property
-    def median_px(self) -> float:
-        return float(np.median(self.px)) if len(self.px) else 0.0
 
     @property
     def worst(self) -> tuple[int, int] | None:

@@ -54,7 +54,7 @@ def write_report(parity: Parity, artifact: Path) -> Path:
     document = to_json(parity, artifact=artifact.name, drawn=drawing)
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_write(path) as file:
-        file.write(re.sub(r"\[[^\[\]{}\"]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n")
+        file.write(re.sub(r"\[\n[-+\d.eE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n")
     return path
 
 
@@ -153,8 +153,11 @@ def _round(value: float) -> float:
 # --- stderr and the drawing ------------------------------------------------------------------------------------------
 
 
-def print_parity(parity: Parity) -> None:
-    """Print a table of measured and allowed differences, the failures and the largest difference on stderr."""
+def print_parity(parity: Parity, *, more: str) -> None:
+    """Print a table of measured and allowed differences, the failures and the largest difference on stderr.
+
+    more: where the failures are that are too many to print.
+    """
     rows = [*_raw_lines(parity), *_match_lines(parity.post, POST), *_match_lines(parity.end, parity.tolerance)]
     if parity.ap is not None:
         difference = f"{parity.ap.difference:+.4f}"
@@ -168,7 +171,7 @@ def print_parity(parity: Parity) -> None:
     for failure in parity.failures[:MAX_FAILURES]:
         say(f"failed: {failure}", style="red")
     if len(parity.failures) > MAX_FAILURES:
-        say(f"failed: and {len(parity.failures) - MAX_FAILURES} more, see the .parity.json")
+        say(f"failed: and {len(parity.failures) - MAX_FAILURES} more, {more}")
 
 
 Line = tuple[str, str, str, str, str]

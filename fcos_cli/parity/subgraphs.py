@@ -21,6 +21,7 @@ from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import MissingExtra, ModelError, first_line
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES, raw_names
+from fcos_cli.runtime.onnxruntime import allowed_threads
 from fcos_cli.runtime.openvino import leave_signal_stack, make_core
 from fcos_cli.runtime.results import RawDetections
 
@@ -143,6 +144,7 @@ class OnnxModel:
             raise MissingExtra("onnx or ONNX Runtime is not installed", extra="train") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = allowed_threads()
         source: str | bytes = str(self.path)
         if part != "detect":
             model = onnx.load(str(self.path))

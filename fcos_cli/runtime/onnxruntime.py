@@ -125,7 +125,7 @@ def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, thread
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # failures are raised, so they need not be logged too
     options.inter_op_num_threads = 1
-    options.intra_op_num_threads = threads or _allowed_threads()
+    options.intra_op_num_threads = threads or allowed_threads()
     # threads spin while an image is processed, for speed, and sleep between images
     options.add_session_config_entry("session.force_spinning_stop", "1")
     for attempt in attempts:
@@ -142,6 +142,8 @@ def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, thread
     raise AssertionError("no attempt")
 
 
-def _allowed_threads() -> int:
-    """Return 0 (ONNX Runtime's default: all physical cores, pinned) unless the process is limited to some cores."""
+def allowed_threads() -> int:
+    """Threads of a session: 0, which is ONNX Runtime's default of all physical cores, pinned, unless the process is
+    limited to some cores.
+    """
     return 0 if allowed_cores() == os.cpu_count() else allowed_cores()

@@ -37,7 +37,7 @@ def test_the_format_determines_the_form_of_nms_and_the_int8_target() -> None:
         "onnx": "op", "openvino": "op", "trt": "op", "trt-rtx": "tensor",
     }  # fmt: skip
     assert [forms[name].target for name in forms] == ["cpu", "cpu", "tensorrt", "tensorrt"]
-    assert make_options("onnx", target="tensorrt").target == "tensorrt"
+    assert make_options("onnx", precision="int8", target="tensorrt").target == "tensorrt"
 
 
 def test_winograd_is_for_float32_on_cpus() -> None:
@@ -48,7 +48,6 @@ def test_winograd_is_for_float32_on_cpus() -> None:
         False,
     ]
     assert not make_options("onnx", precision="int8").winograd
-    assert not make_options("onnx", target="tensorrt").winograd
     assert not make_options("openvino", winograd=False).winograd
     with pytest.raises(UsageError, match="float32 on CPUs, not for fp32 in trt"):
         make_options("trt", winograd=True)
@@ -64,7 +63,8 @@ def test_winograd_is_for_float32_on_cpus() -> None:
         ({"batch": "many"}, "--batch 'many'"),
         ({"batch": "0"}, "--batch '0'"),
         ({"size": (64, 320)}, "--size 64x320"),
-        ({"target": "phone"}, "--target 'phone'"),
+        ({"target": "phone", "precision": "int8"}, "--target 'phone'"),
+        ({"target": "tensorrt"}, "int8 is quantized for; this export is in fp32"),
     ],
     ids=str,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,17 +13,20 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from fcos_cli.errors import ModelError, ParityError
+from fcos_cli.errors import DataError, FcosError, ModelError, ParityError, UsageError
 from fcos_cli.export import run
 from fcos_cli.export.onnx import trace
 from fcos_cli.export.options import ExportOptions
+from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.model.artifact import save
+from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.networks.cost import network_cost
 from fcos_cli.parity.verify import vectors_of, verify
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
-from tests.tiny import tiny_artifact
+from fcos_cli.runtime.tensorrt.sidecar import Shape
+from tests.tiny import tiny_artifact, tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +95,7 @@ def test_without_a_parity_check_the_file_is_unverified(weights: Path, capsys: py
 
 
 def test_a_file_that_fails_parity_is_an_error_and_stays_unverified(
-    weights: Path, traced: bytes, monkeypatch: pytest.MonkeyPatch
+    weights: Path, traced: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = onnx.ModelProto.FromString(traced)
     (bias,) = [t for t in wrong.graph.initializer if t.name.endswith("cls_logits.bias")]
@@ -102,6 +106,9 @@ def test_a_file_that_fails_parity_is_an_error_and_stays_unverified(
         run.export(weights, job_of(out))
     assert raised.value.exit_code == 5
     assert "raw outputs" in raised.value.what
+    assert isinstance(raised.value, run.ExportDiffers)
+    run.print_result(raised.value.exported, as_json=True)
+    assert json.loads(capsys.readouterr().out)["parity"]["passed"] is False
     assert read_header(out).facts.verified is False
     assert json.loads(out.with_suffix(".parity.json").read_text())["passed"] is False
 
@@ -135,15 +142,20 @@ def test_nothing_but_the_named_file_is_replaced(weights: Path) -> None:
         assert engine.path == weights.with_stem(f"{weights.stem}-2").with_suffix(".onnx")
 
 
-def test_an_ap_that_cannot_be_measured_is_no_verdict(weights: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
+def write_coco(data: Path, table: ClassTable) -> None:
+    """A COCO data set of one black image without boxes, for train and val."""
     (data / "images").mkdir(parents=True)
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(data / "images/1.png")
     images = [{"id": 1, "file_name": "1.png", "width": 64, "height": 64}]
-    table = ARTIFACT.classes
     categories = [{"id": key, "name": name} for key, name in zip(table.ids, table.names, strict=True)]
-    content = {"images": images, "annotations": [], "categories": categories}
-    (data / "val.json").write_text(json.dumps(content))
+    for split in ("train", "val"):
+        content = {"images": images, "annotations": [], "categories": categories}
+        (data / f"{split}.json").write_text(json.dumps(content))
+
+
+def test_an_ap_that_cannot_be_measured_is_no_verdict(weights: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_coco(data, ARTIFACT.classes)
     exported = run.export(weights, job_of(weights.with_suffix(".onnx"), data=data))
     assert exported.parity is not None
     assert exported.parity.ap is None
@@ -176,5 +188,73 @@ def test_only_pytorch_weights_are_exported_and_the_suffix_must_match(weights: Pa
     onnx_file.write_bytes(b"")
     with pytest.raises(ModelError, match="only PyTorch weights"):
         run.find_weights(str(onnx_file))
-    with pytest.raises(ModelError, match=r"end in \.onnx"):
+    with pytest.raises(UsageError, match=r"end in \.onnx"):
         run.export(weights, job_of(weights.with_suffix(".engine")))
+
+
+WIDE = Shape(1, 640, 640)
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "error", "words"),
+    [
+        (ExportOptions(), {"data": Path("absent")}, DataError, "absent"),
+        (ExportOptions(), {"data": Path("others")}, DataError, "no class in common"),
+        (ExportOptions(precision="int8"), {}, UsageError, "images for calibration"),
+        (ExportOptions(), {"limit": 3}, UsageError, "--limit"),
+        (ExportOptions(), {"engine": {"workspace_mb": 9}}, UsageError, "--engine is for --format trt and trt-rtx"),
+        (ExportOptions(format="trt"), {"engine": {"compute_capabilities": ["8.6"]}}, UsageError, "GPU of this machine"),
+        (ExportOptions(format="trt"), {"engine": {"workspace_mb": 0}}, UsageError, "workspace of 0 MB"),
+        (ExportOptions(format="trt"), {"engine": {"profile": Profile(WIDE, WIDE, WIDE)}}, UsageError, "64 x 64 pixels"),
+        (ExportOptions(format="openvino", size=(200, 200)), {"out": Path("folder.xml")}, UsageError, "folder.bin"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_an_error_before_anything_is_traced_or_replaced(
+    options: ExportOptions,
+    changes: dict[str, Any],
+    error: type[FcosError],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "trace", lambda *_: pytest.fail("traced"))
+    if options.format == "openvino":
+        pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    Path("folder.bin").mkdir()
+    write_coco(Path("others"), ClassTable.from_names(["zebra"]))
+    weights = Path("best.safetensors")
+    save(weights, ARTIFACT)
+    out = run.default_out(weights, options)
+    out.write_bytes(b"verified")
+    with pytest.raises(error, match=words):
+        run.export(weights, replace(run.ExportJob(options, out), **changes))
+    assert out.read_bytes() == b"verified"
+
+
+def test_the_report_of_an_earlier_file_goes_with_it(weights: Path) -> None:
+    out = weights.with_suffix(".onnx")
+    for suffix in (".parity.json", ".parity.png"):
+        out.with_suffix(suffix).write_text("of an earlier file")
+    run.export(weights, job_of(out, verify=False))
+    assert sorted(path.name for path in out.parent.iterdir()) == ["best.onnx", "best.safetensors"]
+
+
+def test_int8_with_a_fixed_batch(tmp_path: Path) -> None:
+    weights = tmp_path / "best.safetensors"
+    save(weights, ARTIFACT)
+    write_coco(tmp_path / "data", ARTIFACT.classes)
+    options = ExportOptions(precision="int8", size=(160, 160), batch=2)
+    job = run.ExportJob(options, tmp_path / "best-int8.onnx", data=tmp_path / "data", verify=False)
+    detector = open_detector(run.export(weights, job).path)
+    assert detector(np.zeros((2, 3, 160, 160), np.uint8)).counts.shape == (2,)
+
+
+def test_a_backbone_refuses_a_size_that_it_does_not_take() -> None:
+    model = tiny_model(backbone="convnext_atto")
+    artifact = tiny_artifact(weights=model.state_dict(), config=model.config)
+    options = ExportOptions(size=(500, 500))
+    with pytest.raises(UsageError, match="gives a map of 62x62 at stride 8, not 63x63") as raised:
+        trace(artifact, options.apply(facts_of(artifact)), options)
+    assert raised.value.where == "--size"

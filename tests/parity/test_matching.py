@@ -29,15 +29,15 @@ def reasons(
 def test_equal_detections_match_in_order() -> None:
     same = answer((A, 0.9, 0), (B, 0.8, 1))
     found = match(same, same, limits=LIMITS)
-    assert (found.reference, found.exported, found.matched, found.unmatched) == (2, 2, 2, ())
-    assert (found.max_px, found.median_px, found.max_score) == (0, 0, 0)
+    assert (found.px.tolist(), found.max_score) == ([0, 0], 0)
+    assert (found.px.tolist(), found.max_score) == ([0] * len(found.px), 0)
     assert found.same_order
     assert found.order_excused
 
 
 def test_empty_detections_match() -> None:
     found = match(answer(), answer(), limits=LIMITS)
-    assert (found.matched, found.unmatched, found.worst, found.max_px, found.median_px) == (0, (), None, 0, 0)
+    assert (found.matched, found.unmatched, found.worst, found.max_px) == (0, (), None, 0)
 
 
 def test_the_difference_is_that_of_the_edge_that_moved_most() -> None:
@@ -47,7 +47,7 @@ def test_the_difference_is_that_of_the_edge_that_moved_most() -> None:
         limits=LIMITS,
     )
     assert found.matched == 3
-    assert (found.max_px, found.median_px, found.worst) == (0.5, 0.125, (1, 1))
+    assert (found.max_px, found.px.tolist(), found.worst) == (0.5, [0, 0.5, 0.125], (1, 1))
     assert found.max_score == pytest.approx(0.05)
 
 

@@ -69,6 +69,12 @@ def test_values_that_are_not_finite_become_null(good: Parity, tmp_path: Path) ->
     assert report["raw_outputs"]["outputs"] == [{"output": "cls_p3", "relative": None, "largest": None}]
 
 
+def test_names_stay_as_they_are(good: Parity, tmp_path: Path) -> None:
+    noted = replace(good, notes=("a picture [1  2].jpg",))
+    path = write_report(noted, tmp_path / "model.onnx")
+    assert json.loads(path.read_text(encoding="utf-8"))["notes"] == ["a picture [1  2].jpg"]
+
+
 def test_the_worst_box_is_drawn_over_its_image(good: Parity, bad: Parity, tmp_path: Path) -> None:
     write_report(bad, tmp_path / "bad.onnx")
     assert bad.worst is not None
@@ -84,7 +90,7 @@ def test_the_worst_box_is_drawn_over_its_image(good: Parity, bad: Parity, tmp_pa
 
 def test_stderr_shows_measured_and_allowed_differences(good: Parity, capsys: pytest.CaptureFixture[str]) -> None:
     ap = ApParity("cards", 9, {"AP": 0.5}, {"AP": 0.4996})
-    print_parity(replace(good, ap=ap))
+    print_parity(replace(good, ap=ap), more="")
     captured = capsys.readouterr()
     assert captured.out == ""
     for words in ("class logits, relative error", "post-processing", "end to end", "largest box difference"):
@@ -95,7 +101,7 @@ def test_stderr_shows_measured_and_allowed_differences(good: Parity, capsys: pyt
 
 
 def test_stderr_shows_failures_and_unmeasured_layers(bad: Parity, capsys: pytest.CaptureFixture[str]) -> None:
-    print_parity(bad)
+    print_parity(bad, more="see the .parity.json")
     err = capsys.readouterr().err
     assert "not measured" in err
     assert "no raw here" in err

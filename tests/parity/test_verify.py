@@ -62,6 +62,16 @@ def test_the_same_detections_pass_one_by_one_and_as_a_batch() -> None:
     assert (result.precision, result.backend) == ("fp32", "fake")
 
 
+@pytest.mark.parametrize(("stored", "computed"), [("fp16", "fp32"), ("fp32", "fp16"), ("fp16", "mixed")])
+def test_the_coarser_precision_of_file_and_computation_is_judged(stored: str, computed: str) -> None:
+    # OpenVINO computes in float32 with weights that were rounded to half
+    shifted = EXPECTED._replace(scores=EXPECTED.scores + np.float32(3e-3))
+    detector = FakeDetector(shifted, precision=computed, facts=replace(FACTS, precision=stored))
+    result = verify(detector, [VECTOR])
+    assert result.precision == "fp16"
+    assert result.passed, result.failures
+
+
 @pytest.mark.parametrize(
     ("found", "words"),
     [

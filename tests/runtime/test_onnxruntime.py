@@ -79,9 +79,9 @@ def test_without_a_working_gpu_auto_takes_the_cpu_and_cuda_is_an_error(tmp_path,
 def test_a_process_that_may_use_few_cores_uses_no_more(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7})
-    assert module._allowed_threads() == 3
+    assert module.allowed_threads() == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    assert module._allowed_threads() == 0
+    assert module.allowed_threads() == 0
 
 
 def test_threads_are_those_asked_for(tmp_path):

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from fcos_cli import console
 from fcos_cli.atomic import atomic_write
-from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
+from fcos_cli.errors import FcosError, MissingExtra, ModelError
 from fcos_cli.export.tensorrt.builder import EngineBuilder, dotted_name
 from fcos_cli.export.tensorrt.graph_check import EngineGraph, check_graph
 from fcos_cli.export.tensorrt.profile import Profile
+from fcos_cli.export.tensorrt.settings import check_settings
 from fcos_cli.runtime.graph_io import INPUT, SIZES
 from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt.layers import Layers
@@ -36,11 +37,10 @@ __all__ = ["BuildUnavailable", "EngineRecord", "Profile", "Shape", "build_engine
 
 
 class BuildUnavailable(FcosError):
-    """This machine cannot build the engine. `command` finishes the job on another machine."""
+    """This machine cannot build the engine. The remedy has the command that finishes the job on another one."""
 
     def __init__(self, reason: str, *, onnx: Path, command: str) -> None:
         super().__init__(reason, where=onnx, remedy=f"on another machine, run: {command}")
-        self.command = command
 
 
 def build_engine(
@@ -65,13 +65,7 @@ def build_engine(
     graph = EngineGraph.read(onnx, flavour)
     shapes = profile or Profile.default(graph.facts.resize, graph.dimensions)
     shapes.check(graph.dimensions, graph.facts.resize)
-    if workspace_mb is not None and workspace_mb < 1:
-        raise UsageError(f"a workspace of {workspace_mb} MB is too small: use at least 1", where="workspace")
-    if compute_capabilities and flavour == "trt":
-        raise UsageError(
-            "TensorRT builds for the GPU of this machine; only TensorRT-RTX builds for chosen compute capabilities",
-            remedy="use --format trt-rtx, or build on the GPU that will run the engine",
-        )
+    check_settings(flavour, {"workspace_mb": workspace_mb, "compute_capabilities": compute_capabilities})
     command = command or vendor_command(
         onnx,
         engine,

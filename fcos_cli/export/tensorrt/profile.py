@@ -50,7 +50,10 @@ class Profile:
         return cls(*(Shape(*row) for row in zip(*columns, strict=True)))
 
     def check(self, dimensions: Dimensions, resize: ResizeRule) -> None:
-        """Raise UsageError if the profile contradicts fixed dimensions or excludes the model's own images."""
+        """Raise UsageError if the profile contradicts fixed dimensions or excludes the model's own images.
+
+        Where images have any shape, one of 4:3 or 3:4 has to fit.
+        """
         for side, fixed, values in zip(
             Shape._fields, dimensions, zip(self.min, self.opt, self.max, strict=True), strict=True
         ):
@@ -63,10 +66,12 @@ class Profile:
             height, width = resize.size
             if not (low.height <= height <= high.height and low.width <= width <= high.width):
                 raise _profile_error(f"the model's images are {height} x {width} pixels, outside of {low} to {high}")
-        elif max(high.height, high.width) < _round_up(resize.size[0], resize.divisor):
-            raise _profile_error(
-                f"the shorter side of the model's images is {resize.size[0]} pixels, larger than {high}"
-            )
+            return
+        canvases = [resize.canvas([resize.geometry(*shape)]) for shape in ((4, 3), (3, 4))]
+        padded = [(max(height, SMALLEST), max(width, SMALLEST)) for height, width in canvases]
+        if not any(low.height <= h <= high.height and low.width <= w <= high.width for h, w in padded):
+            sizes = " or ".join(f"{height} x {width}" for height, width in canvases)
+            raise _profile_error(f"the model's images of 4:3 and 3:4 are {sizes} pixels, outside of {low} to {high}")
 
 
 def _round_up(side: float, divisor: int) -> int:

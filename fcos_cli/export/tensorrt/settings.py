@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fcos_cli.errors import UsageError
 from fcos_cli.export.tensorrt.profile import Profile
+from fcos_cli.runtime.tensorrt.package import Flavour
 from fcos_cli.runtime.tensorrt.sidecar import Shape
 
 KEYS = ("min", "opt", "max", "workspace", "cache", "sm")
@@ -42,6 +43,18 @@ def engine_settings(assignments: Sequence[str]) -> dict[str, Any]:
     if "sm" in values:
         settings["compute_capabilities"] = values["sm"].split(",")
     return settings
+
+
+def check_settings(flavour: Flavour, settings: Mapping[str, Any]) -> None:
+    """Raise UsageError if a build of this flavour cannot have these keyword arguments of `build_engine`."""
+    workspace = settings.get("workspace_mb")
+    if workspace is not None and workspace < 1:
+        raise UsageError(f"a workspace of {workspace} MB is too small: use at least 1", where="workspace")
+    if settings.get("compute_capabilities") and flavour == "trt":
+        raise UsageError(
+            "TensorRT builds for the GPU of this machine; only TensorRT-RTX builds for chosen compute capabilities",
+            remedy="use --format trt-rtx, or build on the GPU that will run the engine",
+        )
 
 
 def _shape(text: str) -> Shape:

@@ -17,6 +17,7 @@ from fcos_cli.atomic import atomic_write, check_writable
 from fcos_cli.console import say
 from fcos_cli.errors import UsageError
 from fcos_cli.export import run
+from fcos_cli.export.compare import remove_report
 from fcos_cli.export.options import make_options
 from fcos_cli.export.triton.config import Served, config_text, interface_text, with_facts
 from fcos_cli.export.triton.describe import describe
@@ -33,7 +34,7 @@ def export_repository(model: str, job: run.ExportJob) -> run.ExportResult:
 
     model: weights, which are exported to ONNX and compared with PyTorch, or a finished .onnx or .engine file. Raises
     UsageError if the folder is no repository or holds another model of this name, ModelError if Triton cannot serve the
-    file, ParityError as `run.export` does; then the file stays in the folder `unverified`.
+    file, ParityError as `run.export` does. What was exported then stays in the folder `unverified`.
     """
     finished = find_artifact(model) if Path(model).suffix in FINISHED else None
     weights = finished or run.find_weights(model)
@@ -45,6 +46,8 @@ def export_repository(model: str, job: run.ExportJob) -> run.ExportResult:
         exported = _take(finished, staged, job) if finished else run.export(weights, _onnx_job(job, staged))
         version = _publish(folder, describe(exported.path), exported.path)
     finally:
+        if finished:  # where it was copied from, it still is
+            shutil.rmtree(staged, ignore_errors=True)
         for place in (staged, folder):
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
@@ -89,15 +92,21 @@ def _onnx_job(job: run.ExportJob, staged: Path) -> run.ExportJob:
 
 def _take(file: Path, staged: Path, job: run.ExportJob) -> run.ExportResult:
     """Copy a finished file. Its options are inside, so others are an error."""
-    if job.options != make_options("onnx") or job.data is not None:
+    if job != replace(run.ExportJob(make_options("onnx"), out=job.out), command=job.command):
         what = "this file is finished: it can be served, but not exported with other options"
         raise UsageError(what, where=file, remedy="omit them, or give the weights")
     served = describe(file)
     staged.mkdir(parents=True, exist_ok=True)
+    remove_report(staged / served.file)
     shutil.copyfile(file, staged / served.file)
     if file.suffix == ".engine":
         shutil.copyfile(sidecar_path(file), sidecar_path(staged / served.file))
     return run.ExportResult(staged / served.file, read_header(file).facts, None)
+
+
+def _without_batch(config: str) -> str:
+    """A config's text without the largest batch, which the user may change, but not between none and some."""
+    return re.sub(r"max_batch_size: [1-9]\d*", "max_batch_size: N", config)
 
 
 def _publish(folder: Path, served: Served, file: Path) -> Path:
@@ -108,8 +117,7 @@ def _publish(folder: Path, served: Served, file: Path) -> Path:
     if config.is_file():
         before = config.read_text(encoding="utf-8")
         known = labels.is_file() and labels.read_text(encoding="utf-8") == names
-        if interface_text(served) not in before or not known:
-            shutil.rmtree(file.parent)
+        if _without_batch(interface_text(served)) not in _without_batch(before) or not known:
             what = "the model of this name has other inputs, outputs or classes, so this cannot be its next version"
             raise UsageError(what, where=config, remedy="use another --out, or move that model away")
         text = with_facts(before, served.facts)

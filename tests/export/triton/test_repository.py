@@ -141,10 +141,12 @@ def test_the_shapes_of_a_real_export_are_those_of_the_graph() -> None:
 def test_the_next_export_is_the_next_version_and_edits_stay() -> None:
     export_repository(str(write_onnx(Path("m.onnx"), threshold=0.4)), JOB)
     config = Path("models/m/config.pbtxt")
-    config.write_text(config.read_text().replace("count: 1", "count: 3"))
+    edited = config.read_text().replace("count: 1", "count: 3").replace("max_batch_size: 8", "max_batch_size: 16")
+    config.write_text(edited)
     assert export_repository(str(write_onnx(Path("m.onnx"), threshold=0.7)), JOB).path.parent.name == "2"
     text = config.read_text()
     assert "count: 3" in text
+    assert "max_batch_size: 16" in text
     assert text.count('key: "fcos"') == 1
     assert json.loads(json.loads(config_of("m").parameters["fcos"].string_value)["thresholds"])["global"] == 0.7
     assert sorted(path.name for path in Path("models/m").iterdir() if path.is_dir()) == ["1", "2"]
