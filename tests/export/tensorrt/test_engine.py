@@ -293,8 +293,8 @@ def test_a_machine_that_cannot_build_reports_the_reason_and_a_command_for_anothe
         build_engine(graph, tmp_path / "m.engine", flavour="trt", workspace_mb=512, say=str)
     assert caught.value.remedy == (
         f"on another machine, run: trtexec --onnx={graph} --saveEngine={tmp_path / 'm.engine'} "
-        "--minShapes=images:1x3x64x64 --optShapes=images:1x3x64x64 --maxShapes=images:8x3x64x64 --stronglyTyped --noTF32 "
-        "--profilingVerbosity=detailed --memPoolSize=workspace:512 --skipInference"
+        "--minShapes=images:1x3x64x64 --optShapes=images:1x3x64x64 --maxShapes=images:8x3x64x64 "
+        "--stronglyTyped --noTF32 --profilingVerbosity=detailed --memPoolSize=workspace:512 --skipInference"
     )
     assert caught.value.exit_code == 1
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
