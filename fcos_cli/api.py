@@ -137,9 +137,9 @@ def evaluate(
     report, save: HTML report and detections to write as well. The others are the flags of `fcos eval`. Raises
     UsageError, ModelError, DataError, MissingExtra.
     """
-    from fcos_cli.data.formats.read import read_dataset
     from fcos_cli.data.tiling import Tiling
     from fcos_cli.evaluate.run import check_evaluator, check_outputs, run_eval
+    from fcos_cli.evaluate.split import read_split
 
     check_evaluator(evaluator)
     page, found = (None if path is None else Path(path) for path in (report, save))
@@ -150,7 +150,7 @@ def evaluate(
     with _output(progress=progress):
         (result,) = run_eval(
             [detector],
-            read_dataset(Path(data), split=split),
+            read_split(Path(data), [detector.facts], split=split),
             evaluator=evaluator,
             batch=batch,
             limit=limit,

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from fcos_cli.console import progress, say
 from fcos_cli.data.doctor import print_findings
-from fcos_cli.data.formats.read import read_dataset
-from fcos_cli.errors import DataError
+from fcos_cli.errors import DataError, FcosError
 from fcos_cli.evaluate.coco import evaluate
+from fcos_cli.evaluate.split import read_split
 from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.headers import read_header
+from fcos_cli.runtime.open import find_artifact
 
 
-def accuracy_on(data: Path, *, split: str | None = None, limit: int | None = None) -> Callable[[Detector], float]:
+def accuracy_on(
+    data: Path, *, models: Sequence[str] = (), split: str | None = None, limit: int | None = None
+) -> Callable[[Detector], float]:
     """Return a function detector → AP (0…1) on the data set, which is read now.
 
-    limit: use the first N images only. Raises DataError if the data set cannot be read; the returned function raises it
-    if no AP can be computed.
+    models: those to be measured; data without a val split is divided as for their training (see `read_split`). limit:
+    use the first N images only. Raises DataError if the data set cannot be read; the returned function raises it if no
+    AP can be computed.
     """
-    dataset = read_dataset(data, split=split)
+    dataset = read_split(data, list(_facts(models)), split=split)
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
     if not dataset.samples:
@@ -36,3 +43,9 @@ def accuracy_on(data: Path, *, split: str | None = None, limit: int | None = Non
         return ap
 
     return accuracy
+
+
+def _facts(models: Sequence[str]) -> Iterator[Facts]:
+    for model in models:
+        with suppress(FcosError):  # a model that cannot be opened becomes a row that says so
+            yield read_header(find_artifact(model)).facts

@@ -76,7 +76,7 @@ def bench(
     if data is not None:
         from fcos_cli.bench.accuracy import accuracy_on
 
-        accuracy = accuracy_on(data, split=split, limit=limit)
+        accuracy = accuracy_on(data, models=settings.models, split=split, limit=limit)
     facts = {**environment(threads=threads), "rounds": rounds, "pictures": len(settings.pictures), "data": data}
     tables.print_environment(facts)
     rows = run_benchmark(settings, accuracy=accuracy)

@@ -106,12 +106,12 @@ def evaluate(
     from fcos_cli.allocator import keep_freed_memory
 
     keep_freed_memory()
-    from fcos_cli.data.formats.read import read_dataset
     from fcos_cli.distributed.world import threads_of
     from fcos_cli.errors import UsageError
     from fcos_cli.evaluate.demands import parse_demands
     from fcos_cli.evaluate.run import check_evaluator, check_outputs, run_eval
     from fcos_cli.evaluate.sharded import eval_processes
+    from fcos_cli.evaluate.split import read_split
     from fcos_cli.runtime.open import open_detector
 
     with eval_processes() as world:
@@ -148,7 +148,7 @@ def evaluate(
         ]
         run_eval(
             detectors,
-            read_dataset(Path(data), split=split),
+            read_split(Path(data), [detector.facts for detector in detectors], split=split),
             evaluator=cast("Evaluator", evaluator),
             batch=batch,
             limit=limit,

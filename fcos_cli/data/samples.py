@@ -6,7 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +55,20 @@ class Finding:
     remedy: str = ""
 
 
+class Division(NamedTuple):
+    """How images are divided into train and val: the fraction held out as val, 0…1, and the seed of the choice."""
+
+    val_fraction: float = 0.1
+    seed: int = 0
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """One split of a data set. `origin` is one line for the user about where the split came from."""
+    """One split of a data set.
+
+    origin: one line for the user about where the split came from. division: how the images were divided; None if the
+    split is the data set's own.
+    """
 
     samples: list[Sample]
     classes: ClassTable
@@ -66,6 +77,7 @@ class Dataset:
     source: Path
     origin: str
     findings: list[Finding] = field(default_factory=list)
+    division: Division | None = None
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.data.samples import Division
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts, share
@@ -66,6 +67,22 @@ class Facts:
         """Side of the tiles that the model was trained on, in pixels of the source; 0 if it was on whole images."""
         side = self.provenance.get("tile", 0)
         return side if isinstance(side, int) else 0
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the file records of its training data: name, pictures, sha256 of the train split; maybe empty."""
+        data = self.provenance.get("data")
+        return data if isinstance(data, dict) else {}
+
+    @property
+    def division(self) -> Division | None:
+        """How training divided its data into train and val; None if the data had a val split, or in older files."""
+        division = self.data.get("division")
+        if not isinstance(division, dict):
+            return None
+        fraction, seed = division.get("val_fraction"), division.get("seed")
+        valid = isinstance(fraction, float) and 0 < fraction < 1 and isinstance(seed, int)
+        return Division(fraction, seed) if valid else None
 
     @property
     def parameters(self) -> int | None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -106,7 +106,7 @@ def build_artifact(run: Run) -> Artifact:
             "fcos_cli": __version__,
             "torch": torch.__version__,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "data": {"name": run.train.source.name, "pictures": len(run.train), "sha256": run.data_hash},
+            "data": _data_facts(run),
             **({"tile": run.config.data.tile} if run.config.data.tile else {}),
             "initial_weights": run.origin,
             "epoch": run.progress.epoch + 1,
@@ -114,6 +114,13 @@ def build_artifact(run: Run) -> Artifact:
         },
     )
     return replace(artifact, provenance=with_cost(facts_of(artifact)).provenance)
+
+
+def _data_facts(run: Run) -> dict[str, Any]:
+    """What the weights record of their training data. division: so that `fcos eval` uses the same val images."""
+    train = run.train
+    facts = {"name": train.source.absolute().name, "pictures": len(train), "sha256": run.data_hash}
+    return facts if train.division is None else {**facts, "division": train.division._asdict()}
 
 
 def _with_result(artifact: Artifact, result: CocoResult) -> Artifact:

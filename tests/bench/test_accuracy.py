@@ -1,6 +1,8 @@
 """AP in `fcos bench` is that of `fcos eval`."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.runtime.open import open_detector
+from tests.runtime.onnx_files import FACTS, write_onnx
 
 
 def test_ap_equals_that_of_eval(model_file: Path, shapes: Path) -> None:
@@ -21,6 +24,17 @@ def test_ap_equals_that_of_eval(model_file: Path, shapes: Path) -> None:
 def test_split_and_limit_are_applied(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     accuracy_on(shapes, split="train", limit=3)
     assert "AP on train: 3 images" in capsys.readouterr().err
+
+
+def test_data_without_a_val_split_is_divided_as_for_training(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(shapes, tmp_path / "shapes")
+    (tmp_path / "shapes" / "val.json").unlink()
+    trained = {"data": {"name": "shapes", "division": {"val_fraction": 0.25, "seed": 3}}}
+    model = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, provenance=trained))
+    accuracy_on(tmp_path / "shapes", models=("none.onnx", str(model)))
+    assert "25 % of 12 images held out, seed 3" in capsys.readouterr().err
 
 
 def test_data_without_boxes_raises(model_file: Path, tmp_path: Path) -> None:

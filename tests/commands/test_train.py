@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ def test_training_evaluation_and_prediction(
     Path("runs/train/first").rename("runs/train/my first")
     again = fcos("train", shapes, "--config", settings, "--name", "my first")
     assert "--resume 'runs/train/my first'," in again.err
+
+
+def test_data_without_a_val_split_is_divided_in_the_same_way_by_eval(
+    fcos: Fcos, shapes: Path, settings: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shapes, tmp_path / "undivided")
+    (tmp_path / "undivided" / "val.json").unlink()
+    flags = ("--set", "data.split_seed=3", "--set", "data.val_fraction=0.25")
+    result = fcos("train", tmp_path / "undivided", "--config", settings, "--out", "run", *flags, "--json")
+    assert result.code == 0
+    measured = fcos("eval", "run", tmp_path / "undivided", "--json")
+    assert "25 % of 12 images held out, seed 3" in measured.err
+    assert measured.document["metrics"]["AP"] == pytest.approx(result.document["best"]["AP"], abs=1e-4)
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ import numpy as np
 
 from fcos_cli.data.formats import coco, labelme, voc, yolo
 from fcos_cli.data.formats.records import Notes, Source
-from fcos_cli.data.samples import Dataset, Sample
+from fcos_cli.data.samples import Dataset, Division, Sample
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
 
@@ -61,7 +61,9 @@ def read_dataset(
     own = source.classes(_table_splits(source, names))
     notes = Notes()
     samples = _read(source, names, own, notes)
+    division = None
     if origin is None:
+        division = Division(val_fraction, seed)
         reason = f"{path.name} divided" if whole_file else "no val split found"
         held_out = f"{val_fraction * 100:g} % of {len(samples)} images held out, seed {seed}"
         samples, origin = (
@@ -72,7 +74,7 @@ def read_dataset(
         samples = _without(samples, source, first_split(source, "val"), own)
     if classes is not None:
         samples = _rename(samples, own, classes, path, notes)
-    return Dataset(samples, classes or own, source.format, requested, path, origin, notes.findings())
+    return Dataset(samples, classes or own, source.format, requested, path, origin, notes.findings(), division)
 
 
 def find_source(path: Path) -> Source:

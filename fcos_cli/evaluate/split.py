@@ -1,0 +1,29 @@
+"""Read the images that models are measured on: where the data set has no val split, those that training held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fcos_cli.console import warn
+from fcos_cli.data.formats.read import read_dataset
+from fcos_cli.data.samples import Dataset, Division
+from fcos_cli.runtime.facts import Facts
+
+
+def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None) -> Dataset:
+    """Read a split of the data set at `path` as `read_dataset` does, divided as for the training of `models`.
+
+    Models whose file does not say how their data was divided do not matter; if no file does, the division is the
+    default. If models were trained with different divisions, that of the last one is used, with a warning. Raises
+    DataError.
+    """
+    divisions = list(dict.fromkeys(facts.division for facts in reversed(models) if facts.division is not None))
+    dataset = read_dataset(path, split=split, **(divisions or [Division()])[0]._asdict())
+    if dataset.division is not None and len(divisions) > 1:
+        used, *others = (f"{division.val_fraction:g} with seed {division.seed}" for division in divisions)
+        warn(
+            f"the models were trained on different divisions of their data (val: {used}; {'; '.join(others)}): an "
+            f"image of this {dataset.split} split may be one that another model was trained on"
+        )
+    return dataset
