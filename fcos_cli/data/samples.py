@@ -83,6 +83,11 @@ class Dataset:
         return len(self.samples)
 
     @property
+    def name(self) -> str:
+        """Name of the folder or file, also if it was given as `.`."""
+        return os.path.basename(os.path.abspath(self.source))  # noqa: PTH100, PTH119 (a link keeps its own name)
+
+    @property
     def has_boxes(self) -> bool:
         """Whether any box counts; ignored ones do not."""
         return any((~sample.ignore).any() for sample in self.samples)

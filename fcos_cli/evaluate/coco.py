@@ -180,18 +180,19 @@ def match_classes(model: ClassTable, data: ClassTable) -> tuple[npt.NDArray[np.i
     if not (class_map >= 0).any():
         raise DataError(
             "the model and the data set have no class in common"
-            f" (model: {_format_names(model.names)}; data set: {_format_names(data.names)})",
+            f" (model: {format_names(model.names)}; data set: {format_names(data.names)})",
             remedy="use a data set with the model's classes, or rename the classes of the data set",
         )
     notes = []
     if dropped := [name for name, index in zip(model.names, class_map, strict=True) if index < 0]:
-        notes.append(f"dropped detections of classes that are not in the data set: {_format_names(dropped)}")
+        notes.append(f"dropped detections of classes that are not in the data set: {format_names(dropped)}")
     if unknown := [name for name, index in zip(data.names, data.match(model), strict=True) if index is None]:
-        notes.append(f"classes unknown to the model count as missed: {_format_names(unknown)}")
+        notes.append(f"classes unknown to the model count as missed: {format_names(unknown)}")
     return class_map, notes
 
 
-def _format_names(names: Sequence[str], limit: int = 8) -> str:
+def format_names(names: Sequence[str], limit: int = 8) -> str:
+    """The first `limit` names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 

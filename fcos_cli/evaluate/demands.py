@@ -111,9 +111,10 @@ def parse_demands(
 
 
 def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> None:
-    """Raise UsageError, before anything is evaluated, for classes that do not exist. detector: the last one."""
-    gates.check_classes(demands.gates, dataset.classes)
-    make.check_wishes(demands.wishes, dataset.classes, detector.facts.classes)
+    """Raise UsageError, before anything is evaluated, for what their classes do not allow. detector: the last one."""
+    data, model = dataset.classes, detector.facts.classes
+    gates.check_classes(demands.gates, data, model)
+    make.check_wishes(demands.wishes, data, model)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.errors import GateError, UsageError, unknown_name
-from fcos_cli.evaluate.coco import METRICS, CocoResult
+from fcos_cli.evaluate.coco import METRICS, CocoResult, format_names
 from fcos_cli.evaluate.compare import Comparison, Difference
 from fcos_cli.evaluate.matches import Matches
 from fcos_cli.model.classes import ClassTable
@@ -111,12 +111,30 @@ def parse_share(text: str, *, where: str, remedy: str) -> float:
     return value
 
 
-def check_classes(gates: Sequence[Gate], classes: ClassTable) -> None:
-    """Raise UsageError for a gate of a class that the data set does not have."""
+def check_classes(gates: Sequence[Gate], data: ClassTable, model: ClassTable) -> None:
+    """Raise UsageError for a gate of a class that the data set does not have, or that `check_pooled` refuses."""
     for gate in gates:
-        if gate.class_name is not None and gate.class_name not in classes.index_of_name:
-            where = f"--{gate.rule} {gate.name}={gate.limit:g}"
-            raise unknown_name("class", gate.class_name, classes.names, where=where)
+        where = f"--{gate.rule} {gate.name}={gate.limit:g}"
+        if gate.class_name is None:
+            check_pooled(gate.metric, data, model, where=where)
+        elif gate.class_name not in data.index_of_name:
+            raise unknown_name("class", gate.class_name, data.names, where=where)
+
+
+def check_pooled(metric: str, data: ClassTable, model: ClassTable, *, where: str) -> None:
+    """Raise UsageError for the precision over all classes if the data set does not have all those of the model.
+
+    `fcos predict` shows boxes of the others as well, and nobody knows how many of them are right.
+    """
+    match = dict(zip(model.names, model.match(data), strict=True))
+    absent = [name for name, index in match.items() if index is None]
+    if metric == "precision" and absent:
+        shared = [name for name in match if name not in absent]
+        raise UsageError(
+            f"the precision over all classes cannot be measured: the data set lacks {format_names(absent)}",
+            where=where,
+            remedy=f"name a class, as in precision:{(shared or data.names)[0]}",
+        )
 
 
 def judge_metrics(

@@ -1,4 +1,7 @@
-"""Read the images that models are measured on: where the data set has no val split, those that training held out."""
+"""The images that models are measured on, and those that training used.
+
+Where the data set has no val split, `read_split` reads the images that training held out.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 
 from fcos_cli.console import warn
 from fcos_cli.data.formats.read import read_dataset
-from fcos_cli.data.samples import Dataset, Division
+from fcos_cli.data.samples import Dataset, Division, fingerprint
 from fcos_cli.runtime.facts import Facts
 
 
@@ -27,3 +30,14 @@ def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None)
             f"image of this {dataset.split} split may be one that another model was trained on"
         )
     return dataset
+
+
+def may_be_training_images(dataset: Dataset, model: Facts) -> bool:
+    """Whether training may have used some of these images: the train split, or all images of the same data set.
+
+    A COCO file of another name than the training data's counts as images that were kept aside.
+    """
+    if dataset.split in ("train", "trainval") or fingerprint(dataset) == model.data.get("sha256"):
+        return True
+    same = dataset.source.is_dir() or model.data.get("name") in (None, dataset.name)
+    return dataset.split == "all" and same

@@ -138,4 +138,4 @@ def ap_parity(
 
     expected = evaluate(reference, dataset, on_progress=first)
     actual = evaluate(exported, dataset, on_progress=second)
-    return ApParity(dataset.source.name, expected.images, expected.metrics, actual.metrics)
+    return ApParity(dataset.name, expected.images, expected.metrics, actual.metrics)

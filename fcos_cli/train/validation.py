@@ -119,7 +119,7 @@ def build_artifact(run: Run) -> Artifact:
 def _data_facts(run: Run) -> dict[str, Any]:
     """What the weights record of their training data. division: so that `fcos eval` uses the same val images."""
     train = run.train
-    facts = {"name": train.source.absolute().name, "pictures": len(train), "sha256": run.data_hash}
+    facts = {"name": train.name, "pictures": len(train), "sha256": run.data_hash}
     return facts if train.division is None else {**facts, "division": train.division._asdict()}
 
 

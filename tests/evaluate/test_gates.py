@@ -74,10 +74,18 @@ def test_what_is_no_requirement_is_refused_with_the_nearest_name(rule, text, wor
 
 
 def test_classes_must_be_those_of_the_data():
-    check_classes([parse_gate("require", "AP:dog=0.1"), parse_gate("require", "AP=0.1")], TWO)
+    check_classes([parse_gate("require", "AP:dog=0.1"), parse_gate("require", "AP=0.1")], TWO, TWO)
     with pytest.raises(UsageError, match="unknown class 'dgo'") as caught:
-        check_classes([parse_gate("not-worse", "AP:dgo=0.1")], TWO)
+        check_classes([parse_gate("not-worse", "AP:dgo=0.1")], TWO, TWO)
     assert (caught.value.where, caught.value.remedy) == ("--not-worse AP:dgo=0.1", "did you mean dog?")
+
+
+def test_the_precision_over_all_classes_needs_data_with_all_of_them():
+    three = ClassTable(("cat", "dog", "person"), (1, 2, 3))
+    check_classes([parse_gate("require", "precision=0.1")], three, TWO)
+    check_classes([parse_gate("require", "recall=0.1"), parse_gate("require", "precision:dog=0.1")], TWO, three)
+    with pytest.raises(UsageError, match="the data set lacks person"):
+        check_classes([parse_gate("require", "precision=0.1")], TWO, three)
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

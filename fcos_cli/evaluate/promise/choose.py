@@ -65,9 +65,12 @@ def choose(kind: Kind, counts: Counts, *, level: float, error: float) -> Choice 
     return Choice(float(counts.thresholds[last]), int(last), int(games.most[last]), len(games.right))
 
 
-def highest_level(kind: Kind, counts: Counts, *, error: float) -> float:
-    """Return the highest level, in whole hundredths, that `choose` finds a threshold for; 0 if there is none."""
-    low, high = 0, 100
+def highest_level(kind: Kind, counts: Counts, *, error: float, below: float = 1.0) -> float:
+    """Return the highest level below `below`, in whole hundredths, that `choose` finds a threshold for; 0 if none.
+
+    A level can fail where a higher one passes, so `below` is the one that failed.
+    """
+    low, high = 0, int(np.ceil(round(100 * below, 9)))
     while high - low > 1:
         middle = (low + high) // 2
         if choose(kind, counts, level=middle / 100, error=error) is None:

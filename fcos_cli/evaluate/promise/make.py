@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fcos_cli.console import warn
 from fcos_cli.data.samples import Dataset, fingerprint
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import GateError, UsageError, unknown_name
-from fcos_cli.evaluate.gates import COUNTED, parse_share
+from fcos_cli.evaluate.gates import COUNTED, check_pooled, parse_share
 from fcos_cli.evaluate.matches import Matches
 from fcos_cli.evaluate.promise.choose import choose, highest_level
 from fcos_cli.evaluate.promise.counts import Kind, count, threshold_grid
+from fcos_cli.evaluate.split import may_be_training_images
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.promises import Promise
@@ -39,17 +42,29 @@ class Wish:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The promise that can be made, or None and the highest level that could be promised instead (0: none)."""
+    """The promise that can be made. If it is None: the highest level that could be promised instead (0: none), the
+    highest value measured at any threshold (None without boxes), and the number of images with such boxes.
+    """
 
     wish: Wish
     promise: Promise | None
     highest: float | None = None
+    measured: float | None = None
+    images: int = 0
+
+    @property
+    def reason(self) -> str:
+        """Why there is no promise."""
+        if self.highest:
+            return f"at most {self.highest:g} can be"
+        if self.images < 2:
+            return f"{self.images} of the images {'has' if self.images == 1 else 'have'} such boxes, too few"
+        return f"nothing can be, as at best {self.measured:.4f} is measured (in {self.images:,} images with such boxes)"
 
     def __str__(self) -> str:
         if self.promise is not None:
             return f"promised: {self.promise}"
-        least = f"at most {self.highest:g} can be" if self.highest else "these images are too few to promise anything"
-        return f"{self.wish.name}={self.wish.level:g} cannot be promised: {least}"
+        return f"{self.wish.name}={self.wish.level:g} cannot be promised: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the row of this promise in `promises` of the `fcos eval --json` document."""
@@ -84,11 +99,15 @@ def parse_wishes(texts: Sequence[str]) -> list[Wish]:
 
 
 def check_wishes(wishes: Sequence[Wish], data: ClassTable, model: ClassTable) -> None:
-    """Raise UsageError for a promise of a class that the data set or the model does not have."""
+    """Raise UsageError for a promise of a class that the data set or the model does not have, or that `check_pooled`
+    refuses.
+    """
     for wish in wishes:
+        where = f"--promise {wish.name}={wish.level:g}"
+        if wish.class_name is None:
+            check_pooled(wish.metric, data, model, where=where)
         for table, owner in ((data, "data set"), (model, "model")):
             if wish.class_name is not None and wish.class_name not in table.index_of_name:
-                where = f"--promise {wish.name}={wish.level:g}"
                 raise unknown_name(f"class of the {owner}", wish.class_name, table.names, where=where)
 
 
@@ -106,9 +125,12 @@ def make_promises(
     matches: of the detector's detections in `dataset`, which are complete down to the score `lowest`.
     """
     error = (1 - CONFIDENCE) / len(wishes)
-    if dataset.split == "train":
-        warn("images that the model was trained on promise nothing about new ones: use another split")
-    data = {"name": dataset.source.name, "split": dataset.split, "images": len(dataset), "sha256": fingerprint(dataset)}
+    if may_be_training_images(dataset, detector.facts):
+        warn(
+            f"split {dataset.split}: images that the model was trained on promise nothing about new ones; use --split "
+            "val or test, or a file of images that were kept aside"
+        )
+    data = {"name": dataset.name, "split": dataset.split, "images": len(dataset), "sha256": fingerprint(dataset)}
     runs_on = f"{detector.backend} in {detector.precision}" + ("" if tiling is None else f", with {tiling}")
     outcomes = []
     for wish in wishes:
@@ -117,7 +139,9 @@ def make_promises(
         counts = count(wish.metric, matches, pictures=len(dataset), thresholds=grid, index=index)
         choice = choose(wish.metric, counts, level=wish.level, error=error)
         if choice is None:
-            outcomes.append(Outcome(wish, None, highest_level(wish.metric, counts, error=error)))
+            highest = highest_level(wish.metric, counts, error=error, below=wish.level)
+            images = int(counts.total.any(axis=1).sum())
+            outcomes.append(Outcome(wish, None, highest, float(np.nanmax(counts.pooled)) if images else None, images))
             continue
         promise = Promise(
             metric=wish.metric,
@@ -142,10 +166,15 @@ def failure(outcomes: Sequence[Outcome]) -> GateError | None:
     broken = [str(outcome) for outcome in outcomes if outcome.promise is None]
     if not broken:
         return None
+    remedy = "label more images for the val split"
+    if any(outcome.highest for outcome in outcomes):
+        remedy = f"promise less, or {remedy}"
+    elif any(outcome.images > 1 for outcome in outcomes):
+        remedy = f"train a better model, or {remedy}"
     return GateError(
         f"{len(broken)} of {len(outcomes)} promises cannot be made from these images",
         where="; ".join(broken),
-        remedy="promise less, or label more images for the val split; no file was written",
+        remedy=f"{remedy}; no file was written",
     )
 
 

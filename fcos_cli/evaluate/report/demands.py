@@ -52,8 +52,7 @@ def _gate(verdict: Verdict) -> list[str]:
 def _promise(outcome: Outcome) -> list[str]:
     name, level, promise = f"promised {outcome.wish.name}", f"{outcome.wish.level:g}", outcome.promise
     if promise is None:
-        details = f"at most {outcome.highest:g} can be promised" if outcome.highest else "too few images"
-        return _row(name, level, "–", details, passed=False)
+        return _row(name, level, "–", outcome.reason, passed=False)
     details = f"threshold {promise.threshold:.3f}, {promise.confidence:.0%} confidence, {promise.images:,} images"
     return _row(name, level, format_number(promise.measured, 4), details, passed=True)
 

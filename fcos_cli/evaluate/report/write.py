@@ -87,7 +87,7 @@ def write_report(
     parts = list(extra)
     for (key, _), model in zip(owners, models, strict=True):
         parts += _details(key, model, dataset)
-    heading = title or f"{' vs. '.join(names)} on {dataset.source.stem}"
+    heading = title or f"{' vs. '.join(names)} on {dataset.name}"
     with atomic_write(path) as file:
         file.write(page(heading, _head(dataset, models, names), parts, owners=owners))
 
@@ -105,7 +105,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 def _head(dataset: Dataset, models: Sequence[EvaluatedModel], names: Sequence[str]) -> str:
     boxes = sum(int((~sample.ignore).sum()) for sample in dataset.samples)
     facts = [
-        ("data set", f"{dataset.source.name} ({dataset.format}), {dataset.split}"),
+        ("data set", f"{dataset.name} ({dataset.format}), {dataset.split}"),
         ("images", f"{len(dataset):,} with {boxes:,} boxes in {len(dataset.classes)} classes"),
     ]
     for model, name in zip(models, names, strict=True):

@@ -91,7 +91,7 @@ class RunReport(SilentListener):
             Section("batches", "First batches", first_batches(self.config, self.train_set, world=self.world)),
             Section("settings", "Settings", settings(self.config, self.origins)),
         ]
-        title = f"{self.folder.resolve().name}: trained on {self.train_set.source.stem}"
+        title = f"{self.folder.resolve().name}: trained on {self.train_set.name}"
         write_report(path, self.val_set, [model], title=title, extra=extra)
 
     def _evaluate_best(self) -> EvaluatedModel:

@@ -97,6 +97,13 @@ def test_the_highest_level_can_be_promised_and_the_next_cannot():
     assert choose("recall", counts, level=highest + 0.01, error=ERROR) is None
 
 
+def test_the_highest_level_is_below_the_one_that_failed():
+    counts = known(crowds, "recall").draw(np.random.default_rng(5), 300)
+    assert [highest_level("recall", counts, error=ERROR, below=level) for level in (0.7, 0.705, 0.57, 0.07)] == [
+        *(0.69, 0.7, 0.56, 0.06)
+    ]
+
+
 def test_a_stricter_confidence_costs_recall():
     counts = known(crowds, "precision").draw(np.random.default_rng(5), 400)
     thresholds = [choose("precision", counts, level=0.9, error=error) for error in (0.1, 0.01)]

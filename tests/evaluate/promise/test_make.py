@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fcos_cli.data.samples import Dataset
+from fcos_cli.data.samples import Dataset, fingerprint
 from fcos_cli.errors import UsageError
 from fcos_cli.evaluate.matches import AT_IOU_50, match_detections, run_evaluator
 from fcos_cli.evaluate.promise.make import (
@@ -31,13 +31,18 @@ DETECTOR = SimpleNamespace(facts=MODEL, backend="onnxruntime", precision="fp32")
 IMAGES = 120
 
 
-def made(*texts: str, split: str = "val"):
-    """Cats of score 0.9 and dogs of 0.6 in each image, all found; background of score 0.3 as well."""
-    samples = [sample([A, B], [0, 1], image_id=i) for i in range(IMAGES)]
-    detections = [found([A, B, FAR], [0.9, 0.6, 0.3], [0, 1, 1])] * IMAGES
+def made(*texts: str, split="val", source=Path("folder/data"), images=IMAGES, right=True):
+    """Cats of score 0.9 and dogs of 0.6 in each image, all found; background of score 0.3 as well.
+
+    right: False: the dogs are found elsewhere. split: "the same file": another one, of the model's training images.
+    """
+    samples = [sample([A, B], [0, 1], image_id=i) for i in range(images)]
+    detections = [found([A, B if right else FAR, FAR], [0.9, 0.6, 0.3], [0, 1, 1])] * images
     matches = match_detections(run_evaluator(detections, samples, TWO, **AT_IOU_50), detections, samples)
-    dataset = Dataset(samples, TWO, "coco", split, Path("folder/data"), "")
-    return make_promises(parse_wishes(texts), matches, dataset, DETECTOR, lowest=0.05)
+    dataset = Dataset(samples, TWO, "coco", split, source, "")
+    trained = {"data": {"name": "data", "sha256": fingerprint(dataset) if split == "the same file" else "other"}}
+    detector = SimpleNamespace(**{**vars(DETECTOR), "facts": replace(MODEL, provenance=trained)})
+    return make_promises(parse_wishes(texts), matches, dataset, detector, lowest=0.05)
 
 
 def test_one_number_for_all_classes_or_one_for_each():
@@ -74,6 +79,14 @@ def test_the_class_must_be_known_to_the_data_and_to_the_model():
         check_wishes(parse_wishes(["recall:cat=0.9"]), TWO, ClassTable(("dog",), (1,)))
 
 
+def test_the_precision_over_all_classes_needs_data_with_all_of_them():
+    check_wishes(parse_wishes(["recall=0.9"]), TWO, MODEL.classes)
+    check_wishes(parse_wishes(["precision=0.9"]), TWO, ClassTable(("cat",), (1,)))
+    with pytest.raises(UsageError, match="the data set lacks bird") as caught:
+        check_wishes(parse_wishes(["precision=0.9"]), TWO, MODEL.classes)
+    assert caught.value.remedy == "name a class, as in precision:dog"
+
+
 def test_thresholds_are_as_high_as_the_recall_and_as_low_as_the_precision_allow():
     (everything,) = made("recall=0.9")
     assert everything.promise is not None
@@ -101,11 +114,33 @@ def test_what_cannot_be_kept_says_what_could_be():
     assert failure(outcomes[:1]) is None
 
 
-def test_images_of_training_are_warned_of(capsys):
-    made("recall=0.9")
-    assert capsys.readouterr().err == ""
-    made("recall=0.9", split="train")
+def test_a_hopeless_promise_is_not_blamed_on_the_number_of_images():
+    (wrong,) = made("precision:dog=0.99", right=False)
+    assert wrong.reason == f"nothing can be, as at best 0.0000 is measured (in {IMAGES} images with such boxes)"
+    assert failure([wrong]).remedy.startswith("train a better model")
+    (alone,) = made("recall=0.9", images=1)
+    assert alone.reason == "1 of the images has such boxes, too few"
+    assert failure([alone]).remedy == "label more images for the val split; no file was written"
+
+
+@pytest.mark.parametrize("split", ["train", "trainval", "all", "the same file"])
+def test_images_of_training_are_warned_of(capsys, split):
+    made("recall=0.9", split=split)
     assert "was trained on promise nothing" in capsys.readouterr().err
+
+
+def test_images_that_were_kept_aside_are_not_warned_of(capsys, tmp_path):
+    kept = tmp_path / "test.json"
+    kept.touch()
+    for split, source in (("val", Path("data")), ("test", Path("data")), ("all", kept)):
+        made("recall=0.9", split=split, source=source)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_data_has_a_name_also_if_it_is_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "birds.v1").mkdir()
+    monkeypatch.chdir(tmp_path / "birds.v1")
+    assert made("recall=0.9", source=Path())[0].promise.data["name"] == "birds.v1"
 
 
 def test_several_promises_share_the_error():

