@@ -472,5 +472,5 @@ def install(monkeypatch: Any, flavour: str, version: str, *, gpu: StandInGpu | N
     for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else None)
     for module_name in ("fcos_cli.runtime.tensorrt.detector", "fcos_cli.export.tensorrt.engine"):
-        monkeypatch.setattr(f"{module_name}.find_gpu", lambda device="auto": gpu)
+        monkeypatch.setattr(f"{module_name}.find_gpu", lambda device="auto", flavour="trt": gpu)
     return world

@@ -22,8 +22,9 @@ def info(
         bool,
         typer.Option(
             "--speed",
-            help="Also time one image on this machine with one CPU thread: a file with its own backend, a network by "
-            "name with random weights in PyTorch. Takes about five seconds; without it, nothing is run.",
+            help="Also time one image on this machine with one CPU thread: a file with its own backend (not a "
+            "TensorRT engine: see fcos bench), a network by name with random weights in PyTorch. Takes about five "
+            "seconds; without it, nothing is run.",
         ),
     ] = False,
     as_json: Json = False,

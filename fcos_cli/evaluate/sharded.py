@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from importlib.metadata import version
 from typing import TypeVar
 
 from fcos_cli.data.samples import Dataset, fingerprint
@@ -20,12 +19,18 @@ from fcos_cli.data.tiling import Tiling
 from fcos_cli.distributed.world import World, announced, messages_of, use_own_gpu
 from fcos_cli.errors import FcosError
 from fcos_cli.evaluate.coco import NO_DETECTIONS, collect_detections, reading_order
-from fcos_cli.extras import require_train
+from fcos_cli.extras import require_train, versions
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.results import Detections
 
 T = TypeVar("T")
-PACKAGES = {"pytorch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
+PACKAGES = {
+    "pytorch": ("torch",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu13-bindings"),
+}
+"""Packages of each backend, of which at least one is installed."""
 
 
 @contextmanager
@@ -52,9 +57,9 @@ def check_alike(
     facts = {"data": fingerprint(dataset), "number of images per batch": str(batch)}
     facts |= {"lowest score": str(lowest), "tiles": str(tiling)}
     for detector in detectors:
-        package = PACKAGES[detector.backend]
         facts[f"model {detector.name}"] = hashlib.sha256(repr(detector.facts).encode()).hexdigest()[:16]
-        facts[f"version of {package}"] = version(package)
+        installed = versions(PACKAGES[detector.backend])
+        facts[f"version of {detector.backend}"] = ", ".join(" ".join(pair) for pair in installed.items())
         facts["device"] = f"{str(detector.device).partition(':')[0]} in {detector.precision}"
     group.check_alike(facts)
 

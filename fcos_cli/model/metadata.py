@@ -35,8 +35,9 @@ def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any],
         )
     raw = {key: json.loads(metadata[key]) for key in (*KEYS, *more) if key in metadata or key not in KEYS[-2:]}
     classes, per_class = ClassTable.from_json(raw["classes"]), raw["thresholds"]["per_class"]
-    if not isinstance(raw["geometry"], dict):
-        raise ValueError("geometry is not a table")
+    for key in ("geometry", "model", "provenance"):
+        if not isinstance(raw.get(key, {}), dict):
+            raise ValueError(f"{key} is not a table")
     _check_classes(classes)
     if per_class is not None and len(per_class) != len(classes):
         raise ValueError(f"{len(per_class)} thresholds for {len(classes)} classes")

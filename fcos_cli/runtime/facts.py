@@ -125,6 +125,8 @@ class Facts:
         with metadata_errors(where, remedy="only models that `fcos export` wrote can be run"):
             shared, facts = read_facts(metadata, "limits", "precision", "verified")
             limits = facts["limits"]
+            if facts["verified"] not in (True, False, None):
+                raise ValueError(f"verified is {facts['verified']!r:.40}, not true, false or null")
             return cls(
                 resize=ResizeRule.from_json(facts["geometry"]),
                 conventions=facts["conventions"],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fcos_cli.data.geometry import Pixels, ResizeRule
+from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.networks.named import CLASSES, Network
 from fcos_cli.runtime.detector import Detector
@@ -23,8 +24,8 @@ SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Speed:
-    """size: (height, width) of the network input. ms: median time of `images` images, from pixels to boxes, on the CPU
-    with one thread.
+    """size: (height, width) of the network input. images: number of images timed. ms: median time per image, from
+    pixels to boxes, on the CPU with one thread. batch: images per call, the fewest that the file accepts.
     """
 
     backend: str
@@ -32,32 +33,41 @@ class Speed:
     size: tuple[int, int]
     images: int
     ms: float
+    batch: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def __str__(self) -> str:
         height, width = self.size
-        return f"{self.ms:.1f} ms per image of {height} x {width} ({self.backend}, {self.precision}, 1 thread)"
+        batch = "" if self.batch == 1 else f", batches of {self.batch}"
+        return f"{self.ms:.1f} ms per image of {height} x {width} ({self.backend}, {self.precision}, 1 thread{batch})"
 
 
 def measure_speed(detector: Detector) -> Speed:
-    """Run a detector on an image of noise for about `SECONDS`, and at least twice."""
-    size = typical_size(detector.facts.resize)
-    images: Pixels = (
-        np.random.default_rng(0).integers(0, 256, (1, 3, *size)).astype(detector.facts.resize.dtype, copy=False)
-    )
+    """Run a detector on noise for about `SECONDS`, and at least twice. A file with a fixed batch gets full batches."""
+    size, limits = typical_size(detector.facts.resize), getattr(detector, "limits", None)
+    batch = 1 if limits is None else limits.min_batch
+    noise = np.random.default_rng(0).integers(0, 256, (batch, 3, *size))
+    images: Pixels = noise.astype(detector.facts.resize.dtype, copy=False)
     detector(images)  # libraries prepare their kernels
     times: list[float] = []
     while sum(times) < SECONDS:
         start = perf_counter()
         detector(images)
         times.append(perf_counter() - start)
-    return Speed(detector.backend, detector.precision, size, len(times), 1e3 * median(times))
+    ms = 1e3 * median(times) / batch
+    return Speed(detector.backend, detector.precision, size, batch * len(times), ms, batch)
 
 
 def file_speed(path: Path) -> Speed:
-    """Time a model file with its default backend."""
+    """Time a model file with its default backend. Raises UsageError for an engine, which no CPU runs."""
+    if path.suffix.lower() == ".engine":
+        raise UsageError(
+            "--speed times a model on the CPU, and an engine runs on a GPU only",
+            where=path,
+            remedy=f"fcos bench {path}",
+        )
     return measure_speed(open_detector(path, device="cpu", threads=1))
 
 
@@ -87,10 +97,10 @@ def with_cost(facts: Facts) -> Facts:
 
     if not facts.model:
         return facts
-    config = ModelConfig.model_validate({**facts.model, "conventions": facts.conventions})
     try:
+        config = ModelConfig.model_validate({**facts.model, "conventions": facts.conventions})
         cost = network_cost(config, classes=len(facts.classes), size=typical_size(facts.resize))
-    except RuntimeError:
+    except (RuntimeError, ValueError, FcosError):
         return facts
     return replace(facts, provenance={**facts.provenance, "cost": cost._asdict()})
 

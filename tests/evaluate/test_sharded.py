@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from fcos_cli.errors import DataError, FcosError
 from fcos_cli.evaluate import sharded
 from fcos_cli.evaluate.sharded import detect_together, share_of
 from fcos_cli.runtime.open import open_detector
+from tests.runtime.onnx_files import FACTS
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,25 @@ def test_every_image_is_in_one_share_and_in_the_batch_that_one_process_makes() -
                 parts = [tuple(s[first : first + batch]) for s in shares for first in range(0, len(s), batch)]
                 assert sorted(parts) == sorted(whole)
                 assert max(map(len, shares)) - min(map(len, shares)) <= batch
+
+
+@pytest.mark.parametrize(
+    ("backend", "installed", "version"),
+    [
+        ("tensorrt", {"tensorrt-rtx-cu13-bindings": "1.2"}, "tensorrt-rtx-cu13-bindings 1.2"),
+        ("onnxruntime", {"onnxruntime-gpu": "1.22"}, "onnxruntime-gpu 1.22"),
+        ("onnxruntime", {}, ""),
+    ],
+)
+def test_versions_of_backends_under_another_name_are_compared(
+    monkeypatch: pytest.MonkeyPatch, shapes: Path, backend: str, installed: dict[str, str], version: str
+) -> None:
+    compared: dict[str, str] = {}
+    monkeypatch.setattr(group, "check_alike", compared.update)
+    monkeypatch.setattr(sharded, "versions", lambda names: {n: v for n, v in installed.items() if n in names})
+    detector: Any = SimpleNamespace(name="m", backend=backend, facts=FACTS, device="cuda:0", precision="fp32")
+    sharded.check_alike([detector], read_dataset(shapes), batch=8, lowest=0.0, tiling=None)
+    assert compared[f"version of {backend}"] == version
 
 
 class Threads:

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.errors import UsageError
 from fcos_cli.model.networks.cost import network_cost
 from fcos_cli.model.networks.named import Network
 from fcos_cli.runtime import speed
+from fcos_cli.runtime.exported import InputLimits
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.speed import file_speed, measure_speed, named_speed, with_cost
@@ -32,6 +34,7 @@ class Recorder:
     """A detector that records its inputs; each call takes `seconds` of a clock of its own."""
 
     name, backend, precision, device = "recorder", "onnxruntime", "int8", "cpu"
+    limits: InputLimits | None = None
 
     def __init__(self, rule: ResizeRule, *, seconds: list[float]) -> None:
         self.facts = Facts(FACTS.classes, rule)
@@ -58,6 +61,23 @@ def test_a_slow_network_is_timed_on_one_image(monkeypatch: pytest.MonkeyPatch) -
     assert (measure_speed(detector).images, len(detector.inputs)) == (1, 2)
 
 
+def test_a_file_with_a_fixed_batch_is_timed_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Recorder(ResizeRule("letterbox", (32, 48)), seconds=[9.0, 0.8, 0.8])
+    detector.limits = InputLimits.of_shape(4, None, None)
+    monkeypatch.setattr(speed, "SECONDS", 1.5)
+    monkeypatch.setattr(speed, "perf_counter", lambda: detector.now)
+    found = measure_speed(detector)
+    assert (found.images, found.ms, found.batch) == (8, pytest.approx(200), 4)
+    assert "200.0 ms per image of 32 x 48 (onnxruntime, int8, 1 thread, batches of 4)" in str(found)
+    assert {len(images) for images in detector.inputs} == {4}
+
+
+def test_an_engine_is_not_timed_on_the_cpu() -> None:
+    with pytest.raises(UsageError, match="runs on a GPU only") as caught:
+        file_speed(Path("x.engine"))
+    assert caught.value.remedy == "fcos bench x.engine"
+
+
 def test_files_are_timed_with_their_own_backend(tmp_path: Path, model_file: Path) -> None:
     for path, backend in ((write_onnx(tmp_path / "m.onnx"), "onnxruntime"), (model_file, "pytorch")):
         found = file_speed(path)
@@ -76,6 +96,12 @@ def test_the_cost_of_a_file_is_that_of_its_network(model_file: Path) -> None:
     assert (facts.parameters, facts.macs) == cost
     assert Facts.from_metadata(facts.to_metadata(), where=model_file).macs == cost.macs
     assert with_cost(FACTS) == FACTS
+
+
+@pytest.mark.parametrize("model", [{"channels": "many"}, {"backbone": "no_such_net"}, {"payload": 1}])
+def test_a_file_that_does_not_describe_its_network_has_no_cost(model: dict[str, Any]) -> None:
+    facts = replace(FACTS, model=model)
+    assert with_cost(facts) == facts
 
 
 def test_a_network_that_cannot_be_counted_has_no_cost(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

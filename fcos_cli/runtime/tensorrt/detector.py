@@ -58,7 +58,7 @@ class TensorRtDetector:
         """
         facts, record = read_sidecar(path)
         check_score(score, facts, path)
-        gpu = find_gpu(device)  # report an invalid --device first
+        gpu = find_gpu(device, flavour=record.flavour)  # report an invalid --device first
         package = find_package(record.flavour)
         check_version(record, package, path)
         if gpu is None:

@@ -166,14 +166,15 @@ class Gpu:
             self._stream.synchronize()
 
 
-def find_gpu(device: str = "auto") -> Gpu | None:
-    """The GPU given by `auto`, `cuda` or `cuda:N`, or None if there is no GPU. Raises UsageError for other names,
-    and MissingExtra without torch.
+def find_gpu(device: str = "auto", *, flavour: Flavour = "trt") -> Gpu | None:
+    """The GPU given by `auto`, `cuda` or `cuda:N`, or None if there is no GPU.
+
+    flavour: whose extra is named if torch is missing. Raises UsageError for other names, MissingExtra without torch.
     """
     try:
         import torch
     except ModuleNotFoundError as error:
-        raise MissingExtra("TensorRT is used through torch, which is not installed", extra="train") from error
+        raise MissingExtra("TensorRT is used through torch, which is not installed", extra=flavour) from error
 
     if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
         raise UsageError(

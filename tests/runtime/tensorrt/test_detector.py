@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,16 @@ def test_the_record_survives_a_round_trip(engine: Path) -> None:
 def test_a_device_that_is_not_a_gpu() -> None:
     with pytest.raises(UsageError, match="not on 'cpu'"):
         package.find_gpu("cpu")
+
+
+@pytest.mark.parametrize("flavour", ["trt", "trt-rtx"])
+def test_without_torch_the_extra_is_that_of_the_engine(
+    monkeypatch: pytest.MonkeyPatch, flavour: package.Flavour
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtra) as caught:
+        package.find_gpu(flavour=flavour)
+    assert caught.value.remedy == f"pip install 'fcos-cli[{flavour}]'"
 
 
 def test_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
