@@ -12,11 +12,14 @@ from fcos_cli.atomic import atomic_write, check_writable
 from fcos_cli.bench.results import BenchResult, pareto_front
 from fcos_cli.bench.tables import number, short_names
 from fcos_cli.errors import MissingExtra, UsageError
+from fcos_cli.predict.mark import PLOT_MARK, check_marked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = (".png", ".svg", ".pdf")
+MARK_KEYS = {"png": "Comment", "svg": "Description", "pdf": "Subject"}
+"""Key of the metadata that holds PLOT_MARK."""
 STAGES = {
     "open": ("open file", "#999999"),
     "preprocess": ("resize, pad", "#56B4E9"),
@@ -30,13 +33,14 @@ FRONT_COLOR = "#D55E00"
 
 
 def check_plot_path(path: Path) -> None:
-    """Raise MissingExtra if matplotlib is missing; UsageError for an unsupported file type, or a path that cannot be
-    written.
+    """Raise MissingExtra if matplotlib is missing; UsageError for an unsupported file type, a path that cannot be
+    written, or somebody's file.
     """
     check_writable(path)
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"cannot write a plot as {path.suffix or 'a file without a suffix'}", where=path,
                          remedy=f"use {', '.join(FORMATS)}")  # fmt: skip
+    check_marked(path, mark=PLOT_MARK, kind="plot of fcos bench")
     if find_spec("matplotlib") is None:
         raise MissingExtra("the plot needs matplotlib, which is not installed", extra="report")
 
@@ -60,7 +64,8 @@ def draw_plot(rows: Sequence[BenchResult], facts: Mapping[str, Any], path: Path)
         lines = [shorten(f"not measured: {row.label}: {row.skipped}", 130) for row in skipped]
         figure.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left", color="#555555")
     with atomic_write(path, binary=True) as stream:
-        figure.savefig(stream, format=path.suffix.lower().removeprefix("."))
+        kind = path.suffix.lower().removeprefix(".")
+        figure.savefig(stream, format=kind, metadata={MARK_KEYS[kind]: PLOT_MARK})
 
 
 def _title(facts: Mapping[str, Any]) -> str:

@@ -42,7 +42,12 @@ def bench(
             "Default: chosen by the model's file type."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write a plot to this file: .png, .svg or .pdf.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a plot to this file: .png, .svg or .pdf. It replaces an earlier plot, but no other file."
+        ),
+    ] = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:

@@ -20,7 +20,7 @@ from fcos_cli.evaluate.coco_format import write_results
 from fcos_cli.evaluate.compare import Comparison
 from fcos_cli.evaluate.demands import Answers, Demands, Judge, check_demands
 from fcos_cli.evaluate.sharded import check_alike, detect_together, wait_for_main, while_others_wait
-from fcos_cli.predict.mark import REPORT_MARK, was_written_by_us
+from fcos_cli.predict import mark
 from fcos_cli.predict.run import hint_at_tiles
 from fcos_cli.predict.writers import check_replaceable
 from fcos_cli.runtime.detector import Detector
@@ -160,7 +160,7 @@ def check_outputs(report: Path | None, save: Path | None, *, models: int) -> Non
         raise UsageError("--report and --save are the same file", where=save, remedy="give each a name of its own")
     if report is not None:
         check_writable(report)
-        _check_page(report)
+        mark.check_marked(report, mark=mark.REPORT_MARK, kind="report of fcos eval")
     if save is not None:
         if save.suffix.lower() != ".json" and (save.is_file() or not save.exists()):  # a pipe may have any name
             what = "--save writes COCO results, which are JSON"
@@ -169,16 +169,6 @@ def check_outputs(report: Path | None, save: Path | None, *, models: int) -> Non
             raise UsageError("--save writes the detections of one model", where=save, remedy="evaluate them in turn")
         check_writable(save)
         check_replaceable(save, "coco")
-
-
-def _check_page(file: Path) -> None:
-    """Raise UsageError if `file` exists, has content and is no report."""
-    if file.is_file() and file.stat().st_size and not was_written_by_us(file, mark=REPORT_MARK):
-        raise UsageError(
-            "this file exists and is not a report of fcos eval, so it is not replaced",
-            where=file,
-            remedy="choose another name, or move the file away",
-        )
 
 
 def _score(

@@ -22,7 +22,8 @@ from fcos_cli.runtime.promises import KEY, Promise
 def check_copy(source: Path, out: Path) -> None:
     """Raise UsageError if `out` cannot be a copy of the model `source`; call it before work that takes time.
 
-    The second file of a model is replaced only with the first: alone, it is somebody else's.
+    Only `source` and models of fcos are replaced. The second file of a model is replaced only with the first: alone, it
+    is somebody else's.
     """
     check_writable(out)
     if out.suffix.lower() != source.suffix.lower():
@@ -31,6 +32,9 @@ def check_copy(source: Path, out: Path) -> None:
             where=out,
             remedy=f"use {out.with_suffix(source.suffix)}",
         )
+    if out.exists() and not out.samefile(source) and not _is_model(out):
+        what = "this file exists and is no model of fcos, so it is not replaced"
+        raise UsageError(what, where=out, remedy="move it away, or choose another name for --out")
     second = _second_file(out)
     if second is not None:
         check_writable(second)

@@ -60,6 +60,17 @@ def test_plot_without_measured_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "no GPU" in texts(tmp_path / "n.svg", [BenchResult("c.engine", None, 1, skipped="no GPU")], monkeypatch)
 
 
+@pytest.mark.parametrize("name", ["p.png", "p.svg", "p.PDF"])
+def test_a_plot_replaces_an_earlier_one_and_no_other_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    draw_plot([row("a.onnx", 40.0)], FACTS, path)
+    check_plot_path(path)
+    path.write_bytes(b"a photo")
+    with pytest.raises(UsageError, match="not a plot of fcos bench") as caught:
+        check_plot_path(path)
+    assert caught.value.where == str(path)
+
+
 def test_unsupported_plots_fail_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     check_plot_path(Path("b.png"))
     with pytest.raises(UsageError, match="gif"):

@@ -142,6 +142,19 @@ def test_a_copy_has_the_suffix_of_its_source(tmp_path):
         check_copy(source, tmp_path)
 
 
+@pytest.mark.parametrize(("kind", "content"), [("openvino", "<annotation/>"), ("onnx", "graph"), ("engine", "plan")])
+def test_a_file_that_is_no_model_of_ours_is_not_replaced(tmp_path, kind, content):
+    source = MAKERS[kind](tmp_path)
+    other = tmp_path / f"0001{source.suffix}"
+    other.write_text(content)
+    with pytest.raises(UsageError, match="no model of fcos") as caught:
+        check_copy(source, other)
+    assert caught.value.where == str(other)
+    foreign = write_onnx(tmp_path / "foreign.onnx", facts=None)
+    with pytest.raises(UsageError, match="no model of fcos"):
+        check_copy(write_onnx(tmp_path / "n.onnx"), foreign)
+
+
 @pytest.mark.parametrize(("kind", "second"), [("openvino", "b.bin"), ("engine", "b.engine.json")])
 def test_a_second_file_that_belongs_to_no_model_is_not_replaced(tmp_path, kind, second):
     source = MAKERS[kind](tmp_path)
