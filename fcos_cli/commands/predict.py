@@ -191,7 +191,6 @@ def predict(
 
     keep_freed_memory()
     from fcos_cli.commands.cluster import run_on_cluster
-    from fcos_cli.errors import UsageError
     from fcos_cli.predict.labels.plan import plan_labels
     from fcos_cli.predict.outputs import OutputNames, source_test
     from fcos_cli.predict.resume import check_resume, is_resumable
@@ -221,20 +220,23 @@ def predict(
         return
     names = OutputNames(source_test(sources, leave_out=leave_out))
     if explain or targets is not None:
-        from fcos_cli.explain.run import plan_explanation
+        from fcos_cli.explain.run import check_options, plan_explanation
 
-        if tile is not None:
-            raise UsageError("--explain and --targets cannot be combined with --tile", remedy="omit --tile")
-        if classes or iou is not None or max_detections is not None or track:
-            what = "--explain and --targets cannot be combined with --classes, --iou, --max-detections or --track"
-            raise UsageError(what, remedy="omit them: the page filters by class and score itself")
+        check_options(
+            detections=explain,
+            predicts=bool(sources or explain),
+            tiled=tile is not None,
+            filtered=bool(classes or iou is not None or max_detections is not None or track),
+            shown=bool(stdout or save or viz or crops),
+            precision=precision,
+        )
         explanation = plan_explanation(
             model, sources, detections=explain, targets=targets, backend=backend, leave_out=leave_out
         )
         backend = "pytorch" if explain else backend
         if not sources and not explain:
-            explanation.write(out, score=score, device=device or "auto", names=names)
-            return
+            unread = explanation.write(out, score=score, device=device or "auto", names=names, predicted=False)
+            raise typer.Exit(min(unread, 1))
     lowest = score
     if labels or track:  # they need boxes below those that are reported
         file = model_file(model, backend=backend, device=device or "auto")
@@ -273,5 +275,5 @@ def predict(
             resume=resume,
         )
     if explanation:
-        explanation.write(out, score=score, device=device or "auto", names=names)
+        explanation.write(out, score=score, device=device or "auto", names=names, predicted=True)
     raise typer.Exit(1 if failed else 0)

@@ -20,13 +20,14 @@ from fcos_cli.runtime.results import Detections
 _MARGIN, _GAP, _HEAD = 24, 16, 60
 _INPUT, _PYRAMID, _FINAL, _ARROW, _SHARED = 250, 190, 330, 44, 40
 _MAP = (150, 130)  # largest width and height of a map
+_NARROWEST = 20  # column of maps
 
 
 def model_figure(explained: Explanation) -> Canvas:
     """Draw the path of one image through the network. Scores are those of the best class at each point."""
     ratio = explained.image.shape[0] / explained.image.shape[1]
-    map_width = max(20, min(_MAP[0], round(_MAP[1] / ratio)))
-    size = map_width, max(8, round(map_width * ratio))
+    size = _map_size(ratio)
+    map_width = max(_NARROWEST, size[0])
     row = max(size[1], 30) + _GAP
     height = max(row * len(explained.levels), min(round(_FINAL * ratio), 700))
     lefts = _columns(map_width)
@@ -45,7 +46,7 @@ def model_figure(explained: Explanation) -> Canvas:
         _pyramid(canvas, explained, number, lefts["pyramid"], y, size)
         _arrows(canvas, lefts, y, map_width)
         for name, render in _maps(level, explained).items():
-            canvas.paste(render(image), (lefts[name], y - size[1] / 2), size=size)
+            canvas.paste(render(image), (lefts[name] + (map_width - size[0]) / 2, y - size[1] / 2), size=size)
     _shared_head(canvas, lefts["shared"], span)
     x = lefts["input"] + _INPUT
     canvas.arrow((x + 6, middle), (x + _ARROW - 6, middle))
@@ -54,6 +55,12 @@ def model_figure(explained: Explanation) -> Canvas:
     canvas.arrow((x + 14, middle), (x + _ARROW - 4, middle))
     legend(canvas, "class, centerness, score; box: l, t, r, b as a share of the level's longest distance", RAMP)
     return canvas
+
+
+def _map_size(ratio: float) -> tuple[int, int]:
+    """(width, height) of a map of an image with this height / width: as large as fits in _MAP, at least 8 px each."""
+    width = min(_MAP[0], _MAP[1] / ratio)
+    return max(8, round(width)), max(8, round(width * ratio))
 
 
 def _columns(map_width: int) -> dict[str, float]:
@@ -135,7 +142,7 @@ def _pyramid(canvas: Canvas, explained: Explanation, number: int, left: float, y
     level = explained.levels[number]
     share = 1 - 0.14 * number
     width, height = size[0] * share, size[1] * share
-    middle = left + 40 + size[0] / 2
+    middle = left + 40 + max(_NARROWEST, size[0]) / 2
     if level.features is not None:
         small = shown(explained, size)
         grey = 255 * (1 - 0.9 * field(explained, level, level.features, small))

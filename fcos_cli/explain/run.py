@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.atomic import atomic_write
-from fcos_cli.console import say, warn
+from fcos_cli.console import print_error, say, warn
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset, Sample
@@ -27,6 +28,9 @@ from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import find_artifact
 
+if TYPE_CHECKING:
+    from fcos_cli.model.artifact import Artifact
+
 MAX_SAMPLES = 8
 """Images of a data set that are explained if no images are given."""
 
@@ -40,8 +44,12 @@ class Request:
     weights: Path | None
     truth: tuple[Dataset, list[Sample]] | None
 
-    def write(self, out: Path, *, score: float | None, device: str, names: OutputNames) -> None:
-        """Write pages, figures and log lines; see `explain_detections` and `explain_ground_truth`."""
+    def write(self, out: Path, *, score: float | None, device: str, names: OutputNames, predicted: bool) -> int:
+        """Write pages, figures and log lines; see `explain_detections` and `explain_ground_truth`.
+
+        Images that cannot be read are left out. predicted: whether a prediction run has already reported them. Returns
+        the number of those of `truth`.
+        """
         if self.weights is not None:
             explain_detections(
                 self.weights,
@@ -53,7 +61,28 @@ class Request:
                 names=names.another(),
             )
         if self.truth is not None:
-            explain_ground_truth(self.model, *self.truth, out=out, names=names.another())
+            return explain_ground_truth(self.model, *self.truth, out=out, names=names.another(), say_why=not predicted)
+        return 0
+
+
+def check_options(
+    *, detections: bool, predicts: bool, tiled: bool, filtered: bool, shown: bool, precision: str | None
+) -> None:
+    """Raise UsageError for options of `fcos predict` that would have no effect on an explanation, or not the same one.
+
+    detections: with --explain. predicts: whether there is a prediction run as well. shown: whether an option would show
+    or save its detections.
+    """
+    if tiled:
+        raise UsageError("--explain and --targets cannot be combined with --tile", remedy="omit --tile")
+    if filtered:
+        what = "--explain and --targets cannot be combined with --classes, --iou, --max-detections or --track"
+        raise UsageError(what, remedy="omit them: the page filters by class and score itself")
+    if detections and precision not in (None, "fp32"):
+        raise UsageError(f"--explain computes in fp32, not in {precision}", remedy="omit --precision")
+    if shown and not predicts:
+        what = "--targets without SOURCE predicts nothing that --json, --jsonl, --save, --viz or --crops could show"
+        raise UsageError(what, remedy="name images, or omit these options")
 
 
 def plan_explanation(
@@ -117,7 +146,7 @@ def explain_detections(
     """Write `NAME.explain.html` and four figures for each image; unreadable images are skipped silently.
 
     weights: a `.safetensors` file. model: name to display. score: initial threshold of the pages; None = the model's
-    own. names: free names in `out`.
+    own. Pages also have the detections below it, down to the candidate threshold. names: free names in `out`.
     """
     from fcos_cli.explain.figures import centerness_figure, classes_figure, detection_figure
     from fcos_cli.explain.model_figure import model_figure
@@ -126,7 +155,7 @@ def explain_detections(
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.pytorch import facts_of, pick_device
 
-    artifact = load(weights)
+    artifact = with_lowest(load(weights), score)
     network, facts = artifact.build().to(pick_device(device)), facts_of(artifact)
     kinds = ("classes", "detection", "centerness", "model")
     endings = ["explain.html", *(f"{kind}.png" for kind in kinds)]
@@ -147,20 +176,39 @@ def explain_detections(
         say(f"{source}: explained → {page} and {', '.join(f'{kind}.png' for kind in kinds)}")
 
 
+def with_lowest(artifact: Artifact, score: float | None) -> Artifact:
+    """The artifact with a candidate threshold that is not above `score`, as `PyTorchDetector` has it."""
+    config = artifact.config
+    if score is None or score >= config.score_threshold or config.conventions.threshold_on != "score":
+        return artifact
+    return replace(artifact, config=config.model_copy(update={"score_threshold": score}))
+
+
 def explain_ground_truth(
-    model: str, dataset: Dataset, samples: Sequence[Sample], *, out: Path, names: OutputNames
-) -> None:
-    """Write `NAME.targets.html` and `NAME.targets.png` per sample, at the input size and by the rules of `model`."""
+    model: str, dataset: Dataset, samples: Sequence[Sample], *, out: Path, names: OutputNames, say_why: bool
+) -> int:
+    """Write `NAME.targets.html` and `NAME.targets.png` per sample, at the input size and by the rules of `model`.
+
+    Images that cannot be read are left out; say_why: with an error for each. Returns their number.
+    """
     from fcos_cli.explain.targets import explain_targets
     from fcos_cli.explain.targets_figure import targets_figure
     from fcos_cli.explain.targets_page import targets_page
 
     facts = read_header(find_artifact(model)).facts
-    endings = ("targets.html", "targets.png")
+    endings, failed = ("targets.html", "targets.png"), 0
     for sample in samples:
+        try:
+            image = open_image(sample.image)
+        except (DataError, OSError) as error:
+            failed += 1
+            if say_why:
+                what = f"cannot read the image: {error}"
+                print_error(error if isinstance(error, DataError) else DataError(what, where=sample.image))
+            continue
         explained = explain_targets(
             sample,
-            open_image(sample.image),
+            image,
             classes=dataset.classes,
             rule=facts.resize,
             strides=facts.model.get("strides", STRIDES),  # files written before this setting existed
@@ -178,6 +226,7 @@ def explain_ground_truth(
         missed = f", no point for {', '.join(orphans)}" if orphans else ""
         counts = f"{len(explained.points)} positive points, {len(explained.contested)} contested"
         say(f"{sample.image}: {counts}{missed} → {page}")
+    return failed
 
 
 def ranges_of(facts: Facts, model: str) -> tuple[float, ...]:

@@ -75,6 +75,11 @@ def test_figures_of_images_of_any_shape_have_the_documented_sizes(tmp_path, widt
         assert 200 < image.height < 1200
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 500), (500, 1), (1, 5000)])
+def test_the_model_figure_of_a_very_tall_or_wide_image_is_no_larger(width, height):
+    assert np.prod(model_figure(explain_grey(width, height)).size) < 1500 * 1200
+
+
 def test_figures_have_a_panel_for_each_level_of_fine_strides():
     model = tiny_model(strides=FINE_STRIDES)
     fine = explain_grey(64, 48, weights=model.state_dict(), config=model.config)

@@ -139,6 +139,10 @@ def test_explain_and_targets_together_write_both(fcos, tmp_path, model_file, sha
         (["a.png", "--explain", "--backend", "onnxruntime"], 2, "omit --backend"),
         (["a.png", "--explain", "--tile", "64"], 2, "cannot be combined with --tile"),
         (["--explain"], 2, "no images given"),
+        (["a.png", "--explain", "--precision", "bf16"], 2, "computes in fp32"),
+        (["--targets", "x", "--json"], 2, "predicts nothing"),
+        (["--targets", "x", "--save", "r.json"], 2, "predicts nothing"),
+        (["--targets", "x", "--viz"], 2, "predicts nothing"),
         (["a.png", "--targets", "nowhere"], 3, "does not exist"),
     ],
 )
@@ -148,6 +152,34 @@ def test_what_cannot_be_explained_is_refused_with_a_remedy(fcos, tmp_path, argum
     found, out, err = fcos("predict", *arguments)
     assert (found, out) == (code, "")
     assert words in err
+
+
+def test_targets_leave_out_images_that_cannot_be_read(fcos, tmp_path, shapes, model_file):
+    data = shutil.copytree(shapes, tmp_path / "shapes")
+    names = [Path(row["file_name"]).stem for row in json.loads((data / "val.json").read_text())["images"]]
+    bad = next(data.rglob(f"{names[0]}.jpg"))
+    bad.write_bytes(bad.read_bytes()[:200])
+    code, _, err = fcos("predict", "--targets", data, "--model", model_file, "--out", "o")
+    assert (code, err.count("error:"), err.count("positive points")) == (1, 1, 3)
+    assert bad.name in err
+    good = next(data.rglob(f"{names[1]}.jpg"))
+    code, _, err = fcos("predict", bad, good, "--targets", data, "--model", model_file, "--out", "p")
+    assert (code, err.count("error:"), err.count("positive points")) == (1, 1, 1)
+
+
+def test_a_score_below_the_candidate_threshold_is_explained_as_it_is_predicted(fcos, tmp_path):
+    artifact = tiny_artifact()
+    config = artifact.config.model_copy(update={"score_threshold": 0.5})  # all scores are near 0.07
+    save(tmp_path / "m.safetensors", tiny_artifact(config=config))
+    picture(tmp_path / "a.png")
+    flags = ("--explain", "--model", "m.safetensors", "--json")
+    code, out, err = fcos("predict", "a.png", *flags, "--score", 0.01, "--out", "low")
+    assert code == 0, err
+    document = facts((tmp_path / "low" / "a.explain.html").read_text(encoding="utf-8"))
+    assert len(document["detections"]) == len(json.loads(out)["results"][0]["detections"]) > 0
+    assert document["lowest"] == 0.01
+    fcos("predict", "a.png", *flags, "--score", 0.9, "--out", "high")
+    assert facts((tmp_path / "high" / "a.explain.html").read_text(encoding="utf-8"))["lowest"] == 0.5
 
 
 def test_images_that_are_not_in_the_data_set_are_an_error(fcos, tmp_path, shapes, model_file):
