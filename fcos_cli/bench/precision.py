@@ -58,16 +58,16 @@ def open_in_precision(job: Job) -> Opened:
 
 
 def actual_precision(detector: Detector, flags: set[str]) -> tuple[str, str | None]:
-    """Return the precision `detector` computes in, and why it differs from the file's, if it does.
+    """Return the precision `detector` computes in, and why it differs from that of an fp16 file, if it does.
 
     ONNX Runtime inserts casts around operators that its CPU provider cannot compute in fp16, which on x86 is the whole
     backbone and head (visible in the optimized graph it writes), but still reports the model as fp16.
     """
     fp16_on_cpu = detector.precision == "fp16" and detector.backend == "onnxruntime" and detector.device == "cpu"
     if fp16_on_cpu and (_is_x86() or not flags & FP16_FLAGS):
-        return "fp32", "the file is fp16, but ONNX Runtime has no fp16 kernels for this processor"
+        return "fp32", "ONNX Runtime has no fp16 kernels for this processor"
     if detector.facts.precision == "fp16" and detector.precision == "fp32":
-        return "fp32", f"the file is fp16, but {detector.backend} computes it in fp32 here"
+        return "fp32", f"{detector.backend} computes it in fp32 here"
     return detector.precision, None
 
 
@@ -75,8 +75,9 @@ def _note(
     requested: str | None, detector: Detector, precision: str, reason: str | None, refusal: UsageError | None
 ) -> str | None:
     if requested is None or requested == precision:
-        return None if reason is None else f"{reason}; ran in {precision}"
-    reason = reason or (refusal.what if refusal else None)
+        return None if reason is None else f"the file is fp16, but {reason}; ran in {precision}"
+    if reason is None or requested != "fp16":
+        reason = refusal.what if refusal else None
     if requested == "fp16" and str(detector.device) == "cpu" and not processor_flags() & FP16_FLAGS:
         reason = "this processor has no fast fp16"
     return f"{requested} was requested{f', but {reason}' if reason else ''}; ran in {precision}"

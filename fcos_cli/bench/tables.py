@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def _stages(rows: Sequence[BenchResult]) -> list[Column]:
 
 def short_names(rows: Sequence[BenchResult]) -> list[str]:
     """Return the models without their folders, if the names stay unique."""
-    names = {row.model: Path(row.model).name for row in rows}
+    names = {row.model: Path(os.path.abspath(row.model)).name for row in rows}  # noqa: PTH100 (a link keeps its name)
     return [names[row.model] if len(set(names.values())) == len(names) else row.model for row in rows]
 
 

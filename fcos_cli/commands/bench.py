@@ -27,8 +27,13 @@ def bench(
         typer.Option(help="Image files, folders or quoted glob patterns to run on. Default: the two bundled photos."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data set to measure AP on, in addition to speed.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of --data: train, val, test or all. Default: val.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Measure AP on the first N images only.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split of --data: train, val, test or all. Default: val, or all images if it is a COCO file."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure AP on the first N images of --data only.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds. Each model runs once per round.")] = 20,
     size: Annotated[
         str | None, typer.Option(help="Network input size: 640, or HEIGHTxWIDTH. Default: the model's own size.")
@@ -61,7 +66,11 @@ def bench(
     from fcos_cli.bench.environment import environment
     from fcos_cli.bench.run import exit_code, run_benchmark
     from fcos_cli.bench.settings import Settings, check_settings, choose_pictures, parse_batches
+    from fcos_cli.errors import UsageError
 
+    if data is None and (split is not None or limit is not None):
+        flag = "--split" if split is not None else "--limit"
+        raise UsageError(f"{flag} needs --data", remedy="add the data set to measure AP on, or omit it")
     if out is not None:
         plot.check_plot_path(out)
     precisions = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}

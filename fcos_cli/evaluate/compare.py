@@ -14,7 +14,7 @@ from typing import Any
 
 from fcos_cli.data.samples import Sample
 from fcos_cli.evaluate.coco import CocoResult
-from fcos_cli.evaluate.matches import ALL_AREAS, run_evaluator
+from fcos_cli.evaluate.matches import ALL_AREAS, evaluate_pair, load_pairs
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections
 
@@ -80,7 +80,8 @@ def compare(
     on_progress: called with (steps done, total); the steps are the overall metrics and each class.
     """
     report_progress = on_progress or (lambda _done, _total: None)
-    overall = _intervals(detections, samples, classes, rounds=rounds)
+    pairs = load_pairs(detections, samples, classes)
+    overall = _intervals(pairs, rounds=rounds)
     report_progress(1, len(classes) + 1)
     a, b = results
     metrics = {name: _difference(a.metrics[name], b.metrics[name], overall.get(name)) for name in a.metrics}
@@ -88,7 +89,7 @@ def compare(
     for index, (one, other) in enumerate(zip(a.per_class, b.per_class, strict=True)):
         intervals = {}
         if one.truths:
-            intervals = _intervals(detections, samples, classes, rounds=rounds, **{**ALL_AREAS, "catIds": [index]})
+            intervals = _intervals(pairs, rounds=rounds, **{**ALL_AREAS, "catIds": [index]})
         ap = _difference(one.AP, other.AP, intervals.get("AP"))
         ap50 = _difference(one.AP50, other.AP50, intervals.get("AP50"))
         per_class.append(ClassDifference(one.name, one.category_id, ap, ap50))
@@ -96,18 +97,11 @@ def compare(
     return Comparison(metrics, per_class, rounds=rounds)
 
 
-def _intervals(
-    detections: tuple[Sequence[Detections], Sequence[Detections]],
-    samples: Sequence[Sample],
-    classes: ClassTable,
-    *,
-    rounds: int,
-    **params: Any,
-) -> dict[str, dict[str, float]]:
+def _intervals(pairs: list[tuple[Any, Any]], *, rounds: int, **params: Any) -> dict[str, dict[str, float]]:
     """Return hotcoco's interval of each metric: lower, upper, prob_positive."""
     import hotcoco
 
-    one, other = (run_evaluator(found, samples, classes, **params) for found in detections)
+    one, other = (evaluate_pair(*pair, **params) for pair in pairs)
     result = hotcoco.compare(one, other, n_bootstrap=rounds, seed=SEED, confidence=CONFIDENCE)
     return dict(result["ci"])
 

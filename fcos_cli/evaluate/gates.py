@@ -194,7 +194,7 @@ def judge_comparison(gates: Sequence[Gate], comparison: Comparison) -> list[Verd
         met = row.high >= -gate.limit - ROUNDING
         text = (
             f"{gate.name} differs by {row.difference:+.4f} ({comparison.confidence:.0%} interval {row.low:+.4f} …"
-            f" {row.high:+.4f}), allowed -{gate.limit:g}"
+            f" {row.high:+.4f}), allowed {0.0 - gate.limit:g}"
         )
         verdicts.append(Verdict(gate, met, row.difference, row.low, row.high, text))
     return verdicts

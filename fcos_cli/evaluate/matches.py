@@ -71,10 +71,24 @@ def run_evaluator(
     detections: Sequence[Detections], samples: Sequence[Sample], classes: ClassTable, **params: Any
 ) -> Any:
     """Return a hotcoco.COCOeval after `evaluate()`, with `params` set (iouThrs, maxDets, areaRng, catIds, …)."""
-    from hotcoco import COCO, COCOeval
+    return evaluate_pair(*load_pairs([detections], samples, classes)[0], **params)
+
+
+def load_pairs(
+    models: Sequence[Sequence[Detections]], samples: Sequence[Sample], classes: ClassTable
+) -> list[tuple[Any, Any]]:
+    """Return (ground truth, detections) of each model as hotcoco.COCO; all models share the ground truth."""
+    from hotcoco import COCO
 
     coco_gt = COCO(coco_ground_truth(samples, classes))
-    coco_eval = COCOeval(coco_gt, coco_gt.load_res(coco_detections(detections, samples)), "bbox")
+    return [(coco_gt, coco_gt.load_res(coco_detections(detections, samples))) for detections in models]
+
+
+def evaluate_pair(coco_gt: Any, coco_dt: Any, **params: Any) -> Any:
+    """Do what `run_evaluator` does with a pair of `load_pairs`, which may be used again."""
+    from hotcoco import COCOeval
+
+    coco_eval = COCOeval(coco_gt, coco_dt, "bbox")
     for name, value in params.items():
         setattr(coco_eval.params, name, value)
     coco_eval.evaluate()

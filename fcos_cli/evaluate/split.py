@@ -18,8 +18,8 @@ def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None)
     """Read a split of the data set at `path` as `read_dataset` does, divided as for the training of `models`.
 
     Models whose file does not say how their data was divided do not matter; if no file does, the division is the
-    default. If models were trained with different divisions, that of the last one is used, with a warning. Raises
-    DataError.
+    default. If models were trained with different divisions, that of the last one is used, with a warning; there also
+    is one for a whole file, without `split`, that was divided for training. Raises DataError.
     """
     divisions = list(dict.fromkeys(facts.division for facts in reversed(models) if facts.division is not None))
     dataset = read_dataset(path, split=split, **(divisions or [Division()])[0]._asdict())
@@ -29,7 +29,13 @@ def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None)
             f"the models were trained on different divisions of their data (val: {used}; {'; '.join(others)}): an "
             f"image of this {dataset.split} split may be one that another model was trained on"
         )
+    if split is None and dataset.split == "all" and any(_was_divided(dataset, facts) for facts in models):
+        warn(f"training held out a part of {dataset.name}, and these are all its images: --split val is that part")
     return dataset
+
+
+def _was_divided(dataset: Dataset, model: Facts) -> bool:
+    return model.division is not None and model.data.get("name") == dataset.name
 
 
 def may_be_training_images(dataset: Dataset, model: Facts) -> bool:

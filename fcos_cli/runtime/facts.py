@@ -81,8 +81,9 @@ class Facts:
         if not isinstance(division, dict):
             return None
         fraction, seed = division.get("val_fraction"), division.get("seed")
-        valid = isinstance(fraction, float) and 0 < fraction < 1 and isinstance(seed, int)
-        return Division(fraction, seed) if valid else None
+        if not isinstance(fraction, float) or not 0 < fraction < 1 or not isinstance(seed, int):
+            return None
+        return Division(fraction, seed)
 
     @property
     def parameters(self) -> int | None:

@@ -56,7 +56,17 @@ def test_if_nothing_runs_the_document_has_the_reason_and_the_exit_code_of_the_er
     assert "no such model" in json.loads(answer.stdout)["rows"][0]["skipped"]
 
 
-@pytest.mark.parametrize("wrong", [("--batch", "x"), ("--backend", "tensorflow"), ("--out", "b.gif"), ("--size", "0")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--batch", "x"),
+        ("--backend", "tensorflow"),
+        ("--out", "b.gif"),
+        ("--size", "0"),
+        ("--split", "val"),
+        ("--limit", "3"),
+    ],
+)
 def test_invalid_options_fail_before_measuring(wrong: tuple[str, str], tmp_path: Path) -> None:
     answer = fcos("bench", *wrong, folder=tmp_path)
     assert answer.returncode == 2

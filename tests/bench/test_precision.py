@@ -59,6 +59,14 @@ def test_fp16_without_bf16_runs_in_the_files_precision(opening: Any) -> None:
     assert opened.note.endswith("no fast fp16; ran in fp32")
 
 
+def test_an_fp16_file_that_was_requested_in_fp16_has_one_reason(opening: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    opened = opening("fp16", {"fp16", None}, file="fp16", flags=frozenset({"avx512_fp16"}))
+    assert opened.note == ("fp16 was requested, but ONNX Runtime has no fp16 kernels for this processor; ran in fp32")
+    other = opening("bf16", {None}, file="fp16", flags=frozenset({"avx512_fp16"}))
+    assert other.note == "bf16 was requested, but no bf16 here; ran in fp32"
+
+
 def test_if_the_hardware_has_fp16_the_note_quotes_the_error(opening: Any) -> None:
     assert "but no fp16 here" in opening("fp16", {None}, flags=frozenset({"avx512_fp16"})).note
     assert "but no fp16 here" in opening("fp16", {None}, device="cuda:0").note

@@ -1,6 +1,7 @@
 """Tables and JSON document of a benchmark."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,13 @@ def test_the_document_has_the_environment_and_every_row(capsys: pytest.CaptureFi
     assert document["environment"] == FACTS
     assert [entry.get("skipped") for entry in document["rows"]] == [None, "no GPU here"]
     assert document["rows"][0]["p50_ms"] == 40.0
+
+
+def test_the_run_folder_that_one_is_in_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "birds").mkdir()
+    monkeypatch.chdir(tmp_path / "birds")
+    assert short_names([row(".", 1.0), row("x/a.onnx", 1.0)]) == ["birds", "a.onnx"]
+    assert short_names([row("default", 1.0)]) == ["default"]
 
 
 def test_no_table_if_nothing_was_measured(capsys: pytest.CaptureFixture[str]) -> None:

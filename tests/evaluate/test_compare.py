@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fcos_cli.evaluate import matches
 from fcos_cli.evaluate.coco import METRICS, score
 from fcos_cli.evaluate.compare import compare
 from fcos_cli.evaluate.report.comparison import comparison_section, summarize
@@ -52,6 +53,17 @@ def test_a_model_better_on_every_image_is_significantly_better():
     assert comparison.metrics["AP"].significant
     assert comparison.metrics["AP"].high == pytest.approx(-0.7)  # AP 1 against 0.3, in every draw
     assert summarize(comparison, ("x", "y")).startswith("x is better by 0.700 AP")
+
+
+def test_the_ground_truth_is_built_once_for_all_classes(monkeypatch):
+    built = []
+    make = matches.coco_ground_truth
+    monkeypatch.setattr(matches, "coco_ground_truth", lambda *given: built.append(1) or make(*given))
+    samples = [sample([A, B], [0, 1], image_id=i) for i in range(3)]
+    detections = [found([A, B], [0.9, 0.8], [0, 1])] * 3
+    results = score(detections, samples, TWO), score(detections, samples, TWO)
+    compare(results, (detections, detections), samples, TWO)
+    assert built == [1]
 
 
 def test_a_class_without_truth_has_no_difference():

@@ -155,6 +155,8 @@ def test_a_model_that_lost_a_class_fails_there():
     verdicts = judge_comparison(gates, comparison)
     assert [verdict.met for verdict in verdicts] == [False, True, False, False]
     assert verdicts[0].text == "AP differs by -0.5000 (95% interval -0.5000 … -0.5000), allowed -0.1"
+    (zero,) = judge_comparison([parse_gate("not-worse", "0")], comparison)
+    assert zero.text.endswith("allowed 0")
     assert verdicts[3].text == "the difference of APs cannot be measured (no ground truth of that kind)"
     document = verdicts[2].to_json()
     assert (document["metric"], document["class"], document["met"]) == ("AP50", "dog", False)

@@ -50,6 +50,20 @@ def test_a_val_split_of_the_data_set_is_used_as_it_is(shapes: Path, capsys: pyte
     assert "division" not in capsys.readouterr().err
 
 
+def test_a_whole_file_that_was_divided_for_training_is_warned_of(
+    undivided: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = (undivided / "train.json").rename(undivided / "shapes.json")
+    division = {"val_fraction": 0.25, "seed": 5}
+    model = Facts(FACTS.classes, FACTS.resize, provenance={"data": {"name": "shapes.json", "division": division}})
+    assert len(read_split(file, [model])) == 12
+    assert "--split val is that part" in capsys.readouterr().err
+    assert len(read_split(file, [model], split="val")) == 3
+    read_split(file, [model], split="all")
+    read_split(file, [trained_with(division), FACTS])  # of another name
+    assert capsys.readouterr().err == ""
+
+
 def test_models_that_were_trained_on_different_divisions_are_noticed(
     undivided: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

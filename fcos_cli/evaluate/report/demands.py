@@ -46,7 +46,7 @@ def _gate(verdict: Verdict) -> list[str]:
     if verdict.low is not None and verdict.high is not None:
         details = f"interval {verdict.low:+.4f} … {verdict.high:+.4f}"
     measured = "–" if verdict.measured is None else f"{verdict.measured:+.4f}"
-    return _row(f"difference of {gate.name}", f"{-gate.limit:g}", measured, details, passed=verdict.met)
+    return _row(f"difference of {gate.name}", f"{0.0 - gate.limit:g}", measured, details, passed=verdict.met)
 
 
 def _promise(outcome: Outcome) -> list[str]:

@@ -115,6 +115,18 @@ def test_class_and_file_names_are_escaped(data: Dataset, tmp_path: Path) -> None
     assert html.count("<script>") == 1
 
 
+@pytest.mark.parametrize("name", ["birds.v1i.coco", "val.json"])
+def test_the_heading_names_the_data(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    for source in (Path(), Path(name)):
+        here = replace(data, source=source)
+        write_report(tmp_path / "r.html", here, [evaluated("m.onnx", here, detections_of(here, shift=2))])
+        text = (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert f"<h1>m.onnx on {name}</h1>" in text
+        assert f"<dd>{name} (coco), train</dd>" in text
+
+
 def test_many_classes_are_listed_as_pairs_instead_of_a_matrix(data: Dataset, tmp_path: Path) -> None:
     names = ClassTable(tuple(f"class {i}" for i in range(40)), tuple(range(40)))
     many = replace(data, classes=names)
