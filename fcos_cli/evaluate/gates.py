@@ -128,12 +128,12 @@ def check_pooled(metric: str, data: ClassTable, model: ClassTable, *, where: str
     """
     match = dict(zip(model.names, model.match(data), strict=True))
     absent = [name for name, index in match.items() if index is None]
-    if metric == "precision" and absent:
-        shared = [name for name in match if name not in absent]
+    shared = [name for name, index in match.items() if index is not None]
+    if metric == "precision" and absent and shared:  # without any, the evaluation says so
         raise UsageError(
             f"the precision over all classes cannot be measured: the data set lacks {format_names(absent)}",
             where=where,
-            remedy=f"name a class, as in precision:{(shared or data.names)[0]}",
+            remedy=f"name a class, as in precision:{shared[0]}",
         )
 
 

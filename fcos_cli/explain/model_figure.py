@@ -20,7 +20,7 @@ from fcos_cli.runtime.results import Detections
 _MARGIN, _GAP, _HEAD = 24, 16, 60
 _INPUT, _PYRAMID, _FINAL, _ARROW, _SHARED = 250, 190, 330, 44, 40
 _MAP = (150, 130)  # largest width and height of a map
-_NARROWEST = 20  # column of maps
+_NARROWEST = 96  # column of maps, for its title
 
 
 def model_figure(explained: Explanation) -> Canvas:
