@@ -121,9 +121,10 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
     check_job(job)
     writer = target.load_writer()
     artifact = load(weights)
+    facts = facts_of(artifact)
     int8 = job.options.precision == "int8"
-    images = read_sample_images(job.data, limit=job.limit, classes=artifact.classes, weights=weights, int8=int8)
-    facts = job.options.apply(facts_of(artifact))
+    images = read_sample_images(job.data, limit=job.limit, model=facts, weights=weights, int8=int8)
+    facts = job.options.apply(facts)
     if profile := job.engine.get("profile"):
         profile.check((job.options.batch, *(job.options.size or (None, None))), facts.resize)
     facts = with_cost(replace(facts, provenance={**facts.provenance, "export": _provenance(weights)}))

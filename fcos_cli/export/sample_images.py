@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from fcos_cli.data.doctor import print_findings
-from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import match_classes
-from fcos_cli.model.classes import ClassTable
+from fcos_cli.evaluate.split import read_split
 from fcos_cli.resources import demo_photos
+from fcos_cli.runtime.facts import Facts
 
 PARITY_IMAGES, CALIBRATION_IMAGES = 6, 128
 """Number of the user's images for the parity check and for int8 calibration."""
@@ -33,27 +33,27 @@ class SampleImages:
 
 
 def read_sample_images(
-    data: Path | None, *, limit: int | None, classes: ClassTable, weights: Path, int8: bool
+    data: Path | None, *, limit: int | None, model: Facts, weights: Path, int8: bool
 ) -> SampleImages:
     """Read the val split of `data`, and for int8 its train split or that of the run folder of `weights`.
 
-    limit: number of images for AP; None = all. classes: of the model. Raises DataError if the data cannot be read, has
-    no images or none of the classes; UsageError if there are no images for calibration.
+    limit: number of images for AP; None = all. Raises DataError if the data cannot be read, has no images or none of
+    the model's classes; UsageError if there are no images for calibration.
     """
-    calibration = _calibration_pictures(data, weights=weights) if int8 else []
+    calibration = _calibration_pictures(data, model=model, weights=weights) if int8 else []
     if data is None:
         return SampleImages(None, demo_photos(), calibration)
-    val = read_dataset(data)
+    val = read_split(data, [model])
     print_findings(val.findings)
     if not len(val):
         raise DataError(f"the {val.split} split has no images to compare the exported model on", where=data)
-    match_classes(classes, val.classes)
+    match_classes(model.classes, val.classes)
     evenly = np.unique(np.linspace(0, len(val) - 1, PARITY_IMAGES).astype(int))
     parity = [val.samples[index].image for index in evenly]
     return SampleImages(replace(val, samples=val.samples[:limit]), parity, calibration)
 
 
-def _calibration_pictures(data: Path | None, *, weights: Path) -> list[Path]:
+def _calibration_pictures(data: Path | None, *, model: Facts, weights: Path) -> list[Path]:
     """A seeded sample of the train split of `data`, or of the data set named in the run folder of `weights`."""
     data = data or _training_data(weights.parent)
     if data is None:
@@ -62,7 +62,7 @@ def _calibration_pictures(data: Path | None, *, weights: Path) -> list[Path]:
             where="--data",
             remedy="use --data FOLDER with the data set that the model was trained on",
         )
-    samples = read_dataset(data, split="train").samples
+    samples = read_split(data, [model], split="train").samples
     order = np.random.default_rng(0).permutation(len(samples))
     return [samples[i].image for i in sorted(order[:CALIBRATION_IMAGES])]
 

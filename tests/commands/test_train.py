@@ -86,7 +86,7 @@ def test_a_run_on_tiles_is_known_by_its_model(fcos: Fcos, shapes: Path, settings
 
 def test_reasons_are_said_and_stored_and_survive_a_resumed_run(fcos: Fcos, shapes: Path, settings: Path) -> None:
     result = fcos("train", shapes, "--config", settings, "--set", "model.ranges=auto", "--lr", "0.003", "--out", "run")
-    reason = "4 strides, for an input of 64 px"
+    reason = "4 strides, for an input of 64 × 64 px"
     assert f"model.ranges = [32.0, 64.0, 128.0, 256.0] ({reason})" in result.err
     stored = json.loads(Path("run/origins.json").read_text(encoding="utf-8"))
     assert stored["model.ranges"] == f"auto: {reason}"
