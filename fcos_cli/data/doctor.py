@@ -6,27 +6,20 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fcos_cli.console import say, warn
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Finding
-from fcos_cli.data.tiling import Tiling
+from fcos_cli.data.tiny_boxes import find_tiny
 
 FEW_BOXES = 20  # per class; with fewer boxes a class is hardly learned
 IMBALANCE = 50  # ratio of boxes in the largest and the smallest class
-TINY_SHARE = 0.1
 EXTREME_ASPECT = 10.0
 EXAMPLES = 3
 MOST_DETECTIONS = 100  # of ModelConfig.max_detections, and of COCO's AP
-LARGER = (1.5, 2, 3, 4)  # input sizes to try, relative to the present one
-TILES = (4, 3, 2, 1.5, 1, 0.75, 0.5)  # tiles to try: source pixels per pixel of network input
-FINER_COST = 3.0  # of a first stride of 4, relative to 8: the head and the pyramid have four times as many points
 MIRRORS = re.compile(
     r"^(.|\d+)$|(?<![a-z])(left|right|letter|digit|text|arrow|zero|one|two|three|four|five|six|seven|eight|nine|ten)(?![a-z])",
     re.IGNORECASE,
@@ -41,8 +34,7 @@ def examine(dataset: Dataset, *, resize: ResizeRule | None = None, stride: int =
     of the finest level, in pixels of network input: a smaller box can lie between its points. Ignored boxes (crowd,
     difficult) are not counted. No image is opened.
     """
-    sizes = _sizes(dataset)
-    findings = [*dataset.findings, *_classes(dataset), *_tiny(dataset, sizes, resize, stride=stride)]
+    findings = [*dataset.findings, *_classes(dataset), *find_tiny(dataset, resize=resize, stride=stride)]
     findings += [*_elongated(dataset), *_crowded(dataset), *_empty(dataset)]
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
@@ -85,103 +77,6 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
         message = f"classes that may look different in a mirror: {len(mirrored)}"
         remedy = "if so, train with --set augment.flip=0"
         yield Finding("mirrored-classes", "info", some(mirrored), message, remedy)
-
-
-class _Sizes(NamedTuple):
-    """Sizes (width, height) in source pixels. sides: of the boxes [M, 2]. images: the different ones [U, 2]. owner: the
-    image size of each box [M], an index into `images`. counts: how many images have each size [U].
-    """
-
-    sides: npt.NDArray[np.float64]
-    images: npt.NDArray[np.int64]
-    owner: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-
-    def tiny(self, resize: ResizeRule | None, *, stride: int, tile: float = np.inf) -> float:
-        """Return the share of the boxes, 0…1, that are less than `stride` px wide or high in the network input.
-
-        tile: side of the tiles that become the input, in source pixels.
-        """
-        shown = np.minimum(self.images, tile).astype(np.int64)
-        resized = [resize.geometry(*size).resized if resize else size for size in shown.tolist()]
-        scale = np.reshape(resized, (-1, 2)) / shown
-        return float(((self.sides * scale[self.owner]).min(axis=1) < stride).mean())
-
-
-def _sizes(dataset: Dataset) -> _Sizes:
-    boxes = [sample.boxes[~sample.ignore] for sample in dataset.samples]
-    sizes = np.array([(sample.width, sample.height) for sample in dataset.samples], np.int64).reshape(-1, 2)
-    images, owner, counts = np.unique(sizes, axis=0, return_inverse=True, return_counts=True)
-    corners = np.concatenate([*boxes, np.zeros((0, 4))])
-    return _Sizes(
-        corners[:, 2:] - corners[:, :2], images, np.repeat(owner.reshape(-1), [len(rows) for rows in boxes]), counts
-    )
-
-
-class _Remedy(NamedTuple):
-    """A way to make boxes larger. left: share of the boxes that stay tiny, 0…1. cost: computation, relative to now."""
-
-    name: str
-    option: str
-    left: float
-    cost: float
-
-
-def _tiny(dataset: Dataset, sizes: _Sizes, resize: ResizeRule | None, *, stride: int) -> Iterator[Finding]:
-    """Find boxes smaller than a cell of the finest level, and what would make them larger."""
-    total = len(sizes.sides)
-    share = sizes.tiny(resize, stride=stride) if total else 0.0
-    if share <= TINY_SHARE:
-        return
-    message = f"{share:.0%} of {total:,} boxes are less than {stride} px wide or high"
-    if resize is None:
-        advice = "train with a larger --size, or on tiles (--tile)"
-        yield Finding("tiny-boxes", "warning", dataset.split, f"{message} in source pixels", advice)
-        return
-    remedies = _remedies(sizes, resize, stride=stride)
-    first, *others = remedies
-    effects = [f"{first.name} leaves {first.left:.0%}", *(f"{remedy.name} {remedy.left:.0%}" for remedy in others)]
-    message += f" at input size {resize.size[0]} x {resize.size[1]} ({resize.mode}): {', '.join(effects)}"
-    enough = [remedy for remedy in remedies if remedy.left < TINY_SHARE]
-    advice = f"use {min(enough, key=lambda remedy: remedy.cost).option}" if enough else "combine two of these"
-    yield Finding("tiny-boxes", "warning", dataset.split, message, advice)
-
-
-def _remedies(sizes: _Sizes, resize: ResizeRule, *, stride: int) -> list[_Remedy]:
-    """Return the smallest larger input, a finer first level, and the largest tiles that suffice.
-
-    Where no input or no tiles do, it is the largest input or the smallest tiles tried.
-    """
-
-    def size(factor: float) -> _Remedy:
-        height, width = (32 * max(1, round(side * factor / 32)) for side in resize.size)
-        option = f"--size {height}" if height == width else f"--size {height}x{width}"
-        left = sizes.tiny(replace(resize, size=(height, width)), stride=stride)
-        return _Remedy(option, option, left, factor**2)
-
-    def tile(side: int) -> _Remedy:
-        counts = np.array([len(Tiling(side).tiles(*image)) for image in sizes.images.tolist()])
-        runs = np.average(counts + (counts > 1), weights=sizes.counts)  # also on the whole image
-        left = sizes.tiny(resize, stride=stride, tile=side)
-        return _Remedy(f"--tile {side}", f"--tile {side}", left, float(runs))
-
-    remedies = [_first_enough(size(factor) for factor in LARGER)]
-    if stride == 8:
-        option = '--set "model.strides=[4,8,16,32,64]"'
-        remedies.append(_Remedy("model.strides 4…64", option, sizes.tiny(resize, stride=4), FINER_COST))
-    usual = np.median(np.repeat(sizes.images.max(axis=1), sizes.counts))
-    sides = [32 * round(min(resize.size) * factor / 32) for factor in TILES]
-    if sides := [side for side in sides if 32 <= side < usual]:
-        remedies.append(_first_enough(tile(side) for side in sides))
-    return remedies
-
-
-def _first_enough(remedies: Iterable[_Remedy]) -> _Remedy:
-    """Return the first after which few boxes are tiny, or else the last. Each must leave no more than those before."""
-    for remedy in remedies:
-        if remedy.left < TINY_SHARE:
-            break
-    return remedy
 
 
 def _elongated(dataset: Dataset) -> Iterator[Finding]:

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from fcos_cli.config import Config, Origins, with_values
-from fcos_cli.data.doctor import FINER_COST
 from fcos_cli.data.repeat import epoch_length, repeat_factors
 from fcos_cli.data.samples import Dataset
+from fcos_cli.data.tiny_boxes import FINER_COST
 from fcos_cli.distributed.world import World, announced
 from fcos_cli.model.networks.named import named_network
 from fcos_cli.train.estimate import step_seconds

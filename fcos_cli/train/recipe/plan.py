@@ -12,13 +12,17 @@ from fcos_cli.console import warn
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import cut
+from fcos_cli.data.tiny_boxes import box_sizes, enlarge
 from fcos_cli.distributed.world import announced
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.backbone import check_maps, input_normalization
 from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.recipe.automatic import AUTO, FROM_BATCH, with_automatic
 from fcos_cli.train.recipe.batch_size import choose_batch
-from fcos_cli.train.run import tiles_of
+from fcos_cli.train.run import resize_rule, tiles_of
+
+INVISIBLE = 0.9
+"""Nothing is learned if more than this share of the boxes is smaller than a pixel of the network input."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ def check_settings(plan: Plan) -> None:
         )
     check_norms(plan.config)
     _check_boxes(plan)
+    _check_sizes(plan)
     if config.patience and not plan.val.has_boxes:
         raise DataError(
             "patience needs a val split with boxes: without them there is no AP",
@@ -168,3 +173,16 @@ def _check_boxes(plan: Plan) -> None:
         why = "".join(f"; {finding.id}: {finding.message} ({finding.place})" for finding in errors[:1])
         remedy = errors[0].remedy if errors else "check that the labels were found, and not marked difficult or crowd"
         raise DataError(what + why, where=dataset.source, remedy=remedy)
+
+
+def _check_sizes(plan: Plan) -> None:
+    """Raise UsageError if nearly all boxes are smaller than a pixel of the network input."""
+    rule, sizes = resize_rule(plan.config), box_sizes(plan.train)
+    share = sizes.invisible(rule)
+    if share > INVISIBLE:
+        raise UsageError(
+            f"{share:.0%} of {len(sizes.sides):,} boxes are smaller than a pixel at input size "
+            f"{rule.size[0]} x {rule.size[1]}: nothing can be learned from them",
+            where="data.size",
+            remedy=enlarge(sizes, rule, stride=plan.config.model.strides[0]),
+        )

@@ -63,6 +63,17 @@ def test_settings_that_do_not_fit_the_data_are_errors(shapes: Path) -> None:
         check_settings(replace(made, val=replace(made.val, samples=blank)))
 
 
+def test_boxes_that_are_nearly_all_smaller_than_a_pixel_are_refused(shapes: Path) -> None:
+    made = plan(shapes, **{"data.size": (320, 320)})
+    small = [
+        replace(sample, width=8000, height=8000, boxes=np.array([[0, 0, 16, 16]] * len(sample.boxes), np.float32))
+        for sample in made.train.samples
+    ]
+    with pytest.raises(UsageError, match=r"100% of .* boxes are smaller than a pixel at input size 320 x 320") as error:
+        check_settings(replace(made, train=replace(made.train, samples=small)))
+    assert error.value.remedy == "use --tile 640"
+
+
 ONE_CELL = {"data.size": (64, 64), "model.channels": 32}
 
 
