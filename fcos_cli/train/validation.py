@@ -25,6 +25,9 @@ COOL_DOWN = 0.1
 """Length of the cool-down after `patience` validations without a better AP: a share of the steps done, at most an
 epoch."""
 
+ENOUGH = 10
+"""Ground-truth boxes of a class on val that its own threshold takes. Of one box, the best would be that box's score."""
+
 
 def validate(run: Run) -> None:
     """Evaluate the averaged weights on val.
@@ -51,7 +54,7 @@ def validate(run: Run) -> None:
             **{name: round(value, 5) for name, value in result.metrics.items()},
             "seconds": round(time.monotonic() - started, 1),
         }
-        artifact = _with_result(artifact, result)
+        artifact = with_result(artifact, result)
         better = result.metrics["AP"] >= progress.best
         save(run.folder / "last.safetensors", artifact)
         if better:
@@ -123,13 +126,16 @@ def _data_facts(run: Run) -> dict[str, Any]:
     return facts if train.division is None else {**facts, "division": train.division._asdict()}
 
 
-def _with_result(artifact: Artifact, result: CocoResult) -> Artifact:
-    """Add the metrics, and the best threshold of each class; the mean of the others for classes without one."""
+def with_result(artifact: Artifact, result: CocoResult) -> Artifact:
+    """Add the metrics, and the best score threshold of each class with ENOUGH boxes.
+
+    Other classes get the mean of those; without any, the artifact keeps its thresholds.
+    """
     metrics = {name: round(value, 4) for name, value in result.metrics.items()}
     artifact = replace(artifact, provenance={**artifact.provenance, "metrics": metrics})
-    thresholds = [row.best_threshold for row in result.per_class if row.best_threshold is not None]
-    if not thresholds:
+    own = [row.best_threshold if row.truths >= ENOUGH else None for row in result.per_class]
+    known = [threshold for threshold in own if threshold is not None]
+    if not known:
         return artifact
-    mean = sum(thresholds) / len(thresholds)
-    per_class = tuple(mean if row.best_threshold is None else row.best_threshold for row in result.per_class)
-    return artifact.with_thresholds(mean, per_class)
+    mean = sum(known) / len(known)
+    return artifact.with_thresholds(mean, tuple(mean if threshold is None else threshold for threshold in own))

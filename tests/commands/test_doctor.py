@@ -31,8 +31,8 @@ def drop_empty(content: Any) -> None:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set with enough boxes of every class, and in every image."""
-    folder = write_shapes(tmp_path_factory.mktemp("sound") / "data", train=60, val=10, size=64)
+    """A data set with enough boxes of every class and in both splits, and in every image of train."""
+    folder = write_shapes(tmp_path_factory.mktemp("sound") / "data", train=60, val=40, size=64)
     change(folder, "train", drop_empty)
     listed = {row["file_name"] for name in ("train", "val") for row in content(folder, name)["images"]}
     for file in (folder / "images").iterdir():
@@ -46,7 +46,7 @@ def test_a_sound_data_set_has_no_findings(fcos: Fcos, sound: Path) -> None:
     assert document["findings"] == []
     assert document["classes"] == ["circle", "square", "triangle"]
     train, val = document["splits"]
-    assert (train["split"], val["split"], val["images"], val["ignored"]) == ("train", "val", 10, 0)
+    assert (train["split"], val["split"], val["images"], val["ignored"]) == ("train", "val", 40, 0)
     assert 50 < train["images"] < train["boxes"]
     result = fcos("doctor", sound, "--strict")
     assert (result.code, result.out) == (0, "")

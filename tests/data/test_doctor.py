@@ -4,8 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.data.doctor import examine, examine_pair, examine_splits
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset, Finding, Sample
 from fcos_cli.model.classes import ClassTable
 
@@ -105,3 +108,22 @@ def test_findings_of_both_splits_are_listed_once_with_their_split() -> None:
     assert listed == [("train", "outside"), ("val", "missing-image"), ("val", "no-val-boxes")]
     labelled = replace(val, samples=[sample(*PLENTY)])
     assert ("val", "no-val-boxes") not in [(split, finding.id) for split, finding in examine_splits(train, labelled)]
+
+
+@pytest.mark.parametrize(("images", "boxes", "small"), [(10, 5, False), (9, 9, True), (12, 4, True), (1, 60, True)])
+def test_a_val_split_with_few_boxes_or_images_is_told(images: int, boxes: int, small: bool) -> None:
+    train = dataset(sample(*PLENTY))
+    val = dataset(*[sample(*[(0, 50, 50)] * boxes)] * images, sample(), sample((0, 9, 9), ignore=True))
+    found = {finding.id: finding for split, finding in examine_splits(train, val) if split == "val"}
+    assert ("small-val" in found) == small
+    if small:
+        assert f"only {images * boxes} boxes in {images} images" in found["small-val"].message
+        assert "val_fraction" not in found["small-val"].remedy
+
+
+def test_of_divided_data_more_can_be_held_out(tmp_path: Path) -> None:
+    file = write_shapes(tmp_path / "data", train=20, val=1, size=32) / "train.json"
+    train, val = (read_dataset(file, split=split) for split in ("train", "val"))
+    (finding,) = [finding for split, finding in examine_splits(train, val) if split == "val"]
+    assert (finding.id, finding.severity) == ("small-val", "warning")
+    assert "--set data.val_fraction=0.3" in finding.remedy
