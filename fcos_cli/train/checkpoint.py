@@ -30,11 +30,11 @@ _KEYS = ("data_hash", "progress", "model", "average", "optimizer", "schedule", "
 class Progress:
     """Position in a run: `step` steps are done in all, and `step_in_epoch` of them in the current `epoch` (from 0).
 
-    planned: epochs and time limit in seconds at the last save. seconds: time used. stale: validations since the best
-    one. end: last step of a cool-down, once one has begun. recoveries: losses that were not finite; skipped: (epoch,
-    index) of the batches that were left out because of them. world: number of processes at the last save. step_seconds,
-    validation_seconds: the measured pace. export_seconds: estimated for the export at the end. origin: what the initial
-    weights were; empty in states of older versions.
+    planned: epochs and time limit in seconds at the last save. seconds: time used, at the last save. stale: validations
+    since the best one. end: last step of a cool-down, once one has begun. recoveries: losses that were not finite;
+    skipped: (epoch, index) of the batches that were left out because of them. world: number of processes at the last
+    save. step_seconds, validation_seconds: the measured pace. export_seconds: estimated for the export at the end.
+    origin: what the initial weights were; empty in states of older versions.
     """
 
     step: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -67,23 +66,33 @@ def train(
                         _recover(run, error)
                         stream.restart()
                         continue
-                    progress.pending_validation = True
-                    run.save()
-                over = from_main_process(run.length.is_over(progress))
-                if from_main_process(run.length.validation_due(progress)):
-                    validate(run)
-                progress.epoch, progress.step_in_epoch, progress.pending_validation = progress.epoch + 1, 0, False
-                progress.finished = over
-                run.save()
+                _end_epoch(run)
         return progress
+
+
+def _end_epoch(run: Run) -> None:
+    """Validate after an epoch if it is time, with the state saved before and after, and go on to the next epoch."""
+    progress = run.progress
+    over = from_main_process(run.length.is_over(progress))
+    if not progress.pending_validation:  # else a stopped run is to repeat it
+        progress.pending_validation = from_main_process(run.length.validation_due(progress))
+        if progress.pending_validation:
+            run.save()
+    validated = progress.pending_validation
+    if validated:
+        validate(run)
+    progress.epoch, progress.step_in_epoch, progress.pending_validation = progress.epoch + 1, 0, False
+    progress.finished = over
+    if validated:
+        run.save()
 
 
 def _epoch(run: Run, stream: BatchStream) -> None:
     """Run the rest of the current epoch, from `progress.step_in_epoch` on, or until the run is over."""
-    progress, config = run.progress, run.config.train
+    progress = run.progress
     keep_frozen_norms(run.parts.model.train())
     run.length.pace.pause()
-    meter, saved = Meter(), time.monotonic()
+    meter = Meter()
     for index, batch in stream.epoch(progress.epoch):
         progress.step_in_epoch = index  # a batch before it may have been left out
         remaining = run.length.remaining(progress)
@@ -109,9 +118,8 @@ def _epoch(run: Run, stream: BatchStream) -> None:
         if run.stop:
             run.save()
             raise run.stopped()
-        if time.monotonic() - saved > 60 * config.save_minutes:
+        if run.length.clock.seconds - progress.seconds > 60 * run.config.train.save_minutes:
             run.save()
-            saved = time.monotonic()
     progress.step_in_epoch = run.length.steps_per_epoch
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +46,33 @@ def splits(folder: Path) -> tuple[Dataset, Dataset]:
     """The first 6 training images, and val."""
     whole = read_dataset(folder, split="train")
     return replace(whole, samples=whole.samples[:6]), read_dataset(folder, split="val")
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    """Validation rows without their times."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder) if row["kind"] == "val"]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """The saved state, without the times that were measured."""
+    content: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
+    for name in ("seconds", "step_seconds", "validation_seconds", "export_seconds"):
+        del content["progress"][name]
+    return content
+
+
+def at(step: int, number: int = signal.SIGTERM) -> Callable[[int], None]:
+    """Send this process a signal after `step`."""
+
+    def strike(done: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    return strike
 
 
 class Recorder(SilentListener):

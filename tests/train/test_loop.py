@@ -1,6 +1,5 @@
 """The training loop: the files of a run, and that stopping anywhere and resuming changes nothing."""
 
-import json
 import math
 import os
 import re
@@ -32,7 +31,7 @@ from fcos_cli.train import step as step_module
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.loop import train
 from fcos_cli.train.tracking.listener import Evaluation, Row
-from tests.train.runs import SETTINGS, Recorder, config_of, same, splits
+from tests.train.runs import SETTINGS, Recorder, at, config_of, figures, rows, same, splits, state
 
 pytestmark = pytest.mark.slow
 
@@ -50,33 +49,6 @@ def whole(data: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactor
         patch.setattr(loop, "LOG_EVERY", 2)
         progress = train(config_of(), *data, folder=folder, resume=False, listener=listener)
     return folder, listener, progress
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def figures(folder: Path) -> list[dict[str, Any]]:
-    """Validation rows without their times."""
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder) if row["kind"] == "val"]
-
-
-def state(folder: Path) -> dict[str, Any]:
-    """The saved state, without the times that were measured."""
-    content: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
-    for name in ("seconds", "step_seconds", "validation_seconds", "export_seconds"):
-        del content["progress"][name]
-    return content
-
-
-def at(step: int, number: int = signal.SIGTERM) -> Callable[[int], None]:
-    """Send this process a signal after `step`."""
-
-    def strike(done: int) -> None:
-        if done == step:
-            os.kill(os.getpid(), number)
-
-    return strike
 
 
 def run(
@@ -233,18 +205,6 @@ def test_crash_loses_only_the_steps_since_the_last_save(
     assert [row["step"] for row in listener.steps] == [4, 5, 6]
     assert same(state(tmp_path / "run"), state(whole[0]))
     assert figures(tmp_path / "run") == figures(whole[0])
-
-
-def test_state_is_saved_within_an_epoch_after_save_minutes(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
-    seen: list[int] = []
-
-    def look(step: int) -> None:
-        file = tmp_path / "run" / "state.pt"
-        seen.append(state(tmp_path / "run")["progress"]["step"] if file.exists() else 0)
-
-    config = config_of(save_minutes=1e-9, epochs=1)
-    train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder(on_step=look))
-    assert seen == [0, 1, 2]
 
 
 def test_resuming_a_finished_run_does_nothing(

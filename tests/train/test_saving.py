@@ -1,0 +1,89 @@
+"""When the state of a run is saved, and that a run which was killed in between is resumed exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fcos_cli.data.samples import Dataset
+from fcos_cli.errors import Stopped
+from fcos_cli.train.checkpoint import Progress, save_state
+from fcos_cli.train.loop import train
+from fcos_cli.train.pace import Clock
+from tests.train.runs import Recorder, at, config_of, figures, same, splits, state
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(shapes: Path) -> tuple[Dataset, Dataset]:
+    return splits(shapes)
+
+
+def test_state_is_saved_within_an_epoch_after_save_minutes(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look(step: int) -> None:
+        file = tmp_path / "run" / "state.pt"
+        seen.append(state(tmp_path / "run")["progress"]["step"] if file.exists() else 0)
+
+    config = config_of(save_minutes=1e-9, epochs=1)
+    train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder(on_step=look))
+    assert seen == [0, 1, 2]
+
+
+def test_state_is_saved_around_validations_and_after_save_minutes_across_epochs(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minutes, saved = [0.0], []
+
+    def save(folder: Path, parts: Any, progress: Progress, **options: Any) -> None:
+        saved.append((progress.epoch, progress.step, progress.pending_validation))
+        save_state(folder, parts, progress, **options)
+
+    def pass_time(_: int) -> None:
+        minutes[0] += 1
+
+    monkeypatch.setattr("fcos_cli.train.run.save_state", save)
+    monkeypatch.setattr(Clock, "seconds", property(lambda _: 60 * minutes[0]))
+    config = config_of(epochs=6, val_every=3, save_minutes=4.5)  # of 3 steps, a minute each
+    train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder(on_step=pass_time))
+    validations = [(2, 9, True), (3, 9, False), (5, 18, True), (6, 18, False)]
+    assert saved == sorted([(0, 0, False), (1, 5, False), (4, 14, False), *validations])
+
+
+def test_a_run_that_is_killed_between_validations_is_resumed_exactly(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    """The last save is two epochs back."""
+
+    def crash(step: int) -> None:
+        if step == 8:
+            raise RuntimeError("power cut")
+
+    config = config_of(epochs=4, val_every=4)
+    whole, cut_off = tmp_path / "whole", tmp_path / "cut"
+    train(config, *data, folder=whole, resume=False, listener=Recorder())
+    with pytest.raises(RuntimeError):
+        train(config, *data, folder=cut_off, resume=False, listener=Recorder(on_step=crash))
+    assert state(cut_off)["progress"]["step"] == 0
+    train(config, *data, folder=cut_off, resume=True, listener=Recorder())
+    assert same(state(cut_off), state(whole))
+    assert figures(cut_off) == figures(whole)
+
+
+def test_a_validation_that_was_stopped_is_repeated_with_a_time_limit(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = config_of(time=3600.0), tmp_path / "run"
+    stopping = Recorder(on_validating=lambda *_: at(1)(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("fcos_cli.train.pace.VALIDATION_SHARE", 1e6)  # after the first epoch, instead of many
+        with pytest.raises(Stopped):
+            train(config, *data, folder=folder, resume=False, listener=stopping)
+    assert state(folder)["progress"]["pending_validation"]
+    step = state(folder)["progress"]["step"]
+    again = Recorder(on_step=at(step + 1))
+    with pytest.raises(Stopped):
+        train(config, *data, folder=folder, resume=True, listener=again)
+    assert [row["step"] for row in again.validations] == [step]
