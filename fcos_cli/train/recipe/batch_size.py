@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from fcos_cli.config import Config
 from fcos_cli.console import say
 from fcos_cli.data.samples import Dataset
@@ -40,10 +42,21 @@ def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
             tempfile.TemporaryDirectory() as folder,
             open_run(tried, train_set, val_set, Path(folder), *fresh, resume=False) as run,
         ):
-            seconds, used = step_seconds(run), peak_memory(run.device)
-            return seconds / batch, used / max(1, used + available_memory())
+            return step_seconds(run) / batch, share_of_memory(run.device)
 
     return search(measure, largest=max(SIZES[0], len(train_set) // STEPS_PER_EPOCH))
+
+
+def share_of_memory(device: torch.device) -> float:
+    """Share of the device's memory (of the machine's, for a CPU) that this process used at its peak, 0…1.
+
+    What others use does not count as available.
+    """
+    used = peak_memory(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return used / max(1, free + torch.cuda.memory_reserved(device))
+    return used / max(1, used + available_memory())
 
 
 def search(measure: Callable[[int], tuple[float, float]], *, largest: int) -> int:

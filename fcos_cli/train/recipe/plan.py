@@ -47,16 +47,9 @@ def make_plan(
     """Read the settings and data of a new run. Raises UsageError without data, DataError if the data cannot be used."""
     if data is not None:
         flags = {**flags, "data.path": str(data.absolute())}
-    layers: dict[str, Any] = {"file": file, "assignments": assignments, "base": base, "network": network}
-    config, origins = resolve(flags=flags, **layers)
-    inherited, absent = model_of_init(config, origins), {}
-    if "model.backbone" in origins:  # other weights expect another normalization
-        facts = {f"model.{key}": value for key, value in input_normalization(config.model.backbone).items()}
-        absent = {key: value for key, value in facts.items() if key not in origins and key not in inherited}
-    if inherited or absent:
-        config, origins = resolve(flags={**flags, **inherited, **absent}, **layers)
-        origins.update(dict.fromkeys(absent, f"timm's {config.model.backbone}"))
-        origins.update(dict.fromkeys(inherited, "init"))
+    config, origins = _with_model_of_init(
+        base, {"file": file, "assignments": assignments, "flags": flags, "network": network}
+    )
     if not config.data.path:
         raise UsageError(
             "no data to train on",
@@ -66,6 +59,27 @@ def make_plan(
     config, origins = with_automatic(config, origins, train_set, val_set, network=network)
     check_maps(config.model, size=config.data.size)
     return Plan(config, origins, train_set, val_set)
+
+
+def _with_model_of_init(base: Mapping[str, Any], layers: Mapping[str, Any]) -> tuple[Config, Origins]:
+    """Merge the layers of settings. What they leave open of the network comes from the detector that `train.init` names
+    and from the backbone, below all layers, so that `auto` also sets that back.
+    """
+    config, origins = resolve(base=base, **layers)
+    inherited = model_of_init(config, origins)
+    if "model.ranges" in inherited and "model.strides" in inherited:
+        strides = {"model.strides": inherited["model.strides"]}
+        if "model.strides" not in resolve(base={**strides, **base}, **layers)[1]:  # `auto`: they may be others
+            del inherited["model.ranges"]
+    absent = {}
+    if "model.backbone" in origins:  # other weights expect another normalization
+        facts = {f"model.{key}": value for key, value in input_normalization(config.model.backbone).items()}
+        absent = {key: value for key, value in facts.items() if key not in origins and key not in inherited}
+    if inherited or absent:
+        sources = dict.fromkeys(inherited, "init") | dict.fromkeys(absent, f"timm's {config.model.backbone}")
+        config, origins = resolve(base={**inherited, **absent, **base}, **layers)
+        origins.update({key: source for key, source in sources.items() if key in origins})
+    return config, origins
 
 
 def read_splits(config: Config) -> tuple[Dataset, Dataset]:

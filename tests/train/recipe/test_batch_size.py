@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from fcos_cli.train.recipe import batch_size
-from fcos_cli.train.recipe.batch_size import choose_batch, search
+from fcos_cli.train.recipe.batch_size import choose_batch, search, share_of_memory
 from tests.train.runs import config_of, splits
 
 
@@ -54,3 +55,17 @@ def test_real_sizes_are_measured(
     monkeypatch.setattr(batch_size, "STEPS_PER_EPOCH", 1)
     assert choose_batch(config_of(), *splits(shapes)) in (2, 4)
     assert "batch 2: " in capsys.readouterr().err
+
+
+def test_the_memory_of_a_gpu_is_compared_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 6 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 7 << 30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 30, 16 << 30))  # others use 8 GB
+    monkeypatch.setattr(batch_size, "available_memory", lambda: 500 << 30)
+    assert share_of_memory(torch.device("cuda")) == 0.75
+
+
+def test_the_memory_of_a_run_on_a_cpu_is_compared_with_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "peak_memory", lambda _: 3 << 30)
+    monkeypatch.setattr(batch_size, "available_memory", lambda: 9 << 30)
+    assert share_of_memory(torch.device("cpu")) == 0.25

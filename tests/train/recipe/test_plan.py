@@ -10,7 +10,9 @@ import pytest
 
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.model.artifact import save
 from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, with_chosen_batch
+from tests.tiny import tiny_artifact, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,23 @@ def test_run_uses_the_model_settings_of_its_initial_weights(shapes: Path, model_
         3,
     )
     assert (made.origins["model.channels"], made.origins["model.convs"]) == ("init", "flag")
+
+
+@pytest.mark.parametrize("key", ["model.strides", "model.ranges", "model.backbone_norm"])
+def test_auto_chooses_again_what_the_initial_weights_would_set(tmp_path: Path, shapes: Path, key: str) -> None:
+    file = tmp_path / "init.safetensors"
+    model = tiny_model(strides=(8, 16, 32), ranges=(20.0, 40.0))
+    save(file, tiny_artifact(weights=model.state_dict(), config=model.config))
+    flags = {"train.batch": 2, "train.init": str(file), "data.size": (64, 64)}
+    kept = make_plan(shapes, file=None, assignments=[], flags=flags, base={})
+    assert (kept.config.model.strides, kept.config.model.ranges) == ((8, 16, 32), (20.0, 40.0))
+    assert kept.origins[key] == "init"
+    again = make_plan(shapes, file=None, assignments=[f"{key}=auto"], flags=flags, base={})
+    assert again.origins[key].startswith("auto: ")
+    model = again.config.model
+    assert len(model.ranges) == len(model.strides) - 1
+    assert len(model.strides) == (5 if key == "model.strides" else 3)
+    assert model.ranges[:2] == ((20.0, 40.0) if key == "model.backbone_norm" else (32.0, 64.0))
 
 
 def test_another_backbone_than_that_of_the_initial_weights_sets_its_mean(shapes: Path, model_file: Path) -> None:
