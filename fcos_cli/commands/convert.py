@@ -37,13 +37,16 @@ def convert(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--to", help="`torchvision`: convert an fcos model to a state dict for fcos_resnet50_fpn."),
+        typer.Option(
+            "--to",
+            help="`torchvision`: convert a model of torchvision's back to a state dict of fcos_resnet50_fpn.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Output file. Default: next to FILE, if that name is free.")] = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
-    """Convert an FCOS checkpoint of another implementation to an fcos model, or an fcos model to torchvision.
+    """Convert an FCOS checkpoint of another implementation to an fcos model, or a model of torchvision's back.
 
     Code stored in FILE is never run.
     """

@@ -19,7 +19,7 @@ from fcos_cli.errors import ModelError, UsageError
 
 
 def find_family(keys: Iterable[str], *, requested: str, where: Path) -> str:
-    """Return the family whose tensor names match `keys`. asked: `auto` or the family given by --from.
+    """Return the family whose tensor names match `keys`. requested: `auto` or the family given by --from.
 
     Raises ModelError if no family matches, UsageError if --from is unknown or contradicts the file.
     """
@@ -66,7 +66,7 @@ def _with_pixels(metadata: CheckpointMetadata, weights: Mapping[str, Tensor]) ->
 
 
 def choose_preset(family: Family, metadata: CheckpointMetadata, *, requested: str | None, where: Path) -> str:
-    """Return the preset of the checkpoint. asked: the value of --preset.
+    """Return the preset of the checkpoint. requested: the value of --preset.
 
     Raises UsageError if neither the file nor the user names a preset, or if they disagree.
     """

@@ -28,8 +28,9 @@ def class_rows(
 ) -> tuple[ClassTable, list[int]]:
     """Return the class table for a class layer with `rows` rows, and each class's row.
 
-    names: the classes in order, "coco", or None for COCO if the number of rows matches. rows_are_ids: row i is the
-    class with id i; row 0 (background) and ids without a class are dropped. Raises UsageError if `names` does not fit
+    names: the classes in order, "coco", or None for COCO if the number of rows matches. COCO's own names in their order
+    have COCO's ids; others are numbered. rows_are_ids: row i is the class with id i; row 0 (background) and ids without
+    a class are dropped. Raises UsageError if `names` does not fit
     the rows, or is None and the rows are not COCO's.
     """
     coco = coco_classes()
@@ -40,6 +41,8 @@ def class_rows(
         return coco, list(coco.ids) if rows_are_ids else list(range(len(coco)))
     if names is None:
         raise _mismatch(f"the class layer has {rows} rows, and the file does not name its classes", rows, where)
+    if not rows_are_ids and len(names) == rows and [name.replace("_", " ") for name in names] == list(coco.names):
+        return ClassTable(tuple(names), coco.ids), list(range(rows))  # mmdetection 1 writes `traffic_light`
     if len(names) == rows:
         return ClassTable.from_names(names, first_id=0 if rows_are_ids else 1), list(range(rows))
     if rows_are_ids and len(names) == rows - 1:  # row 0 is the background

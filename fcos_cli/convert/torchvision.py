@@ -40,8 +40,8 @@ def to_torchvision(artifact: Artifact, *, where: Path) -> StateDict:
         raise ModelError(
             "torchvision's fcos_resnet50_fpn would give different results",
             where=f"{where}:\n    " + "\n    ".join(differences),
-            remedy="use a model that was trained from torchvision's (fcos train --init coco); "
-            "for other runtimes use fcos export",
+            remedy="only a model that was converted from torchvision's can be converted back: training resizes images "
+            "in another way; for other runtimes use fcos export",
         )
     weights, by_id = dict(artifact.weights), _rows_by_id(artifact)
     total = max(by_id) + 1

@@ -236,6 +236,17 @@ def test_class_names_can_be_given(
     assert torch.equal(found.weights[f"{LAYER}.weight"], state[f"{LAYER}.weight"][kept])
 
 
+@pytest.mark.parametrize("space", [" ", "_"])
+def test_cocos_names_in_a_file_have_cocos_ids(read: Callable[..., Converted], space: str) -> None:
+    names = tuple(name.replace(" ", space) for name in coco_classes().names)
+    _, state = made("mmdet-tricks")
+    found = read({"state_dict": state, "meta": {"CLASSES": names}}, preset="mmdet-tricks").artifact.classes
+    assert (found.names, found.ids) == (names, coco_classes().ids)
+    mixed = (*names[1:], names[0])
+    found = read({"state_dict": state, "meta": {"CLASSES": mixed}}, preset="mmdet-tricks").artifact.classes
+    assert (found.names, found.ids) == (mixed, tuple(range(1, 81)))
+
+
 @pytest.mark.parametrize(
     ("family", "rows", "names", "message"),
     [

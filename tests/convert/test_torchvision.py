@@ -151,6 +151,7 @@ def test_other_resize_rule_is_refused(artifact: Artifact) -> None:
     with pytest.raises(ModelError) as caught:
         to_torchvision(other, where=Path("x"))
     assert "resize rule: mode is letterbox, torchvision's is shortest" in str(caught.value.where)
+    assert "only a model that was converted from torchvision's" in str(caught.value.remedy)
 
 
 def test_trained_batch_norm_keeps_its_counters(artifact: Artifact, make: Callable[..., FCOS]) -> None:

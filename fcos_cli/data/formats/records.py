@@ -279,8 +279,8 @@ def _note_rows(kind: str, bad: npt.NDArray[np.bool_], images: Sequence[ImageReco
 
 
 def _spread(images: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
-    """Return about CHECKED_IMAGES of the images, evenly spaced."""
-    return images[:: max(1, len(images) // CHECKED_IMAGES)]
+    """Return CHECKED_IMAGES of the images, evenly spaced, or all if there are fewer."""
+    return [images[round(place)] for place in np.linspace(0, len(images) - 1, min(len(images), CHECKED_IMAGES))]
 
 
 def _note_frames(images: Sequence[ImageRecord], notes: Notes) -> None:

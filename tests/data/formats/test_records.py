@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fcos_cli.data.formats import records
 from fcos_cli.data.formats.file_index import FileIndex
-from fcos_cli.data.formats.records import _KINDS, ImageRecord, Notes, Rows, samples
+from fcos_cli.data.formats.records import _KINDS, ImageRecord, Notes, Rows, check_sizes, samples
 
 PICTURES = [ImageRecord(Path("a.png"), 7, 100, 50), ImageRecord(Path("b.png"), 9, 10, 10)]
 
@@ -32,6 +33,14 @@ def test_images_without_any_boxes() -> None:
 
 def test_no_images_give_no_samples() -> None:
     assert samples([], Rows.of([]), Notes()) == []
+
+
+@pytest.mark.parametrize("count", [1, 199, 200, 201, 399, 5000])
+def test_the_sizes_of_up_to_200_images_are_checked(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Path] = []
+    monkeypatch.setattr(records, "size_of", lambda path, _: looked_at.append(path))
+    check_sizes([ImageRecord(Path(f"{number}.png"), number, 10, 10) for number in range(count)], Notes())
+    assert len(set(looked_at)) == len(looked_at) == min(count, 200)
 
 
 @given(

@@ -15,7 +15,10 @@ def test_the_first_stages_of_a_resnet_are_frozen(stages: int, first_trained: str
     model = tiny_model(backbone="resnet18")
     frozen = freeze_stages(model, stages)
     trained = [name for name, parameter in model.backbone.body.named_parameters() if parameter.requires_grad]
-    assert (trained[0].startswith(first_trained) if first_trained else not trained) is not False
+    if first_trained is None:
+        assert trained == []
+    else:
+        assert trained[0].startswith(first_trained)
     named = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert set(frozen) == {name for name in named if name.startswith("backbone.body.")}
     assert all(parameter.requires_grad for parameter in model.head.parameters())
