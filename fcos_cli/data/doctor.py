@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -151,48 +151,70 @@ def _small_val(val: Dataset) -> Iterator[Finding]:
 def examine_pair(train: Dataset, val: Dataset) -> list[Finding]:
     """Find problems between two splits: different class tables, and images in both (by file content).
 
-    Only files of equal length are read. Unreadable files are skipped, since the reader reports them.
+    Files are read only as far as they agree in length and in a part from their middle: uncompressed images of one size
+    all have one length. Unreadable files are skipped, since the reader reports them.
     """
     findings = []
     if train.classes != val.classes:
         place = f"{train.source}, {val.source}"
         message = "train and val have different class tables"
         findings.append(Finding("class-tables-differ", "error", place, message, "read both from one data set"))
-    lengths = _by_length(sample.image for sample in val.samples)
-    shared = []
-    for length, files in _by_length(sample.image for sample in train.samples).items():
-        val_files = {digest: file for file in lengths.get(length, []) if (digest := _digest(file))}
-        if val_files:
-            shared += [
-                f"{file.name} = {val_files[digest].name}" for file in files if (digest := _digest(file)) in val_files
-            ]
+    pairs = _shared([sample.image for sample in train.samples], [sample.image for sample in val.samples])
+    shared = [f"{file.name} = {other.name}" for file, other in pairs]
     if shared:
         message = f"images in both train and val, which makes val metrics too high: {len(shared)}"
         findings.append(Finding("leakage", "error", some(shared), message, "remove them from one of the splits"))
     return findings
 
 
-def _by_length(files: Iterable[Path]) -> dict[int, list[Path]]:
-    grouped: defaultdict[int, list[Path]] = defaultdict(list)
-    for file in dict.fromkeys(files):
-        if file.is_file():
-            grouped[file.stat().st_size].append(file)
-    return grouped
+def _shared(train: Iterable[Path], val: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield each file of `train` whose content a file of `val` has, with the last such file."""
+    groups = [(list(dict.fromkeys(train)), list(dict.fromkeys(val)))]
+    for key in (_length, _middle, _digest):
+        groups = [pair for group in groups for pair in _agreeing(*group, key=key)]
+    for files, others in groups:
+        yield from ((file, others[-1]) for file in files)
 
 
-def _digest(file: Path) -> bytes:
-    """Hash of the file's content; empty if it cannot be read."""
+def _agreeing(
+    train: Sequence[Path], val: Sequence[Path], *, key: Callable[[Path], object]
+) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Yield the files of each key that both have; a key of None belongs to no group."""
+    theirs, ours = defaultdict[object, list[Path]](list), defaultdict[object, list[Path]](list)
+    for file in val:
+        theirs[key(file)].append(file)
+    for file in train:
+        ours[key(file)].append(file)
+    yield from ((files, theirs[value]) for value, files in ours.items() if value is not None and value in theirs)
+
+
+def _length(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None
+
+
+def _middle(file: Path) -> bytes | None:
+    """4 KB from the middle of a file; None if it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(file.stat().st_size // 2)
+            return stream.read(4096)
+    except OSError:
+        return None
+
+
+def _digest(file: Path) -> bytes | None:
+    """Hash of the file's content; None if it cannot be read."""
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "blake2b").digest()
     except OSError:
-        return b""
+        return None
 
 
 def same_content(file: Path, other: Path) -> bool:
     """Whether two files hold the same bytes; unreadable ones do not."""
     digest = _digest(file)
-    return bool(digest) and file.stat().st_size == other.stat().st_size and digest == _digest(other)
+    return digest is not None and file.stat().st_size == other.stat().st_size and digest == _digest(other)
 
 
 def some(names: list[str]) -> str:

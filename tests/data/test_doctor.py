@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcos_cli.data import doctor
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.data.doctor import examine, examine_pair, examine_splits
 from fcos_cli.data.formats.read import read_dataset
@@ -93,6 +94,20 @@ def test_an_image_in_both_splits_is_leakage_whatever_its_name(tmp_path: Path) ->
     train = dataset(*(sample(image=tmp_path / name) for name in ("t1", "t2", "t3", "gone")))
     (finding,) = examine_pair(train, dataset(sample(image=tmp_path / "v1"), sample(image=tmp_path / "lost")))
     assert (finding.id, finding.severity, finding.place) == ("leakage", "error", "t1 = v1")
+
+
+def test_files_of_one_length_are_read_only_where_they_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digested: list[str] = []
+    digest = doctor._digest
+    monkeypatch.setattr(doctor, "_digest", lambda file: digested.append(file.name) or digest(file))
+    middles = {"t1": b"a", "t2": b"b", "t3": b"c", "v1": b"c", "v2": b"d"}
+    for name, middle in middles.items():  # as uncompressed images of one size
+        (tmp_path / name).write_bytes(bytes(9000) + middle + bytes(8999))
+    (tmp_path / "t4").write_bytes(b"x" + bytes(8999) + b"c" + bytes(8999))  # differs in its first byte
+    train, val = (dataset(*(sample(image=file) for file in sorted(tmp_path.glob(f"{key}*")))) for key in "tv")
+    (finding,) = examine_pair(train, val)
+    assert finding.place == "t3 = v1"
+    assert sorted(digested) == ["t3", "t4", "v1"]
 
 
 def test_different_class_tables_are_reported() -> None:
