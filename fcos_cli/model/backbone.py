@@ -182,7 +182,8 @@ def takes_any_size(config: ModelConfig) -> bool:
 
 
 def _unusable(name: str) -> UsageError:
-    near = get_close_matches(name, timm.list_models(), n=3)
+    tagged = timm.list_models(f"{name.split('.')[0]}.*", pretrained=True)
+    near = get_close_matches(name, [*timm.list_models(), *tagged], n=3)
     listed = "python -c 'import timm; print(timm.list_models())' lists timm's models"
     return UsageError(
         f"backbone {name!r} does not exist or has no features at strides 8, 16 and 32",
@@ -192,10 +193,16 @@ def _unusable(name: str) -> UsageError:
 
 
 def input_normalization(name: str) -> dict[str, Any]:
-    """ModelConfig values that go with a backbone's ImageNet weights: mean, std (of pixels 0…255), norm epsilon."""
+    """ModelConfig values that go with a backbone's ImageNet weights: mean, std (of pixels 0…255), norm epsilon.
+
+    Raises UsageError for weights that timm does not list (`resnet50.TAG`).
+    """
     if name in OFFLINE_BACKBONES:
         return {}  # ModelConfig's defaults
-    facts = timm.get_pretrained_cfg(name)
+    try:
+        facts = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise _unusable(name) from error
     mean, std = (facts.mean, facts.std) if facts else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     return {
         "mean": tuple(round(255 * v, 3) for v in mean),

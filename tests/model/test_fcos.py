@@ -195,6 +195,12 @@ def test_unusable_backbone_is_a_usage_error(wrong: str, message: str) -> None:
     assert caught.value.where == "model.backbone"
 
 
+def test_unknown_weights_of_a_backbone_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"backbone 'resnet50\.a9_in1k' does not exist") as caught:
+        input_normalization("resnet50.a9_in1k")
+    assert "resnet50.a3_in1k" in str(caught.value.remedy)
+
+
 def test_fine_strides_need_a_backbone_with_features_at_stride_4() -> None:
     config = ModelConfig(backbone="visformer_small", strides=FINE_STRIDES)
     for refuse in (lambda: FCOS(config, classes=2), lambda: check_maps(config, size=(224, 224))):

@@ -20,7 +20,8 @@ from torchvision.transforms.v2.functional import resize
 from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import open_sample
-from fcos_cli.errors import DataError
+from fcos_cli.errors import DataError, UsageError
+from fcos_cli.model.backbone import check_maps
 from fcos_cli.train.initial_weights import build_initial, resolve_init
 
 OBJECTS, FEWEST = 250, 60
@@ -35,11 +36,16 @@ BATCH, FOLDS, RIDGE = 25, 5, 1.0
 def upright_share(config: Config, train_set: Dataset) -> float | None:
     """Share of the objects (about 0.5…1) whose upright view is told from the one that is turned by 180 degrees.
 
-    None if it cannot be known: there are fewer than FEWEST images with boxes, or the backbone starts untrained.
+    None if it cannot be known: there are fewer than FEWEST images with boxes, or the backbone starts untrained, or does
+    not take crops of SIDE pixels.
     """
     init = resolve_init(config) if config.train.init == "auto" else config.train.init
     samples = [sample for sample in train_set.samples if not sample.ignore.all()]
     if init == "random" or len(samples) < FEWEST:
+        return None
+    try:
+        check_maps(config.model, size=(SIDE, SIDE))
+    except UsageError:
         return None
     model, _ = build_initial(config, train_set.classes)
     model.eval()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
 from fcos_cli.model.artifact import save
 from fcos_cli.train.recipe.orientation import BATCH, FEWEST, told_apart, upright_share
@@ -78,3 +79,9 @@ def test_few_images_or_a_backbone_without_training_say_nothing(tmp_path: Path, w
     few = images(tmp_path, np.zeros((SIZE, SIZE)), count=FEWEST - 1)
     assert upright_share(config_of(init=weights), few) is None
     assert upright_share(config_of(init="random"), dataset(few.samples * 2)) is None
+
+
+def test_a_backbone_that_does_not_take_the_crops_says_nothing(tmp_path: Path) -> None:
+    model = {"backbone": "swin_tiny_patch4_window7_224"}  # takes 224 pixels only
+    config = Config.model_validate({"model": model, "train": {"init": "pretrained"}})
+    assert upright_share(config, images(tmp_path, np.zeros((SIZE, SIZE)))) is None
