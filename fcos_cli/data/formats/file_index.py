@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -81,22 +82,28 @@ def is_hidden(name: str) -> bool:
 def files_below(folder: Path) -> Iterator[Path]:
     """The files in a folder and its subfolders, in a fixed order, without hidden ones.
 
-    Links to folders are followed, except to where these files are found anyway.
+    Links to folders are followed, except back to a parent. No folder is entered twice: one that is inside `folder`
+    keeps its own path, and of several links to another it is the first.
     """
-    entered = [folder.resolve()]
+    root, entered, listed = folder.resolve(), set[Path](), list[tuple[Path, list[str]]]()
+    starts = deque([folder])  # real folders come before linked ones
+    while starts:
+        for place, subfolders, names in os.walk(starts.popleft()):
+            parent, real = Path(place), Path(place).resolve()
+            if real in entered:
+                subfolders.clear()
+                continue
+            entered.add(real)
+            listed.append((parent, names))
+            subfolders[:] = [name for name in subfolders if not is_hidden(name)]
+            links = [parent / name for name in sorted(subfolders) if (parent / name).is_symlink()]
+            starts.extend(link for link in links if not _contains(link.resolve(), (root, real)))
+    for parent, names in sorted(listed, key=lambda item: item[0].parts):
+        yield from (parent / name for name in sorted(names) if not is_hidden(name))
 
-    def enter(path: Path) -> bool:
-        if is_hidden(path.name) or not path.is_symlink():
-            return not is_hidden(path.name)
-        target = path.resolve()
-        if any(target.is_relative_to(known) or known.is_relative_to(target) for known in entered):
-            return False
-        entered.append(target)
-        return True
 
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = [name for name in sorted(subfolders) if enter(Path(parent, name))]
-        yield from (Path(parent, name) for name in sorted(names) if not is_hidden(name))
+def _contains(folder: Path, others: Iterable[Path]) -> bool:
+    return any(other.is_relative_to(folder) for other in others)
 
 
 def plain(name: str) -> str:

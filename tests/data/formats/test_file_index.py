@@ -43,6 +43,30 @@ def test_two_links_to_one_folder_add_its_files_once(tmp_path: Path) -> None:
     assert below(tmp_path / "images") == ["b.jpg", "first/a.jpg"]
 
 
+def test_a_link_to_the_parent_of_another_linked_folder_adds_the_rest(tmp_path: Path) -> None:
+    store, images = tmp_path / "store", tmp_path / "images"
+    touch(store / "part" / "a.jpg", store / "other" / "b.jpg", store / "c.jpg", images / "d.jpg")
+    (images / "a").symlink_to(store / "part")
+    (images / "b").symlink_to(store)
+    assert below(images) == ["d.jpg", "a/a.jpg", "b/c.jpg", "b/other/b.jpg"]
+
+
+def test_linked_folders_keep_their_own_paths_and_lead_nowhere_twice(tmp_path: Path) -> None:
+    store, images = tmp_path / "store", tmp_path / "images"
+    touch(store / "part" / "a.jpg", images / "b.jpg")
+    (store / "again").symlink_to("part")
+    (store / "part" / "up").symlink_to("..")
+    (store / "part" / "back").symlink_to(images)
+    (images / "more").symlink_to(store)
+    assert below(images) == ["b.jpg", "more/part/a.jpg"]
+
+
+def test_a_link_to_a_hidden_folder_of_the_same_place_is_entered(tmp_path: Path) -> None:
+    touch(tmp_path / ".store" / "a.jpg")
+    (tmp_path / "images").symlink_to(".store")
+    assert below(tmp_path) == ["images/a.jpg"]
+
+
 def test_a_missing_folder_has_no_files(tmp_path: Path) -> None:
     assert below(tmp_path / "absent") == []
 
