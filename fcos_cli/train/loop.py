@@ -22,6 +22,11 @@ from fcos_cli.train.tracking.listener import Listener, Row
 from fcos_cli.train.tracking.metrics import LOG_EVERY, Meter
 from fcos_cli.train.validation import validate
 
+SAVES_APART = 30.0
+"""Seconds since the last save from which the state is saved before and after a validation, at most
+`train.save_minutes`. Runs with epochs of a few steps would write gigabytes otherwise.
+"""
+
 MAX_RECOVERIES = 3
 """Losses that are not finite from which a run recovers."""
 
@@ -71,20 +76,19 @@ def train(
 
 
 def _end_epoch(run: Run) -> None:
-    """Validate after an epoch if it is time, with the state saved before and after, and go on to the next epoch."""
-    progress = run.progress
+    """Validate after an epoch if it is time, and go on to the next epoch. Save the state before and after."""
+    progress, apart = run.progress, min(SAVES_APART, 60 * run.config.train.save_minutes)
     over = from_main_process(run.length.is_over(progress))
     if not progress.pending_validation:  # else a stopped run is to repeat it
         progress.pending_validation = from_main_process(run.length.validation_due(progress))
-        if progress.pending_validation:
-            run.save()
     validated = progress.pending_validation
     if validated:
+        run.save(apart=apart)
         validate(run)
     progress.epoch, progress.step_in_epoch, progress.pending_validation = progress.epoch + 1, 0, False
     progress.finished = over
     if validated:
-        run.save()
+        run.save(apart=0 if over else apart)
 
 
 def _epoch(run: Run, stream: BatchStream) -> None:
@@ -118,8 +122,7 @@ def _epoch(run: Run, stream: BatchStream) -> None:
         if run.stop:
             run.save()
             raise run.stopped()
-        if run.length.clock.seconds - progress.seconds > 60 * run.config.train.save_minutes:
-            run.save()
+        run.save(apart=60 * run.config.train.save_minutes)
     progress.step_in_epoch = run.length.steps_per_epoch
 
 

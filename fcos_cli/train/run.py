@@ -76,9 +76,11 @@ class Run:
     length: RunLength
     accumulation: Accumulation
 
-    def save(self) -> None:
-        """Write state.pt, if this is the main process."""
+    def save(self, *, apart: float = 0.0) -> None:
+        """Write state.pt, if this is the main process, and if the last save was more than `apart` seconds ago."""
         progress, config = self.progress, self.config.train
+        if apart and self.length.clock.seconds - progress.seconds <= apart:
+            return
         progress.planned, progress.seconds = [config.epochs, config.time], self.length.clock.seconds
         progress.world, progress.step_seconds = self.world.size, self.length.pace.seconds_per_step
         progress.validation_seconds, progress.origin = self.length.validation_seconds, self.origin

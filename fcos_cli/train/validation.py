@@ -30,12 +30,13 @@ ENOUGH = 10
 
 
 def validate(run: Run) -> None:
-    """Evaluate the averaged weights on val.
+    """Evaluate the averaged weights on val. A stopped run saves its state as it was before.
 
     Write last.safetensors, and best.safetensors if the AP is the highest so far. If there was no better AP for
     `patience` validations, set the end of the run to that of a short cool-down.
     """
     progress, started = run.progress, time.monotonic()
+    before = dict(vars(progress))
     if run.world.main:
         artifact = build_artifact(run)
         detector = PyTorchDetector.from_artifact(artifact, name="last", device=str(run.device))
@@ -71,7 +72,9 @@ def validate(run: Run) -> None:
         share_stop(run.stop, device=run.device, done=True)
     else:
         wait_for_main(run.stop, device=run.device)
-    if run.stop:
+    if run.stop:  # the validation is repeated
+        vars(progress).update(before)
+        run.save()
         raise run.stopped()
     vars(progress).update(from_main_process(vars(progress)))
     run.length.validated(time.monotonic() - started)
@@ -89,10 +92,11 @@ def _check_patience(run: Run) -> None:
 
 
 def _on_progress(run: Run, done: int, total: int) -> None:
-    """Report progress, and stop on request; the state was saved before validation."""
+    """Report progress, and stop on request."""
     run.listener.validating(done, total)
     share_stop(run.stop, device=run.device)
     if run.stop:
+        run.save()
         raise run.stopped()
 
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,14 @@ from fcos_cli.train.tracking.listener import Evaluation, Row
 from tests.train.runs import SETTINGS, Recorder, at, config_of, figures, rows, same, splits, state
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_save() -> Iterator[None]:
+    """Save around every validation, however short the epochs are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "SAVES_APART", 0.0)
+        yield
 
 
 @pytest.fixture(scope="module")

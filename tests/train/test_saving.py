@@ -10,6 +10,7 @@ from fcos_cli.errors import Stopped
 from fcos_cli.train.checkpoint import Progress, save_state
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
+from fcos_cli.train.tracking.listener import Evaluation, Row
 from tests.train.runs import Recorder, at, config_of, figures, same, splits, state
 
 pytestmark = pytest.mark.slow
@@ -32,24 +33,41 @@ def test_state_is_saved_within_an_epoch_after_save_minutes(data: tuple[Dataset, 
     assert seen == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("step", "validation", "saved"),
+    [
+        (60, 0, [(0, 0), (1, 5), (2, 9, "before"), (4, 14), (5, 18, "before"), (6, 18)]),
+        (60, 40, [(0, 0), (1, 5), (2, 9, "before"), (3, 9), (4, 14), (5, 18, "before"), (6, 18)]),
+        (1, 1, [(0, 0), (6, 18)]),  # short epochs
+    ],
+)
 def test_state_is_saved_around_validations_and_after_save_minutes_across_epochs(
-    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: tuple[Dataset, Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    validation: int,
+    saved: list[tuple[Any, ...]],
 ) -> None:
-    minutes, saved = [0.0], []
+    """6 epochs of 3 steps. step: seconds of a step. validation: of a validation."""
+    clock, found = [0.0], list[tuple[Any, ...]]()
 
     def save(folder: Path, parts: Any, progress: Progress, **options: Any) -> None:
-        saved.append((progress.epoch, progress.step, progress.pending_validation))
+        found.append((progress.epoch, progress.step, *["before"] * progress.pending_validation))
         save_state(folder, parts, progress, **options)
 
+    class Slow(Recorder):
+        def validated(self, row: Row, evaluation: Evaluation) -> None:
+            clock[0] += validation
+
     def pass_time(_: int) -> None:
-        minutes[0] += 1
+        clock[0] += step
 
     monkeypatch.setattr("fcos_cli.train.run.save_state", save)
-    monkeypatch.setattr(Clock, "seconds", property(lambda _: 60 * minutes[0]))
-    config = config_of(epochs=6, val_every=3, save_minutes=4.5)  # of 3 steps, a minute each
-    train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder(on_step=pass_time))
-    validations = [(2, 9, True), (3, 9, False), (5, 18, True), (6, 18, False)]
-    assert saved == sorted([(0, 0, False), (1, 5, False), (4, 14, False), *validations])
+    monkeypatch.setattr(Clock, "seconds", property(lambda _: clock[0]))
+    config = config_of(epochs=6, val_every=3, save_minutes=4.5)
+    train(config, *data, folder=tmp_path / "run", resume=False, listener=Slow(on_step=pass_time))
+    assert found == saved
 
 
 def test_a_run_that_is_killed_between_validations_is_resumed_exactly(
@@ -68,6 +86,29 @@ def test_a_run_that_is_killed_between_validations_is_resumed_exactly(
         train(config, *data, folder=cut_off, resume=False, listener=Recorder(on_step=crash))
     assert state(cut_off)["progress"]["step"] == 0
     train(config, *data, folder=cut_off, resume=True, listener=Recorder())
+    assert same(state(cut_off), state(whole))
+    assert figures(cut_off) == figures(whole)
+
+
+@pytest.mark.parametrize("stage", ["on_validating", "validated"])
+def test_a_run_that_is_stopped_in_a_validation_soon_after_a_save_is_resumed_exactly(
+    data: tuple[Dataset, Dataset], tmp_path: Path, stage: str
+) -> None:
+    """Nothing was saved before the validation, but the state is saved as it was then."""
+
+    class Late(Recorder):
+        def validated(self, row: Row, evaluation: Evaluation) -> None:
+            if stage == "validated":
+                at(3)(row["step"])
+
+    whole, cut_off = tmp_path / "whole", tmp_path / "cut"
+    train(config_of(), *data, folder=whole, resume=False, listener=Recorder())
+    stopping = Late(on_validating=(lambda done, _: at(2)(done)) if stage == "on_validating" else None)
+    with pytest.raises(Stopped):
+        train(config_of(), *data, folder=cut_off, resume=False, listener=stopping)
+    progress = state(cut_off)["progress"]
+    assert (progress["step"], progress["pending_validation"], progress["best_epoch"]) == (3, True, -1)
+    train(config_of(), *data, folder=cut_off, resume=True, listener=Recorder())
     assert same(state(cut_off), state(whole))
     assert figures(cut_off) == figures(whole)
 
