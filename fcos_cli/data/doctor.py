@@ -139,8 +139,8 @@ def _small_val(val: Dataset) -> Iterator[Finding]:
         yield Finding("no-val-boxes", "warning", str(val.source), message, "label images of val")
     elif sum(counts) < SMALL_VAL_BOXES or len(counts) < SMALL_VAL_IMAGES:
         message = (
-            f"the val split has only {sum(counts)} boxes in {len(counts)} images: AP, and the weights and score "
-            "thresholds that are chosen by it, are largely chance"
+            f"the val split is small ({len(counts)} of its images have boxes, {sum(counts)} in all): AP, and the "
+            "weights and score thresholds that are chosen by it, are largely chance"
         )
         remedy = "label more images"
         if val.division is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fcos_cli.data.demo_shapes import write_shapes
 from tests.cli_runner import Fcos, created_files
 from tests.tiny import tiny_config
 
@@ -47,6 +48,21 @@ def test_data_without_a_val_split_is_divided_in_the_same_way_by_eval(
     measured = fcos("eval", "run", tmp_path / "undivided", "--json")
     assert "25 % of 12 images held out, seed 3" in measured.err
     assert measured.document["metrics"]["AP"] == pytest.approx(result.document["best"]["AP"], abs=1e-4)
+
+
+def test_twenty_images_are_trained_on_with_a_warning_and_the_default_threshold(
+    fcos: Fcos, settings: Path, tmp_path: Path
+) -> None:
+    data = write_shapes(tmp_path / "data", train=20, val=1, size=64) / "train.json"
+    result = fcos("train", data, "--config", settings, "--set", "train.val_every=2", "--epochs", 3, "--out", "run")
+    assert result.code == 0
+    assert "18 images" in result.err
+    assert "val: small-val: the val split is small " in result.err
+    assert "--set data.val_fraction=0.3" in result.err
+    facts = fcos("info", "run/best.safetensors", "--json").document
+    assert (facts["threshold"], facts["class_thresholds"]) == (0.3, None)
+    assert fcos("predict", data.parent / "images", "--model", "run", "--json").code == 0
+    assert fcos("train", "--resume", "run", "--epochs", 4).code == 0
 
 
 @pytest.mark.slow

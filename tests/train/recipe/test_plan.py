@@ -49,8 +49,8 @@ def test_run_uses_the_model_settings_of_its_initial_weights(shapes: Path, model_
 @pytest.mark.parametrize("key", ["model.strides", "model.ranges", "model.backbone_norm"])
 def test_auto_chooses_again_what_the_initial_weights_would_set(tmp_path: Path, shapes: Path, key: str) -> None:
     file = tmp_path / "init.safetensors"
-    model = tiny_model(strides=(8, 16, 32), ranges=(20.0, 40.0))
-    save(file, tiny_artifact(weights=model.state_dict(), config=model.config))
+    source = tiny_model(strides=(8, 16, 32), ranges=(20.0, 40.0))
+    save(file, tiny_artifact(weights=source.state_dict(), config=source.config))
     flags = {"train.batch": 2, "train.init": str(file), "data.size": (64, 64)}
     kept = make_plan(shapes, file=None, assignments=[], flags=flags, base={})
     assert (kept.config.model.strides, kept.config.model.ranges) == ((8, 16, 32), (20.0, 40.0))
