@@ -30,8 +30,7 @@ def class_rows(
 
     names: the classes in order, "coco", or None for COCO if the number of rows matches. COCO's own names in their order
     have COCO's ids; others are numbered. rows_are_ids: row i is the class with id i; row 0 (background) and ids without
-    a class are dropped. Raises UsageError if `names` does not fit
-    the rows, or is None and the rows are not COCO's.
+    a class are dropped. Raises UsageError if `names` does not fit the rows, or is None and the rows are not COCO's.
     """
     coco = coco_classes()
     coco_rows = COCO_ROWS if rows_are_ids else len(coco)

@@ -27,6 +27,9 @@ from fcos_cli.train.initial_weights import build_initial, resolve_init
 OBJECTS, FEWEST = 250, 60
 """Objects that are looked at, one per image, and the fewest that say something."""
 
+PIXELS = 1e9
+"""Pixels to decode for it, about ten seconds: of large photos, fewer objects are looked at."""
+
 SIDE, MARGIN = 128, 1.1
 """Pixels of a crop as the backbone sees it, and its side relative to the longer side of the box."""
 
@@ -89,8 +92,9 @@ def _batches(samples: Sequence[Sample]) -> Iterator[Tensor]:
     Images that cannot be read are left out.
     """
     random = np.random.default_rng(0)
+    typical = np.median([sample.width * sample.height for sample in samples])
     crops: list[Tensor] = []
-    for index in random.permutation(len(samples))[:OBJECTS]:
+    for index in random.permutation(len(samples))[: int(np.clip(PIXELS / typical, 1.5 * FEWEST, OBJECTS))]:
         crop = _crop(samples[index], random=random)
         if crop is not None:
             crops.append(crop)

@@ -15,6 +15,7 @@ from PIL import Image
 from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
 from fcos_cli.model.artifact import save
+from fcos_cli.train.recipe import orientation
 from fcos_cli.train.recipe.orientation import BATCH, FEWEST, told_apart, upright_share
 from tests.tiny import tiny_artifact
 from tests.train.recipe.made import dataset, sample
@@ -85,3 +86,16 @@ def test_a_backbone_that_does_not_take_the_crops_says_nothing(tmp_path: Path) ->
     model = {"backbone": "swin_tiny_patch4_window7_224"}  # takes 224 pixels only
     config = Config.model_validate({"model": model, "train": {"init": "pretrained"}})
     assert upright_share(config, images(tmp_path, np.zeros((SIZE, SIZE)))) is None
+
+
+def test_of_large_photos_fewer_are_decoded(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    original = orientation.open_sample
+    monkeypatch.setattr(orientation, "open_sample", lambda made: opened.append(made.image) or original(made))
+    made = images(tmp_path, np.zeros((SIZE, SIZE)), count=2 * FEWEST)
+    upright_share(config_of(init=weights), made)
+    assert len(opened) == 2 * FEWEST
+    opened.clear()
+    monkeypatch.setattr(orientation, "PIXELS", 1.0)
+    assert upright_share(config_of(init=weights), made) is not None
+    assert len(opened) == 1.5 * FEWEST
