@@ -17,6 +17,7 @@ from fcos_cli.data.tiny_boxes import find_tiny
 
 FEW_BOXES = 20  # per class; with fewer boxes a class is hardly learned
 SMALL_VAL_BOXES, SMALL_VAL_IMAGES = 50, 10  # the standard error of a recall of 0.5 is 0.07 with 50 boxes
+LARGER_VAL = 0.3  # what to hold out instead
 IMBALANCE = 50  # ratio of boxes in the largest and the smallest class
 EXTREME_ASPECT = 10.0
 EXAMPLES = 3
@@ -139,12 +140,12 @@ def _small_val(val: Dataset) -> Iterator[Finding]:
         yield Finding("no-val-boxes", "warning", str(val.source), message, "label images of val")
     elif sum(counts) < SMALL_VAL_BOXES or len(counts) < SMALL_VAL_IMAGES:
         message = (
-            f"the val split is small ({len(counts)} of its images have boxes, {sum(counts)} in all): AP, and the "
-            "weights and score thresholds that are chosen by it, are largely chance"
+            f"the val split is small (boxes: {sum(counts)}, images with boxes: {len(counts)}): AP, and the weights and "
+            "score thresholds that are chosen by it, are largely chance"
         )
         remedy = "label more images"
-        if val.division is not None:
-            remedy += ", or hold out more of them: train with --set data.val_fraction=0.3"
+        if val.division is not None and val.division.val_fraction < LARGER_VAL:
+            remedy += f", or hold out more of them: train with --set data.val_fraction={LARGER_VAL}"
         yield Finding("small-val", "warning", str(val.source), message, remedy)
 
 

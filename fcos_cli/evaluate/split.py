@@ -41,9 +41,14 @@ def _was_divided(dataset: Dataset, model: Facts) -> bool:
 def may_be_training_images(dataset: Dataset, model: Facts) -> bool:
     """Whether training may have used some of these images: the train split, or all images of the same data set.
 
-    A COCO file of another name than the training data's counts as images that were kept aside.
+    Data of another name than the training data's counts as images that were kept aside.
     """
     if dataset.split in ("train", "trainval") or fingerprint(dataset) == model.data.get("sha256"):
         return True
-    same = dataset.source.is_dir() or model.data.get("name") in (None, dataset.name)
-    return dataset.split == "all" and same
+    return dataset.split == "all" and model.data.get("name") == dataset.name
+
+
+def split_held_out(path: Path, model: Facts) -> str | None:
+    """`val` for a whole file that training divided, of which only a part was held out; None for other data."""
+    divided = model.division is not None and path.is_file() and model.data.get("name") == path.name
+    return "val" if divided else None

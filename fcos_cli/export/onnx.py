@@ -14,6 +14,7 @@ import torch
 
 from fcos_cli import __version__
 from fcos_cli.atomic import atomic_write
+from fcos_cli.errors import UsageError
 from fcos_cli.export.deformable import deform_conv, refuse_engine
 from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.graph import Graph, convert_to_half, example_inputs, takes_sizes
@@ -25,6 +26,7 @@ from fcos_cli.model.optimize.fuse import fold_batch_norm
 from fcos_cli.model.optimize.winograd import is_worthwhile
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import INPUT, SIZES, SMALLEST, output_names, raw_names
+from fcos_cli.runtime.speed import typical_size
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +58,7 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     sizes, dtype = takes_sizes(model), torch.uint8 if facts.resize.dtype is np.uint8 else torch.float32
     inputs = example_inputs(batch=options.batch, size=options.size, dtype=dtype, sizes=sizes)
     height, width = inputs[0].shape[2:]
-    check_maps(artifact.config, size=(height, width), where="--size")
+    _check_size(artifact.config, facts, options, size=(height, width))
     names = (*output_names(options.nms), *raw_names(model.config.strides))
     dynamic = _dynamic_dimensions(options, model.config)
     shapes = (dynamic, {0: dynamic[0]} if 0 in dynamic else {}) if sizes else (dynamic,)
@@ -76,6 +78,16 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     assert exported is not None
     proto: onnx.ModelProto = exported.model_proto
     return simplify(proto, dynamic)
+
+
+def _check_size(config: ModelConfig, facts: Facts, options: ExportOptions, *, size: tuple[int, int]) -> None:
+    """Raise UsageError if the backbone does not take this input size, which is an example if it is to be free."""
+    try:
+        check_maps(config, size=size)
+    except UsageError as error:
+        height, width = typical_size(facts.resize)
+        remedy = f"use --size {height}x{width}, the model's own" if options.size is None else error.remedy
+        raise UsageError(error.what, where="--size", remedy=remedy) from error
 
 
 def _dynamic_dimensions(options: ExportOptions, config: ModelConfig) -> dict[int, Any]:

@@ -270,6 +270,7 @@ def _export_engine(
         say(f"{error.what}. The ONNX file is ready; {error.remedy}")
         return replace(exported, unfinished=error.what)
     if find_gpu() is None:
+        remove_report(job.out)
         later = f"; where there is one: fcos verify {job.out}" if exported.facts.vectors else ""
         say(f"the engine was not compared with PyTorch, for lack of a GPU{later}")
         return ExportResult(job.out, facts, None)

@@ -15,7 +15,7 @@ from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.evaluate.coco import match_classes
-from fcos_cli.evaluate.split import read_split
+from fcos_cli.evaluate.split import read_split, split_held_out
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.facts import Facts
 
@@ -43,7 +43,7 @@ def read_sample_images(
     calibration = _calibration_pictures(data, model=model, weights=weights) if int8 else []
     if data is None:
         return SampleImages(None, demo_photos(), calibration)
-    val = read_split(data, [model])
+    val = read_split(data, [model], split=split_held_out(data, model))
     print_findings(val.findings)
     if not len(val):
         raise DataError(f"the {val.split} split has no images to compare the exported model on", where=data)

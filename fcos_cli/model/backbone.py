@@ -143,11 +143,11 @@ def _halve_first(body: nn.Module, name: str) -> None:
         )
 
 
-def check_maps(config: ModelConfig, *, size: tuple[int, int], where: str = "data.size") -> None:
+def check_maps(config: ModelConfig, *, size: tuple[int, int]) -> None:
     """Raise UsageError unless the backbone's maps are ⌈size / stride⌉ for an input of `size` = (height, width).
 
     Some timm models do not pad, accept one fixed size only, or round down. At another size they would fail or give
-    misplaced boxes. Only shapes are computed. where: the setting that the size comes from.
+    misplaced boxes. Only shapes are computed.
     """
     with torch.device("meta"):
         body = _body(config, pretrained=False)
@@ -157,7 +157,7 @@ def check_maps(config: ModelConfig, *, size: tuple[int, int], where: str = "data
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"backbone {config.backbone} does not take {size[0]} x {size[1]} pixels ({first_line(error)})",
-                where=where,
+                where="data.size",
                 remedy="choose another size, multiples of 32 or 64, or another backbone",
             ) from error
     for stride, place in zip(config.strides, places, strict=False):  # the levels above come from the pyramid
@@ -167,7 +167,7 @@ def check_maps(config: ModelConfig, *, size: tuple[int, int], where: str = "data
             raise UsageError(
                 f"backbone {config.backbone} gives a map of {given} at stride {stride}, not {expected}, "
                 f"for {size[0]} x {size[1]} pixels",
-                where=where,
+                where="data.size",
                 remedy="choose a size of multiples of 32, or another backbone",
             )
 

@@ -32,7 +32,7 @@ def check_copy(source: Path, out: Path) -> None:
             where=out,
             remedy=f"use {out.with_suffix(source.suffix)}",
         )
-    if out.exists() and not out.samefile(source) and not _is_model(out):
+    if out.is_file() and out.stat().st_size and not out.samefile(source) and not _is_model(out):
         what = "this file exists and is no model of fcos, so it is not replaced"
         raise UsageError(what, where=out, remedy="move it away, or choose another name for --out")
     second = _second_file(out)

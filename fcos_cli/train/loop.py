@@ -145,7 +145,7 @@ def _recover(run: Run, error: NonFiniteLoss) -> None:
     vars(progress).update({**vars(restored), "skipped": skipped, "recoveries": count})
     run.parts.schedule.set_scale(0.5**count)
     if run.metrics is not None:
-        run.metrics.rewind(progress.step)
+        run.metrics.rewind(progress.step, pending=progress.pending_validation)
     run.listener.note(
         f"the loss is not finite at step {failed + 1} ({error}), {names}: back to step {progress.step}, without this "
         f"batch and with half the learning rate ({count} of {MAX_RECOVERIES} times)"

@@ -137,7 +137,7 @@ def test_a_val_split_with_few_boxes_or_images_is_told(images: int, boxes: int, s
     found = {finding.id: finding for split, finding in examine_splits(train, val) if split == "val"}
     assert ("small-val" in found) == small
     if small:
-        assert f"({images} of its images have boxes, {images * boxes} in all)" in found["small-val"].message
+        assert f"(boxes: {images * boxes}, images with boxes: {images})" in found["small-val"].message
         assert "val_fraction" not in found["small-val"].remedy
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset, Division
-from fcos_cli.evaluate.split import read_split
+from fcos_cli.evaluate.split import may_be_training_images, read_split, split_held_out
 from fcos_cli.runtime.facts import Facts
 from tests.runtime.onnx_files import FACTS
 
@@ -72,3 +72,21 @@ def test_models_that_were_trained_on_different_divisions_are_noticed(
     assert "different divisions of their data (val: 0.25 with seed 2; 0.25 with seed 1)" in capsys.readouterr().err
     read_split(undivided, [one, one, FACTS])
     assert capsys.readouterr().err == ""
+
+
+def test_an_export_is_compared_on_the_part_of_a_whole_file_that_was_held_out(undivided: Path) -> None:
+    division = {"val_fraction": 0.25, "seed": 5}
+    model = Facts(FACTS.classes, FACTS.resize, provenance={"data": {"name": "train.json", "division": division}})
+    assert split_held_out(undivided / "train.json", model) == "val"
+    assert split_held_out(undivided / "val.json", model) is None
+    assert split_held_out(undivided, trained_with(division)) is None  # read as val anyway
+    assert split_held_out(undivided / "train.json", FACTS) is None
+
+
+def test_all_images_of_other_data_are_not_taken_for_training_images(undivided: Path) -> None:
+    everything = read_dataset(undivided, split="all")
+    assert may_be_training_images(everything, trained_with({"val_fraction": 0.25, "seed": 5}))
+    other = Facts(FACTS.classes, FACTS.resize, provenance={"data": {"name": "others"}})
+    assert not may_be_training_images(everything, other)
+    assert not may_be_training_images(everything, FACTS)  # nothing is known of its training
+    assert may_be_training_images(read_dataset(undivided, split="train"), other)

@@ -13,7 +13,9 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError, FcosError, ModelError, ParityError, UsageError
+from fcos_cli.export import onnx as onnx_module
 from fcos_cli.export import run
 from fcos_cli.export.onnx import trace
 from fcos_cli.export.options import ExportOptions
@@ -251,10 +253,19 @@ def test_int8_with_a_fixed_batch(tmp_path: Path) -> None:
     assert detector(np.zeros((2, 3, 160, 160), np.uint8)).counts.shape == (2,)
 
 
-def test_a_backbone_refuses_a_size_that_it_does_not_take() -> None:
+def refuse(*_: object, **__: object) -> None:
+    raise UsageError("it takes one size only")
+
+
+def test_a_backbone_refuses_a_size_that_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(backbone="convnext_atto")
     artifact = tiny_artifact(weights=model.state_dict(), config=model.config)
     options = ExportOptions(size=(500, 500))
     with pytest.raises(UsageError, match="gives a map of 62x62 at stride 8, not 63x63") as raised:
         trace(artifact, options.apply(facts_of(artifact)), options)
     assert raised.value.where == "--size"
+    artifact = replace(artifact, geometry=ResizeRule("letterbox", (224, 160)).to_json())
+    monkeypatch.setattr(onnx_module, "check_maps", refuse)
+    with pytest.raises(UsageError) as raised:
+        trace(artifact, ExportOptions().apply(facts_of(artifact)), ExportOptions())
+    assert raised.value.remedy == "use --size 224x160, the model's own"

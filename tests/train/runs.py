@@ -15,6 +15,8 @@ import torch
 from fcos_cli.config import Config
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
+from fcos_cli.train import estimate
+from fcos_cli.train import step as step_module
 from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
 from tests.tiny import SHAPE
 
@@ -115,3 +117,20 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b)
+
+
+class Spoiler:
+    """In place of `compute_losses`: the loss of some calls, counted from 1, is not finite."""
+
+    def __init__(self, *calls: int) -> None:
+        self.true, self.calls, self.count = step_module.compute_losses, calls, 0
+
+    def __call__(self, *arguments: Any, **settings: Any) -> dict[str, torch.Tensor]:
+        self.count += 1
+        terms = self.true(*arguments, **settings)
+        return {**terms, "box": terms["box"] * float("nan")} if self.count in self.calls else terms
+
+
+def measured(calls: int) -> int:
+    """Number of a call in training, after those of the estimate."""
+    return estimate.WARMUP + estimate.STEPS + calls

@@ -26,12 +26,12 @@ from fcos_cli.errors import DataError, FcosError, Interrupted, Stopped
 from fcos_cli.evaluate.coco import collect_detections
 from fcos_cli.model.artifact import load
 from fcos_cli.runtime.pytorch import PyTorchDetector
-from fcos_cli.train import estimate, loop
+from fcos_cli.train import loop
 from fcos_cli.train import step as step_module
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.loop import train
 from fcos_cli.train.tracking.listener import Evaluation, Row
-from tests.train.runs import SETTINGS, Recorder, at, config_of, figures, rows, same, splits, state
+from tests.train.runs import SETTINGS, Recorder, Spoiler, at, config_of, figures, measured, rows, same, splits, state
 
 pytestmark = pytest.mark.slow
 
@@ -392,23 +392,6 @@ def test_signal_handlers_are_restored(data: tuple[Dataset, Dataset], tmp_path: P
     with pytest.raises(Stopped):
         run(tmp_path / "run", data, on_step=at(1))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-class Spoiler:
-    """Makes the loss of some calls infinite, counted from 1."""
-
-    def __init__(self, *calls: int) -> None:
-        self.true, self.calls, self.count = step_module.compute_losses, calls, 0
-
-    def __call__(self, *arguments: Any, **settings: Any) -> dict[str, torch.Tensor]:
-        self.count += 1
-        terms = self.true(*arguments, **settings)
-        return {**terms, "box": terms["box"] * float("nan")} if self.count in self.calls else terms
-
-
-def measured(calls: int) -> int:
-    """Number of a call in training, after those of the estimate."""
-    return estimate.WARMUP + estimate.STEPS + calls
 
 
 def test_a_loss_that_is_not_finite_is_left_out_and_the_run_goes_on(

@@ -7,11 +7,12 @@ import pytest
 
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import Stopped
+from fcos_cli.train import step as step_module
 from fcos_cli.train.checkpoint import Progress, save_state
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.tracking.listener import Evaluation, Row
-from tests.train.runs import Recorder, at, config_of, figures, same, splits, state
+from tests.train.runs import Recorder, Spoiler, at, config_of, figures, measured, rows, same, splits, state
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +89,23 @@ def test_a_run_that_is_killed_between_validations_is_resumed_exactly(
     train(config, *data, folder=cut_off, resume=True, listener=Recorder())
     assert same(state(cut_off), state(whole))
     assert figures(cut_off) == figures(whole)
+
+
+def test_a_validation_is_in_the_metrics_once_though_a_later_loss_leads_back_before_it(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state of step 3 was saved before its validation, and not after it."""
+    clock = [0.0]
+
+    def pass_time(_: int) -> None:
+        clock[0] += 20
+
+    monkeypatch.setattr(Clock, "seconds", property(lambda _: clock[0]))
+    monkeypatch.setattr(step_module, "compute_losses", Spoiler(measured(4)))
+    listener = Recorder(on_step=pass_time)
+    train(config_of(), *data, folder=tmp_path / "run", resume=False, listener=listener)
+    assert any("back to step 3" in note for note in listener.notes)
+    assert [row["step"] for row in rows(tmp_path / "run") if row["kind"] == "val"] == [3, 5]
 
 
 @pytest.mark.parametrize("stage", ["on_validating", "validated"])

@@ -14,8 +14,7 @@ from fcos_cli.data.augment.mosaic import CLOSER
 from fcos_cli.data.augment.placement import MIN_VISIBLE, Boxes, Region, crop, place, zoom_out
 
 LEAST_TURNED = 0.75
-"""Scale of an image after a quarter turn relative to its usual one. That of 4:3 images, which fit whole at this scale.
-"""
+"""Least scale of an image after a quarter turn, relative to its usual one. 4:3 images fit whole at this scale."""
 
 
 class Augmentation:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 from fcos_cli.data.formats.contents import exists, read_bytes, read_text
-from fcos_cli.data.formats.file_index import FileIndex, files_below, plain
+from fcos_cli.data.formats.file_index import FileIndex, files_below, is_hidden, plain
 from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, is_set, samples, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
@@ -227,7 +227,8 @@ def _from_folders(path: Path) -> VocSource | None:
 
 
 def _has_annotation(folder: Path) -> bool:
-    first = next((file for file in _xml_files(folder) if file.parent == folder), None)
+    files = (file for file in folder.glob("*.[xX][mM][lL]") if file.is_file() and not is_hidden(file.name))
+    first = min(files, default=None)
     return first is not None and b"<annotation" in read_bytes(first)[:4096]
 
 

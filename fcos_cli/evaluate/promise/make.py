@@ -56,10 +56,10 @@ class Outcome:
     def reason(self) -> str:
         """Why there is no promise."""
         if self.highest:
-            return f"at most {self.highest:g} can be"
+            return f"at most {self.highest:g} can be promised"
         if self.images < 2:
-            return f"{self.images} of the images {'has' if self.images == 1 else 'have'} such boxes, too few"
-        return f"nothing can be, as at best {self.measured:.4f} is measured (in {self.images:,} images with such boxes)"
+            return f"{'only one' if self.images else 'no'} image has such boxes"
+        return f"at best {self.measured:.4f} is measured, in {self.images:,} images with such boxes"
 
     def __str__(self) -> str:
         if self.promise is not None:

@@ -11,6 +11,9 @@ from fcos_cli.runtime.tensorrt.sidecar import Shape
 
 BATCHES = (1, 1, 8)
 
+SHAPES = ((4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16), (1, 1))
+"""Width and height of usual images, relative to each other."""
+
 Dimensions = tuple[int | None, int | None, int | None]
 """Batch, height and width of a graph's input; None = dynamic."""
 
@@ -52,7 +55,7 @@ class Profile:
     def check(self, dimensions: Dimensions, resize: ResizeRule) -> None:
         """Raise UsageError if the profile contradicts fixed dimensions or excludes the model's own images.
 
-        Where images have any shape, one of 4:3 or 3:4 has to fit.
+        Where images have any shape, those of one of SHAPES have to fit.
         """
         for side, fixed, values in zip(
             Shape._fields, dimensions, zip(self.min, self.opt, self.max, strict=True), strict=True
@@ -67,11 +70,13 @@ class Profile:
             if not (low.height <= height <= high.height and low.width <= width <= high.width):
                 raise _profile_error(f"the model's images are {height} x {width} pixels, outside of {low} to {high}")
             return
-        canvases = [resize.canvas([resize.geometry(*shape)]) for shape in ((4, 3), (3, 4))]
+        canvases = [resize.canvas([resize.geometry(*shape)]) for shape in SHAPES]
         padded = [(max(height, SMALLEST), max(width, SMALLEST)) for height, width in canvases]
         if not any(low.height <= h <= high.height and low.width <= w <= high.width for h, w in padded):
-            sizes = " or ".join(f"{height} x {width}" for height, width in canvases)
-            raise _profile_error(f"the model's images of 4:3 and 3:4 are {sizes} pixels, outside of {low} to {high}")
+            height, width = canvases[0]
+            raise _profile_error(
+                f"images of no usual shape fit: those of 4:3 are {height} x {width} pixels, outside of {low} to {high}"
+            )
 
 
 def _round_up(side: float, divisor: int) -> int:

@@ -44,10 +44,13 @@ def export_repository(model: str, job: run.ExportJob) -> run.ExportResult:
     _check_model(folder)
     try:
         exported = _take(finished, staged, job) if finished else run.export(weights, _onnx_job(job, staged))
-        version = _publish(folder, describe(exported.path), exported.path)
+        try:
+            version = _publish(folder, describe(exported.path), exported.path)
+        except UsageError:
+            if finished:  # where it was copied from, it still is
+                shutil.rmtree(staged)
+            raise
     finally:
-        if finished:  # where it was copied from, it still is
-            shutil.rmtree(staged, ignore_errors=True)
         for place in (staged, folder):
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()

@@ -89,9 +89,9 @@ def choose_size(facts: DataFacts, *, pixels: float | None, finer: float = 1.0) -
     """Height and width of the network input.
 
     pixels: number of input pixels that the run can afford in all, or None if its length is free. finer: cost of a pixel
-    where `choose_strides` would add a finer level, relative to the usual levels. The shape is that of
-    most images, or else a square. The longer side is large enough that small boxes stay clear, or as large as a run
-    with a time limit can afford; never larger than the images.
+    where `choose_strides` would add a finer level, relative to the usual levels. The shape is that of most images, or
+    else a square. The longer side is large enough that small boxes stay clear, or as large as a run with a time limit
+    can afford; never larger than the images.
     """
     source = math.ceil(max(facts.width, facts.height) / STEP) * STEP
     smallest, largest = (min(round(side * _stretch(facts) / STEP) * STEP, source) for side in (SMALLEST, LARGEST))

@@ -92,7 +92,8 @@ def _batches(samples: Sequence[Sample]) -> Iterator[Tensor]:
     Images that cannot be read are left out.
     """
     random = np.random.default_rng(0)
-    typical = np.median([sample.width * sample.height for sample in samples])
+    # of a tile, the whole image is decoded
+    typical = np.median([np.prod(sample.full_size or (sample.width, sample.height)) for sample in samples])
     crops: list[Tensor] = []
     for index in random.permutation(len(samples))[: int(np.clip(PIXELS / typical, 1.5 * FEWEST, OBJECTS))]:
         crop = _crop(samples[index], random=random)

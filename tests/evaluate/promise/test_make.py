@@ -110,16 +110,16 @@ def test_what_cannot_be_kept_says_what_could_be():
     error = failure(outcomes)
     assert error is not None
     assert (error.exit_code, error.what) == (6, "1 of 2 promises cannot be made from these images")
-    assert error.where == f"recall:dog=0.99 cannot be promised: at most {outcomes[1].highest:g} can be"
+    assert error.where == f"recall:dog=0.99 cannot be promised: at most {outcomes[1].highest:g} can be promised"
     assert failure(outcomes[:1]) is None
 
 
 def test_a_hopeless_promise_is_not_blamed_on_the_number_of_images():
     (wrong,) = made("precision:dog=0.99", right=False)
-    assert wrong.reason == f"nothing can be, as at best 0.0000 is measured (in {IMAGES} images with such boxes)"
+    assert wrong.reason == f"at best 0.0000 is measured, in {IMAGES} images with such boxes"
     assert failure([wrong]).remedy.startswith("train a better model")
     (alone,) = made("recall=0.9", images=1)
-    assert alone.reason == "1 of the images has such boxes, too few"
+    assert alone.reason == "only one image has such boxes"
     assert failure([alone]).remedy == "label more images for the val split; no file was written"
 
 

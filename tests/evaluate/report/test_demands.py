@@ -39,7 +39,7 @@ def test_each_demand_has_its_limit_its_value_and_its_result() -> None:
         ["recall:&lt;b&gt;", "0.9", "–", "failed", ""],
         ["difference of AP", "-0.01", "-0.0500", "failed", "interval -0.0712 … -0.0301"],
         ["promised recall", "0.95", "0.9700", "passed", "threshold 0.250, 90% confidence, 61 images"],
-        ["promised precision:cat", "0.99", "–", "failed", "at most 0.9 can be"],
+        ["promised precision:cat", "0.99", "–", "failed", "at most 0.9 can be promised"],
         [
             "promised precision:dog",
             "0.99",

@@ -368,14 +368,18 @@ def test_invalid_profiles(
         Profile(*(Shape(*shape) for shape in profile)).check(dimensions, FACTS.resize)
 
 
-def test_a_profile_that_fits_images_of_neither_orientation() -> None:
-    rule = ResizeRule("shortest", (800, 1333))  # 800 x 1088 or 1088 x 800
-    for low, high in ((640, 640), (320, 1056), (832, 1344)):
+def test_a_profile_that_fits_images_of_no_shape() -> None:
+    rule = ResizeRule("shortest", (800, 1333))
+    for low, high in ((640, 640), (320, 768), (832, 1344)):
         profile = Profile(Shape(1, low, low), Shape(1, low, low), Shape(1, high, high))
-        with pytest.raises(UsageError, match="images of 4:3 and 3:4 are 800 x 1088 or 1088 x 800 pixels, outside"):
+        with pytest.raises(UsageError, match="of no usual shape fit: those of 4:3 are 800 x 1088 pixels, outside"):
             profile.check((None, None, None), rule)
-    wide = Profile(Shape(1, 320, 320), Shape(1, 800, 1088), Shape(1, 800, 1344))
-    wide.check((None, None, None), rule)
+
+
+@pytest.mark.parametrize("shape", [(800, 1088), (1088, 800), (768, 1344), (800, 800)])
+def test_a_profile_for_images_of_one_shape(shape: tuple[int, int]) -> None:
+    only = Shape(1, *shape)
+    Profile(only, only, only).check((None, None, None), ResizeRule("shortest", (800, 1333)))
 
 
 # Graphs

@@ -225,6 +225,15 @@ def test_weights_are_exported_and_compared_first(model_file: Path, monkeypatch: 
     assert names == ["1", "config.pbtxt", "labels.txt", "unverified"]  # which Triton does not serve
 
 
+def test_a_version_that_failed_stays_if_a_finished_file_is_refused() -> None:
+    kept = Path("models/m/unverified/model.onnx")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"failed")
+    with pytest.raises(UsageError, match="exported with other options"):
+        export_repository(str(write_onnx(Path("m.onnx"))), replace(JOB, verify=False))
+    assert kept.read_bytes() == b"failed"
+
+
 def test_a_failed_export_leaves_no_empty_folders(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(weights: Path, job: run.ExportJob) -> None:
         job.out.parent.mkdir(parents=True)
