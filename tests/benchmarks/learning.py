@@ -166,7 +166,8 @@ def main() -> None:
         if seed == 0:
             best = max(RATES, key=lambda rate: torchvision(rate, 0)["AP"])
         torchvision(best, seed)
-    show(rows, ["fcos", f"torchvision lr {best:g}"])
+    mine = [row for row in rows if (row["data"], row["time"]) == (str(options.data), options.time)]
+    show(mine, ["fcos", f"torchvision lr {best:g}"])
 
 
 def show(rows: list[dict[str, Any]], names: list[str]) -> None:
