@@ -32,8 +32,10 @@ AUTOMATIC = (
     "train.freeze",
     "model.ranges",
     "train.epochs",
+    "train.val_every",
     "train.repeat",
     "train.lr",
+    "train.weight_decay",
     "augment.turn",
     "augment.mosaic",
 )

@@ -30,6 +30,8 @@ from fcos_cli.train.recipe.choices import (
     choose_size,
     choose_strides,
     choose_turn,
+    choose_val_every,
+    choose_weight_decay,
     input_shape,
 )
 from fcos_cli.train.recipe.facts import facts_of
@@ -41,7 +43,7 @@ from fcos_cli.train.tracking.listener import SilentListener
 AUTO = "auto: "
 """How the origin of an automatic setting begins; its reason follows."""
 
-FROM_BATCH = ("model.backbone_norm", "train.epochs")
+FROM_BATCH = ("model.backbone_norm", "train.epochs", "train.val_every")
 """Automatic settings that the batch size decides."""
 
 SHORT = 300.0
@@ -89,7 +91,9 @@ def with_automatic(
         "train.epochs": lambda c: choose_epochs(
             images=_epoch_length(c, train_set), batch=c.train.batch * announced().size
         ),
+        "train.val_every": lambda c: choose_val_every(epochs=c.train.epochs),
         "train.lr": lambda c: choose_lr(c.train.optimizer, told_apart=told_apart),
+        "train.weight_decay": lambda c: choose_weight_decay(c.train.optimizer),
         "train.backbone_lr": lambda _: choose_backbone_lr(told_apart=told_apart),
         "augment.mosaic": lambda c: choose_mosaic(facts, size=c.data.size),
         "augment.turn": lambda _: choose_turn(facts, names=train_set.classes.names, told_apart=told_apart),
@@ -104,7 +108,7 @@ def with_automatic(
 
 def _is_meaningless(key: str, config: Config) -> bool:
     """Whether a setting does not matter, or means something else, beside the others."""
-    if key == "train.epochs":
+    if key in ("train.epochs", "train.val_every"):
         return config.train.time > 0
     return key == "data.size" and config.data.resize != "letterbox"
 

@@ -40,6 +40,11 @@ training brings more than a larger input.
 MIN_STEPS, MIN_EPOCHS = 1500, 12
 """Length of a run without a time limit: the longer one of the two."""
 
+VALIDATIONS = 50
+"""Number of validations of a run without a time limit, unless it has fewer epochs: a few images have hundreds, each
+shorter than a validation.
+"""
+
 MIN_BATCH = 4
 """Images at a time that BatchNorm needs for its statistics."""
 
@@ -49,6 +54,9 @@ Reasoned, not measured: such boxes mostly have no point."""
 
 RATES = {"adamw": 2e-3, "sgd": 1e-2}
 """Learning rate for 16 images per step. That of SGD is the paper's (§4)."""
+
+DECAYS = {"adamw": 0.02, "sgd": 1e-4}
+"""Weight decay. That of SGD is the paper's."""
 
 GENTLE, GENTLE_BACKBONE = 1e-3, 0.5
 """Learning rate of AdamW, and the backbone's factor, if the backbone knows such objects."""
@@ -158,6 +166,11 @@ def choose_lr(optimizer: str, *, told_apart: Share) -> Choice:
     return Choice(RATES[optimizer], f"for {optimizer}")
 
 
+def choose_weight_decay(optimizer: str) -> Choice:
+    """Weight decay of everything but norms, biases and scales."""
+    return Choice(DECAYS[optimizer], f"for {optimizer}")
+
+
 def choose_backbone_lr(*, told_apart: Share) -> Choice:
     """Factor of the backbone's learning rate."""
     if known := _known(told_apart()):
@@ -202,6 +215,12 @@ def choose_epochs(*, images: int, batch: int) -> Choice:
     steps = max(1, images // batch)
     epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps))
     return Choice(epochs, f"{epochs * steps:,} steps of {batch} images")
+
+
+def choose_val_every(*, epochs: int) -> Choice:
+    """Epochs between two validations in a run without a time limit."""
+    every = max(1, epochs // VALIDATIONS)
+    return Choice(every, f"{math.ceil(epochs / every)} validations in {epochs} epochs")
 
 
 def choose_turn(facts: DataFacts, *, names: Sequence[str], told_apart: Share) -> Choice:

@@ -27,7 +27,8 @@ def test_every_automatic_setting_has_a_value_and_a_reason() -> None:
     assert all(reason.startswith("auto: ") for reason in origins.values())
     assert config.data.size == (384, 512)
     assert config.model.ranges == (32, 64, 128, 256)
-    assert (config.train.epochs, config.train.repeat, config.model.backbone_norm) == (125, 0, "trained")
+    assert (config.train.epochs, config.train.val_every) == (125, 2)
+    assert (config.train.repeat, config.model.backbone_norm) == (0, "trained")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,8 @@ def test_every_automatic_setting_has_a_value_and_a_reason() -> None:
         ("train.backbone_lr", 0.7),
         ("train.freeze", 1),
         ("train.epochs", 3),
+        ("train.val_every", 7),
+        ("train.weight_decay", 0.3),
         ("train.repeat", 0.5),
         ("model.backbone_norm", "frozen"),
         ("augment.turn", 0.25),
@@ -66,7 +69,9 @@ def test_choices_build_on_the_settings_before_them() -> None:
     assert chosen(flags={"data.size": (640, 640)})[0].model.ranges == (64, 128, 256, 512)
     assert chosen(flags={"data.size": (64, 64)})[0].model.strides == (4, 8, 16, 32, 64)
     assert chosen(flags={"model.strides": [4, 8, 16, 32, 64]})[0].model.ranges == (16, 32, 64, 128)
-    assert chosen(flags={"train.optimizer": "sgd"})[0].train.lr == 0.01
+    sgd = chosen(flags={"train.optimizer": "sgd"})[0].train
+    assert (sgd.lr, sgd.weight_decay) == (0.01, 0.0001)
+    assert chosen(flags={"train.epochs": 300})[0].train.val_every == 6
     assert chosen(flags={"train.batch": 2})[0].model.backbone_norm == "frozen"
     assert chosen(flags={"train.accumulate": 4})[0].model.backbone_norm == "frozen"
 
@@ -92,7 +97,7 @@ def test_with_a_time_limit_the_machine_decides_the_size(monkeypatch: pytest.Monk
     monkeypatch.setattr(automatic, "_pixel_rate", lambda *_: pixels / 1000)
     config, origins = chosen(flags={"train.time": 1000 / automatic.USABLE})
     assert config.data.size == (480, 640)
-    assert "train.epochs" not in origins
+    assert not {"train.epochs", "train.val_every"} & set(origins)  # a time limit spaces validations by itself
     assert chosen(flags={"train.time": 400.0})[0].data.size < (480, 640)
     monkeypatch.setattr(automatic, "_pixel_rate", None)  # not measured for a short run, nor by several processes
     assert chosen(flags={"train.time": 60.0})[0].data.size == (256, 320)

@@ -19,6 +19,7 @@ from fcos_cli.train.recipe.choices import (
     choose_size,
     choose_strides,
     choose_turn,
+    choose_val_every,
 )
 from fcos_cli.train.recipe.facts import DataFacts, facts_of
 from tests.train.recipe.made import dataset, sample
@@ -129,6 +130,13 @@ def test_small_sets_get_more_epochs(images: int, epochs: int) -> None:
     choice = choose_epochs(images=images, batch=8)
     assert choice.value == epochs
     assert f"{epochs * (images // 8):,} steps" in choice.reason
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(1, 1), (42, 1), (99, 1), (100, 2), (750, 15), (1500, 30)])
+def test_many_short_epochs_are_not_all_validated(epochs: int, every: int) -> None:
+    choice = choose_val_every(epochs=epochs)
+    assert choice.value == every
+    assert choice.reason == f"{-(-epochs // every)} validations in {epochs} epochs"
 
 
 def test_rare_classes_come_more_often() -> None:
