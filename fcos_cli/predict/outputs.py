@@ -6,6 +6,7 @@ wrote and nothing else.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -33,6 +34,7 @@ class OutputNames:
         self._is_source = is_source
         self._taken = set[Path]() if taken is None else taken
         self._stems: set[str] = set()
+        self._tried: Counter[str] = Counter()  # per stem: thousands of sources may have the same name
 
     def another(self) -> OutputNames:
         """Names of another kind of output for the same sources."""
@@ -45,12 +47,15 @@ class OutputNames:
         paths for a stem.
         """
         stem = shorten(stem)
-        for number in count(1):
+        for number in count(self._tried[stem] + 1):
             name = stem if number == 1 else f"{stem}-{number}"
+            if name in self._stems:
+                continue
             wanted = paths(name)
-            if name not in self._stems and all(self._is_free(path) for path in wanted):
+            if all(self._is_free(path) for path in wanted):
                 self._stems.add(name)
                 self._taken.update(wanted)
+                self._tried[stem] = number
                 return name
         raise AssertionError
 

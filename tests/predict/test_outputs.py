@@ -48,6 +48,18 @@ def test_two_sources_of_one_run_get_two_names(tmp_path: Path) -> None:
     assert [choose(names, tmp_path, suffix=suffix) for suffix in (".jpg", ".png", ".jpg")] == ["a", "a-2", "a-3"]
 
 
+def test_many_sources_of_one_name_take_linear_time(tmp_path: Path) -> None:
+    names, tried = OutputNames(), []
+
+    def paths(name: str) -> list[Path]:
+        tried.append(name)
+        return [tmp_path / f"{name}.jpg"]
+
+    (tmp_path / "a-3.jpg").touch()
+    assert [names.choose("a", paths) for _ in range(4)] == ["a", "a-2", "a-4", "a-5"]
+    assert tried == ["a", "a-2", "a-3", "a-4", "a-5"]
+
+
 def test_other_outputs_of_the_same_sources_have_the_same_stems_but_other_paths(tmp_path: Path) -> None:
     names = OutputNames()
     assert choose(names, tmp_path, "a.classes", ".png") == "a.classes"

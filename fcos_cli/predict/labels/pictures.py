@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -75,6 +75,7 @@ class Pictures:
     def __init__(self, folders: Iterable[Path], taken: Iterable[str], *, listed: Iterable[Path] | None = None) -> None:
         self._by_size: defaultdict[int, list[Path]] = defaultdict(list)
         self._taken = {_key(stem) for stem in taken}
+        self._tried: Counter[str] = Counter()  # per stem: thousands of pictures may have the same name
         self._all_listed = listed is None
         self._listed: defaultdict[str, list[Path]] = defaultdict(list)
         for path in listed or ():
@@ -109,9 +110,14 @@ class Pictures:
 
     def choose(self, stem: str) -> str:
         """Return a free stem: this one, numbered if it is taken."""
-        free = next(name for n in count(1) if _key(name := stem if n == 1 else f"{stem}-{n}") not in self._taken)
-        self._taken.add(_key(free))
-        return free
+        tried = _key(stem)
+        for number in count(self._tried[tried] + 1):
+            name = stem if number == 1 else f"{stem}-{number}"
+            if (key := _key(name)) not in self._taken:
+                self._taken.add(key)
+                self._tried[tried] = number
+                return name
+        raise AssertionError
 
     def add(self, path: Path, size: int) -> None:
         """Remember a picture of `size` bytes that is in the data set from now on."""

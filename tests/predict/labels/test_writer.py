@@ -22,7 +22,8 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.labels.pictures import stem_of
+from fcos_cli.predict.labels import pictures
+from fcos_cli.predict.labels.pictures import Pictures, stem_of
 from fcos_cli.predict.outputs import LONGEST
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.predict.sources.frames import Clip, Moment
@@ -135,6 +136,19 @@ def test_pictures_of_the_same_name_get_names_of_their_own(format: str, tmp_path:
     for sample in dataset.samples:
         n = [file.read_bytes() for file in sources].index(sample.image.read_bytes())
         assert sample.boxes.round(2).tolist() == [[n, n, n + 5, n + 5]]
+
+
+def test_many_pictures_of_one_name_take_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def record(stem: str) -> str:
+        tried.append(stem)
+        return stem
+
+    monkeypatch.setattr(pictures, "plain", record)
+    names = Pictures((), ["a-3"])
+    assert [names.choose("A" if n else "a") for n in range(50)][:4] == ["a", "A-2", "A-4", "A-5"]
+    assert len(tried) < 300
 
 
 @every_format
