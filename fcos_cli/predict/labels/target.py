@@ -5,10 +5,13 @@ A data set that exists must be of the same format and have a place for new pictu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from fcos_cli.atomic import lock
 from fcos_cli.data.formats.read import find_source, first_split
 from fcos_cli.data.formats.records import Notes, Source
 from fcos_cli.errors import DataError, UsageError
@@ -74,6 +77,30 @@ def new_or_existing(format: str, folder: Path, *, merge: bool) -> Source | None:
             remedy=f"use --label {source.format}, or a new folder",
         )
     return source
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other runs from adding to a data set inside the block: they would choose the same names.
+
+    The folder is made, and removed at the end if it stays empty. Raises UsageError if another run holds it.
+    """
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    file = None
+    with suppress(PermissionError):  # on Windows, which opens no folders
+        file = os.open(folder, os.O_RDONLY)
+    try:
+        if file is not None:
+            what, remedy = "another run of fcos predict is adding labels here", "wait for it, or name another folder"
+            lock(file, UsageError(what, where=folder, remedy=remedy))
+        yield
+    finally:
+        with suppress(OSError):  # not empty
+            for part in made:
+                part.rmdir()
+        if file is not None:
+            os.close(file)
 
 
 def training_split(source: Any) -> str:

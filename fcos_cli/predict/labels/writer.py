@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from fcos_cli.errors import DataError, FcosError
 from fcos_cli.predict.labels.pictures import Content, Pictures, content_of, stem_of
 from fcos_cli.predict.labels.plan import LabelPlan
 from fcos_cli.predict.labels.review import REVIEW, Limits, Review
-from fcos_cli.predict.labels.target import LabelSet
+from fcos_cli.predict.labels.target import LabelSet, hold
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
@@ -36,9 +36,8 @@ class LabelWriter:
     """Writes predictions that carry their images and all their detections.
 
     limits: the thresholds of labels, one or one per class [C]. tiling: that of the predictions. most: number of labels
-    per picture; None = all. However the context is
-    left, the data set is complete for the pictures written until then. Raises UsageError if the format cannot hold a
-    class name.
+    per picture; None = all. However the context is left, the data set is complete for the pictures written until then.
+    Raises UsageError if the format cannot hold a class name, or, in the context, if another run adds to the data set.
     """
 
     def __init__(
@@ -47,21 +46,27 @@ class LabelWriter:
         self.plan, self.detector, self.limits, self.tiling, self.most = plan, detector, limits, tiling, most
         facts = detector.facts
         plan.target.begin(facts.classes)
-        self._pictures = Pictures((plan.folder, plan.target.images), plan.target.taken(), listed=_listed(plan.target))
         self._review = Review(facts.classes, limits)
         self._labels = self._skipped = 0
+        self._held = ExitStack()
 
     def __enter__(self) -> LabelWriter:
+        folder, target = self.plan.folder, self.plan.target
+        with ExitStack() as held:
+            held.enter_context(hold(folder))
+            self._pictures = Pictures((folder, target.images), target.taken(), listed=_listed(target))
+            self._held = held.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._finish()
-        else:
-            with suppress(FcosError, OSError):  # the first error is the one to show
+        with self._held:
+            if kind is None:
                 self._finish()
+            else:
+                with suppress(FcosError, OSError):  # the first error is the one to show
+                    self._finish()
 
     def write(self, prediction: Prediction) -> Path | None:
         """Add a picture, and return its path. One that is in the data set already is left alone, and None returned.

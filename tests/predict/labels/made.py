@@ -47,6 +47,9 @@ def write(
     """Write a data set, and return the path of each picture."""
     plan = plan_labels(format, folder, merge=merge, link=link)
     assert plan is not None
-    facts = Facts(classes, ResizeRule("letterbox", (32, 32)))
-    with LabelWriter(plan, replace(CornerDetector(), facts=facts), limits=LIMIT, tiling=tiling) as writer:
+    with LabelWriter(plan, detector(classes), limits=LIMIT, tiling=tiling) as writer:
         return [writer.write(item) for item in predictions]
+
+
+def detector(classes: ClassTable) -> CornerDetector:
+    return replace(CornerDetector(), facts=Facts(classes, ResizeRule("letterbox", (32, 32))))
