@@ -101,7 +101,9 @@ def test_a_picture_that_cannot_be_read_is_exit_code_1_and_not_in_the_set(fcos: F
 
 def test_nothing_is_written_without_pictures(fcos: Fcos, model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert fcos("predict", tmp_path / "empty", "--model", model, "--label", "yolo", "--out", "more").code == 3
+    result = fcos("predict", tmp_path / "empty", "--model", model, "--label", "yolo", "--out", "more")
+    assert result.code == 3
+    assert "0 pictures" not in result.err
     assert not Path("more").exists()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -12,7 +14,7 @@ import numpy as np
 from fcos_cli.atomic import atomic_write
 from fcos_cli.console import say
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.errors import DataError, FcosError
+from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.predict.labels.pictures import Content, Pictures, content_of, stem_of
 from fcos_cli.predict.labels.plan import LabelPlan
 from fcos_cli.predict.labels.review import REVIEW, Limits, Review
@@ -97,9 +99,8 @@ class LabelWriter:
     def _store(self, picture: Path, content: Content, size: tuple[int, int], labels: Detections) -> None:
         """Write the labels, then let the picture appear: one without labels would count as background."""
         if self.plan.link and content.file is not None:
-            self.plan.target.add(picture, size, labels)
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            picture.symlink_to(content.file.resolve())
+            with _link(picture, content.file):
+                self.plan.target.add(picture, size, labels)
             return
         with atomic_write(picture, binary=True) as stream:
             stream.write(content.data)
@@ -119,10 +120,31 @@ class LabelWriter:
         rows = self._review.ordered()
         if rows:
             self._review.write(self.plan.folder / REVIEW, rows)
+        elif not self._skipped:
+            return
         there = f", {self._skipped} already there" if self._skipped else ""
         pictures = "1 picture" if len(rows) == 1 else f"{len(rows)} pictures"
         first = f"; look at {rows[0].picture} first ({REVIEW})" if rows and rows[0].score else ""
         say(f"{self.plan.folder}: {pictures} with {self._labels} labels added{there}{first}")
+
+
+@contextmanager
+def _link(picture: Path, file: Path) -> Iterator[None]:
+    """Let `picture` appear as a link to `file` if the block succeeds. Raises UsageError, before it, if that fails."""
+    temporary, made = picture.with_name(f".{secrets.token_hex(8)}.tmp"), not picture.parent.exists()
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.symlink_to(file.resolve())
+    except OSError as error:
+        if made:
+            picture.parent.rmdir()
+        what = f"links cannot be made here ({error.strerror})"
+        raise UsageError(what, where=picture, remedy="omit --link") from error
+    try:
+        yield
+        temporary.replace(picture)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _listed(target: LabelSet) -> set[Path] | None:

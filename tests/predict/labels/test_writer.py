@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from dataclasses import replace
@@ -189,6 +190,26 @@ def test_links(format: str, tmp_path: Path) -> None:
     assert paths[0] is not None
     assert paths[0].readlink() == a.resolve()
     assert [sample.image.is_symlink() for sample in everything(tmp_path / "out").samples] == [True, False]
+
+
+@every_format
+def test_where_links_cannot_be_made_nothing_is_added(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = picture(tmp_path / "in/a.jpg"), picture(tmp_path / "in/b.jpg", shade=1)
+    write(format, tmp_path / "there", prediction(a, (1, 2, 9, 9, 0.9, 0)))
+    before = files(tmp_path / "there")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    for name in ("new/out", "there"):
+        with pytest.raises(UsageError, match="links cannot be made here") as caught:
+            write(format, tmp_path / name, prediction(b, (1, 2, 9, 9, 0.9, 0)), link=True, merge=True)
+        assert caught.value.remedy == "omit --link"
+    assert not (tmp_path / "new").exists()
+    assert files(tmp_path / "there") == before
 
 
 @every_format
