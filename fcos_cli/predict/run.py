@@ -85,7 +85,9 @@ def run_predict(
         if labels is not None:
             from fcos_cli.predict.labels.writer import LabelWriter
 
-            labeller = stack.enter_context(LabelWriter(labels, detector, limits=limits, tiling=tiling, most=limit))
+            labeller = stack.enter_context(
+                LabelWriter(labels, detector, limits=limits, tiling=tiling, most=limit, every=every)
+            )
         if viz_dir is not None or crops_dir is not None:
             from fcos_cli.predict.annotated import AnnotatedWriter  # loads fonts and encoders
 

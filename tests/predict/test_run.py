@@ -14,8 +14,10 @@ from PIL import Image
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.predict.labels.plan import plan_labels
 from fcos_cli.predict.progress import summary
 from fcos_cli.predict.run import run_predict
+from fcos_cli.predict.sources.frames import Clip, Frame, Moment
 from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
@@ -265,6 +267,17 @@ def test_frames_counts_those_that_are_used(run):
     _, out, err = run("clip.mp4", every=4, frames=2, stdout="jsonl")
     assert [json.loads(line)["frame"] for line in out.splitlines()] == [0, 4]
     assert "2 frames" in err
+
+
+def test_frames_of_labels_are_compared_with_the_next_that_are_used(tmp_path):
+    clip, out = Clip(Path("c.mp4"), Fraction(25)), tmp_path / "out"
+    frames = [
+        Frame(clip.source, np.full((32, 32, 3), red, np.uint8), Moment(clip, number, Fraction(number)))
+        for number, red in ((0, 200), (5, 0), (10, 201))
+    ]
+    options = {"score": None, "viz_dir": None, "stdout": None, "save": [], "batch": 1, "every": 5}
+    run_predict(CornerDetector(), frames, labels=plan_labels("yolo", out), **options)
+    assert "no b, but in the frames before and after" in (out / "review.csv").read_text()
 
 
 def test_only_chosen_classes_and_the_best_of_them_are_reported(run):

@@ -7,7 +7,7 @@ The score of a picture adds up its doubts. Each counts 1 at most, so it is rough
   class covers it.
 - With tiles, a large object (LARGE) that only the tiles or only the whole picture shows counts 1.
 - In a video, a class that is missing in one frame, but is in the frames before and after, counts 1. So does a class
-  that is in one frame only.
+  that is in one frame only. Frames that are not used do not count.
 
 Equal scores are ordered by the name of the picture.
 """
@@ -63,10 +63,10 @@ class Row:
 
 
 class Review:
-    """Collects the rows. limits: the thresholds of labels, one or one per class [C]."""
+    """Collects the rows. limits: the thresholds of labels, one or one per class [C]. every: step of the frames."""
 
-    def __init__(self, classes: ClassTable, limits: Limits) -> None:
-        self.classes = classes
+    def __init__(self, classes: ClassTable, limits: Limits, *, every: int = 1) -> None:
+        self.classes, self.every = classes, every
         self.limits = np.broadcast_to(np.asarray(limits, np.float64), len(classes))
         self.rows: list[Row] = []
 
@@ -136,7 +136,7 @@ class Review:
     def _compare_frames(self) -> None:
         for before, row, after in zip(self.rows, self.rows[1:], self.rows[2:], strict=False):
             one_clip = row.clip is not None and before.clip is row.clip is after.clip
-            if not one_clip or (before.number, after.number) != (row.number - 1, row.number + 1):
+            if not one_clip or (row.number - before.number, after.number - row.number) != (self.every,) * 2:
                 continue
             missing = (before.classes & after.classes) - row.classes
             sudden = row.classes - before.classes - after.classes

@@ -37,18 +37,26 @@ class _Whole(NamedTuple):
 class LabelWriter:
     """Writes predictions that carry their images and all their detections.
 
-    limits: the thresholds of labels, one or one per class [C]. tiling: that of the predictions. most: number of labels
-    per picture; None = all. However the context is left, the data set is complete for the pictures written until then.
-    Raises UsageError if the format cannot hold a class name, or, in the context, if another run adds to the data set.
+    limits: the thresholds of labels, one or one per class [C]. tiling, every: tiles, and step of the frames, of the
+    predictions. most: number of labels per picture; None = all. However the context is left, the data set is complete
+    for the pictures written until then. Raises UsageError if the format cannot hold a class name, or, in the context,
+    if another run adds to the data set.
     """
 
     def __init__(
-        self, plan: LabelPlan, detector: Detector, *, limits: Limits, tiling: Tiling | None, most: int | None = None
+        self,
+        plan: LabelPlan,
+        detector: Detector,
+        *,
+        limits: Limits,
+        tiling: Tiling | None,
+        most: int | None = None,
+        every: int = 1,
     ) -> None:
         self.plan, self.detector, self.limits, self.tiling, self.most = plan, detector, limits, tiling, most
         facts = detector.facts
         plan.target.begin(facts.classes)
-        self._review = Review(facts.classes, limits)
+        self._review = Review(facts.classes, limits, every=every)
         self._labels = self._skipped = 0
         self._held = ExitStack()
 

@@ -88,13 +88,14 @@ def test_tiles_and_the_whole_picture_disagree_about_large_objects() -> None:
     )
 
 
-def test_a_class_that_is_missing_or_there_for_one_frame_of_a_video() -> None:
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_class_that_is_missing_or_there_for_one_frame_of_a_video(every: int) -> None:
     clip = Clip(Path("c.mp4"), Fraction(25))
     dog, cat = (*BOX, 0.9, 0), (*FAR, 0.9, 1)
-    review = Review(CLASSES, 0.5)
+    review = Review(CLASSES, 0.5, every=every)
     for number, rows in enumerate([(dog,), (), (dog,), (dog, cat), (dog,)]):
         found = detections(*rows)
-        given = Prediction(clip.source, 100, 100, found, moment=Moment(clip, number, Fraction(number)))
+        given = Prediction(clip.source, 100, 100, found, moment=Moment(clip, number * every, Fraction(number)))
         review.add(f"{number}.jpg", given, found, whole=None, scale=1.0)
     rows = review.ordered()
     assert [(row.picture, row.score) for row in rows] == [
