@@ -2,8 +2,8 @@
 
 Notable choices:
 - JPEG and PNG files, which every labelling tool reads, are copied byte for byte, JPEG with its EXIF rotation. All
-  others (also PNG with EXIF rotation, which tools treat differently) become PNG with the pixels that the detector saw,
-  frames of videos JPEG. So boxes and pixels always fit together.
+  others (also PNG with EXIF rotation, which tools treat differently, and what is no file, from an address or stdin)
+  become PNG with the pixels that the detector saw, frames of videos JPEG. So boxes and pixels always fit together.
 - Names are new in the whole data set, up to upper and lower case, Unicode forms and percent-encoding, because label
   files are found by them.
 """
