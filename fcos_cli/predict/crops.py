@@ -12,7 +12,11 @@ import numpy.typing as npt
 
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.draw import JPEG_LIMIT, save_image
+from fcos_cli.predict.outputs import shorten
 from fcos_cli.predict.pipeline import Prediction
+
+LONGEST_CLASS = 80
+"""Bytes of a class in the name of a crop, which also holds a stem (`outputs.LONGEST`), two numbers and a suffix."""
 
 
 class Crop(NamedTuple):
@@ -57,5 +61,5 @@ def write_crops(image: npt.NDArray[np.uint8], crops: Sequence[Crop], paths: Sequ
 
 
 def safe_name(text: str) -> str:
-    """Make `text` a valid file name on any system: letters, digits, `_`, `.` and `-`; never empty or hidden."""
-    return re.sub(r"[^\w.-]+", "-", text).strip(".-")[:80] or "unnamed"
+    """Make `text` a valid file name on any system: letters, digits, `_`, `.` and `-`; never empty, hidden or long."""
+    return shorten(re.sub(r"[^\w.-]+", "-", text).strip(".-"), most=LONGEST_CLASS) or "unnamed"

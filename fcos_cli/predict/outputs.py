@@ -67,9 +67,9 @@ class OutputNames:
         return path.is_file() and was_written_by_us(path) and not self._is_source(path.resolve())
 
 
-def shorten(stem: str, *, end: str = "") -> str:
-    """Cut a stem, between characters, so that it has at most LONGEST bytes with `end`, which is appended whole."""
-    encoded, most = stem.encode("utf-8", "surrogateescape"), LONGEST - len(end)
+def shorten(stem: str, *, end: str = "", most: int = LONGEST) -> str:
+    """Cut a stem, between characters, so that it has at most `most` bytes with `end`, which is appended whole."""
+    encoded, most = stem.encode("utf-8", "surrogateescape"), most - len(end)
     return (stem if len(encoded) <= most else encoded[:most].decode("utf-8", "ignore")) + end
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from fcos_cli.data.images import image_size
 from fcos_cli.model.classes import ClassTable
-from fcos_cli.predict.crops import crop_paths, crops_of, safe_name, write_crops
+from fcos_cli.predict.crops import Crop, crop_paths, crops_of, safe_name, write_crops
+from fcos_cli.predict.outputs import shorten
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.runtime.results import Detections
 
@@ -54,3 +55,12 @@ def test_a_crop_too_large_for_jpeg_is_a_png(tmp_path):
 )
 def test_class_names_become_valid_file_names(name, safe):
     assert safe_name(name) == safe
+
+
+def test_long_names_in_any_script_fit_into_a_file_name(tmp_path):
+    """Letters of two, three and four bytes; the network may find a thousand objects."""
+    for letter in "жก𐐷":
+        crops = [Crop((0, 0, 2, 2), 0.87, safe_name(letter * 80))] * 1001
+        path = crop_paths(tmp_path, f"{shorten(letter * 80)}-1000", crops)[-1]
+        write_crops(np.zeros((4, 4, 3), np.uint8), crops[:1], [path])
+        assert path.is_file()
