@@ -95,15 +95,15 @@ class ProgressReporter:
             if self._identities:
                 counts = Counter(self._identities.values()).most_common()
                 found += f"; tracked: {', '.join(f'{n} {self.classes.names[index]}' for index, n in counts)}"
-            say(f"{self._clip.source}: {self._clip_frames} frames, {found}{_arrow(self._clip_path)}")
+            say(f"{self._clip.source}: {_number(self._clip_frames, 'frame')}, {found}{_arrow(self._clip_path)}")
         self._clip, self._clip_frames = None, 0
         self._frames_with_class.clear()
         self._identities.clear()
 
     def _processed(self) -> str:
         images = self.total - self.failed - self.frames
-        parts = [f"{images} images"] if images or not self.frames else []
-        return " and ".join([*parts, *([f"{self.frames} frames"] if self.frames else [])])
+        parts = [_number(images, "image")] if images or not self.frames else []
+        return " and ".join([*parts, *([_number(self.frames, "frame")] if self.frames else [])])
 
 
 def summary(detections: Detections, classes: ClassTable) -> str:
@@ -117,6 +117,10 @@ def summary(detections: Detections, classes: ClassTable) -> str:
         listed = ", ".join(f"{score:.2f}" for score in scores[:5]) + (", …" if count > 5 else "")
         parts.append(f"{count} {classes.names[index]} ({listed})")
     return ", ".join(parts)
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _arrow(path: Path | None) -> str:

@@ -54,7 +54,8 @@ def format_of(target: Path | TextIO) -> Format:
     suffixes: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
     suffix = target.suffix.lower() if isinstance(target, Path) else ""
     if suffix not in suffixes:
-        raise UsageError(f"unknown output format {suffix!r}", where=target, remedy="use .json, .jsonl or .csv")
+        remedy = "use .json, .jsonl, .csv, .coco.json or, with --track, .mot.txt"
+        raise UsageError(f"unknown output format {suffix!r}", where=target, remedy=remedy)
     return suffixes[suffix]
 
 

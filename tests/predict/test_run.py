@@ -116,7 +116,7 @@ def test_bad_video_does_not_stop_the_others(run):
     document = json.loads(out)
     assert [row["source"] for row in document["failed"]] == ["gone.mp4", "bad.mp4"]
     assert [row["source"] for row in document["results"]] == ["clip.mp4", "clip.mp4", "a.png"]
-    assert "1 images and 2 frames processed, 2 could not be read" in err
+    assert "1 image and 2 frames processed, 2 could not be read" in err
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "clip.mp4"]
 
 

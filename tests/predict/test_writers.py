@@ -16,7 +16,7 @@ from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.pipeline import Failure, Prediction
 from fcos_cli.predict.sources.frames import Clip, Moment
-from fcos_cli.predict.writers import open_writer
+from fcos_cli.predict.writers import format_of, open_writer
 from fcos_cli.runtime.results import Detections
 
 CLASSES = ClassTable(("cat", "dog, small"), (17, 3))
@@ -174,6 +174,12 @@ def test_file_names_that_are_not_utf8(tmp_path):
             writer.write(odd)
     assert json.loads((tmp_path / "o.jsonl").read_text(encoding="utf-8"))["source"] == str(odd.source)
     assert b"caf\xe9.jpg" in (tmp_path / "o.csv").read_bytes()
+
+
+def test_the_remedy_for_an_unknown_suffix_names_every_format():
+    with pytest.raises(UsageError) as caught:
+        format_of(Path("tracks.txt"))
+    assert caught.value.remedy == "use .json, .jsonl, .csv, .coco.json or, with --track, .mot.txt"
 
 
 def test_unknown_suffix_or_unusable_path_is_a_usage_error(tmp_path):

@@ -6,6 +6,7 @@ import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import UsageError
 from fcos_cli.predict.pipeline import Failure, Prediction
-from fcos_cli.predict.sources.address import Source, is_address
+from fcos_cli.predict.sources.address import Address, Source, is_address
 from fcos_cli.predict.sources.frames import Clip
 from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, is_camera
 from fcos_cli.predict.tracking.bytetrack import LOW_SCORE, Tracker
@@ -51,12 +52,17 @@ def track(
 
 
 def still_picture(source: Source | str) -> UsageError:
-    """The error of --track for a picture."""
-    return UsageError(
-        "--track follows objects through a video, and this is no video",
-        where=source,
-        remedy="omit --track, or make a video of numbered frames first: ffmpeg -framerate 25 -i %06d.jpg clip.mp4",
-    )
+    """The error of --track for a picture, or a folder."""
+    command = "ffmpeg -framerate 25 -i %06d.jpg clip.mp4"
+    remedy = f"make a video of numbered frames first: {command}"
+    if not isinstance(source, Address):
+        path = Path(source)
+        if path.suffix.lower() == ".gif":
+            remedy = f"make a video of it first: ffmpeg -i {quote(str(path))} {quote(str(path.with_suffix('.mp4')))}"
+        elif path.is_dir():
+            remedy = f"name the videos in it, {quote(str(path / '*.mp4'))}, or make one of numbered frames: {command}"
+    what = "--track follows objects through a video, and this is no video"
+    return UsageError(what, where=source, remedy=f"omit --track, or {remedy}")
 
 
 def check_tracking(sources: Sequence[str], save: Sequence[Path], *, wanted: bool) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.predict.pipeline import Failure, Prediction
+from fcos_cli.predict.sources.address import Address
 from fcos_cli.predict.sources.frames import Clip, Moment
-from fcos_cli.predict.tracking.track import check_tracking, low_thresholds, track
+from fcos_cli.predict.tracking.track import check_tracking, low_thresholds, still_picture, track
 from fcos_cli.runtime.results import Detections
 
 THRESHOLDS = np.array([0.5, np.inf], np.float32)
@@ -69,6 +70,12 @@ def test_a_picture_is_an_error_that_names_it():
         tracked(picture)
     assert caught.value.where == "a.jpg"
     assert "ffmpeg" in caught.value.remedy
+
+
+def test_the_remedy_fits_what_was_named(tmp_path):
+    assert f"'{tmp_path}/*.mp4'" in str(still_picture(str(tmp_path)).remedy)
+    assert "ffmpeg -i 'my moving.GIF' 'my moving.mp4'" in str(still_picture("my moving.GIF").remedy)
+    assert "%06d.jpg" in str(still_picture(Address("http://host/a.gif")).remedy)
 
 
 def test_low_thresholds_are_never_above_those_for_reporting():
