@@ -34,7 +34,7 @@ class Prediction:
 
     width, height: size of the upright image in pixels. image: uint8 [height, width, 3] RGB, with `keep_images` only.
     moment: position in the video or camera stream, for frames only. note: says what else the file holds, see
-    `read_image`.
+    `read_image`. whole: with tiles, what is found without them, above no threshold; None if the image is one tile.
     """
 
     source: Source
@@ -44,6 +44,7 @@ class Prediction:
     image: npt.NDArray[np.uint8] | None = None
     moment: Moment | None = None
     note: str | None = None
+    whole: Detections | None = None
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,9 @@ def _detect(detector: Detector, batch: _Batch, options: _Options) -> Iterator[Pr
         if isinstance(opened, Failure):
             yield opened
             continue
+        whole = None
         if options.tiling and opened.image is not None:
-            detections = detect_in_tiles(
+            detections, whole = detect_in_tiles(
                 detector, opened.image, options.tiling, batch=options.batch_size, threshold=options.threshold
             )
         else:
@@ -179,4 +181,5 @@ def _detect(detector: Detector, batch: _Batch, options: _Options) -> Iterator[Pr
             if options.threshold is not None:
                 detections = detections.above(options.threshold)
         image = opened.image if options.keep_images else None
-        yield Prediction(opened.source, *opened.size, detections.best(options.limit), image, opened.moment, opened.note)
+        found = detections.best(options.limit)
+        yield Prediction(opened.source, *opened.size, found, image, opened.moment, opened.note, whole)

@@ -85,9 +85,7 @@ def run_predict(
         if labels is not None:
             from fcos_cli.predict.labels.writer import LabelWriter
 
-            labeller = stack.enter_context(
-                LabelWriter(labels, detector, limits=limits, tiling=tiling, most=limit, every=every)
-            )
+            labeller = stack.enter_context(LabelWriter(labels, detector.facts, limits=limits, most=limit, every=every))
         if viz_dir is not None or crops_dir is not None:
             from fcos_cli.predict.annotated import AnnotatedWriter  # loads fonts and encoders
 

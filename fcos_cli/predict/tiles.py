@@ -11,7 +11,7 @@ Notable choices:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,13 @@ MIN_OVERLAP_IOU = 0.5
 """Boxes of two tiles are the same object if their IoU inside the overlap of the tiles is at least this."""
 
 
+class InTiles(NamedTuple):
+    """Detections in an image and its tiles. whole: in the image alone, above no threshold; None if it is one tile."""
+
+    merged: Detections
+    whole: Detections | None
+
+
 def detect_in_tiles(
     detector: Detector,
     image: npt.NDArray[np.uint8],
@@ -39,11 +46,11 @@ def detect_in_tiles(
     *,
     batch: int = 1,
     threshold: float | npt.NDArray[np.float32] | None = None,
-) -> Detections:
+) -> InTiles:
     """Detect objects in a uint8 [H, W, 3] image and its tiles. Boxes are in image pixels, best first.
 
     batch: tiles per network call; only a few batches are in memory. threshold: as in `predict`, applied before boxes
-    are merged. The result can have more detections than the model's limit per image.
+    are merged. There can be more detections than the model's limit per image.
     """
     height, width = image.shape[:2]
     tiles = tiling.tiles(width, height)
@@ -53,6 +60,7 @@ def detect_in_tiles(
     per_tile: list[Detections] = []
     for pixels, geometries in prefetch(_network_inputs(detector, image, batches), count=2):
         per_tile += detect_batch(detector, pixels, geometries)
+    whole = per_tile[0] if len(tiles) > 1 else None
     if threshold is not None:
         per_tile = [detections.above(threshold) for detections in per_tile]
     tile_index = np.concatenate([np.full(len(detections), n) for n, detections in enumerate(per_tile)])
@@ -61,13 +69,9 @@ def detect_in_tiles(
         for name in ("boxes", "scores", "classes")
     )
     boxes = boxes + np.tile(tiles[tile_index, :2], 2).astype(np.float32)
-    return merge_tiles(
-        Detections(boxes, scores, classes),
-        tiles[tile_index],
-        tiles,
-        margin=BORDER_MARGIN * tiling.side,
-        iou=detector.facts.nms_iou,
-    )
+    found, margin = Detections(boxes, scores, classes), BORDER_MARGIN * tiling.side
+    merged = merge_tiles(found, tiles[tile_index], tiles, margin=margin, iou=detector.facts.nms_iou)
+    return InTiles(merged, whole)
 
 
 def merge_tiles(

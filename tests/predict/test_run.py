@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.plan import plan_labels
@@ -280,6 +281,14 @@ def test_frames_of_labels_are_compared_with_the_next_that_are_used(tmp_path):
     assert "no b, but in the frames before and after" in (out / "review.csv").read_text()
 
 
+def test_labels_with_tiles_need_no_more_network_calls_than_detections(tmp_path):
+    image, detector, tiling = np.zeros((100, 100, 3), np.uint8), CornerDetector(), Tiling(64)
+    options = {"score": None, "viz_dir": None, "stdout": None, "save": [], "batch": 1, "tiling": tiling}
+    run_predict(detector, [Frame(Path("a.png"), image)], labels=plan_labels("yolo", tmp_path / "out"), **options)
+    assert sum(detector.sizes) == len(tiling.tiles(100, 100)) + 1
+    assert (tmp_path / "out/review.csv").is_file()
+
+
 def test_only_chosen_classes_and_the_best_of_them_are_reported(run):
     Image.new("RGB", (20, 10), (160, 0, 0)).save("a.png")
     results = [run("a.png", score=0.1, stdout="jsonl", **options)[1] for options in ({"chosen": {1}}, {"limit": 1})]
@@ -291,8 +300,6 @@ def test_only_chosen_classes_and_the_best_of_them_are_reported(run):
 
 
 def test_the_limit_is_per_image_with_tiles_too(run):
-    from fcos_cli.data.tiling import Tiling
-
     Image.new("RGB", (128, 64), (160, 0, 0)).save("a.png")
     count = {}
     for limit in (None, 1):

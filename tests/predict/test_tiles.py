@@ -58,7 +58,7 @@ def canvas(*rectangles, size=(400, 300)) -> np.ndarray:
 
 
 def detect(image, tiling=None, **options):
-    return detect_in_tiles(ColourDetector(), image, tiling or Tiling(128, 0.25), **options)
+    return detect_in_tiles(ColourDetector(), image, tiling or Tiling(128, 0.25), **options).merged
 
 
 # ---------------------------------------------------------------- detection
@@ -104,6 +104,18 @@ def test_network_gets_at_most_one_batch_of_tiles_at_a_time():
     detect_in_tiles(detector, canvas(size=(1000, 700)), Tiling(128), batch=5)
     assert max(detector.sizes) == 5
     assert sum(detector.sizes) == len(Tiling(128).tiles(1000, 700)) + 1
+
+
+def test_what_is_found_on_the_whole_image_alone_is_kept_without_a_threshold():
+    image, tiling = canvas((20, 30, 16, 16, 0), (60, 100, 290, 40, 1)), Tiling(128)
+    (plain,) = predict(ColourDetector(), [Frame("x", image)])
+    (tiled,) = predict(ColourDetector(), [Frame("x", image)], threshold=0.9, tiling=tiling, batch=4)
+    assert len(plain.detections) == 1
+    np.testing.assert_array_equal(tiled.whole.boxes, plain.detections.boxes)
+    assert len(tiled.detections) == 0
+    for single in ({"tiling": Tiling(400)}, {}):
+        (alone,) = predict(ColourDetector(), [Frame("x", image)], **single)
+        assert alone.whole is None
 
 
 def test_pipeline_supports_tiles():

@@ -70,14 +70,13 @@ class Review:
         self.limits = np.broadcast_to(np.asarray(limits, np.float64), len(classes))
         self.rows: list[Row] = []
 
-    def add(
-        self, picture: str, prediction: Prediction, labels: Detections, *, whole: Detections | None, scale: float
-    ) -> None:
+    def add(self, picture: str, prediction: Prediction, labels: Detections, *, scale: float) -> None:
         """Add a picture.
 
-        prediction: with all its detections, also those below the thresholds. labels: those that became labels. whole:
-        the detections without tiles, if there were tiles. scale: pixels of the network input per pixel of the picture.
+        prediction: with all its detections, also those below the thresholds. labels: those that became labels. scale:
+        pixels of the network input per pixel of the picture, without tiles.
         """
+        whole = prediction.whole
         below = prediction.detections if whole is None else whole
         doubts = [*self._just_above(labels), *self._just_below(below, labels)]
         if whole is not None:

@@ -7,55 +7,39 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 import numpy as np
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.console import say
-from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.predict.labels.pictures import Content, Pictures, content_of, stem_of
 from fcos_cli.predict.labels.plan import LabelPlan
 from fcos_cli.predict.labels.review import REVIEW, Limits, Review
 from fcos_cli.predict.labels.target import LabelSet, hold
 from fcos_cli.predict.pipeline import Prediction
-from fcos_cli.runtime.detector import Detector, detect_batch
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
 
 MIN_SIDE = 0.01
 """Pixels; a smaller box would not survive the rounding of the formats."""
 
 
-class _Whole(NamedTuple):
-    """What is found without tiles, and the pixels of the network input per pixel of the picture."""
-
-    detections: Detections | None
-    scale: float
-
-
 class LabelWriter:
     """Writes predictions that carry their images and all their detections.
 
-    limits: the thresholds of labels, one or one per class [C]. tiling, every: tiles, and step of the frames, of the
-    predictions. most: number of labels per picture; None = all. However the context is left, the data set is complete
-    for the pictures written until then. Raises UsageError if the format cannot hold a class name, or, in the context,
-    if another run adds to the data set.
+    facts: of the detector. limits: the thresholds of labels, one or one per class [C]. most: number of labels per
+    picture; None = all. every: step of the frames. However the context is left, the data set is complete for the
+    pictures written until then. Raises UsageError if the format cannot hold a class name, or, in the context, if
+    another run adds to the data set.
     """
 
     def __init__(
-        self,
-        plan: LabelPlan,
-        detector: Detector,
-        *,
-        limits: Limits,
-        tiling: Tiling | None,
-        most: int | None = None,
-        every: int = 1,
+        self, plan: LabelPlan, facts: Facts, *, limits: Limits, most: int | None = None, every: int = 1
     ) -> None:
-        self.plan, self.detector, self.limits, self.tiling, self.most = plan, detector, limits, tiling, most
-        facts = detector.facts
+        self.plan, self.limits, self.most = plan, limits, most
         plan.target.begin(facts.classes)
+        self._resize = facts.resize
         self._review = Review(facts.classes, limits, every=every)
         self._labels = self._skipped = 0
         self._held = ExitStack()
@@ -100,8 +84,8 @@ class LabelWriter:
             self._store(picture, content, size, labels)
         self._pictures.add(picture, len(content.data))
         self._labels += len(labels)
-        whole, scale = self._whole(prediction)
-        self._review.add(_name(picture, self.plan.folder), prediction, labels, whole=whole, scale=scale)
+        scale = self._resize.geometry(*size).resized[0] / prediction.width
+        self._review.add(_name(picture, self.plan.folder), prediction, labels, scale=scale)
         return picture
 
     def _store(self, picture: Path, content: Content, size: tuple[int, int], labels: Detections) -> None:
@@ -113,15 +97,6 @@ class LabelWriter:
         with atomic_write(picture, binary=True) as stream:
             stream.write(content.data)
             self.plan.target.add(picture, size, labels)
-
-    def _whole(self, prediction: Prediction) -> _Whole:
-        """Run the detector without tiles, where there were several."""
-        image = prediction.image
-        if image is None or self.tiling is None or len(self.tiling.tiles(prediction.width, prediction.height)) < 2:
-            return _Whole(None, 1.0)
-        pixels, geometries = self.detector.facts.resize.batch([image])
-        (found,) = detect_batch(self.detector, pixels, geometries)
-        return _Whole(found, geometries[0].resized[0] / prediction.width)
 
     def _finish(self) -> None:
         self.plan.target.end()

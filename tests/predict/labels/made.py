@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
-from fcos_cli.data.tiling import Tiling
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.plan import plan_labels
 from fcos_cli.predict.labels.writer import LabelWriter
 from fcos_cli.predict.pipeline import Prediction
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
-from tests.runtime.fakes import CornerDetector
 
 CLASSES = ClassTable(("dog", "cat"), (17, 3))
 FORMATS = ("yolo", "coco", "voc", "labelme")
@@ -42,14 +39,13 @@ def write(
     classes: ClassTable = CLASSES,
     merge: bool = False,
     link: bool = False,
-    tiling: Tiling | None = None,
 ) -> list[Path | None]:
     """Write a data set, and return the path of each picture."""
     plan = plan_labels(format, folder, merge=merge, link=link)
     assert plan is not None
-    with LabelWriter(plan, detector(classes), limits=LIMIT, tiling=tiling) as writer:
+    with LabelWriter(plan, facts(classes), limits=LIMIT) as writer:
         return [writer.write(item) for item in predictions]
 
 
-def detector(classes: ClassTable) -> CornerDetector:
-    return replace(CornerDetector(), facts=Facts(classes, ResizeRule("letterbox", (32, 32))))
+def facts(classes: ClassTable) -> Facts:
+    return Facts(classes, ResizeRule("letterbox", (32, 32)))

@@ -12,7 +12,7 @@ from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.plan import plan_labels
 from fcos_cli.predict.labels.writer import LabelWriter
-from tests.predict.labels.made import CLASSES, LIMIT, detector, prediction, write
+from tests.predict.labels.made import CLASSES, LIMIT, facts, prediction, write
 from tests.predict.labels.test_writer import everything, labels_of, picture
 
 BOX = (1, 2, 9, 9, 0.9)
@@ -21,7 +21,7 @@ BOX = (1, 2, 9, 9, 0.9)
 def open_writer(folder: Path) -> LabelWriter:
     plan = plan_labels("coco", folder, merge=True)
     assert plan is not None
-    return LabelWriter(plan, detector(CLASSES), limits=LIMIT, tiling=None)
+    return LabelWriter(plan, facts(CLASSES), limits=LIMIT)
 
 
 def test_labels_that_are_corrected_during_a_run_stay_corrected(tmp_path: Path) -> None:

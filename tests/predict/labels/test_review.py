@@ -28,8 +28,8 @@ def review_of(
     """The score of one picture, and its reason."""
     threshold = np.asarray(limits, np.float32)
     review = Review(CLASSES, threshold)
-    given = Prediction(Path("a.jpg"), 100, 100, found)
-    review.add("a.jpg", given, found.above(threshold), whole=whole, scale=scale)
+    given = Prediction(Path("a.jpg"), 100, 100, found, whole=whole)
+    review.add("a.jpg", given, found.above(threshold), scale=scale)
     (row,) = review.ordered()
     return row.score, "; ".join(text for _, text in row.doubts)
 
@@ -96,7 +96,7 @@ def test_a_class_that_is_missing_or_there_for_one_frame_of_a_video(every: int) -
     for number, rows in enumerate([(dog,), (), (dog,), (dog, cat), (dog,)]):
         found = detections(*rows)
         given = Prediction(clip.source, 100, 100, found, moment=Moment(clip, number * every, Fraction(number)))
-        review.add(f"{number}.jpg", given, found, whole=None, scale=1.0)
+        review.add(f"{number}.jpg", given, found, scale=1.0)
     rows = review.ordered()
     assert [(row.picture, row.score) for row in rows] == [
         ("1.jpg", 1.0),
@@ -116,15 +116,15 @@ def test_pictures_and_frames_of_other_clips_are_no_neighbours() -> None:
     for number, clip in enumerate(clips):
         found = detections() if number == 1 else plain.detections
         moment = Moment(clip, number, Fraction(number))
-        review.add(f"{number}.jpg", replace(plain, moment=moment), found, whole=None, scale=1.0)
-        review.add(f"p{number}.jpg", plain, found, whole=None, scale=1.0)
+        review.add(f"{number}.jpg", replace(plain, moment=moment), found, scale=1.0)
+        review.add(f"p{number}.jpg", plain, found, scale=1.0)
     assert {row.score for row in review.ordered()} == {0.0}
 
 
 def test_names_cannot_become_formulas(tmp_path: Path) -> None:
     review = Review(CLASSES, 0.5)
     given = Prediction(Path("=1+1.jpg"), 100, 100, detections((*BOX, 0.9, 0)))
-    review.add("=1+1.jpg", given, given.detections, whole=None, scale=1.0)
+    review.add("=1+1.jpg", given, given.detections, scale=1.0)
     review.write(tmp_path / "review.csv", review.ordered())
     assert (tmp_path / "review.csv").read_text() == (
         "picture,score,reason,labels,source\n'=1+1.jpg,0.000,,1,'=1+1.jpg\n"

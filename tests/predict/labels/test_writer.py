@@ -20,7 +20,6 @@ from PIL import Image
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.images import image_size, open_image
 from fcos_cli.data.samples import Dataset
-from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels import pictures
@@ -446,10 +445,10 @@ def test_review_lists_the_pictures_of_the_set(tmp_path: Path) -> None:
     assert rows[0]["reason"] == "1 just above the threshold (cat 0.52)"
 
 
-def test_with_tiles_the_whole_picture_is_tried_too(tmp_path: Path) -> None:
-    """The detector finds a dog and a cat on any picture; here the tiles found nothing."""
+def test_with_tiles_the_whole_picture_counts_too(tmp_path: Path) -> None:
     wide, small = picture(tmp_path / "in/wide.png", size=(80, 40)), picture(tmp_path / "in/small.png", size=(32, 32))
-    write("yolo", tmp_path / "out", prediction(wide), prediction(small), tiling=Tiling(40))
+    both = detections((0, 0, 80, 40, 0.75, 0), (0, 0, 80, 40, 0.6, 1))
+    write("yolo", tmp_path / "out", replace(prediction(wide), whole=both), prediction(small))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out/review.csv").read_text())))
     assert [(row["picture"], row["reason"].partition(" (")[0]) for row in rows] == [
         ("images/wide.png", "2 found on the whole picture, but not with tiles"),
