@@ -9,6 +9,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.atomic import check_writable
 from fcos_cli.console import say
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.crops import Crop, crop_paths, crops_of, safe_name, write_crops
@@ -26,12 +27,14 @@ class AnnotatedWriter:
     """Writes predictions that carry their images. A video is complete once the next clip starts or the context exits.
 
     viz_dir: folder for annotated images and videos. crops_dir: folder for crops. None: not written. names: the names
-    that are free.
+    that are free. Raises UsageError if crops cannot be written.
     """
 
     def __init__(
         self, classes: ClassTable, *, viz_dir: Path | None, crops_dir: Path | None, names: OutputNames
     ) -> None:
+        if crops_dir is not None:
+            check_writable(crops_dir, folder=True)
         self.classes, self.viz_dir, self.crops_dir, self.names = classes, viz_dir, crops_dir, names
         self._clip: Clip | None = None
         self._clip_stem = ""

@@ -150,7 +150,6 @@ def check_outputs(save: Sequence[Path], *, folder: Path | None) -> None:
         check_replaceable(file, _format(file))
     if folder is not None:
         check_writable(folder, folder=True)
-        check_writable(folder / "crops", folder=True)
 
 
 def stdout_format(*, as_json: bool, jsonl: bool) -> Literal["json", "jsonl"] | None:

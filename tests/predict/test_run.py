@@ -13,11 +13,11 @@ from PIL import Image
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.errors import DataError
+from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.plan import plan_labels
 from fcos_cli.predict.progress import summary
-from fcos_cli.predict.run import run_predict
+from fcos_cli.predict.run import check_outputs, run_predict
 from fcos_cli.predict.sources.frames import Clip, Frame, Moment
 from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.runtime.facts import Facts
@@ -196,6 +196,15 @@ def test_crops_are_sorted_by_class(run):
     assert files == ["crops/b/photo-001-b-0.50.jpg", "crops/big-cat/photo-000-big-cat-0.75.jpg"]
     with Image.open(files[0]) as crop:
         assert crop.size == (20, 10)
+
+
+def test_a_file_called_crops_is_in_the_way_of_crops_only(run):
+    Image.new("RGB", (20, 10)).save("photo.png")
+    Path("crops").touch()
+    check_outputs([], folder=Path())
+    run("photo.png", viz_dir=Path("out"))
+    with pytest.raises(UsageError, match="crops is not a folder"):
+        run("photo.png", crops_dir=Path("crops"))
 
 
 def test_crops_of_frames_have_the_frame_number(run):
