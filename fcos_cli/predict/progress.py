@@ -62,7 +62,7 @@ class ProgressReporter:
             self._on_frame(prediction.moment, prediction.detections, path)
             return
         self._finish_clip()
-        if self.total <= MAX_IMAGE_LINES:
+        if self.total - self.frames <= MAX_IMAGE_LINES:
             say(f"{prediction.source}: {summary(prediction.detections, self.classes)}{_arrow(path)}")
         if prediction.note is not None:
             self.noted += 1

@@ -80,6 +80,13 @@ def test_progress_off_a_terminal_is_a_line_per_hundred_frames(run):
     assert [line.split()[1] for line in lines] == ["100/210", "200/210", "210/210"]
 
 
+def test_pictures_after_a_long_video_have_their_lines(run):
+    write_clip(Path("clip.mp4"), 30, size=(16, 16))
+    Image.new("RGB", (20, 10)).save("photo.png")
+    _, _, err = run("clip.mp4", "photo.png")
+    assert "photo.png: 1 a (0.75)" in err
+
+
 @pytest.mark.parametrize(("files", "lines", "summed_up"), [(0, 0, False), (1, 1, False), (3, 3, False), (5, 3, True)])
 def test_files_with_more_frames_are_named_or_summed_up(run, files, lines, summed_up):
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
