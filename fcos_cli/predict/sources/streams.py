@@ -19,7 +19,6 @@ from fractions import Fraction
 from typing import Any
 
 from fcos_cli.console import say, warn
-from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources.address import Address
@@ -69,9 +68,9 @@ def read_address(
 
 def _is_stream(address: Address, kind: str) -> bool:
     """By the media type; if that says nothing, by the suffix. Anything else is for the decoder of pictures to judge."""
-    if kind.startswith("image/") or address.suffix.lower() in IMAGE_SUFFIXES:
-        return False
-    return kind.startswith(_STREAM_TYPES) or address.suffix.lower() in VIDEO_SUFFIXES | {".m3u8"}
+    if kind.startswith(_STREAM_TYPES):  # first: cameras call their stream live.jpg, too
+        return True
+    return not kind.startswith("image/") and address.suffix.lower() in VIDEO_SUFFIXES | {".m3u8"}
 
 
 def _read_stream(address: Address, frames: int | None, every: int, stop: threading.Event) -> Iterator[Frame | Failure]:

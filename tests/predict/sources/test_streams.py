@@ -22,7 +22,7 @@ from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.streams import read_address
 from tests.cli_runner import Fcos
 from tests.predict.clips import read_clip, shade, write_clip
-from tests.predict.sources.servers import content, http_server, mjpeg, rtsp_server
+from tests.predict.sources.servers import content, http_server, jpeg, mjpeg, rtsp_server
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,14 @@ def test_every_frame_of_a_slow_stream_is_used_with_its_number_and_time():
     assert times == sorted(set(times))
     assert frames[0].moment.clip.live
     assert frames[0].moment.clip.total is None
+
+
+def test_the_media_type_decides_before_the_suffix():
+    with http_server(live_jpg=mjpeg(40, pause=0.03), a_mp4=content(jpeg(50))) as server:
+        stream = list(read_address(Address(f"{server.url}live.jpg"), frames=2))
+        (picture,) = read_address(Address(f"{server.url}a.mp4"))
+    assert [frame.moment.clip.live for frame in stream] == [True, True]
+    assert picture.data == jpeg(50)
 
 
 def test_a_slow_detector_gets_the_newest_frame_and_is_told(capfd):
