@@ -271,6 +271,8 @@ def predict(
             limit=max_detections,
             tracked=track,
             every=every,
+            frames=frames,
+            iou=iou,
             resumable=resumable,
             resume=resume,
         )

@@ -24,7 +24,7 @@ from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.sources.frames import Clip, Frame
 from fcos_cli.predict.writers import check_replaceable
-from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.detector import Adjustable, Detector
 
 MARK = b'{"settings": {"model": '
 """How every part begins."""
@@ -78,34 +78,37 @@ class Done:
 
 @contextmanager
 def open_targets(
-    save: Sequence[Path], settings: dict[str, Any], *, resumable: bool, resume: bool
+    save: Sequence[Path], settings: dict[str, Any], *, batch: int, resumable: bool, resume: bool
 ) -> Iterator[tuple[Sequence[Path | TextIO], Done]]:
     """What the writers of `save` write to, and what is done already: the files, or a part if the run can be resumed.
 
     resumable: see `is_resumable`; the rest as in `open_part`.
     """
     if resumable:
-        with open_part(save[0], settings, resume=resume) as (stream, done):
+        with open_part(save[0], settings, batch=batch, resume=resume) as (stream, done):
             yield [stream], done
     else:
         yield save, Done()
 
 
 @contextmanager
-def open_part(path: Path, settings: dict[str, Any], *, resume: bool) -> Iterator[tuple[TextIO, Done]]:
+def open_part(path: Path, settings: dict[str, Any], *, batch: int, resume: bool) -> Iterator[tuple[TextIO, Done]]:
     """Open the part of `path`, which becomes `path` if the block succeeds and is kept if it fails.
 
     Yields the stream to which the next rows are written, and the rows that are there. settings: what must be the same
-    in a run that goes on, as JSON values. resume: keep the rows that are there. Raises UsageError if the file cannot be
-    written, if another run is writing it, or if the rows there come from other settings; FcosError if the disk is full.
+    in a run that goes on, as JSON values. batch: inputs per network call; those after the last whole batch are done
+    again, since the batch decides how far its images are padded. resume: keep the rows that are there. Raises
+    UsageError if the file cannot be written, if another run is writing it, or if the rows there come from other
+    settings; FcosError if the disk is full.
     """
     part = part_of(path)
     check_writable(path)
     check_replaceable(path, "jsonl")
     head, finished = json.dumps({"settings": settings}).encode() + b"\n", False
-    raw, done = _open(part, head, resume=resume)
+    raw, done = _open(part, head, batch=batch, resume=resume)
     if done.rows:
-        say(f"{path}: {done.rows:,} results of an earlier run are kept")
+        errors = f", {done.failed:,} of them {'an error' if done.failed == 1 else 'errors'}" if done.failed else ""
+        say(f"{path}: {done.rows:,} results of an earlier run are kept{errors}")
     try:
         stream = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline="\n", write_through=True)
         yield stream, done
@@ -145,33 +148,41 @@ def is_resumable(save: Sequence[Path], *others: object, live: bool) -> bool:
 def check_resume(save: Sequence[Path], *, resumable: bool) -> bool:
     """Whether there is anything to go on with, for --resume; a finished file says so on stderr.
 
-    resumable: see `is_resumable`. Raises UsageError if such a run cannot be resumed, FcosError if an earlier run is
-    finished and had images that could not be read.
+    resumable: see `is_resumable`. An empty file is as good as none. Raises UsageError if such a run cannot be resumed
+    or the file is damaged, FcosError if an earlier run is finished and had images that could not be read.
     """
     if not resumable:
         what = "--resume needs --save FILE.jsonl as the only output, and sources that have an end"
         raise UsageError(what, remedy="omit --resume and run again, or see docs/prediction.md")
     (path,) = save
-    if part_of(path).exists() or not path.exists():
+    if part_of(path).exists() or not path.exists() or not path.stat().st_size:
         return True
     with path.open("rb") as stream:
-        done = _read_rows(stream)
+        done, end = _read_rows(stream)
+        whole = end == stream.seek(0, io.SEEK_END)
+    if not whole:
+        what = f"this file is incomplete or damaged after row {done.rows:,}, and there is no part to go on with"
+        raise UsageError(what, where=path, remedy="omit --resume to run again")
     if done.failed:
         what = f"the run is finished, and {done.failed:,} of its {done.rows:,} rows are errors"
         raise FcosError(what, where=path, remedy="omit --resume to run again")
-    say(f"{path} is finished: nothing to go on with; omit --resume to run again")
+    rows = "1 row" if done.rows == 1 else f"{done.rows:,} rows"
+    say(f"{path} is finished, with {rows}: nothing to go on with; omit --resume to run again")
     return False
 
 
 def settings_of(detector: Detector, **options: Any) -> dict[str, Any]:
-    """The settings of a run: a digest of the model's facts, which name its weights; what runs it; and options as JSON
-    values.
+    """The settings of a run: a digest of the facts in the model's file, which name its weights; what runs it; and
+    options as JSON values.
     """
-    digest = hashlib.sha256(json.dumps(detector.facts.to_metadata(), sort_keys=True).encode()).hexdigest()
+    facts = detector.facts.to_metadata()
+    if isinstance(detector, Adjustable):  # its limits may be those of options; the file's are among `model`
+        del facts["limits"]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return {"model": digest, "backend": detector.backend, "precision": detector.precision, **options}
 
 
-def _open(part: Path, head: bytes, *, resume: bool) -> tuple[BinaryIO, Done]:
+def _open(part: Path, head: bytes, *, batch: int, resume: bool) -> tuple[BinaryIO, Done]:
     """Open or create the part, and position it after its last row. Raises UsageError."""
     check_writable(part)
     try:
@@ -187,7 +198,7 @@ def _open(part: Path, head: bytes, *, resume: bool) -> tuple[BinaryIO, Done]:
         if not MARK.startswith(start):
             what = "this file exists and is not the unfinished result of fcos predict, so it is not replaced"
             raise UsageError(what, where=part, remedy="move it away, or choose another name for --save")
-        return raw, _take_up(raw, head, part) if resume else _begin(raw, head)
+        return raw, _take_up(raw, head, part, batch=batch) if resume else _begin(raw, head)
     except BaseException:
         raw.close()
         raise
@@ -200,8 +211,8 @@ def _begin(raw: BinaryIO, head: bytes) -> Done:
     return Done()
 
 
-def _take_up(raw: BinaryIO, head: bytes, part: Path) -> Done:
-    """Read the rows that are there and drop what follows the last complete one. Raises UsageError."""
+def _take_up(raw: BinaryIO, head: bytes, part: Path, *, batch: int) -> Done:
+    """Read the rows that are there and drop what follows the last whole batch. Raises UsageError."""
     first = raw.readline()
     if not first.endswith(b"\n"):  # new, or killed within its first line
         return _begin(raw, head)
@@ -210,7 +221,13 @@ def _take_up(raw: BinaryIO, head: bytes, part: Path) -> Done:
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         what = f"the interrupted run had another model or other options: {', '.join(changed)}"
         raise UsageError(what, where=part, remedy="repeat its command line, or omit --resume to begin again")
-    return _read_rows(raw, cut=True)
+    done, end = _read_rows(raw)
+    if done.rows % batch:
+        raw.seek(len(head))
+        done, end = _read_rows(raw, most=done.rows - done.rows % batch)
+    raw.seek(end)
+    raw.truncate()
+    return done
 
 
 def _settings(line: bytes) -> dict[str, Any]:
@@ -220,16 +237,13 @@ def _settings(line: bytes) -> dict[str, Any]:
         return {}
 
 
-def _read_rows(stream: BinaryIO, *, cut: bool = False) -> Done:
-    """Count the rows up to the first that is incomplete. cut: remove the rest."""
+def _read_rows(stream: BinaryIO, *, most: int | None = None) -> tuple[Done, int]:
+    """Count the rows up to the first that is incomplete, or so many, and return also where they end."""
     done, end = Done(), stream.tell()
-    while (line := stream.readline()).endswith(b"\n"):
+    while done.rows != most and (line := stream.readline()).endswith(b"\n"):
         try:
             done.add(json.loads(line))
         except (ValueError, KeyError, TypeError):
             break
         end = stream.tell()
-    if cut:
-        stream.seek(end)
-        stream.truncate()
-    return done
+    return done, end

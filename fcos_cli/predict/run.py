@@ -50,6 +50,8 @@ def run_predict(
     limit: int | None = None,
     tracked: bool = False,
     every: int = 1,
+    frames: int | None = None,
+    iou: float | None = None,
     resumable: bool = False,
     resume: bool = False,
 ) -> int:
@@ -60,10 +62,11 @@ def run_predict(
     videos. stdout: format printed on stdout. save: files to write, format by suffix. batch: images (tiles) per network
     call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles.
     labels: the data set to write. chosen: indices of the classes to report; None = all. limit: number of detections per
-    image to report; None = all. tracked: give objects identities; then all inputs must be frames. every: step of the
-    frames in `inputs`. resumable: whether an interrupted run can go on, see `is_resumable`; it keeps what was done.
-    resume: go on with what such a run wrote; what it could not read counts too. Raises DataError if there are no
-    inputs, UsageError for a picture that is to be tracked.
+    image to report; None = all. tracked: give objects identities; then all inputs must be frames. every, frames, iou:
+    with which `inputs` and `detector` were opened; a run that goes on must have the same. resumable: whether an
+    interrupted run can go on, see `is_resumable`; it keeps what was done. resume: go on with what such a run wrote;
+    what it could not read counts too. Raises DataError if there are no inputs, UsageError for a picture that is to be
+    tracked.
     """
     hint_at_tiles(detector, tiling)
     classes = detector.facts.classes
@@ -71,9 +74,12 @@ def run_predict(
     limits = report_thresholds(detector.facts, score=labels.score if labels else None, chosen=chosen)
     shared: dict[str, Any] = {"classes": classes, "model": detector.name, "tracked": tracked}
     with ExitStack() as stack:
-        options = {"score": score, "classes": chosen and sorted(chosen), "most": limit, "every": every}
+        options = {"score": score, "classes": chosen and sorted(chosen), "iou": iou, "max_detections": limit}
+        options |= {"every": every, "frames": frames, "batch": batch}
         settings = settings_of(detector, **options, tile=tiling and [tiling.side, tiling.overlap])
-        targets, done = stack.enter_context(open_targets(save, settings, resumable=resumable, resume=resume))
+        targets, done = stack.enter_context(
+            open_targets(save, settings, batch=1 if tiling else batch, resumable=resumable, resume=resume)
+        )
         writers = [
             stack.enter_context(open_writer(target, **shared, format=_format(file)))
             for target, file in zip(targets, save, strict=True)

@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from fcos_cli.errors import FcosError, UsageError
-from fcos_cli.predict.resume import check_resume, is_resumable
+from fcos_cli.predict.resume import check_resume, is_resumable, settings_of
 from fcos_cli.predict.run import run_predict
 from fcos_cli.predict.sources.open import open_sources
 from tests.cli_runner import Fcos
@@ -134,8 +135,8 @@ def test_other_settings_are_an_error_that_names_them_and_the_rows_stay(run):
     rows = PART.read_bytes()
     with pytest.raises(UsageError, match=r"another model or other options: score\n"):
         run(folder, score=0.6)
-    with pytest.raises(UsageError, match=r"options: every, most, score\n"):
-        run(folder, every=2, limit=4)
+    with pytest.raises(UsageError, match=r"options: batch, every, frames, iou, max_detections, score\n"):
+        run(folder, every=2, limit=4, frames=30, iou=0.5, batch=2)
     assert PART.read_bytes() == rows
     assert run(folder, score=0.5) == (1, 5)
 
@@ -146,6 +147,31 @@ def test_other_arithmetic_is_another_setting(run):
     with pytest.raises(UsageError, match=r"another model or other options: backend, precision\n"):
         run(folder)
     assert run(folder, detector=StoppedDetector(backend="onnxruntime", precision="bf16")) == (1, 5)
+
+
+def test_limits_that_an_option_changed_do_not_make_another_model():
+    class Adjustable(CornerDetector):
+        def set_limits(self, *, iou: float | None, max_detections: int | None) -> None:
+            self.facts = replace(self.facts, nms_iou=iou or 0.6, max_detections=max_detections or 100)
+
+    detector = Adjustable()
+    before = settings_of(detector, iou=None)
+    detector.set_limits(iou=0.3, max_detections=200)
+    assert settings_of(detector, iou=0.3) == {**before, "iou": 0.3}
+    fixed = CornerDetector(facts=replace(CornerDetector().facts, nms_iou=0.3))  # as of a file exported with it
+    assert settings_of(fixed)["model"] != settings_of(CornerDetector())["model"]
+
+
+def test_whole_batches_are_kept_so_that_the_next_ones_are_padded_as_before(run):
+    folder, sizes = pictures(Path("in")), []
+    for rows in (4, 3):
+        run(folder, last=1, batch=4, resume=False)  # four pictures, of which one is an error
+        PART.write_bytes(b"".join(PART.read_bytes().splitlines(keepends=True)[: 1 + rows]))
+        detector = StoppedDetector()
+        assert run(folder, batch=4, detector=detector)[0] == 1
+        assert len(FOUND.read_text().splitlines()) == 9
+        sizes.append(detector.sizes)
+    assert sizes == [[4, 1], [3, 4, 1]]
 
 
 def test_a_run_that_cannot_be_resumed_keeps_no_part(run, capfd):
@@ -199,7 +225,19 @@ def test_a_finished_run_is_not_done_again(run, capfd):
     assert error.value.exit_code == 1  # as the run itself
     run("in", resume=False)
     assert not check_resume([FOUND], resumable=True)
-    assert "found.jsonl is finished" in capfd.readouterr().err
+    assert "found.jsonl is finished, with 2 rows" in capfd.readouterr().err
+
+
+def test_a_file_that_no_run_finished_is_not_called_finished(run):
+    run(pictures(Path("in"), 2), resume=False)
+    rows = FOUND.read_bytes()
+    FOUND.write_bytes(rows[:-3])  # as `--jsonl > found.jsonl` leaves it when it is killed
+    with pytest.raises(UsageError, match="incomplete or damaged after row 2,"):
+        check_resume([FOUND], resumable=True)
+    FOUND.write_bytes(b"")
+    assert check_resume([FOUND], resumable=True)
+    run("in")
+    assert FOUND.read_bytes() == rows
 
 
 def test_the_command_goes_on(fcos: Fcos, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +252,10 @@ def test_the_command_goes_on(fcos: Fcos, model_file: Path, monkeypatch: pytest.M
     PART.write_bytes(b"".join(rows[:3]))
     result = fcos(*line, "--resume")
     assert (result.code, FOUND.read_bytes()) == (1, whole)
-    assert "found.jsonl: 2 results of an earlier run are kept" in result.err
+    assert "found.jsonl: 2 results of an earlier run are kept\n" in result.err
+    FOUND.unlink()
+    PART.write_bytes(b"".join(rows[:4]))
+    assert "3 results of an earlier run are kept, 1 of them an error" in fcos(*line, "--resume").err
     assert fcos(*line, "--resume", "--viz").code == 2
     assert fcos(*line, "--resume", "--jsonl").code == 2
 
