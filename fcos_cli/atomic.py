@@ -65,9 +65,10 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
     created. Nothing is created.
     """
     check_length(path)
-    if not folder and path.is_dir():
+    # Path.is_dir and Path.exists would raise in a folder that is not ours
+    if not folder and os.path.isdir(path):  # noqa: PTH112
         raise UsageError("this is a folder, not a file", where=path, remedy="give a file name")
-    if not folder and path.exists() and not path.is_file():  # a device or a pipe is written directly
+    if not folder and os.path.exists(path) and not path.is_file():  # noqa: PTH110 - device or pipe: written directly
         place, needed = path, os.W_OK
     else:
         whole = Path(os.path.abspath(path))  # noqa: PTH100 - without "..", whose folder may not exist yet

@@ -115,10 +115,13 @@ def _exit_code(error: BaseException, stdout: int | None, *, debug: bool) -> int 
 
 
 def _explain(error: OSError) -> FcosError | None:
-    """The error of a full disk, a broken pipe or a name that is too long, in our words; None for others."""
+    """The error of a full disk, a broken pipe, a missing permission or a long name in our words; None for others."""
     if error.errno == errno.ENAMETOOLONG:
         where = None if error.filename is None else f"{str(error.filename)[:40]}…"
         return UsageError("no file can have a name this long", where=where, remedy="check it, or use a shorter one")
+    if isinstance(error, PermissionError) and error.filename is not None:
+        remedy = "check its permissions, and those of the folders above it"
+        return FcosError("this is not yours to read or write", where=error.filename, remedy=remedy)
     if error.errno in FULL:
         _discard_stdout()
         return FcosError(f"writing failed ({error.strerror})", where=error.filename, remedy="free some space")

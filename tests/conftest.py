@@ -1,7 +1,10 @@
 """Shared fixtures: a small synthetic data set and the file of an untrained detector."""
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,27 @@ from tests.cli_runner import fcos  # noqa: F401 - fixture
 # Waiting threads sleep instead of spinning, which would slow tiny networks tenfold on a busy machine. The variable is
 # read when torch is first imported, which no test module has done yet.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which this process may do nothing; root may, so the system's calls are replaced."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+
+    def refusing(call: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(path: Any, *args: Any, **options: Any) -> Any:
+            if not isinstance(path, int) and folder in Path(os.fsdecode(path)).parents:
+                raise PermissionError(errno.EACCES, "Permission denied", os.fsdecode(path))
+            return call(path, *args, **options)
+
+        return checked
+
+    access = os.access
+    monkeypatch.setattr(os, "stat", refusing(os.stat))
+    monkeypatch.setattr(os, "lstat", refusing(os.lstat))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and access(path, mode))
+    return folder
 
 
 @pytest.fixture(scope="session")

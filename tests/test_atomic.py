@@ -76,6 +76,12 @@ def test_read_only_folders(place: Path, check: Callable[[Path], None]) -> None:
             check(path)
 
 
+def test_a_folder_in_which_nothing_can_be_looked_at(theirs: Path) -> None:
+    for path in (theirs / "new", theirs / "a" / "new"):
+        with pytest.raises(UsageError, match="theirs is read-only, or not yours"):
+            check_writable(path)
+
+
 def test_devices_are_written_directly() -> None:
     check_writable(Path("/dev/null"))
 

@@ -132,6 +132,13 @@ def test_a_broken_pipe_is_no_error_only_if_it_is_stdout(fcos: Fcos, monkeypatch:
         stdout.close()
 
 
+def test_a_path_in_a_folder_of_somebody_else_is_one_error(fcos: Fcos, theirs: Path) -> None:
+    result = fcos("info", theirs / "x.onnx")
+    assert result.code == 1
+    assert "error: this is not yours to read or write" in result.err
+    assert f"where: {theirs / 'x.onnx'}" in result.err
+
+
 LINES = {
     "info": "info MODEL --json",
     "info nano": "info nano --json",

@@ -93,8 +93,16 @@ def _expand(source: str, reading: Reading, leave_out: Path | None) -> Iterator[I
 def paths_of(source: str, *, leave_out: Path | None) -> Iterator[Path | Failure]:
     """The images and videos that a path, a folder, a list or a pattern names; see `open_sources`.
 
-    Raises DataError: at once if there is no such source, during iteration if it has no images.
+    Raises DataError: at once if no such source may be read, during iteration if it has no images.
     """
+    try:
+        return _paths_of(source, leave_out)
+    except PermissionError as error:
+        remedy = "check its permissions, and those of the folders above it"
+        raise DataError("this is not yours to read", where=source, remedy=remedy) from error
+
+
+def _paths_of(source: str, leave_out: Path | None) -> Iterator[Path | Failure]:
     path = typed_path(source)
     if path.is_dir():
         return require_images(images_in(path, leave_out=leave_out), source)
