@@ -22,7 +22,7 @@ from fcos_cli.predict.sources.folder import LeftOut, images_in
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.lists import check_list, read_list, read_stdin, require_images
 from fcos_cli.predict.sources.streams import read_address
-from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, is_camera, read_video
+from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, import_av, is_camera, read_video
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def open_sources(
 
     Sources that do not exist come first, as Failures; a source without images is a Failure in its place. If there is
     only one source, DataError is raised instead: at once if it does not exist, during iteration if it has no images.
-    Raises UsageError if `sources` is empty.
+    Raises UsageError if `sources` is empty, MissingExtra if one is a video or a camera and PyAV is not installed.
     """
     if not sources:
         raise UsageError("no images given", remedy="name image files, folders, glob patterns or a .txt list")
@@ -84,10 +84,14 @@ def _expand(source: str, reading: Reading, leave_out: Path | None) -> Iterator[I
     if source == "-":
         return _read_videos(read_stdin(), reading)
     if is_camera(source):
+        import_av(Path(source))
         return read_video(Path(source), **vars(reading))
     if is_address(source):
         return read_address(Address(source), **vars(reading))
-    return _read_videos(paths_of(source, leave_out=leave_out), reading)
+    paths = paths_of(source, leave_out=leave_out)
+    if _is_video(source):
+        import_av(Path(source))  # without it nothing runs, instead of an error for each video
+    return _read_videos(paths, reading)
 
 
 def paths_of(source: str, *, leave_out: Path | None) -> Iterator[Path | Failure]:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fcos_cli.errors import DataError, UsageError
+from fcos_cli.errors import DataError, MissingExtra, UsageError
 from fcos_cli.predict.draw import save_image
 from fcos_cli.predict.outputs import source_test
 from fcos_cli.predict.pipeline import Failure, predict
@@ -307,6 +308,16 @@ def test_bad_video_is_a_failure_in_its_place(tmp_path):
     failure, image = open_sources([f"{tmp_path}/bad.mp4", f"{tmp_path}/a.jpg"])
     assert isinstance(failure, Failure)
     assert image == tmp_path / "a.jpg"
+
+
+@pytest.mark.parametrize("source", ["c.mp4", "*.mp4", "camera:0"])
+def test_without_pyav_a_video_is_one_error_before_anything_runs(tmp_path, monkeypatch, source):
+    touch(tmp_path, "a.jpg", "c.mp4", "d.mp4")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtra):
+        open_sources(["a.jpg", source])
+    assert list(open_sources(["."])) == [Path("a.jpg")]
 
 
 def test_missing_camera_is_a_failure():
