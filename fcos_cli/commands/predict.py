@@ -198,7 +198,8 @@ def predict(
     from fcos_cli.predict.selection import candidate_score, parse_classes
     from fcos_cli.predict.sources.address import is_address
     from fcos_cli.predict.sources.open import open_sources
-    from fcos_cli.predict.sources.video import is_camera, until_interrupted
+    from fcos_cli.predict.sources.stop import until_interrupted
+    from fcos_cli.predict.sources.video import is_camera
     from fcos_cli.predict.tracking.track import check_tracking
     from fcos_cli.runtime.open import model_file, open_detector
 
@@ -251,7 +252,6 @@ def predict(
         precision=precision,
     )
     chosen = parse_classes(classes or [], detector.facts.classes)
-    # Ctrl-C ends what has no end, and its video must be complete then
     with until_interrupted() if live else nullcontext() as stop:
         failed = run_predict(
             detector,

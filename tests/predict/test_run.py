@@ -20,6 +20,7 @@ from fcos_cli.predict.progress import summary
 from fcos_cli.predict.run import check_outputs, run_predict
 from fcos_cli.predict.sources.frames import Clip, Frame, Moment
 from fcos_cli.predict.sources.open import open_sources
+from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
 from tests.predict.clips import read_clip, write_clip
@@ -161,11 +162,9 @@ def test_memory_does_not_grow_with_the_length_of_a_video(run, monkeypatch):
 
 
 def test_camera_stops_at_the_event_and_its_video_is_complete(tmp_path, monkeypatch):
-    import threading
-
     import av
 
-    path, open_file, stop = write_clip(tmp_path / "c.mp4", 200), av.open, threading.Event()
+    path, open_file, stop = write_clip(tmp_path / "c.mp4", 200), av.open, Stop()
 
     def camera(name, *args, **options):
         return open_file(str(path)) if name == "/dev/video0" else open_file(name, *args, **options)

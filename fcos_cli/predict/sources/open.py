@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +20,7 @@ from fcos_cli.predict.sources.address import Address, is_address
 from fcos_cli.predict.sources.folder import LeftOut, images_in
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.lists import check_list, read_list, read_stdin, require_images
+from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.predict.sources.streams import read_address
 from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, import_av, is_camera, read_video
 
@@ -31,7 +31,6 @@ class Reading:
 
     frames: int | None
     every: int
-    stop: threading.Event | None
 
 
 def open_sources(
@@ -39,7 +38,7 @@ def open_sources(
     *,
     frames: int | None = None,
     every: int = 1,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
     leave_out: Path | None = None,
 ) -> Iterator[Input]:
     """Return the inputs for the pipeline, in the order of `sources`; duplicates are kept.
@@ -71,7 +70,7 @@ def open_sources(
     missing: list[Input] = []
     for source in sources:
         try:
-            found.append(_expand(source, Reading(frames, every, stop), leave_out))
+            found.append(_expand(source, Reading(frames, every), stop, leave_out))
         except DataError as error:
             if len(sources) == 1:
                 raise
@@ -80,14 +79,14 @@ def open_sources(
     return chain(missing, chain.from_iterable(inputs))
 
 
-def _expand(source: str, reading: Reading, leave_out: Path | None) -> Iterator[Input]:
+def _expand(source: str, reading: Reading, stop: Stop | None, leave_out: Path | None) -> Iterator[Input]:
     if source == "-":
         return _read_videos(read_stdin(), reading)
     if is_camera(source):
         import_av(Path(source))
-        return read_video(Path(source), **vars(reading))
+        return read_video(Path(source), **vars(reading), stop=stop)
     if is_address(source):
-        return read_address(Address(source), **vars(reading))
+        return read_address(Address(source), **vars(reading), stop=stop)
     paths = paths_of(source, leave_out=leave_out)
     if _is_video(source):
         import_av(Path(source))  # without it nothing runs, instead of an error for each video

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import http.client
 import ssl
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from urllib.parse import unquote, urlunsplit
 
 from fcos_cli.errors import DataError
 from fcos_cli.predict.sources.address import Address
+from fcos_cli.predict.sources.stop import Stop
 
 TIMEOUT = 10.0
 """Seconds without any answer."""
@@ -38,7 +38,7 @@ class Remote:
         headers: Message = answer.headers
         self.kind = headers.get_content_type().lower()
 
-    def read(self, stop: threading.Event | None = None) -> bytes:
+    def read(self, stop: Stop | None = None) -> bytes:
         """Return the content. Raises DataError above the limits and for a broken connection, KeyboardInterrupt once
         `stop` is set."""
         content, end = bytearray(), time.monotonic() + MAX_SECONDS

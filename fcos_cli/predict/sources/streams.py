@@ -25,6 +25,7 @@ from fcos_cli.predict.sources.address import Address
 from fcos_cli.predict.sources.frames import Clip, Frame, Moment
 from fcos_cli.predict.sources.prefetch import prefetch
 from fcos_cli.predict.sources.remote import TIMEOUT, connect
+from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.predict.sources.video import (
     VIDEO_SUFFIXES,
     find_film,
@@ -45,7 +46,7 @@ _PROTOCOLS = {"http": "http,https,httpproxy,tcp,tls,crypto", "rtsp": "rtsp,rtsps
 
 
 def read_address(
-    address: Address, *, frames: int | None = None, every: int = 1, stop: threading.Event | None = None
+    address: Address, *, frames: int | None = None, every: int = 1, stop: Stop | None = None
 ) -> Iterator[Frame | Failure]:
     """Yield the picture, or the frames of the stream, at an address.
 
@@ -53,8 +54,7 @@ def read_address(
     MissingExtra for a stream without PyAV. What breaks later is a Failure.
     """
     address.check()
-    if stop is not None and stop.is_set():
-        return
+    stop = stop or Stop()
     if address.parts.scheme in ("http", "https"):
         remote = connect(address)
         try:
@@ -63,7 +63,7 @@ def read_address(
                 return
         finally:
             remote.close()
-    yield from _read_stream(address, frames, every, stop or threading.Event())
+    yield from _read_stream(address, frames, every, stop)
 
 
 def _is_stream(address: Address, kind: str) -> bool:
@@ -73,11 +73,18 @@ def _is_stream(address: Address, kind: str) -> bool:
     return not kind.startswith("image/") and address.suffix.lower() in VIDEO_SUFFIXES | {".m3u8"}
 
 
-def _read_stream(address: Address, frames: int | None, every: int, stop: threading.Event) -> Iterator[Frame | Failure]:
+def _read_stream(address: Address, frames: int | None, every: int, stop: Stop) -> Iterator[Frame | Failure]:
     container = _open(address)
     if container.duration is not None:
-        yield from prefetch(read_container(container, address, frames=frames, every=every, stop=stop), count=4)
+        yield from prefetch(read_container(container, address, frames=frames, every=every, stop=None), count=4)
         return
+    with stop.ends_this():
+        yield from _read_live(address, container, frames, every, stop)
+
+
+def _read_live(
+    address: Address, container: Any, frames: int | None, every: int, stop: Stop
+) -> Iterator[Frame | Failure]:
     newest = Newest()
     reader = threading.Thread(
         target=_keep_reading, args=(address, container, newest, every), name="fcos-stream", daemon=True
@@ -128,7 +135,7 @@ class Newest:
             self._frame = frame
             self._changed.notify_all()
 
-    def take(self, stop: threading.Event) -> Arrived | None:
+    def take(self, stop: Stop) -> Arrived | None:
         """Wait for a frame. Return None once the stream has failed or `stop` is set."""
         with self._changed:
             while self._frame is None and self.error is None and not stop.is_set():

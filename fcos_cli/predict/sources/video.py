@@ -12,10 +12,8 @@ Notable choices:
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +27,7 @@ from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources.address import Source
 from fcos_cli.predict.sources.frames import Clip, Frame, FrameClock, Moment
 from fcos_cli.predict.sources.prefetch import prefetch
+from fcos_cli.predict.sources.stop import Stop
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp"}
@@ -43,7 +42,7 @@ _MAX_MISSING = 0.5
 
 
 def read_video(
-    path: Path, *, frames: int | None = None, every: int = 1, stop: threading.Event | None = None
+    path: Path, *, frames: int | None = None, every: int = 1, stop: Stop | None = None
 ) -> Iterator[Frame | Failure]:
     """Yield the frames of a video, decoded a few ahead in a thread, with a Failure in place of broken frames.
 
@@ -59,34 +58,18 @@ def is_camera(source: str) -> bool:
     return source.startswith("camera:") or source.startswith("/dev/video")
 
 
-@contextmanager
-def until_interrupted() -> Iterator[threading.Event]:
-    """Yield an event that is set by the first Ctrl-C. A second Ctrl-C raises KeyboardInterrupt as usual."""
-    stop = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupted(_number: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _read(path: Path, max_frames: int | None, every: int, stop: threading.Event | None) -> Iterator[Frame | Failure]:
-    try:
-        container = _open(import_av(path), path)
-    except FcosError as error:
-        yield Failure(path, error)
-        return
-    yield from read_container(container, path, frames=max_frames, every=every, stop=stop)
+def _read(path: Path, max_frames: int | None, every: int, stop: Stop | None) -> Iterator[Frame | Failure]:
+    with stop.ends_this() if stop and is_camera(str(path)) else nullcontext():
+        try:
+            container = _open(import_av(path), path)
+        except FcosError as error:
+            yield Failure(path, error)
+            return
+        yield from read_container(container, path, frames=max_frames, every=every, stop=stop)
 
 
 def read_container(
-    container: Any, source: Source, *, frames: int | None, every: int, stop: threading.Event | None
+    container: Any, source: Source, *, frames: int | None, every: int, stop: Stop | None
 ) -> Iterator[Frame | Failure]:
     """Yield the frames of an open container of PyAV, and close it. The rest is as in `read_video`."""
     import av
@@ -163,7 +146,7 @@ def rate_of(stream: Any) -> Fraction:
 
 
 def _frames(
-    av: Any, container: Any, stream: Any, clip: Clip, every: int, stop: threading.Event | None
+    av: Any, container: Any, stream: Any, clip: Clip, every: int, stop: Stop | None
 ) -> Iterator[Frame | Failure]:
     clock = FrameClock(rate_of(stream))
     number = broken = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 
 import pytest
 
@@ -13,6 +12,7 @@ from fcos_cli.predict.sources import remote
 from fcos_cli.predict.sources.address import Address
 from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.predict.sources.remote import connect
+from fcos_cli.predict.sources.stop import Stop
 from tests.cli_runner import Fcos, created_files
 from tests.predict.sources.servers import content, http_server, jpeg
 
@@ -119,7 +119,7 @@ def test_a_picture_that_ends_too_early_is_an_error():
 
 
 def test_a_set_event_interrupts():
-    stop = threading.Event()
+    stop = Stop()
     stop.set()
     with http_server(a_jpg=content(jpeg(1))) as server:
         answer = connect(Address(f"{server.url}a.jpg"))

@@ -19,7 +19,9 @@ from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources import streams
 from fcos_cli.predict.sources.address import Address
 from fcos_cli.predict.sources.frames import Frame
+from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.predict.sources.streams import read_address
+from fcos_cli.runtime.detector import detect_batch
 from tests.cli_runner import Fcos
 from tests.predict.clips import read_clip, shade, write_clip
 from tests.predict.sources.servers import content, http_server, jpeg, mjpeg, rtsp_server
@@ -119,7 +121,7 @@ def test_a_set_event_ends_it_while_it_waits_for_the_network():
         mjpeg(6)(handler)
         time.sleep(3)
 
-    stop = threading.Event()
+    stop = Stop()
     with http_server(cam=silent) as server:
         frames = read_address(Address(f"{server.url}cam"), stop=stop)
         next(frames)
@@ -207,8 +209,31 @@ def test_ctrl_c_ends_a_stream_with_a_complete_video(fcos: Fcos, model_file):
     assert len(read_clip(Path("predictions/cam.mp4"))[0]) == len(rows)
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "c.mp4"])
+def test_ctrl_c_between_pictures_or_frames_of_a_video_keeps_earlier_results(
+    fcos: Fcos, model_file, tmp_path, monkeypatch, name
+):
+    data = write_clip(tmp_path / "c.mp4", 30, options={"movflags": "faststart"}).read_bytes()
+    calls = []
+
+    def detect(*arguments):
+        calls.append(None)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return detect_batch(*arguments)
+
+    with http_server(a_jpg=content(jpeg(50)), c_mp4=content(data, "video/mp4")) as server:
+        line = ("predict", *[f"{server.url}{name}"] * 6, "--save", "found.csv", "--model", model_file)
+        assert fcos(*line).code == 0
+        before = Path("found.csv").read_bytes()
+        monkeypatch.setattr("fcos_cli.predict.pipeline.detect_batch", detect)
+        result = fcos(*line)
+    assert (result.code, result.err.splitlines()[-1]) == (130, "interrupted")
+    assert Path("found.csv").read_bytes() == before
+
+
 def test_newest_keeps_one_frame_and_counts_the_others():
-    newest, stop = streams.Newest(), threading.Event()
+    newest, stop = streams.Newest(), Stop()
     for number in range(3):
         newest.put(number)  # type: ignore[arg-type]
     assert (newest.take(stop), newest.dropped) == (2, 2)

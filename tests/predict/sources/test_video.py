@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 from fractions import Fraction
@@ -13,7 +11,8 @@ import pytest
 from fcos_cli.errors import DataError, MissingExtra
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources.frames import Frame
-from fcos_cli.predict.sources.video import is_camera, read_video, until_interrupted
+from fcos_cli.predict.sources.stop import Stop
+from fcos_cli.predict.sources.video import is_camera, read_video
 from tests.predict.clips import SIZE, add_cover, hold_upright, put_cover_first, shade, write_clip
 
 
@@ -155,7 +154,7 @@ def test_number_of_frames_can_be_limited(tmp_path):
 
 
 def test_a_set_event_ends_the_reading(tmp_path):
-    stop = threading.Event()
+    stop = Stop()
     frames = read_video(write_clip(tmp_path / "c.mp4", 100), stop=stop)
     next(frames)
     stop.set()
@@ -277,14 +276,3 @@ def test_missing_pyav_is_reported_with_the_extra(tmp_path, monkeypatch):
     (failure,) = read_video(path)
     assert isinstance(failure.error, MissingExtra)
     assert "fcos-cli[video]" in failure.error.remedy
-
-
-def test_first_interrupt_sets_the_event_and_second_raises():
-    before = signal.getsignal(signal.SIGINT)
-    with until_interrupted() as stop:
-        assert not stop.is_set()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.wait(5)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
