@@ -196,10 +196,8 @@ def predict(
     from fcos_cli.predict.resume import check_resume, is_resumable
     from fcos_cli.predict.run import check_outputs, run_predict, stdout_format
     from fcos_cli.predict.selection import candidate_score, parse_classes
-    from fcos_cli.predict.sources.address import is_address
-    from fcos_cli.predict.sources.open import open_sources
+    from fcos_cli.predict.sources.open import is_live, open_sources, readiness
     from fcos_cli.predict.sources.stop import until_interrupted
-    from fcos_cli.predict.sources.video import is_camera
     from fcos_cli.predict.tracking.track import check_tracking
     from fcos_cli.runtime.open import model_file, open_detector
 
@@ -215,7 +213,7 @@ def predict(
     )
     leave_out = out if drawn or labels else None
     check_outputs(save or [], folder=leave_out)
-    live = any(is_camera(source) or is_address(source) for source in sources)
+    live = any(map(is_live, sources))
     resumable = is_resumable(save or [], drawn, labels, track, as_json, jsonl, live=live)
     if resume and not check_resume(save or [], resumable=resumable):
         return
@@ -275,6 +273,7 @@ def predict(
             iou=iou,
             resumable=resumable,
             resume=resume,
+            is_ready=readiness(sources),
         )
     if explanation:
         explanation.write(out, score=score, device=device or "auto", names=names, predicted=True)

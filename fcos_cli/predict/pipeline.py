@@ -8,7 +8,7 @@ not stop the run. Video frames are handled the same way. With tiling, each image
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -99,19 +99,20 @@ def predict(
     threshold: float | npt.NDArray[np.float32] | None = None,
     tiling: Tiling | None = None,
     limit: int | None = None,
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> Iterator[Prediction | Failure]:
     """Yield one result per input, in order. Inputs are paths, frames or failures (passed on), and are read lazily.
 
     batch: images per network call, or tiles if `tiling` is given. workers: threads that open and resize images ahead of
     the network. keep_images: keep the pixels in each `Prediction` (for drawing). threshold: lowest score to report, a
     single value or one per class [C]; None reports everything the detector returns. limit: number of detections per
-    image, the best above the threshold; None = all. Raises UsageError if batch or workers is below 1. Errors of the
-    detector are not caught.
+    image, the best above the threshold; None = all. is_ready: whether the next input is there without waiting; while it
+    is not, results come first. Raises UsageError if batch or workers is below 1. Errors of the detector are not caught.
     """
     if batch < 1 or workers < 1:
         raise UsageError(f"batch and workers must be at least 1, not {batch} and {workers}")
     options = _Options(batch, keep_images, threshold, tiling, limit)
-    return _predict(detector, _chunks(inputs, 1 if tiling else batch), options, workers=workers)
+    return _predict(detector, _chunks(inputs, 1 if tiling else batch), options, workers=workers, is_ready=is_ready)
 
 
 def _chunks(inputs: Iterable[Input], size: int) -> Iterator[tuple[Input, ...]]:
@@ -121,13 +122,18 @@ def _chunks(inputs: Iterable[Input], size: int) -> Iterator[tuple[Input, ...]]:
 
 
 def _predict(
-    detector: Detector, chunks: Iterator[tuple[Input, ...]], options: _Options, *, workers: int
+    detector: Detector,
+    chunks: Iterator[tuple[Input, ...]],
+    options: _Options,
+    *,
+    workers: int,
+    is_ready: Callable[[], bool],
 ) -> Iterator[Prediction | Failure]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fcos-open")
     pending: deque[Future[_Batch]] = deque()
     try:
         while True:
-            while len(pending) < workers + 1 and (chunk := next(chunks, None)):
+            while len(pending) < workers + 1 and (not pending or is_ready()) and (chunk := next(chunks, None)):
                 pending.append(pool.submit(_prepare, chunk, detector.facts.resize, options))
             if not pending:
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +54,7 @@ def run_predict(
     iou: float | None = None,
     resumable: bool = False,
     resume: bool = False,
+    is_ready: Callable[[], bool] = lambda: True,
 ) -> int:
     """Predict all inputs and write results as they come. Returns the number of sources, images and parts of videos that
     could not be read.
@@ -65,8 +66,8 @@ def run_predict(
     image to report; None = all. tracked: give objects identities; then all inputs must be frames. every, frames, iou:
     with which `inputs` and `detector` were opened; a run that goes on must have the same. resumable: whether an
     interrupted run can go on, see `is_resumable`; it keeps what was done. resume: go on with what such a run wrote;
-    what it could not read counts too. Raises DataError if there are no inputs, UsageError for a picture that is to be
-    tracked.
+    what it could not read counts too. is_ready: as in `predict`. Raises DataError if there are no inputs, UsageError
+    for a picture that is to be tracked.
     """
     hint_at_tiles(detector, tiling)
     classes = detector.facts.classes
@@ -107,6 +108,7 @@ def run_predict(
             threshold=_least(thresholds, None if labels is None else limits, tiling=tiling, tracked=tracked),
             tiling=tiling,
             limit=None if tracked or labels is not None else limit,  # they need more than what is reported
+            is_ready=is_ready,
         )
         if tracked:
             results = track(results, thresholds=thresholds, limit=limit)

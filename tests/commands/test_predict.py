@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -110,6 +113,22 @@ def test_sources_can_be_lists_and_patterns(fcos: Fcos, model_file: Path, image_f
     (image_folder / "list.txt").write_text("b.jpg\n")
     result = fcos("predict", image_folder / "list.txt", f"{image_folder}/*.png", "--model", model_file, "--json")
     assert [Path(result["source"]).name for result in result.document["results"]] == ["b.jpg", "a.png"]
+
+
+def test_each_path_on_stdin_has_its_result_before_the_next_one_comes(model_file: Path, image_folder: Path) -> None:
+    command = [sys.executable, "-m", "fcos_cli", "predict", "-", "--model", str(model_file), "--jsonl"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        end = threading.Timer(60, process.kill)
+        end.start()
+        for name in ("a.png", "b.jpg", "a.png"):
+            process.stdin.write(f"{image_folder / name}\n")
+            process.stdin.flush()
+            assert name in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait() == 0
+        end.cancel()
 
 
 def test_missing_source_does_not_stop_the_others(fcos: Fcos, model_file: Path, image_folder: Path) -> None:

@@ -126,6 +126,16 @@ def test_inputs_are_read_lazily(monkeypatch):
     results.close()
 
 
+def test_results_come_before_inputs_that_must_be_waited_for(monkeypatch):
+    monkeypatch.setattr("fcos_cli.predict.pipeline.read_image", LiveCount())
+    consumed = []
+    inputs = (consumed.append(n) or Path(f"{n}") for n in range(4))
+    for number, result in enumerate(predict(CornerDetector(), inputs, is_ready=lambda: False)):
+        assert result.source == Path(f"{number}")
+        assert len(consumed) == number + 1
+    assert len(consumed) == 4
+
+
 def test_images_are_opened_while_the_network_runs(monkeypatch):
     live = LiveCount()
     monkeypatch.setattr("fcos_cli.predict.pipeline.read_image", live)

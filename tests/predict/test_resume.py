@@ -264,7 +264,7 @@ def test_the_command_goes_on(fcos: Fcos, model_file: Path, monkeypatch: pytest.M
 def test_the_command_promises_to_go_on_only_where_it_does(
     fcos: Fcos, model_file: Path, monkeypatch: pytest.MonkeyPatch, live: bool
 ) -> None:
-    monkeypatch.setattr("fcos_cli.predict.sources.video.is_camera", lambda _: live)
+    monkeypatch.setattr("fcos_cli.predict.sources.open.is_live", lambda _: live)
     monkeypatch.setattr("fcos_cli.predict.writers._JsonLines.end", interrupt)
     result = fcos("predict", pictures(Path("in"), 2), "--model", model_file, "--save", FOUND)
     assert result.code == 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -38,6 +39,14 @@ def read_stdin() -> Iterator[Path | Frame | Failure]:
         yield from require_images(_parse_lines(lines, Path()), str(STDIN))
     finally:
         lines.detach()  # keeps stdin open
+
+
+def stdin_is_ready() -> bool:
+    """Whether reading stdin would not wait: something came or it ended. True where the system cannot tell."""
+    try:
+        return bool(select.select([sys.stdin], [], [], 0)[0])
+    except (OSError, ValueError):
+        return True
 
 
 def _is_text(head: bytes) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.sources.address import Address, is_address
 from fcos_cli.predict.sources.folder import LeftOut, images_in
 from fcos_cli.predict.sources.frames import Frame
-from fcos_cli.predict.sources.lists import check_list, read_list, read_stdin, require_images
+from fcos_cli.predict.sources.lists import check_list, read_list, read_stdin, require_images, stdin_is_ready
 from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.predict.sources.streams import read_address
 from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, import_av, is_camera, read_video
@@ -77,6 +77,18 @@ def open_sources(
             missing.append(Failure(Address(source) if is_address(source) else Path(source), error))
     inputs = found if len(sources) == 1 else [_errors_as_failures(items) for items in found]
     return chain(missing, chain.from_iterable(inputs))
+
+
+def readiness(sources: Sequence[str]) -> Callable[[], bool]:
+    """Return a test whether the next input of `sources` is there without waiting: of cameras and addresses, never."""
+    if any(map(is_live, sources)):
+        return lambda: False
+    return stdin_is_ready if "-" in sources else lambda: True
+
+
+def is_live(source: str) -> bool:
+    """Return whether a source may have no end: a camera or an address."""
+    return is_camera(source) or is_address(source)
 
 
 def _expand(source: str, reading: Reading, stop: Stop | None, leave_out: Path | None) -> Iterator[Input]:

@@ -15,7 +15,7 @@ from fcos_cli.predict.outputs import source_test
 from fcos_cli.predict.pipeline import Failure, predict
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.lists import STDIN
-from fcos_cli.predict.sources.open import open_sources, typed_path
+from fcos_cli.predict.sources.open import open_sources, readiness, typed_path
 from tests.predict.clips import write_clip
 from tests.runtime.fakes import CornerDetector
 
@@ -371,6 +371,23 @@ def test_broken_image_on_stdin_is_reported_as_stdin(monkeypatch):
     (result,) = predict(CornerDetector(), open_sources(["-"]))
     assert isinstance(result, Failure)
     assert (result.source, result.error.where) == (STDIN, "stdin")
+
+
+def test_stdin_is_ready_once_something_came_or_it_ended(monkeypatch):
+    reader, writer = os.pipe()
+    with open(reader, encoding="utf-8") as stdin, open(writer, "w", encoding="utf-8") as theirs:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdin", stdin)
+        is_ready = readiness(["a.jpg", "-"])
+        assert not is_ready()
+        theirs.write("b.jpg\n")
+        theirs.flush()
+        assert is_ready()
+        assert stdin.readline() == "b.jpg\n"
+        assert not is_ready()
+        theirs.close()
+        assert is_ready()
+    assert readiness(["a.jpg"])()
+    assert not readiness(["a.jpg", "camera:0"])()
 
 
 def test_empty_stdin_raises(monkeypatch):
