@@ -197,6 +197,7 @@ def predict(
     from fcos_cli.predict.run import check_outputs, run_predict, stdout_format
     from fcos_cli.predict.selection import candidate_score, parse_classes
     from fcos_cli.predict.sources.open import is_live, open_sources, readiness
+    from fcos_cli.predict.sources.output_folder import OutputFolder
     from fcos_cli.predict.sources.stop import until_interrupted
     from fcos_cli.predict.tracking.track import check_tracking
     from fcos_cli.runtime.open import model_file, open_detector
@@ -211,8 +212,8 @@ def predict(
     labels = plan_labels(
         label, out, score=label_score, merge=merge, link=link, drawn=drawn, tracked=track, save=save or []
     )
-    leave_out = out if drawn or labels else None
-    check_outputs(save or [], folder=leave_out)
+    leave_out = OutputFolder(out, writes=bool(drawn or labels))
+    check_outputs(save or [], folder=out if leave_out.writes else None)
     live = any(map(is_live, sources))
     resumable = is_resumable(save or [], drawn, labels, track, as_json, jsonl, live=live)
     if resume and not check_resume(save or [], resumable=resumable):

@@ -24,6 +24,7 @@ from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.sources.address import Address
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.open import open_sources
+from fcos_cli.predict.sources.output_folder import OutputFolder
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import find_artifact
@@ -92,7 +93,7 @@ def plan_explanation(
     detections: bool,
     targets: Path | None,
     backend: str | None,
-    leave_out: Path | None = None,
+    leave_out: OutputFolder | None = None,
 ) -> Request:
     """Validate the options before anything runs.
 

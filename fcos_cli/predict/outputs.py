@@ -17,7 +17,8 @@ from fcos_cli.errors import DataError
 from fcos_cli.predict.mark import was_written_by_us
 from fcos_cli.predict.sources.address import is_address
 from fcos_cli.predict.sources.lists import read_list
-from fcos_cli.predict.sources.open import expand_pattern, typed_path
+from fcos_cli.predict.sources.open import expand_pattern, known_folder, typed_path
+from fcos_cli.predict.sources.output_folder import OutputFolder
 
 LONGEST = 150
 """Bytes of a stem in UTF-8. File systems allow 255 for the whole name, and crops append the class."""
@@ -73,21 +74,21 @@ def shorten(stem: str, *, end: str = "", most: int = LONGEST) -> str:
     return (stem if len(encoded) <= most else encoded[:most].decode("utf-8", "ignore")) + end
 
 
-def source_test(sources: Sequence[str], *, leave_out: Path | None = None) -> Callable[[Path], bool]:
+def source_test(sources: Sequence[str], *, leave_out: OutputFolder | None = None) -> Callable[[Path], bool]:
     """Return a test whether a resolved path, of a file with the mark, belongs to `sources`.
 
     sources, leave_out: as in `open_sources`. They are expanded only when the test is first called, which is rare. Every
-    file may be listed on stdin (`-`) or in a pipe, which cannot be read twice.
+    file may be listed in a pipe, which cannot be read twice. On stdin, what an earlier run wrote is no source.
     """
-    excluded = None if leave_out is None else leave_out.resolve()
-    expanded = cache(lambda: _expand(sources))
+    hides: Callable[..., bool] = (lambda _file, **_: False) if leave_out is None else leave_out.hides
+    expanded = cache(lambda: _expand(sources, hides))
 
     def is_source(path: Path) -> bool:
-        if "-" in sources or any(_is_pipe(source) for source in sources):
+        if ("-" in sources and leave_out is None) or any(_is_pipe(source) for source in sources):
             return True
         folders, files = expanded()
-        walked = any(path.is_relative_to(folder) for folder in folders)
-        return path in files or (walked and not (excluded is not None and path.is_relative_to(excluded)))
+        walked = any(path.is_relative_to(folder) and not hides(path, named=folder) for folder in folders)
+        return path in files or walked
 
     return is_source
 
@@ -97,8 +98,8 @@ def _is_pipe(source: str) -> bool:
     return path.suffix.lower() == ".txt" and path.exists() and not path.is_file()
 
 
-def _expand(sources: Sequence[str]) -> tuple[list[Path], set[Path]]:
-    """The folders and the files that `sources` name, resolved."""
+def _expand(sources: Sequence[str], hides: Callable[..., bool]) -> tuple[list[Path], set[Path]]:
+    """The folders and the files that `sources` name, resolved. hides: see `OutputFolder.hides`."""
     folders: list[Path] = []
     files: set[Path] = set()
     for source in sources:
@@ -110,7 +111,9 @@ def _expand(sources: Sequence[str]) -> tuple[list[Path], set[Path]]:
                 folders.append(path.resolve())
             elif path.suffix.lower() == ".txt":
                 files.update(entry.resolve() for entry in read_list(path) if isinstance(entry, Path))
+            elif path.exists():
+                files.add(path.resolve())
             else:
-                listed = [path] if path.exists() else expand_pattern(path)
-                files.update(entry.resolve() for entry in listed)
+                named = known_folder(path)
+                files.update(file.resolve() for file in expand_pattern(path) if not hides(file, named=named))
     return folders, files

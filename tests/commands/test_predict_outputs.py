@@ -1,6 +1,8 @@
 """fcos predict never replaces a source, or a file that it did not write."""
 
 import hashlib
+import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,25 @@ def test_the_output_folder_is_not_a_source(fcos: Fcos, model_file: Path, folder:
         result = fcos("predict", ".", "--model", model_file, "--viz", "--crops", "--json")
         assert [Path(found["source"]).name for found in result.document["results"]] == ["photo.jpg", "y.jpg", "y.png"]
     assert len(list((folder / "predictions").glob("*.*"))) == 3
+
+
+def test_what_was_drawn_is_no_source_of_later_runs(
+    fcos: Fcos, model_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(source: str, *flags: str) -> list[str]:
+        listed = "\n".join(str(path) for path in sorted(Path().rglob("*.*g")))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(listed.encode()))))
+        result = fcos("predict", source, "--model", model_file, "--json", *flags)
+        return [Path(found["source"]).as_posix() for found in result.document["results"]]
+
+    photos = ["photo.jpg", "y.jpg", "y.png"]
+    for source, out in ((".", "predictions"), ("**/*.*g", "predictions"), ("-", "predictions"), ("-", "."), (".", ".")):
+        assert run(source, "--viz", "--crops", "--out", out) == photos
+        drawn = digests(folder).keys()
+        assert run(source, "--viz", "--crops", "--out", out) == photos
+        assert digests(folder).keys() == drawn
+        assert run(source, "--out", out) == photos
+        shutil.rmtree("predictions", ignore_errors=True)
 
 
 @pytest.mark.parametrize("name", ["labels.json", "labels.coco.json", "labels.jsonl", "labels.csv"])

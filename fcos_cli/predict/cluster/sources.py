@@ -19,6 +19,7 @@ from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources.address import Address, is_address
 from fcos_cli.predict.sources.lists import find_listed, require_images
 from fcos_cli.predict.sources.open import expand_pattern, paths_of, typed_path
+from fcos_cli.predict.sources.output_folder import OutputFolder
 from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, is_camera
 
 PARQUET = ".parquet"
@@ -44,11 +45,12 @@ def list_sources(sources: Sequence[str], roots: Sequence[Place], *, column: str 
     the results, which is passed over inside a source. Raises DataError for a source that does not exist or has no
     pictures, and for a Parquet file without the column.
     """
-    leave_out = Path(out.path) if out.is_local else None
+    folder = Path(out.path) if out.is_local else None
+    leave_out = None if folder is None else OutputFolder(folder, writes=True)
     entries: Iterator[Entry]
     for number, (source, root) in enumerate(zip(sources, roots, strict=True)):
         if column is not None or source.rstrip("/").lower().endswith(PARQUET):
-            files = _parquet_files(source, root, leave_out)
+            files = _parquet_files(source, root, folder)
             entries = (entry for file in files for entry in _rows(file, number, column or COLUMN))
         elif root.scheme is None:
             entries = (_local(item, number) for item in paths_of(source, leave_out=leave_out))

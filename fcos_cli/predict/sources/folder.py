@@ -11,39 +11,42 @@ from fcos_cli.console import say
 from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError
-from fcos_cli.predict.mark import was_written_by_us
 from fcos_cli.predict.pipeline import Failure
+from fcos_cli.predict.sources.output_folder import OutputFolder
 from fcos_cli.predict.sources.video import VIDEO_SUFFIXES
 
 
-def images_in(folder: Path, *, leave_out: Path | None) -> Iterator[Path | Failure]:
+def images_in(folder: Path, *, leave_out: OutputFolder | None) -> Iterator[Path | Failure]:
     """Yield the images of a folder, then those of its subfolders, sorted by name; see `open_sources`.
 
-    At the end, what was passed over is reported on stderr: pictures in formats that cannot be read, videos and links to
-    folders. A subfolder that cannot be read is a Failure in its place.
+    At the end, what was passed over is reported on stderr: pictures in formats that cannot be read, videos, links to
+    folders and what an earlier run wrote. A subfolder that cannot be read is a Failure in its place.
     """
-    excluded = None if leave_out is None else leave_out.resolve()
-    in_outputs = excluded is not None and folder.resolve() == excluded  # with all of its subfolders, as of crops
-    left_out, errors = LeftOut(), list[OSError]()
+    left_out, errors = LeftOut(leave_out, folder), list[OSError]()
     for parent, subfolders, files in os.walk(folder, onerror=errors.append):
         yield from _as_failures(errors)
-        subfolders[:] = sorted(name for name in subfolders if _is_entered(Path(parent, name), excluded, left_out))
+        subfolders[:] = sorted(name for name in subfolders if _is_entered(Path(parent, name), leave_out, left_out))
         for name in sorted(files):
             path = Path(parent, name)
             if name.startswith("."):
                 continue
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 left_out.add(path)
-            elif not in_outputs or not was_written_by_us(path):  # what an earlier run drew is no source
+            elif left_out.is_source(path):
                 yield path
     yield from _as_failures(errors)
     left_out.report(folder)
 
 
 class LeftOut:
-    """Counts pictures that cannot be read, videos and links to folders; the rest of a folder is nobody's loss."""
+    """Counts pictures that cannot be read, videos, links to folders and what an earlier run wrote; the rest of a folder
+    is nobody's loss.
 
-    def __init__(self) -> None:
+    outputs, named: as in `OutputFolder.hides`.
+    """
+
+    def __init__(self, outputs: OutputFolder | None, named: Path) -> None:
+        self._outputs, self._named = outputs, named
         self._paths: defaultdict[tuple[str, str], list[Path]] = defaultdict(list)
 
     def add(self, path: Path) -> None:
@@ -58,6 +61,13 @@ class LeftOut:
         """Count a link to a folder."""
         self._paths["linked folder", "give its path as well"].append(path)
 
+    def is_source(self, path: Path) -> bool:
+        """Whether a picture or a video is a source; one that an earlier run wrote is not, and is counted."""
+        if self._outputs is None or not self._outputs.hides(path, named=self._named):
+            return True
+        self._paths["earlier output", "name the file itself to use it as a source"].append(path)
+        return False
+
     def report(self, source: Path | str) -> None:
         """Say for each kind how many were left out, with an example and what to do."""
         for (kind, remedy), paths in self._paths.items():
@@ -66,8 +76,8 @@ class LeftOut:
             say(f"{source}: {count} left out ({'' if one else 'such as '}{paths[0]}): {remedy}")
 
 
-def _is_entered(subfolder: Path, excluded: Path | None, left_out: LeftOut) -> bool:
-    if subfolder.name.startswith((".", "@eaDir")) or subfolder.resolve() == excluded:
+def _is_entered(subfolder: Path, leave_out: OutputFolder | None, left_out: LeftOut) -> bool:
+    if subfolder.name.startswith((".", "@eaDir")) or (leave_out is not None and leave_out.is_passed_over(subfolder)):
         return False
     if subfolder.is_symlink():  # which may lead back here; os.walk does not follow it
         left_out.add_link(subfolder)

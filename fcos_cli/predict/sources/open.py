@@ -19,7 +19,8 @@ from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.sources.address import Address, is_address
 from fcos_cli.predict.sources.folder import LeftOut, images_in
 from fcos_cli.predict.sources.frames import Frame
-from fcos_cli.predict.sources.lists import check_list, read_list, read_stdin, require_images, stdin_is_ready
+from fcos_cli.predict.sources.lists import STDIN, check_list, read_list, read_stdin, require_images, stdin_is_ready
+from fcos_cli.predict.sources.output_folder import OutputFolder
 from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.predict.sources.streams import read_address
 from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, import_av, is_camera, read_video
@@ -39,7 +40,7 @@ def open_sources(
     frames: int | None = None,
     every: int = 1,
     stop: Stop | None = None,
-    leave_out: Path | None = None,
+    leave_out: OutputFolder | None = None,
 ) -> Iterator[Input]:
     """Return the inputs for the pipeline, in the order of `sources`; duplicates are kept.
 
@@ -57,8 +58,7 @@ def open_sources(
     - `-` is stdin: one image file or a list of paths, detected from the first bytes.
 
     frames: maximum number of frames of each video, camera or stream. every: use each N-th frame only. leave_out: the
-    folder of the outputs. Inside another folder it is passed over; if it is itself a source, files that an earlier run
-    wrote there are.
+    folder of the outputs, of which folders, patterns and stdin yield nothing that an earlier run wrote.
 
     Sources that do not exist come first, as Failures; a source without images is a Failure in its place. If there is
     only one source, DataError is raised instead: at once if it does not exist, during iteration if it has no images.
@@ -91,9 +91,9 @@ def is_live(source: str) -> bool:
     return is_camera(source) or is_address(source)
 
 
-def _expand(source: str, reading: Reading, stop: Stop | None, leave_out: Path | None) -> Iterator[Input]:
+def _expand(source: str, reading: Reading, stop: Stop | None, leave_out: OutputFolder | None) -> Iterator[Input]:
     if source == "-":
-        return _read_videos(read_stdin(), reading)
+        return _read_videos(_sources_on_stdin(leave_out), reading)
     if is_camera(source):
         import_av(Path(source))
         return read_video(Path(source), **vars(reading), stop=stop)
@@ -105,7 +105,14 @@ def _expand(source: str, reading: Reading, stop: Stop | None, leave_out: Path | 
     return _read_videos(paths, reading)
 
 
-def paths_of(source: str, *, leave_out: Path | None) -> Iterator[Path | Failure]:
+def _sources_on_stdin(leave_out: OutputFolder | None) -> Iterator[Path | Frame | Failure]:
+    """What is on stdin, without what an earlier run wrote: `find . -name '*.jpg'` lists its pictures as well."""
+    left_out = LeftOut(leave_out, leave_out.path if leave_out else Path())
+    yield from (item for item in read_stdin() if not isinstance(item, Path) or left_out.is_source(item))
+    left_out.report(STDIN)
+
+
+def paths_of(source: str, *, leave_out: OutputFolder | None) -> Iterator[Path | Failure]:
     """The images and videos that a path, a folder, a list or a pattern names; see `open_sources`.
 
     Raises DataError: at once if no such source may be read, during iteration if it has no images.
@@ -117,7 +124,7 @@ def paths_of(source: str, *, leave_out: Path | None) -> Iterator[Path | Failure]
         raise DataError("this is not yours to read", where=source, remedy=remedy) from error
 
 
-def _paths_of(source: str, leave_out: Path | None) -> Iterator[Path | Failure]:
+def _paths_of(source: str, leave_out: OutputFolder | None) -> Iterator[Path | Failure]:
     path = typed_path(source)
     if path.is_dir():
         return require_images(images_in(path, leave_out=leave_out), source)
@@ -127,7 +134,8 @@ def _paths_of(source: str, leave_out: Path | None) -> Iterator[Path | Failure]:
             check_list(path)
         return require_images(read_list(path), source) if is_list else iter([path])
     if glob.has_magic(source):
-        return require_images(_images_and_videos(expand_pattern(path), source), source)
+        left_out = LeftOut(leave_out, known_folder(path))
+        return require_images(_images_and_videos(expand_pattern(path), source, left_out), source)
     raise DataError(
         "no such file or folder",
         where=source,
@@ -149,20 +157,24 @@ def typed_path(text: str) -> Path:
         return path
 
 
-def _images_and_videos(matches: Iterable[Path], source: str) -> Iterator[Path]:
-    """Yield the images and videos, and report the pictures that cannot be read."""
-    left_out = LeftOut()
+def _images_and_videos(matches: Iterable[Path], source: str, left_out: LeftOut) -> Iterator[Path]:
+    """Yield the images and videos, and report the pictures that cannot be read, and earlier outputs."""
     for match in matches:
-        if _is_image(match.name) or _is_video(match.name):
-            yield match
-        else:
+        if not _is_image(match.name) and not _is_video(match.name):
             left_out.add(match)
+        elif left_out.is_source(match):
+            yield match
     left_out.report(source)
+
+
+def known_folder(pattern: Path) -> Path:
+    """Return the folder at the beginning of a glob pattern that exists and so is a name."""
+    return next(folder for folder in pattern.parents if folder.is_dir() or folder == folder.parent)
 
 
 def expand_pattern(pattern: Path) -> list[Path]:
     """Return what a glob pattern matches, sorted. Folders at its beginning that exist are names, `runs[1]` too."""
-    known = next(folder for folder in pattern.parents if folder.is_dir() or folder == folder.parent)
+    known = known_folder(pattern)
     found = glob.glob(str(pattern.relative_to(known)), root_dir=known, recursive=True)  # noqa: PTH207 - follows symlinks
     return sorted(known / match for match in found)
 

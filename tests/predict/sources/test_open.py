@@ -16,6 +16,7 @@ from fcos_cli.predict.pipeline import Failure, predict
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.lists import STDIN
 from fcos_cli.predict.sources.open import open_sources, readiness, typed_path
+from fcos_cli.predict.sources.output_folder import OutputFolder
 from tests.predict.clips import write_clip
 from tests.runtime.fakes import CornerDetector
 
@@ -193,7 +194,8 @@ def test_what_is_passed_over_is_reported_once(tmp_path, capfd):
 def test_nothing_is_reported_if_nothing_is_passed_over(tmp_path, capfd):
     touch(tmp_path, "in/a.jpg", "in/notes.md", "in/out/drawn.jpg")
     (tmp_path / "in/alias").symlink_to(tmp_path / "in/out")
-    assert list(open_sources([f"{tmp_path}/in"], leave_out=tmp_path / "in/out")) == [tmp_path / "in/a.jpg"]
+    outputs = OutputFolder(tmp_path / "in/out", writes=True)
+    assert list(open_sources([f"{tmp_path}/in"], leave_out=outputs)) == [tmp_path / "in/a.jpg"]
     assert capfd.readouterr().err == ""
 
 
@@ -261,9 +263,10 @@ def test_folders_pipes_and_vanished_files_do_not_stop_the_others(tmp_path):
 def test_what_was_drawn_into_a_source_is_passed_over_in_its_subfolders_too(tmp_path):
     touch(tmp_path, "a.jpg", "crops/cat/mine.jpg")
     save_image(tmp_path / "crops/cat/a-000-cat-0.87.jpg", np.zeros((4, 4, 3), np.uint8))
-    listed = [path.relative_to(tmp_path).as_posix() for path in open_sources([str(tmp_path)], leave_out=tmp_path)]
+    outputs = OutputFolder(tmp_path, writes=True)
+    listed = [path.relative_to(tmp_path).as_posix() for path in open_sources([str(tmp_path)], leave_out=outputs)]
     assert listed == ["a.jpg", "crops/cat/mine.jpg"]
-    (crop, mine) = open_sources([str(tmp_path / "crops/cat")], leave_out=tmp_path)  # which the user asked for
+    (crop, mine) = open_sources([str(tmp_path / "crops/cat")], leave_out=outputs)  # which the user asked for
     assert (crop.name, mine.name) == ("a-000-cat-0.87.jpg", "mine.jpg")
 
 
@@ -280,7 +283,8 @@ def test_a_name_that_begins_with_a_tilde_is_a_home_only_if_there_is_one(tmp_path
 def test_pipe_among_the_outputs_is_not_waited_for(tmp_path):
     touch(tmp_path, "a.jpg")
     os.mkfifo(tmp_path / "b.jpg")
-    assert list(open_sources([str(tmp_path)], leave_out=tmp_path)) == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    outputs = OutputFolder(tmp_path, writes=True)
+    assert list(open_sources([str(tmp_path)], leave_out=outputs)) == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
 
 
 # ---------------------------------------------------------------- videos
