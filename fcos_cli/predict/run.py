@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,9 @@ def run_predict(
             for target, file in zip(targets, save, strict=True)
         ]
         if stdout is not None:
-            writers.append(stack.enter_context(open_writer(sys.stdout, **shared, format=stdout)))
+            others = save or viz_dir or crops_dir or labels
+            stream = cast(TextIO, _SpareStdout()) if others else sys.stdout
+            writers.append(stack.enter_context(open_writer(stream, **shared, format=stdout)))
         reporter = stack.enter_context(ProgressReporter(classes))
         labeller = annotated = None
         if labels is not None:
@@ -124,6 +127,30 @@ def run_predict(
     if reporter.total + done.rows == 0:
         raise DataError("no images to process", remedy="name images, folders of images, or a .txt list")
     return reporter.failed + done.failed
+
+
+class _SpareStdout:
+    """stdout beside other outputs: if nobody reads it any more, as after `| head`, those are still written."""
+
+    def __init__(self) -> None:
+        self._has_reader = True
+
+    def write(self, text: str) -> None:
+        self._do(lambda: sys.stdout.write(text))
+
+    def flush(self) -> None:
+        self._do(sys.stdout.flush)
+
+    def _do(self, action: Callable[[], object]) -> None:
+        if not self._has_reader:
+            return
+        try:
+            action()
+        except BrokenPipeError:
+            self._has_reader = False
+            with suppress(OSError, ValueError):  # what is left in its buffer goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            say("nobody reads stdout any more; the other outputs are still written")
 
 
 def _least(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -72,6 +75,31 @@ def test_jsonl_has_a_line_per_frame_with_number_and_time(run):
     ]
     assert [row["width"] for row in rows] == [48] * 13
     assert not Path("predictions").exists()
+
+
+def test_files_are_complete_although_nobody_reads_stdout(run, monkeypatch):
+    for n in range(3):
+        Image.new("RGB", (20, 10)).save(f"{n}.png")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as closed, monkeypatch.context() as patch:  # noqa: PTH123
+        patch.setattr(sys, "stdout", closed)
+        failed, _, err = run(".", stdout="jsonl", save=[Path("all.jsonl")])
+    assert failed == 0
+    assert err.count("nobody reads stdout any more") == 1
+    assert [json.loads(line)["source"] for line in Path("all.jsonl").read_text().splitlines()] == [
+        "0.png",
+        "1.png",
+        "2.png",
+    ]
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = open(writer, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - closing it fails
+    monkeypatch.setattr(sys, "stdout", closed)
+    with pytest.raises(BrokenPipeError):  # nothing else to write
+        run(".", stdout="jsonl")
+    with suppress(OSError):
+        closed.close()
 
 
 def test_progress_off_a_terminal_is_a_line_per_hundred_frames(run):
