@@ -39,8 +39,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from fcos_cli.allocator import keep_freed_memory
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import FcosError
 from fcos_cli.predict.pipeline import Failure, predict
+from fcos_cli.predict.run import hint_at_tiles
 from fcos_cli.predict.selection import report_thresholds
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.writers import open_writer
@@ -71,12 +73,14 @@ class Refused(Exception):
 class Service:
     """The endpoints around a detector.
 
-    score: lowest score to report; None = the model's thresholds. queue: number of pictures that are received, wait or
-    are in work. max_bytes: largest body.
+    score: lowest score to report; None = the model's thresholds. tiling: also run on tiles; None = do not. queue:
+    number of pictures that are received, wait or are in work. max_bytes: largest body.
     """
 
-    def __init__(self, detector: Detector, *, score: float | None, queue: int, max_bytes: int) -> None:
-        self.detector, self.queue, self.max_bytes = detector, queue, max_bytes
+    def __init__(
+        self, detector: Detector, *, score: float | None, tiling: Tiling | None, queue: int, max_bytes: int
+    ) -> None:
+        self.detector, self.tiling, self.queue, self.max_bytes = detector, tiling, queue, max_bytes
         self.thresholds = report_thresholds(detector.facts, score=score, chosen=None)
         self.network = ThreadPoolExecutor(1, thread_name_prefix="network")
         self.present = 0
@@ -99,6 +103,9 @@ class Service:
             await self._discard(request)
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody reads it; as nginx counts them
+        except Exception:
+            self.answers[500] += 1  # which Starlette sends
+            raise
         self.answers[response.status_code] += 1
         return response
 
@@ -176,7 +183,8 @@ process_resident_memory_bytes {memory()}
         """The JSON document of one picture. Runs in the network's thread."""
         started = perf_counter()
         try:
-            (result,) = predict(self.detector, [Frame(SOURCE, picture)], threshold=self.thresholds)
+            frames = [Frame(SOURCE, picture)]
+            (result,) = predict(self.detector, frames, threshold=self.thresholds, tiling=self.tiling)
         except FcosError as error:
             raise Refused(500, error.what, error.remedy) from error
         if isinstance(result, Failure):
@@ -202,16 +210,21 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--score", type=float, help="lowest score; default: the model's thresholds")
+    parser.add_argument("--tile", type=int, help="also run on tiles of this many pixels, as of fcos predict")
     parser.add_argument("--queue", type=int, default=16, help="pictures that may wait or be in work")
     parser.add_argument("--max-bytes", type=int, default=20_000_000, help="largest picture file")
     options = parser.parse_args()
+    if options.queue < 1:
+        parser.error("--queue must be at least 1")
     keep_freed_memory()
     try:
+        tiling = Tiling(options.tile) if options.tile is not None else None
         detector = open_detector(options.model, score=options.score)
     except FcosError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    service = Service(detector, score=options.score, queue=options.queue, max_bytes=options.max_bytes)
+    hint_at_tiles(detector, tiling)
+    service = Service(detector, score=options.score, tiling=tiling, queue=options.queue, max_bytes=options.max_bytes)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when all is answered
     print(f"serving {detector.name} on http://{options.host}:{options.port}", file=sys.stderr, flush=True)
     uvicorn.run(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import importlib
 import io
 import json
 import signal
@@ -14,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +24,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcos_cli.runtime.open import open_detector
 from tests.cli_runner import Fcos
-from tests.runtime.onnx_files import write_onnx
+from tests.runtime.onnx_files import FACTS, write_onnx
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
@@ -109,6 +113,34 @@ def test_the_answer_is_the_document_of_predict(server: Server, model: Path, fcos
     assert served == {**known, "model": str(model)}
 
 
+def test_tiles_are_as_of_predict_and_a_model_that_needs_them_hints_at_them(tmp_path: Path, fcos: Fcos) -> None:
+    model = write_onnx(tmp_path / "tiled.onnx", facts=replace(FACTS, provenance={"tile": 128}))
+    photo = ROOT / "examples/photos/cat.jpg"
+    with serving(model) as server:
+        assert "add --tile 128" in (server.process.stderr or io.StringIO()).readline()
+    with serving(model, "--tile", 128) as server:
+        assert "serving" in (server.process.stderr or io.StringIO()).readline()
+        (served,) = json.loads(server.post(photo.read_bytes(), "image/jpeg").body)["results"]
+    (known,) = fcos("predict", photo, "--model", model, "--tile", 128, "--json").document["results"]
+    assert served["detections"] == known["detections"]
+    assert len(known["detections"]) > 3
+
+
+def test_an_unexpected_error_is_counted(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    serve = importlib.import_module("serve")
+    service = serve.Service(open_detector(model), score=None, tiling=None, queue=1, max_bytes=LIMIT)
+
+    async def fail(_: object) -> None:
+        raise RuntimeError
+
+    service._answer = fail
+    with pytest.raises(RuntimeError):
+        asyncio.run(service.predict(None))
+    assert service.answers == {500: 1}
+    service.network.shutdown()
+
+
 TOO_LARGE = b"\0" * 5_000_000  # more than a socket takes at once
 
 
@@ -193,9 +225,17 @@ def test_after_sigterm_what_was_accepted_is_answered(model: Path) -> None:
             server.ask("GET", "/health")
 
 
-def test_a_model_that_cannot_be_opened_is_one_error() -> None:
-    command = [sys.executable, ROOT / "examples/serve.py", "gone.onnx"]
+@pytest.mark.parametrize(
+    ("line", "code", "what"),
+    [
+        ("gone.onnx", 4, "there is no such model"),
+        ("default --queue 0", 2, "--queue must be at least 1"),
+        ("default --tile 7", 2, "tiles must be at least 32 pixels wide"),
+    ],
+)
+def test_what_cannot_be_served_is_one_error(line: str, code: int, what: str) -> None:
+    command = [sys.executable, ROOT / "examples/serve.py", *line.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 4
-    assert "there is no such model" in done.stderr
+    assert done.returncode == code
+    assert what in done.stderr
     assert "Traceback" not in done.stderr
