@@ -121,7 +121,7 @@ def _explain(error: OSError) -> FcosError | None:
         return UsageError("no file can have a name this long", where=where, remedy="check it, or use a shorter one")
     if isinstance(error, PermissionError) and error.filename is not None:
         remedy = "check its permissions, and those of the folders above it"
-        return FcosError("this is not yours to read or write", where=error.filename, remedy=remedy)
+        return FcosError("no permission to read or write this", where=error.filename, remedy=remedy)
     if error.errno in FULL:
         _discard_stdout()
         return FcosError(f"writing failed ({error.strerror})", where=error.filename, remedy="free some space")

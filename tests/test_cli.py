@@ -135,7 +135,7 @@ def test_a_broken_pipe_is_no_error_only_if_it_is_stdout(fcos: Fcos, monkeypatch:
 def test_a_path_in_a_folder_of_somebody_else_is_one_error(fcos: Fcos, theirs: Path) -> None:
     result = fcos("info", theirs / "x.onnx")
     assert result.code == 1
-    assert "error: this is not yours to read or write" in result.err
+    assert "error: no permission to read or write this" in result.err
     assert f"where: {theirs / 'x.onnx'}" in result.err
 
 

@@ -121,7 +121,7 @@ def paths_of(source: str, *, leave_out: OutputFolder | None) -> Iterator[Path | 
         return _paths_of(source, leave_out)
     except PermissionError as error:
         remedy = "check its permissions, and those of the folders above it"
-        raise DataError("this is not yours to read", where=source, remedy=remedy) from error
+        raise DataError("no permission to read this", where=source, remedy=remedy) from error
 
 
 def _paths_of(source: str, leave_out: OutputFolder | None) -> Iterator[Path | Failure]:

@@ -227,7 +227,7 @@ def test_subfolder_that_cannot_be_read_is_a_failure_in_its_place(tmp_path, monke
 @pytest.mark.parametrize("name", ["a.jpg", "deep/*.jpg", "list.txt"])
 def test_a_source_in_a_folder_of_somebody_else_does_not_stop_the_others(tmp_path, theirs, name):
     touch(tmp_path, "a.jpg")
-    with pytest.raises(DataError, match="this is not yours to read") as caught:
+    with pytest.raises(DataError, match="no permission to read this") as caught:
         open_sources([f"{theirs}/{name}"])
     assert caught.value.where == f"{theirs}/{name}"
     failure, image = open_sources([f"{theirs}/{name}", f"{tmp_path}/a.jpg"])
