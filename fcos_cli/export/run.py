@@ -79,10 +79,13 @@ class ExportDiffers(ParityError):
     """The outputs differ from PyTorch's. All files were written, marked as unverified; `exported` names them."""
 
     def __init__(self, exported: ExportResult, failure: str) -> None:
+        by_matching = exported.parity is None or exported.parity.ap is None
+        int8 = exported.facts.precision == "int8"
+        way = "judge int8 by its AP with --data" if int8 and by_matching else "try --precision fp32"
         super().__init__(
             f"the exported model's outputs differ from PyTorch: {failure}",
             where=report_of(exported.path),
-            remedy="the file is kept, marked as unverified; try --precision fp32, or report this with the .parity.json",
+            remedy=f"the file is kept, marked as unverified; {way}, or report this with the .parity.json",
         )
         self.exported = exported
 

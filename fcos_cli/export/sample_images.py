@@ -25,7 +25,10 @@ PARITY_IMAGES, CALIBRATION_IMAGES = 6, 128
 
 @dataclass(frozen=True)
 class SampleImages:
-    """val: what AP is compared on; None without `--data`. parity, calibration: image files; the latter for int8."""
+    """val: what AP is compared on; None without `--data`. parity, calibration: image files; the latter for int8.
+
+    Without `--data`, those for parity are of the calibration images, or else the bundled photos.
+    """
 
     val: Dataset | None
     parity: list[Path]
@@ -42,15 +45,20 @@ def read_sample_images(
     """
     calibration = _calibration_pictures(data, model=model, weights=weights) if int8 else []
     if data is None:
-        return SampleImages(None, demo_photos(), calibration)
+        return SampleImages(None, _evenly(calibration) or demo_photos(), calibration)
     val = read_split(data, [model], split=split_held_out(data, model))
     print_findings(val.findings)
     if not len(val):
         raise DataError(f"the {val.split} split has no images to compare the exported model on", where=data)
     match_classes(model.classes, val.classes)
-    evenly = np.unique(np.linspace(0, len(val) - 1, PARITY_IMAGES).astype(int))
-    parity = [val.samples[index].image for index in evenly]
+    parity = _evenly([sample.image for sample in val.samples])
     return SampleImages(replace(val, samples=val.samples[:limit]), parity, calibration)
+
+
+def _evenly(paths: Sequence[Path]) -> list[Path]:
+    """PARITY_IMAGES of them, evenly spaced, or all if there are no more."""
+    indices = np.linspace(0, len(paths) - 1, min(len(paths), PARITY_IMAGES)).astype(int)
+    return [paths[index] for index in indices]
 
 
 def _calibration_pictures(data: Path | None, *, model: Facts, weights: Path) -> list[Path]:

@@ -19,13 +19,22 @@ from fcos_cli.parity.layers import LayerResults, end_rows, post_rows, prepare_ca
 from fcos_cli.parity.reference import Reference, ReferenceOutput
 from fcos_cli.parity.subgraphs import ExportedModel
 from fcos_cli.parity.tolerance import POST, tolerance_of
-from fcos_cli.parity.verdict import ApParity, MatchRow, Parity, RawRow, judge_matches, judge_raw, worst_of
+from fcos_cli.parity.verdict import (
+    END_TO_END,
+    ApParity,
+    MatchRow,
+    Parity,
+    RawRow,
+    judge_matches,
+    judge_raw,
+    worst_of,
+)
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
 
 __all__ = ["ApParity", "Parity", "ap_parity", "prove"]
 
-RAW_OUTPUTS, POST_PROCESSING, END_TO_END = "raw outputs", "post-processing", "end to end"
+RAW_OUTPUTS, POST_PROCESSING = "raw outputs", "post-processing"
 
 
 def prove(

@@ -22,7 +22,7 @@ from fcos_cli.extras import versions
 from fcos_cli.hardware import processor
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.parity.tolerance import POST, Tolerance
-from fcos_cli.parity.verdict import Layer, MatchRow, Parity, RawRow, Worst
+from fcos_cli.parity.verdict import Layer, MatchRow, Parity, RawRow, Worst, count_sure
 from fcos_cli.predict.draw import draw, save_image
 from fcos_cli.runtime.results import Detections
 
@@ -200,17 +200,14 @@ def _match_lines(layer: Layer[MatchRow], tolerance: Tolerance) -> list[Line]:
     if not layer.rows:
         return []
     sums, inputs = _sums(layer.rows), f"{len(layer.rows)} images"
-    excused = sum(sums["excused"].values())
-    matched = f"{sums['matched']} of {max(sums['reference'], sums['exported'])}"
-    lines = [
-        (
-            layer.name,
-            inputs,
-            "matched",
-            matched + (f", {excused} excused" if excused else ""),
-            f"{tolerance.matched:.0%}",
-        )
-    ]
+    if tolerance.sure:
+        matched, missing = count_sure(layer.rows, tolerance.sure)
+        quantity, measured = f"matched, scores ≥ {tolerance.sure:g}", f"{matched} of {matched + missing}"
+    else:
+        excused = sum(sums["excused"].values())
+        quantity, measured = "matched", f"{sums['matched']} of {max(sums['reference'], sums['exported'])}"
+        measured += f", {excused} excused" if excused else ""
+    lines = [(layer.name, inputs, quantity, measured, f"{tolerance.matched:.0%}")]
     for key, what, unit, allowed in (
         ("max_px", "largest box difference", " px", tolerance.max_px),
         ("median_px", "median box difference", " px", tolerance.median_px),

@@ -14,6 +14,9 @@ from fcos_cli.parity.tolerance import Tolerance
 
 Row = TypeVar("Row")
 
+END_TO_END = "end to end"
+"""Name of the layer from pixels to boxes."""
+
 
 @dataclass(frozen=True)
 class RawRow:
@@ -159,16 +162,24 @@ def _raw_failure(row: RawRow, allowed: float | None) -> str:
     )
 
 
+def count_sure(rows: Sequence[MatchRow], sure: float) -> tuple[int, int]:
+    """Number of detections with scores of at least `sure` that match, and of those that do not and have no excuse."""
+    matched = sum(int((row.reference.scores[_matched(row.match)] >= sure).sum()) for row in rows)
+    return matched, sum(_count_missing(row.match, sure) for row in rows)
+
+
 def judge_matches(rows: Sequence[MatchRow], tolerance: Tolerance, *, layer: str, names: Sequence[str]) -> list[str]:
     """Failures of a layer: share and median over all its images, worst values per image."""
-    rows = [row for row in rows if row.converged or layer == "end to end"]
+    rows = [row for row in rows if row.converged or layer == END_TO_END]
     failures: list[str] = []
-    missing = sum(_count_missing(row.match, tolerance.sure) for row in rows)
-    total = missing + sum(int((row.reference.scores[_matched(row.match)] >= tolerance.sure).sum()) for row in rows)
+    matched, missing = count_sure(rows, tolerance.sure)
+    total = matched + missing
     if missing > tolerance.missing(total):
         failures += [f"{layer}: {missing} of {total} detections do not match, allowed {tolerance.missing(total)}"]
         failures += [f"{layer}: {row.at}: {_unexplained(row, names)}" for row in rows if row.match.unexplained]
-    if tolerance.median_px is not None and total:
+    if tolerance.sure and rows and not matched:
+        failures.append(f"{layer}: no detection of {tolerance.sure:g} or more on both sides: nothing to judge")
+    if tolerance.median_px is not None and matched:
         median = float(np.median(np.concatenate([row.match.px for row in rows])))
         if median > tolerance.median_px:
             failures.append(f"{layer}: median box difference {median:.3g} px, allowed {tolerance.median_px:g}")

@@ -15,11 +15,9 @@ from fcos_cli.parity.outputs import check_form, match_row
 from fcos_cli.parity.subgraphs import ModelOutput
 from fcos_cli.parity.tolerance import TOLERANCES, Tolerance, tolerance_of
 from fcos_cli.parity.vectors import LARGEST_INPUT, Vector, read_vectors
-from fcos_cli.parity.verdict import Layer, MatchRow, Parity, judge_matches, worst_of
+from fcos_cli.parity.verdict import END_TO_END, Layer, MatchRow, Parity, judge_matches, worst_of
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
-
-END_TO_END = "end to end"
 
 
 def vectors_of(facts: Facts, *, where: Path) -> list[Vector]:

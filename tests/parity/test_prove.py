@@ -184,14 +184,23 @@ def test_wrong_facts_fail(artifact: Artifact) -> None:
     assert any("conventions" in text for text in parity.failures)
 
 
-def test_a_reference_without_detections_is_noted(artifact: Artifact) -> None:
-    weights = {**artifact.weights}
+def with_logits_lower_by(artifact: Artifact, difference: float) -> Artifact:
     key = "head.classification_head.cls_logits.bias"
-    weights[key] = weights[key] - 100
-    parity = check(replace(artifact, weights=weights))
+    return replace(artifact, weights={**artifact.weights, key: artifact.weights[key] - difference})
+
+
+def test_a_reference_without_detections_is_noted(artifact: Artifact) -> None:
+    parity = check(with_logits_lower_by(artifact, 100))
     assert parity.passed
     assert parity.worst is None
     assert "found nothing" in parity.notes[0]
+
+
+def test_int8_needs_detections_to_be_judged_by_since_its_raw_outputs_are_not(artifact: Artifact) -> None:
+    assert check(artifact, precision="int8").passed
+    for difference in (8, 100):  # all scores below 0.2, and none at all
+        parity = check(with_logits_lower_by(artifact, difference), precision="int8")
+        assert parity.failures == ["end to end: no detection of 0.2 or more on both sides: nothing to judge"]
 
 
 def test_int8_is_judged_by_ap_if_available(artifact: Artifact) -> None:

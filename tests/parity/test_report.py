@@ -12,6 +12,7 @@ from PIL import Image
 
 from fcos_cli.parity.prove import prove
 from fcos_cli.parity.report import print_parity, write_report
+from fcos_cli.parity.tolerance import TOLERANCES
 from fcos_cli.parity.verdict import ApParity, Layer, Parity
 from fcos_cli.resources import demo_photos
 from fcos_cli.runtime.pytorch import facts_of
@@ -107,3 +108,11 @@ def test_stderr_shows_failures_and_unmeasured_layers(bad: Parity, capsys: pytest
     assert "no raw here" in err
     assert "failed: post-processing:" in err
     assert "more, see the .parity.json" in err
+
+
+def test_of_int8_only_sure_detections_are_counted(good: Parity, capsys: pytest.CaptureFixture[str]) -> None:
+    print_parity(replace(good, tolerance=TOLERANCES["int8"]), more="")
+    line = next(line for line in capsys.readouterr().err.splitlines() if "scores ≥ 0.2" in line)
+    sure = sum(int((row.reference.scores >= 0.2).sum()) for row in good.end.rows)
+    assert 0 < sure < sum(row.match.reference for row in good.end.rows)
+    assert f"{sure} of {sure}" in line

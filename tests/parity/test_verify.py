@@ -116,6 +116,14 @@ def test_pictures_in_which_nothing_was_found_are_noted() -> None:
     assert result.notes == ("the reference found nothing in any picture",)
 
 
+def test_an_int8_file_without_sure_detections_has_nothing_to_be_judged_by() -> None:
+    int8 = replace(FACTS, precision="int8")
+    assert verify(FakeDetector(precision="int8", facts=int8), [VECTOR]).passed
+    doubtful = EXPECTED._replace(scores=np.array([0.19, 0.1], np.float32))
+    result = verify(FakeDetector(doubtful, precision="int8", facts=int8), [replace(VECTOR, expected=doubtful)])
+    assert result.failures == ["end to end: no detection of 0.2 or more on both sides: nothing to judge"]
+
+
 def test_a_file_without_vectors_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ModelError, match="no test vectors") as caught:
         vectors_of(FACTS, where=WHERE)
