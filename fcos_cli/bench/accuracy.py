@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fcos_cli.console import progress, say
 from fcos_cli.data.doctor import print_findings
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.evaluate.split import read_split
@@ -36,11 +37,14 @@ def accuracy_on(
     print_findings(dataset.findings)
 
     def accuracy(detector: Detector) -> float:
+        side = detector.facts.tile
+        if side:
+            say(f"{detector.name} was trained on tiles of {side} px: the AP is that with tiles, the time is without")
         with progress("evaluating", total=len(dataset)) as update:
-            ap = evaluate(detector, dataset, on_progress=update).metrics["AP"]
-        if ap < 0:
+            result = evaluate(detector, dataset, tiling=Tiling(side) if side else None, on_progress=update)
+        if result.metrics["AP"] < 0:
             raise DataError("the data set has no boxes of the model's classes", where=dataset.source)
-        return ap
+        return result.metrics["AP"]
 
     return accuracy
 

@@ -112,14 +112,19 @@ def score(
 
 
 def evaluate(
-    detector: Detector, dataset: Dataset, *, batch: int = 8, on_progress: Callable[[int, int], None] | None = None
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch: int = 8,
+    tiling: Tiling | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> CocoResult:
     """Run `detector` on the images of `dataset` and score the detections in the classes of the data set.
 
-    batch, on_progress: as in `collect_detections`. Raises DataError if an image cannot be read, or if the model and the
-    data set have no class in common.
+    batch, tiling, on_progress: as in `collect_detections`. Raises DataError if an image cannot be read, or if the model
+    and the data set have no class in common.
     """
-    detections, notes = collect_detections(detector, dataset, batch=batch, on_progress=on_progress)
+    detections, notes = collect_detections(detector, dataset, batch=batch, tiling=tiling, on_progress=on_progress)
     return score(detections, dataset.samples, dataset.classes, notes=notes)
 
 

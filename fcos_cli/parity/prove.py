@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fcos_cli.data.samples import Dataset
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.parity.inputs import Size, batch_at_size, batches_by_rule, choose_batches, choose_sizes, load_photos
@@ -36,6 +37,9 @@ __all__ = ["ApParity", "Parity", "ap_parity", "prove"]
 
 RAW_OUTPUTS, POST_PROCESSING = "raw outputs", "post-processing"
 
+LEAST_AP = 0.1
+"""AP of the reference (0…1) from which int8 is judged by AP: of a lower one, the allowed loss is too large a share."""
+
 
 def prove(
     artifact: Artifact,
@@ -53,9 +57,9 @@ def prove(
 
     facts: of the exported file. pictures: at least one; all are used end to end, the first few at every size.
     precision: of the exported network; None = as in the facts. sizes, batches: to check, the most common first; None =
-    chosen by what the file accepts. ap: AP of both sides, measured before; if given, int8 is judged by it instead of by
-    matching. on_progress: called with (steps done, total). Raises DataError and UsageError for unusable images, never
-    for failures of the exported model.
+    chosen by what the file accepts. ap: AP of both sides, measured before; int8 is judged by it instead of by matching,
+    if it is not too low. on_progress: called with (steps done, total). Raises DataError and UsageError for unusable
+    images, never for failures of the exported model.
     """
     start, precision = time.monotonic(), precision or facts.precision
     tolerance = tolerance_of(precision)
@@ -89,7 +93,9 @@ def prove(
             end.rows += end_rows(reference.run(item), model.detect(item.images, item.inside), reference, tolerance)
         next(steps)
 
-    names, by_ap = reference.names, ap is not None and precision == "int8"
+    names = reference.names
+    int8_ap = ap if precision == "int8" else None
+    by_ap = int8_ap is not None and int8_ap.reference["AP"] >= LEAST_AP
     return Parity(
         precision=precision,
         backend=model.backend,
@@ -100,7 +106,7 @@ def prove(
         worst=worst_of(end.rows, names),
         ap=ap,
         facts=tuple(_wrong_facts(artifact, facts)),
-        notes=tuple(_notes(post.rows, end.rows, by_ap=by_ap)),
+        notes=tuple(_notes(post.rows, end.rows, int8_ap, by_ap=by_ap)),
         seconds=time.monotonic() - start,
     )
 
@@ -121,7 +127,9 @@ def _wrong_facts(artifact: Artifact, facts: Facts) -> Iterator[str]:
             yield f"facts: the {what} in the file differ from those of the model it was exported from"
 
 
-def _notes(post: Sequence[MatchRow], end: Sequence[MatchRow], *, by_ap: bool) -> Iterator[str]:
+def _notes(
+    post: Sequence[MatchRow], end: Sequence[MatchRow], int8_ap: ApParity | None, *, by_ap: bool
+) -> Iterator[str]:
     if not any(row.match.reference for row in end):
         yield "the reference found nothing in any image; use images like those the model is for"
     unconverged = sorted({row.case for row in post if not row.converged})
@@ -129,12 +137,17 @@ def _notes(post: Sequence[MatchRow], end: Sequence[MatchRow], *, by_ap: bool) ->
         yield f"NMS reported that it stopped early (converged = false), not judged: {', '.join(unconverged)}"
     if by_ap:
         yield "int8 is judged by AP; matching is only reported"
+    elif int8_ap is not None:
+        yield f"an AP of {int8_ap.reference['AP']:.4f} is too low to judge int8 by; it is judged by matching"
 
 
 def ap_parity(
     reference: Detector, exported: Detector, dataset: Dataset, *, on_progress: Callable[[int, int], None] | None = None
 ) -> ApParity:
-    """Evaluate the COCO metrics of both detectors on every image of `dataset`. Raises DataError like `evaluate`."""
+    """Evaluate the COCO metrics of both detectors on every image of `dataset`, in tiles if they were trained on tiles.
+
+    Raises DataError like `evaluate`.
+    """
     total = 2 * len(dataset)
 
     def second(done: int, _: int) -> None:
@@ -145,6 +158,7 @@ def ap_parity(
         if on_progress:
             on_progress(done, total)
 
-    expected = evaluate(reference, dataset, on_progress=first)
-    actual = evaluate(exported, dataset, on_progress=second)
+    tiling = Tiling(exported.facts.tile) if exported.facts.tile else None
+    expected = evaluate(reference, dataset, tiling=tiling, on_progress=first)
+    actual = evaluate(exported, dataset, tiling=tiling, on_progress=second)
     return ApParity(dataset.name, expected.images, expected.metrics, actual.metrics)

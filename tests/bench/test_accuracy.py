@@ -10,15 +10,28 @@ import pytest
 from fcos_cli.bench.accuracy import accuracy_on
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.data.formats.read import read_dataset
+from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import evaluate
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.open import open_detector
+from tests.runtime.fakes import CornerDetector
 from tests.runtime.onnx_files import FACTS, write_onnx
+from tests.tiny import CLASSES
 
 
 def test_ap_equals_that_of_eval(model_file: Path, shapes: Path) -> None:
     detector = open_detector(model_file)
     assert accuracy_on(shapes)(detector) == evaluate(detector, read_dataset(shapes)).metrics["AP"]
+
+
+def test_models_that_were_trained_on_tiles_are_measured_with_tiles(
+    shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = CornerDetector(Facts(CLASSES, ResizeRule("letterbox", (32, 32)), provenance={"tile": 40}))
+    accuracy_on(shapes)(detector)
+    assert sum(detector.sizes) == 4 * 5  # each image, and its four tiles
+    assert "trained on tiles of 40 px" in capsys.readouterr().err
 
 
 def test_split_and_limit_are_applied(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:

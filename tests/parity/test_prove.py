@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcos_cli.data.boxes import box_area
 from fcos_cli.data.formats.read import read_dataset
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import UsageError
+from fcos_cli.evaluate.coco import collect_detections, evaluate
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES
@@ -226,6 +229,12 @@ def test_int8_is_judged_by_ap_if_available(artifact: Artifact) -> None:
     assert not check(artifact, model, precision="fp16", ap=ap(0.5)).passed
     assert not check(artifact, ap=ap(0.498)).passed
 
+    low = ApParity("cards", 9, {"AP": 0.006}, {"AP": 0.0})
+    assert not check(artifact, model, precision="int8", ap=low).passed
+    judged = check(artifact, precision="int8", ap=low)
+    assert judged.passed
+    assert judged.notes == ("an AP of 0.0060 is too low to judge int8 by; it is judged by matching",)
+
 
 def test_tolerances_grow_with_lower_precision_and_have_a_reason() -> None:
     raw = [TOLERANCES[name].raw or np.inf for name in ("fp32", "fp16", "bf16", "int8")]
@@ -256,3 +265,18 @@ def test_ap_of_both_is_measured_on_the_same_images(artifact: Artifact, shapes: P
     found = ap_parity(detector, detector, dataset, on_progress=lambda *done: calls.append(done))
     assert (found.images, found.difference, found.data) == (4, 0.0, shapes.name)
     assert calls[-1] == (8, 8)
+
+
+def test_models_that_were_trained_on_tiles_are_measured_with_tiles(artifact: Artifact, shapes: Path) -> None:
+    tiled = replace(artifact, provenance={"tile": 40})
+    detector, dataset = PyTorchDetector.from_artifact(tiled, name="a", device="cpu"), read_dataset(shapes)
+    answers, _ = collect_detections(detector, dataset, tiling=Tiling(40))
+    samples = []
+    for sample, every in zip(dataset.samples, answers, strict=True):  # what it finds in tiles is the truth
+        best = every.best(5)
+        nowhere, areas = np.zeros(len(best), bool), box_area(best.boxes)
+        samples.append(replace(sample, boxes=best.boxes, classes=best.classes, ignore=nowhere, areas=areas))
+    truth = replace(dataset, samples=samples)
+    found = ap_parity(detector, detector, truth)
+    assert found.reference == found.exported == evaluate(detector, truth, tiling=Tiling(40)).metrics
+    assert found.reference["AP"] > evaluate(detector, truth).metrics["AP"] + 0.1
