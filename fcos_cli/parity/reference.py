@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +28,13 @@ class ReferenceOutput(NamedTuple):
 
 
 class Reference:
-    """The model of `artifact` with the thresholds of `facts`."""
+    """The model of `artifact` with the thresholds of `facts`, and the exact NMS of all exported files."""
 
     def __init__(self, artifact: Artifact, facts: Facts) -> None:
         self.model = artifact.build()
-        self.config = self.model.config = self.model.config.model_copy(update=facts.limits)
+        conventions = replace(artifact.config.conventions, nms="exact")  # as in every export
+        changes = {**facts.limits, "conventions": conventions}
+        self.config = self.model.config = self.model.config.model_copy(update=changes)
         self.names, self.facts = artifact.classes.names, facts
 
     def run(self, batch: Input) -> ReferenceOutput:
