@@ -162,13 +162,15 @@ def _scores(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs:
 def _chain(sizes: Sizes, classes: int, config: ModelConfig) -> RawOutputs | None:
     """Boxes in a row, each suppressed by the previous one if that one stays, so that every second one stays.
 
-    None if the row is too short for three of them.
+    None if the row is too short for three of them, or if NMS suppresses nothing.
     """
     builder = _Builder(sizes, classes, config)
     height, width = sizes[0]
     # boxes of width w shifted by d have IoU (w - d) / (w + d): above the threshold for one step, below it for two
     step = 0.75 * (1 - config.nms_iou) / (1 + config.nms_iou)
-    side = 0.5 / step if step else math.inf
+    if not step:  # nothing is suppressed
+        return None
+    side = 0.5 / step
     margin = math.ceil(side)
     columns = range(margin, width - margin)
     if len(columns) < 3:
