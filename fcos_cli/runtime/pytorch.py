@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.backends import cudnn
 
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.errors import UsageError, first_line
@@ -85,10 +88,21 @@ class PyTorchDetector:
 
     def __call__(self, images: Pixels, sizes: npt.NDArray[np.int64] | None = None) -> RawDetections:
         inside = None if sizes is None else torch.from_numpy(sizes).to(self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), _no_tf32() if self.precision == "fp32" else nullcontext():
             found = self.model.detect(torch.from_numpy(images).to(self.device), inside)
         raw = RawDetections(*(tensor.cpu().numpy() for tensor in found))
         return raw if self.score is None else drop_below(raw, self.score)
+
+
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    """Convolutions on a GPU in float32; torch's default is TF32, with 11 bits. (`cudnn.flags` would reset the rest.)"""
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def optimized(model: FCOS, *, precision: str = "fp32") -> FCOS:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
+from torch.backends import cudnn
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import UsageError
@@ -178,3 +179,23 @@ def test_any_backbone_is_made_quick_or_left_alone(backbone: str) -> None:
 def test_convolutions_keep_their_layout(artifact: Artifact) -> None:
     convs = [module for module in optimized(artifact.build()).modules() if isinstance(module, nn.Conv2d)]
     assert all(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in convs)
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("fp16", True)])
+def test_float32_is_not_tf32_and_settings_of_cudnn_stay(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch, precision: str, tf32: bool
+) -> None:
+    monkeypatch.setattr(cudnn, "allow_tf32", True)  # torch's default
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    detector = PyTorchDetector(artifact.build(), facts_of(artifact), name="x", device=CPU, precision=precision)
+    seen = []
+
+    def fail(*_: object) -> None:
+        seen.append((cudnn.allow_tf32, cudnn.benchmark, cudnn.enabled))
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(detector.model, "detect", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        detector(np.zeros((1, 3, *SIZE), np.uint8))
+    assert seen == [(tf32, True, True)]
+    assert (cudnn.allow_tf32, cudnn.benchmark) == (True, True)
