@@ -93,9 +93,7 @@ def prove(
             end.rows += end_rows(reference.run(item), model.detect(item.images, item.inside), reference, tolerance)
         next(steps)
 
-    names = reference.names
-    int8_ap = ap if precision == "int8" else None
-    by_ap = int8_ap is not None and int8_ap.reference["AP"] >= LEAST_AP
+    names, by_ap = reference.names, _judges(ap, precision)
     return Parity(
         precision=precision,
         backend=model.backend,
@@ -106,7 +104,7 @@ def prove(
         worst=worst_of(end.rows, names),
         ap=ap,
         facts=tuple(_wrong_facts(artifact, facts)),
-        notes=tuple(_notes(post.rows, end.rows, int8_ap, by_ap=by_ap)),
+        notes=tuple(_notes(post.rows, end.rows, ap, precision=precision)),
         seconds=time.monotonic() - start,
     )
 
@@ -127,18 +125,23 @@ def _wrong_facts(artifact: Artifact, facts: Facts) -> Iterator[str]:
             yield f"facts: the {what} in the file differ from those of the model it was exported from"
 
 
-def _notes(
-    post: Sequence[MatchRow], end: Sequence[MatchRow], int8_ap: ApParity | None, *, by_ap: bool
-) -> Iterator[str]:
+def _judges(ap: ApParity | None, precision: str) -> bool:
+    """Whether the AP is the verdict, in place of matching."""
+    return ap is not None and precision == "int8" and ap.reference["AP"] >= LEAST_AP
+
+
+def _notes(post: Sequence[MatchRow], end: Sequence[MatchRow], ap: ApParity | None, *, precision: str) -> Iterator[str]:
     if not any(row.match.reference for row in end):
         yield "the reference found nothing in any image; use images like those the model is for"
     unconverged = sorted({row.case for row in post if not row.converged})
     if unconverged:
         yield f"NMS reported that it stopped early (converged = false), not judged: {', '.join(unconverged)}"
-    if by_ap:
+    if _judges(ap, precision):
         yield "int8 is judged by AP; matching is only reported"
-    elif int8_ap is not None:
-        yield f"an AP of {int8_ap.reference['AP']:.4f} is too low to judge int8 by; it is judged by matching"
+    elif ap is not None and precision == "int8":
+        yield f"an AP of {ap.reference['AP']:.4f} is too low to judge int8 by; it is judged by matching"
+    if ap is not None and precision != "fp32" and ap.difference > tolerance_of(precision).ap:
+        yield f"the AP is {ap.difference:.4f} higher than PyTorch's: rounding may help by chance"
 
 
 def ap_parity(

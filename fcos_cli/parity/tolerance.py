@@ -17,7 +17,7 @@ class Tolerance:
     scores. same_iou, same_px: boxes of one class are the same if their IoU is at least `same_iou`, or if every edge
     differs by less than `same_px` pixels. sure: detections with lower scores are reported, not judged. score_eps,
     iou_eps: distance from a threshold, a cut or a tie within which a decision may go either way. ap: allowed difference
-    of AP (0…1) on a data set. why: the reason, for people.
+    (fp32) or loss of AP (0…1) on a data set. why: the reason, for people.
     """
 
     raw: float | None = None

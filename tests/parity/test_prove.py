@@ -236,6 +236,17 @@ def test_int8_is_judged_by_ap_if_available(artifact: Artifact) -> None:
     assert judged.notes == ("an AP of 0.0060 is too low to judge int8 by; it is judged by matching",)
 
 
+def test_a_better_ap_is_a_difference_in_float32_only(artifact: Artifact) -> None:
+    better, worse = (ApParity("cards", 9, {"AP": 0.5}, {"AP": exported}) for exported in (0.52, 0.48))
+    for precision in ("fp16", "bf16", "int8"):
+        parity = check(artifact, precision=precision, ap=better)
+        assert parity.passed, parity.failures
+        assert "the AP is 0.0200 higher than PyTorch's: rounding may help by chance" in parity.notes
+        assert "allowed loss" in check(artifact, precision=precision, ap=worse).failures[0]
+    for ap in (better, worse):
+        assert "allowed difference 0.001" in check(artifact, ap=ap).failures[0]
+
+
 def test_tolerances_grow_with_lower_precision_and_have_a_reason() -> None:
     raw = [TOLERANCES[name].raw or np.inf for name in ("fp32", "fp16", "bf16", "int8")]
     matched = [TOLERANCES[name].matched for name in ("fp32", "fp16", "bf16", "int8")]

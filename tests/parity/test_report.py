@@ -97,8 +97,11 @@ def test_stderr_shows_measured_and_allowed_differences(good: Parity, capsys: pyt
     for words in ("class logits, relative error", "post-processing", "end to end", "largest box difference"):
         assert words in captured.err
     assert "-0.0004" in captured.err
+    assert "± 0.001" in captured.err
     assert "largest difference: 0 px" in captured.err
     assert "failed:" not in captured.err
+    print_parity(replace(good, ap=ap, precision="fp16", tolerance=TOLERANCES["fp16"]), more="")
+    assert "≥ -0.005" in capsys.readouterr().err
 
 
 def test_stderr_shows_failures_and_unmeasured_layers(bad: Parity, capsys: pytest.CaptureFixture[str]) -> None:
