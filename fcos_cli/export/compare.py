@@ -11,6 +11,7 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.export.sample_images import SampleImages
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.pytorch import PyTorchDetector
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ FEW_AP_IMAGES = 50
 
 
 def check_parity(artifact: Artifact, facts: Facts, path: Path, *, images: SampleImages) -> Parity:
-    """Check the parity of the file at `path` with PyTorch, print it, and write plots and `.parity.json` beside it."""
+    """Check the parity of the file at `path` with PyTorch, print it, and write plots and `.parity.json` beside it.
+
+    facts: that the file should have.
+    """
     from fcos_cli.parity import report, subgraphs
     from fcos_cli.parity.prove import prove
     from fcos_cli.runtime.open import open_detector
@@ -36,7 +40,8 @@ def check_parity(artifact: Artifact, facts: Facts, path: Path, *, images: Sample
         exported = subgraphs.OpaqueModel(open_detector(path))
     ap = None if images.val is None else _compare_ap(artifact, facts, path, images.val)
     with progress("checking parity") as update:
-        parity = prove(artifact, exported, facts, pictures=images.parity, ap=ap, on_progress=update)
+        stored = read_header(path).facts
+        parity = prove(artifact, exported, facts, pictures=images.parity, stored=stored, ap=ap, on_progress=update)
     report.print_parity(parity, more="see the .parity.json")
     report.write_report(parity, path)
     return parity

@@ -7,8 +7,10 @@ c. end to end: from images to detections.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from fcos_cli.data.samples import Dataset
@@ -47,6 +49,7 @@ def prove(
     facts: Facts,
     *,
     pictures: Sequence[Path],
+    stored: Facts | None = None,
     precision: str | None = None,
     sizes: Sequence[Size] | None = None,
     batches: Sequence[int] | None = None,
@@ -55,11 +58,11 @@ def prove(
 ) -> Parity:
     """Measure how closely the exported `model` agrees with `artifact`; `passed` of the result is the verdict.
 
-    facts: of the exported file. pictures: at least one; all are used end to end, the first few at every size.
-    precision: of the exported network; None = as in the facts. sizes, batches: to check, the most common first; None =
-    chosen by what the file accepts. ap: AP of both sides, measured before; int8 is judged by it instead of by matching,
-    if it is not too low. on_progress: called with (steps done, total). Raises DataError and UsageError for unusable
-    images, never for failures of the exported model.
+    facts: that the exported file should have. pictures: at least one; all are used end to end, the first few at every
+    size. stored: the facts that are in the file; None = not compared. precision: of the exported network; None = as in
+    the facts. sizes, batches: to check, the most common first; None = chosen by what the file accepts. ap: AP of both
+    sides, measured before; int8 is judged by it instead of by matching, if it is not too low. on_progress: called with
+    (steps done, total). Raises DataError and UsageError for unusable images, never for failures of the exported model.
     """
     start, precision = time.monotonic(), precision or facts.precision
     tolerance = tolerance_of(precision)
@@ -103,7 +106,7 @@ def prove(
         end=end.layer([] if by_ap else judge_matches(end.rows, tolerance, layer=END_TO_END, names=names)),
         worst=worst_of(end.rows, names),
         ap=ap,
-        facts=tuple(_wrong_facts(artifact, facts)),
+        facts=tuple(_wrong_facts(artifact, facts, stored or facts)),
         notes=tuple(_notes(post.rows, end.rows, ap, precision=precision)),
         seconds=time.monotonic() - start,
     )
@@ -116,13 +119,19 @@ def _report_steps(total: int, on_progress: Callable[[int, int], None] | None) ->
         yield
 
 
-def _wrong_facts(artifact: Artifact, facts: Facts) -> Iterator[str]:
+def _wrong_facts(artifact: Artifact, facts: Facts, stored: Facts) -> Iterator[str]:
     for what, actual, expected in (
         ("classes", facts.classes, artifact.classes),
         ("conventions", facts.conventions, artifact.config.conventions),
     ):
         if actual != expected:
             yield f"facts: the {what} in the file differ from those of the model it was exported from"
+    for name in [field.name for field in fields(Facts) if field.name != "verified"]:
+        written, meant = getattr(stored, name), getattr(facts, name)
+        # in JSON, a tuple is a list, and NaN is equal to itself
+        if json.dumps(written) != json.dumps(meant) if isinstance(meant, dict) else written != meant:
+            values = f": {written}, not {meant}"
+            yield f"facts: {name} in the file is not what was to be written{values if len(values) < 80 else ''}"
 
 
 def _judges(ap: ApParity | None, precision: str) -> bool:

@@ -24,6 +24,7 @@ from fcos_cli.model.artifact import save
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.networks.cost import network_cost
 from fcos_cli.parity.verify import vectors_of, verify
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
@@ -113,6 +114,16 @@ def test_a_file_that_fails_parity_is_an_error_and_stays_unverified(
     assert json.loads(capsys.readouterr().out)["parity"]["passed"] is False
     assert read_header(out).facts.verified is False
     assert json.loads(out.with_suffix(".parity.json").read_text())["passed"] is False
+
+
+def test_a_file_with_other_facts_than_those_meant_fails(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(proto: onnx.ModelProto, path: Path, facts: Facts) -> None:
+        onnx_module.write(proto, path, replace(facts, resize=ResizeRule("letterbox", (64, 96))))
+
+    monkeypatch.setattr(run, "write", write)
+    with pytest.raises(ParityError, match="facts: resize in the file is not what was to be written"):
+        run.export(weights, job_of(weights.with_suffix(".onnx")))
+    assert read_header(weights.with_suffix(".onnx")).facts.verified is False
 
 
 def test_openvino_gets_the_same_facts_and_its_own_parity_check(weights: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from fcos_cli.data.boxes import box_area
 from fcos_cli.data.formats.read import read_dataset
+from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import UsageError
 from fcos_cli.evaluate.coco import collect_detections, evaluate
@@ -22,6 +23,7 @@ from fcos_cli.parity.subgraphs import ModelOutput
 from fcos_cli.parity.tolerance import TOLERANCES
 from fcos_cli.parity.verdict import ApParity, Parity
 from fcos_cli.resources import demo_photos
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.runtime.results import RawDetections
 from tests.parity.fakes import FakeExport, detecting_artifact, without_last
@@ -35,8 +37,8 @@ def artifact() -> Artifact:
 
 
 def check(artifact: Artifact, model: FakeExport | None = None, **options: object) -> Parity:
-    arguments = {**SMALL, "pictures": demo_photos(), **options}
-    return prove(artifact, model or FakeExport(artifact.build()), facts_of(artifact), **arguments)  # type: ignore[arg-type]
+    arguments = {**SMALL, "facts": facts_of(artifact), "pictures": demo_photos(), **options}
+    return prove(artifact, model or FakeExport(artifact.build()), **arguments)  # type: ignore[arg-type]
 
 
 def test_the_reference_agrees_with_itself(artifact: Artifact) -> None:
@@ -185,6 +187,37 @@ def test_wrong_facts_fail(artifact: Artifact) -> None:
     facts = replace(facts_of(artifact), conventions=Conventions(point_offset=0.0))
     parity = prove(artifact, FakeExport(artifact.build()), facts, pictures=demo_photos(), **SMALL)  # type: ignore[arg-type]
     assert any("conventions" in text for text in parity.failures)
+
+
+WRONG = {
+    "classes": ClassTable.from_names(["circle", "square", "triangle"]),
+    "resize": ResizeRule("letterbox", (160, 192), pad_value=0),
+    "conventions": Conventions(point_offset=0.0),
+    "threshold": 0.31,
+    "class_thresholds": (0.3, 0.3, 0.3),
+    "score_threshold": 0.06,
+    "nms_iou": 0.5,
+    "max_detections": 99,
+    "precision": "fp16",
+    "winograd": 3,
+    "model": {},
+    "provenance": {},
+    "vectors": "{}",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_fact_that_was_not_written_as_meant_fails(artifact: Artifact, name: str) -> None:
+    facts = replace(facts_of(artifact), provenance={"nan": float("nan"), "pair": (1, 2)})
+    (failure,) = check(artifact, facts=facts, stored=replace(facts, **{name: WRONG[name]})).failures
+    assert failure.startswith(f"facts: {name} in the file is not what was to be written")
+    assert name != "nms_iou" or failure.endswith(": 0.5, not 0.6")
+
+
+def test_facts_that_were_written_and_read_again_are_the_same(artifact: Artifact) -> None:
+    facts = replace(facts_of(artifact), provenance={"nan": float("nan"), "pair": (1, 2)}, class_thresholds=(0.1, 0, 1))
+    stored = Facts.from_metadata(facts.to_metadata(), where=Path("x.onnx"))
+    assert check(artifact, facts=facts, stored=replace(stored, verified=True)).passed
 
 
 def with_logits_lower_by(artifact: Artifact, difference: float) -> Artifact:
