@@ -49,13 +49,6 @@ class Graph(nn.Module):
         return (*detections, converged, *raw.cls, *raw.ltrb, *raw.ctr)
 
 
-def convert_to_half(model: FCOS) -> FCOS:
-    """Convert backbone and head to half precision in place; GroupNorm, distances, decode and NMS stay in float32."""
-    model.backbone.half()
-    model.head.half()
-    return model
-
-
 def takes_sizes(model: FCOS) -> bool:
     """Whether the exported graph has a second input `sizes`: (height, width) of each image inside its padding."""
     return model.config.conventions.clip == "picture"

@@ -17,12 +17,13 @@ from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import UsageError
 from fcos_cli.export.deformable import deform_conv, refuse_engine
 from fcos_cli.export.formats import FORMATS
-from fcos_cli.export.graph import Graph, convert_to_half, example_inputs, takes_sizes
+from fcos_cli.export.graph import Graph, example_inputs, takes_sizes
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.backbone import COARSEST, check_maps, takes_any_size
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.optimize.fuse import fold_batch_norm
+from fcos_cli.model.optimize.halve import halve
 from fcos_cli.model.optimize.winograd import is_worthwhile
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import INPUT, SIZES, SMALLEST, output_names, raw_names
@@ -53,7 +54,7 @@ def trace(artifact: Artifact, facts: Facts, options: ExportOptions) -> onnx.Mode
     if options.winograd and any(is_worthwhile(module) for module in model.backbone.body.modules()):
         fold_batch_norm(model)  # runtimes fold it into convolutions, but not into the Winograd operations
     if options.precision == "fp16":
-        convert_to_half(model)
+        halve(model, torch.float16)
     graph = Graph(model, nms=options.nms).eval()
     sizes, dtype = takes_sizes(model), torch.uint8 if facts.resize.dtype is np.uint8 else torch.float32
     inputs = example_inputs(batch=options.batch, size=options.size, dtype=dtype, sizes=sizes)

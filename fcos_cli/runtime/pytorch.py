@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.backends import cudnn
 
 from fcos_cli.data.geometry import Pixels, ResizeRule
@@ -19,6 +18,7 @@ from fcos_cli.hardware import has_native_bf16
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.model.optimize.fuse import fold_batch_norm
+from fcos_cli.model.optimize.halve import halve
 from fcos_cli.model.optimize.winograd import use_winograd
 from fcos_cli.runtime.exported import drop_below
 from fcos_cli.runtime.facts import Facts
@@ -113,11 +113,7 @@ def optimized(model: FCOS, *, precision: str = "fp32") -> FCOS:
     """
     fold_batch_norm(model)
     if precision in HALVES:
-        scales = model.head.regression_head.scales  # they scale distances, which are already float32
-        model.head.regression_head.scales = nn.ParameterList()
-        model.backbone.to(HALVES[precision])
-        model.head.to(HALVES[precision])
-        model.head.regression_head.scales = scales
+        halve(model, HALVES[precision])
     if model.mean.device.type == "cpu":
         use_winograd(model)
     return model.to(memory_format=torch.channels_last)

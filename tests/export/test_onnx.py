@@ -18,6 +18,7 @@ from fcos_cli.export.options import ExportOptions
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import FINE_STRIDES, STRIDES
+from fcos_cli.model.conventions import Conventions
 from fcos_cli.parity.prove import prove
 from fcos_cli.parity.subgraphs import ExportedModel, OnnxModel, OpenVinoModel
 from fcos_cli.resources import demo_photos
@@ -177,6 +178,22 @@ def test_a_separable_tower_passes_parity(tmp_path: Path) -> None:
         sizes=SIZES[:1],
         batches=[2],
     )
+    assert parity.passed, parity.failures
+
+
+def test_learned_scales_stay_in_float32_in_half_precision(tmp_path: Path) -> None:
+    artifact, options = artifact_of(3, conventions=Conventions(scales=True)), ExportOptions(precision="fp16")
+    scales = {f"head.regression_head.scales.{n}": torch.tensor([1 + (n + 1) / 3000]) for n in range(5)}
+    artifact = replace(artifact, weights={**artifact.weights, **scales})
+    facts = options.apply(facts_of(artifact))
+    proto = finalize(trace(artifact, facts, options), outputs=output_names("op"))
+    stored = {t.name.removeprefix("model."): numpy_helper.to_array(t) for t in proto.graph.initializer}
+    for name, scale in scales.items():
+        assert scale.half().float() != scale
+        assert (stored[name].dtype, stored[name].tolist()) == (np.float32, scale.tolist())
+    write(proto, tmp_path / "model.onnx", facts)
+    exported_model = OnnxModel(tmp_path / "model.onnx", strides=STRIDES)
+    parity = prove(artifact, exported_model, facts, pictures=demo_photos(), sizes=SIZES[:1], batches=[2])
     assert parity.passed, parity.failures
 
 
