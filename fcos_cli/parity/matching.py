@@ -44,6 +44,7 @@ class Limits:
     less than `same_px` pixels. score_eps, iou_eps: distance from a threshold within which a decision may go either way.
     score_threshold, nms_iou, max_detections: of the post-processing. topk_scores: lowest kept score of each level that
     reached its top-k limit. candidates: of the reference before NMS; None = unknown, so any box may have been one.
+    inclusive: whether boxes overlap as if they were a pixel wider and higher.
     """
 
     score_threshold: float
@@ -54,6 +55,7 @@ class Limits:
     score_eps: float = 1e-4
     iou_eps: float = 1e-3
     topk_scores: tuple[float, ...] = ()
+    inclusive: bool = False
     candidates: ImageDetections | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -62,7 +64,8 @@ class Limits:
     ) -> Limits:
         """Those of a file, whose facts are given, judged by `tolerance`."""
         judged = {name: getattr(tolerance, name) for name in ("same_iou", "same_px", "score_eps", "iou_eps")}
-        return cls(**facts.limits, **judged, topk_scores=topk_scores, candidates=candidates)
+        inclusive = facts.conventions.box_ends == "inclusive"
+        return cls(**facts.limits, **judged, topk_scores=topk_scores, inclusive=inclusive, candidates=candidates)
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,8 @@ def _excuse(
     candidate = _were_candidates(only_exported, limits) | np.array([r == AT_TOPK_CUT for r in reasons[1]], bool)
     reasons[1] = [reason if known else None for reason, known in zip(reasons[1], candidate.tolist(), strict=True)]
 
-    overlap = (box_iou(only_reference.boxes, only_exported.boxes) > limits.nms_iou - limits.iou_eps) & candidate[None]
+    overlap = _overlap(only_reference, only_exported, limits) > limits.nms_iou - limits.iou_eps
+    overlap &= candidate[None]
     overlap &= only_reference.classes[:, None] == only_exported.classes[None]
     gap = only_reference.scores.astype(np.float64)[:, None] - only_exported.scores[None]
     tied = overlap & (np.abs(gap) <= limits.score_eps)
@@ -203,6 +207,12 @@ def _excuse(
         for side, leftover in enumerate(leftovers)
         for row, index in enumerate(leftover.indices.tolist())
     )
+
+
+def _overlap(one: ImageDetections, other: ImageDetections, limits: Limits) -> Float:
+    """IoU of each pair as NMS computes it, [N, M]."""
+    wider = np.array([0, 0, 1, 1], np.float32) * limits.inclusive
+    return box_iou(one.boxes + wider, other.boxes + wider)
 
 
 def _were_candidates(detections: ImageDetections, limits: Limits) -> npt.NDArray[np.bool_]:
@@ -234,7 +244,7 @@ def _threshold_reasons(leftover: _Leftover, limits: Limits) -> list[str | None]:
     scores = own.scores.astype(np.float64)
     full = len(other.scores) >= limits.max_detections
     last = float(other.scores.min()) if full and len(other.scores) else -np.inf
-    overlap = box_iou(own.boxes, other.boxes)
+    overlap = _overlap(own, other, limits)
     same = own.classes[:, None] == other.classes[None]
     cuts = np.array(limits.topk_scores, np.float64)
     reasons = {

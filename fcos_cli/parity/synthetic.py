@@ -74,14 +74,17 @@ class _Builder:
         )
 
     def set_point(self, level: int, row: int, column: int, *, ltrb: Sequence[float], scores: dict[int, float]) -> None:
-        """Set one point: distances in strides of its level, and final scores by class."""
+        """Set one point: distances in strides of its level, and scores by class, as `logits` takes them."""
         self.raw.ltrb[level][0, :, row, column] = torch.tensor(ltrb) * self.strides[level]
         for index, score in scores.items():
             self.raw.cls[level][0, index, row, column] = self.logits(torch.tensor(score))
 
     def logits(self, scores: Tensor) -> Tensor:
-        """Class logits that result in these final scores."""
-        product = scores.double() ** 2 if self.config.conventions.score == "sqrt" else scores.double()
+        """Class logits that result in these final scores, or class probabilities if those are what is thresholded."""
+        rules = self.config.conventions
+        if rules.threshold_on == "class":
+            return scores.double().clamp(1e-12, 1 - 1e-6).logit().float()
+        product = scores.double() ** 2 if rules.score == "sqrt" else scores.double()
         return (product / torch.tensor(CERTAIN_LOGIT).double().sigmoid()).clamp(1e-12, 1 - 1e-6).logit().float()
 
     def scores(self, count: int) -> Tensor:

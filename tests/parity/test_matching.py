@@ -121,6 +121,13 @@ def test_an_overlap_at_the_nms_threshold_is_excused(width: float, excused: bool)
     assert other is None
 
 
+def test_inclusive_boxes_overlap_as_if_they_were_a_pixel_larger() -> None:
+    outer, inner = ([0, 0, 9, 9], 0.9, 0), ([0, 0, 5, 9], 0.8, 0)  # 10 x 10 and 6 x 10 pixels
+    for inclusive, reason in ((True, "at the NMS threshold"), (False, None)):
+        limits = replace(LIMITS, inclusive=inclusive)
+        assert reasons(answer(outer, inner), answer(outer), limits) == [("reference", 1, reason)]
+
+
 def test_either_of_two_tied_boxes_may_suppress_the_other() -> None:
     near = [2, 0, 12, 10]  # IoU 2/3
     tied = reasons(answer((A, 0.5, 0)), answer((near, 0.5, 0)))

@@ -8,8 +8,10 @@ import torch
 
 from fcos_cli.data.boxes import box_iou
 from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, STRIDES, ModelConfig
+from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import decode
 from fcos_cli.model.nms import BatchDetections, suppress
+from fcos_cli.model.presets import PRESETS
 from fcos_cli.parity.synthetic import Case, perturbed_cases, synthetic_cases
 from tests.tiny import tiny_config, tiny_model
 
@@ -87,11 +89,12 @@ def test_no_overlap_is_close_enough_to_the_threshold_for_rounding_to_matter() ->
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.9])
 @pytest.mark.parametrize("rule", ["sqrt", "product"])
+@pytest.mark.parametrize("kind", ["score", "class"])
 @all_strides
-def test_a_wrong_score_threshold_changes_the_result(threshold: float, rule: str, strides: tuple[int, ...]) -> None:
-    from fcos_cli.model.conventions import Conventions
-
-    conventions = Conventions(score=rule)  # type: ignore[arg-type]
+def test_a_wrong_score_threshold_changes_the_result(
+    threshold: float, rule: str, kind: str, strides: tuple[int, ...]
+) -> None:
+    conventions = Conventions(score=rule, threshold_on=kind)  # type: ignore[arg-type]
     config = tiny_config(score_threshold=threshold, conventions=conventions, strides=strides)
     case = cases(config)["scores around the threshold"]
     right = count(case, config)
@@ -99,6 +102,13 @@ def test_a_wrong_score_threshold_changes_the_result(threshold: float, rule: str,
     for off in (-0.0015, 0.0015):
         other = tiny_config(score_threshold=threshold + off, conventions=conventions, strides=strides)
         assert count(case, other) == right - np.sign(off)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_cases_of_every_dialect_have_detections(name: str) -> None:
+    config = tiny_config(conventions=PRESETS[name].conventions)
+    empty = {case.name for case in cases(config).values() if not count(case, config)}
+    assert empty == {"none"}
 
 
 @all_strides
