@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
+LARGEST = 1_000_000
+"""No number among the switches is as large."""
+
 
 @dataclass(frozen=True)
 class Conventions:
@@ -68,7 +71,7 @@ class Conventions:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Conventions:
-        """Read from a file's metadata. Raises ValueError naming an unknown switch or value.
+        """Read from a file's metadata. Raises ValueError naming an unknown switch, or a value that it cannot have.
 
         A file written before a switch existed gets its default, which is what the program did then.
         """
@@ -79,4 +82,8 @@ class Conventions:
             settings = get_args(hints[name])
             if settings and value not in settings:
                 raise ValueError(f"convention {name} = {value!r} is none of {', '.join(settings)}")
+            if hints[name] is bool and type(value) is not bool:
+                raise ValueError(f"convention {name} = {value!r:.40} is neither true nor false")
+            if hints[name] is float and not (type(value) in (int, float) and 0 <= value < LARGEST):
+                raise ValueError(f"convention {name} = {value!r:.40} is not a number from 0 to {LARGEST:,}")
         return cls(**values)

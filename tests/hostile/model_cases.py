@@ -10,13 +10,14 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from fcos_cli.model.artifact import save
+from fcos_cli.model.conventions import Conventions
 from tests.hostile.contract import READ, Case
 from tests.runtime.onnx_files import FACTS, write_onnx, write_openvino
 from tests.tiny import tiny_artifact
@@ -73,6 +74,10 @@ def model(**changes: Any) -> Make:
 
 def geometry(**changes: Any) -> Make:
     return fact("geometry", {"mode": "letterbox", "size": [64, 64], "divisor": 32, "pad_value": 114, **changes})
+
+
+def conventions(**changes: Any) -> Make:
+    return fact("conventions", {**asdict(Conventions()), **changes})
 
 
 def length(value: int) -> Make:
@@ -168,6 +173,11 @@ SAFETENSORS = [
     Case("geometry-divisor-huge", geometry(divisor=10**30), "divisor must be"),
     Case("geometry-padding-nan", geometry(pad_value=[float("nan"), 0, 0]), "pad_value must be"),
     Case("geometry-unknown", geometry(mode="spiral"), "mode must be"),
+    Case("convention-of-text", conventions(point_offset="0.5"), FACT),
+    Case("convention-nan", conventions(radius=float("nan")), FACT),
+    Case("convention-negative", conventions(radius=-1.5), FACT),
+    Case("convention-of-400-digits", conventions(radius=10**400), FACT),
+    Case("convention-false-as-text", conventions(stride_normalised="false"), FACT),
     Case("backbone-unknown", model(backbone="no_such_net"), "cannot build|do not match"),
     Case("backbone-from-a-server", model(backbone="hf-hub:someone/something"), "cannot build"),
     Case("backbone-from-a-folder", model(backbone="local-dir:/etc"), "cannot build"),

@@ -29,12 +29,21 @@ def test_presets_differ() -> None:
 
 def test_missing_switches_get_their_defaults() -> None:
     assert Conventions.from_json({"point_offset": 0.0}) == Conventions(point_offset=0.0)
+    assert Conventions.from_json({"radius": 1}) == Conventions(radius=1.0)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"colour": "red"}, "unknown convention 'colour'"), ({"clip": "never"}, "input, picture, after")],
+    [
+        ({"colour": "red"}, "unknown convention 'colour'"),
+        ({"clip": "never"}, "input, picture, after"),
+        ({"point_offset": "0.5"}, "point_offset = '0.5' is not a number"),
+        ({"point_offset": True}, "point_offset = True is not a number"),
+        ({"radius": float("inf")}, "radius = inf is not a number"),
+        ({"stride_normalised": "false"}, "stride_normalised = 'false' is neither true nor false"),
+        ({"scales": 0}, "scales = 0 is neither true nor false"),
+    ],
 )
-def test_unknown_switches_and_values_are_refused(values: dict[str, str], message: str) -> None:
+def test_unknown_switches_and_values_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Conventions.from_json(values)
