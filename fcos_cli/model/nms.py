@@ -29,8 +29,8 @@ BUCKETS = (4, 8, 16, 24, 32, 48, 64, 128)
 class BatchDetections(NamedTuple):
     """What remains after NMS, best first, padded to D places per image.
 
-    boxes: float32 [B, D, 4], xyxy in pixels of network input (0 for padding). scores: float32 [B, D] (0 for padding).
-    classes: int64 [B, D], -1 for padding. counts: int64 [B].
+    boxes: float32 [B, D, 4], xyxy in pixels of network input (0 for padding), with ends as in `Conventions.box_ends`.
+    scores: float32 [B, D] (0 for padding). classes: int64 [B, D], -1 for padding. counts: int64 [B].
     """
 
     boxes: Tensor

@@ -14,8 +14,8 @@ from fcos_cli.model.classes import ClassTable
 class RawDetections(NamedTuple):
     """The output of a detector for a batch of B images, padded to D places each.
 
-    boxes: float32 [B, D, 4], xyxy in pixels of the network input, exclusive ends. scores: float32 [B, D], 0…1,
-    descending. classes: int64 [B, D], -1 for padding. counts: int64 [B].
+    boxes: float32 [B, D, 4], xyxy in pixels of the network input, with ends as in `Conventions.box_ends`. scores:
+    float32 [B, D], 0…1, descending. classes: int64 [B, D], -1 for padding. counts: int64 [B].
     """
 
     boxes: npt.NDArray[np.float32]
