@@ -80,7 +80,9 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 def class_terms(logits: Tensor, classes: Tensor, *, kind: ClassLoss) -> Tensor:
     """Loss of each point [B, P], summed over C independent binary classifications. logits [B, P, C], classes [B, P]."""
-    truth = F.one_hot(classes + 1, logits.shape[-1] + 1)[..., 1:].to(logits.dtype)
+    places = classes.clamp(min=0)[..., None]
+    # F.one_hot would be int64, twice as large as the logits
+    truth = logits.new_zeros(logits.shape).scatter_(-1, places, (classes >= 0)[..., None].to(logits.dtype))
     if kind == "focal":
         return cast(Tensor, sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2.0)).sum(-1)
     return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(-1)

@@ -125,6 +125,21 @@ def test_focal_loss_equals_torchvision() -> None:
     assert torch.allclose(class_terms(logits, classes, kind="focal"), theirs, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["focal", "logistic"])
+def test_class_losses_and_their_gradients_are_those_of_one_hot_vectors(kind: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    # as `RawOutputs.flat` gives them: not contiguous
+    logits = torch.randn(2, 5, 50, generator=generator).transpose(1, 2).requires_grad_()
+    classes = torch.randint(-1, 5, (2, 50), generator=generator)
+    truth = torch.nn.functional.one_hot(classes + 1, 6)[..., 1:].float()
+    loss = sigmoid_focal_loss if kind == "focal" else torch.nn.functional.binary_cross_entropy_with_logits
+    expected = loss(logits, truth, reduction="none").sum(-1)
+    found = class_terms(logits, classes, kind=kind)  # type: ignore[arg-type]
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad(terms.sum(), logits)[0] for terms in (found, expected)]
+    assert torch.equal(*gradients)
+
+
 def test_box_losses_computed_by_hand() -> None:
     points = Points(torch.zeros(1, 2), torch.tensor([8.0]), torch.zeros(1, dtype=torch.int64))
     truth, predicted = torch.tensor([[[8.0, 8, 8, 8]]]), torch.tensor([[[8.0, 8, 0, 8]]])
