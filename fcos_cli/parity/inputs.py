@@ -22,6 +22,9 @@ Size = tuple[int, int]
 STEP = 32
 BATCHES = (1, 2, 5)
 
+LARGEST_BATCH = 8 << 20
+"""Pixels of a batch of several images. Five of 800 × 1344 have fewer; those of a larger input need many gigabytes."""
+
 
 class Photo(NamedTuple):
     """An image for the parity check: uint8 [H, W, 3] RGB, and its file name without folders."""
@@ -79,6 +82,22 @@ def choose_sizes(shape: FixedShape, rule: ResizeRule, *, span: SizeRange | None 
 
 def choose_batches(shape: FixedShape) -> list[int]:
     return [shape[0]] if shape[0] else list(BATCHES)
+
+
+def fitting(batches: Sequence[int], size: Size) -> list[int]:
+    """The first of the batch sizes, and those of the others whose images together are not too large."""
+    first, *others = batches
+    return [first, *(batch for batch in others if batch * size[0] * size[1] <= LARGEST_BATCH)]
+
+
+def choose_runs(sizes: Sequence[Size], batches: Sequence[int]) -> dict[Size, list[int]]:
+    """The batch sizes to run at each input size: the first at every one, the others at the first that they fit."""
+    runs = {size: [batches[0]] for size in sizes}
+    for batch in batches[1:]:
+        fit = [size for size in sizes if batch in fitting(batches, size)]
+        if fit:
+            runs[fit[0]].append(batch)
+    return runs
 
 
 def _clamp(side: int, low: int, high: int) -> int:

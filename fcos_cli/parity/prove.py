@@ -17,7 +17,16 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.evaluate.coco import evaluate
 from fcos_cli.model.artifact import Artifact
-from fcos_cli.parity.inputs import Size, batch_at_size, batches_by_rule, choose_batches, choose_sizes, load_photos
+from fcos_cli.parity.inputs import (
+    Size,
+    batch_at_size,
+    batches_by_rule,
+    choose_batches,
+    choose_runs,
+    choose_sizes,
+    fitting,
+    load_photos,
+)
 from fcos_cli.parity.layers import LayerResults, end_rows, post_rows, prepare_cases, raw_rows
 from fcos_cli.parity.reference import Reference, ReferenceOutput
 from fcos_cli.parity.subgraphs import ExportedModel
@@ -73,8 +82,9 @@ def prove(
     raw, post = LayerResults[RawRow](RAW_OUTPUTS), LayerResults[MatchRow](POST_PROCESSING)
     end = LayerResults[MatchRow](END_TO_END)
 
-    plan = [(sizes[0], batch) for batch in batches] + [(size, batches[0]) for size in sizes[1:]]
-    inputs = batches_by_rule(photos, max(batches), rule)
+    runs = choose_runs(sizes, batches)
+    plan = [(size, batch) for size, group in runs.items() for batch in group]
+    inputs = batches_by_rule(photos, max(runs[sizes[0]]), rule)
     steps = _report_steps(len(plan) + len(sizes) + len(inputs), on_progress)
     last: dict[Size, ReferenceOutput] = {}
     for size, batch in plan:
@@ -87,7 +97,7 @@ def prove(
         next(steps)
     for size, expected in last.items():
         cases = prepare_cases(reference, expected)
-        for batch in batches if size == sizes[0] else [max(batches)]:
+        for batch in runs[size] if size == sizes[0] else [max(fitting(batches, size))]:
             with post.measuring(size, batch):
                 post.rows += post_rows(cases, model, reference, size=size, batch=batch)
         next(steps)

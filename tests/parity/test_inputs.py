@@ -9,7 +9,15 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.parity.inputs import Photo, batch_at_size, batches_by_rule, choose_batches, choose_sizes, load_photos
+from fcos_cli.parity.inputs import (
+    Photo,
+    batch_at_size,
+    batches_by_rule,
+    choose_batches,
+    choose_runs,
+    choose_sizes,
+    load_photos,
+)
 
 LETTERBOX = ResizeRule("letterbox", (320, 320))
 
@@ -42,6 +50,15 @@ def test_sizes_stay_within_the_span_of_an_engine() -> None:
 def test_dynamic_batches_are_checked_with_one_two_and_five() -> None:
     assert choose_batches((None, None, None)) == [1, 2, 5]
     assert choose_batches((4, None, None)) == [4]
+
+
+def test_batches_of_large_images_are_run_at_the_first_size_at_which_they_are_not_too_large() -> None:
+    paper = choose_sizes((None, None, None), ResizeRule("shortest", (800, 1333)))
+    assert choose_runs(paper, [1, 2, 5]) == {size: [1, 2, 5] if size == paper[0] else [1] for size in paper}
+    large = choose_sizes((None, None, None), ResizeRule("letterbox", (4096, 4096)))
+    assert choose_runs(large, [1, 2, 5]) == {size: [1, 2, 5] if size == (160, 160) else [1] for size in large}
+    assert choose_runs([(2048, 2048)], [1, 2, 5]) == {(2048, 2048): [1, 2]}
+    assert choose_runs([(4096, 4096)], [8]) == {(4096, 4096): [8]}  # fixed by the file
 
 
 def test_a_batch_has_distinct_images_even_with_few_photos() -> None:

@@ -18,6 +18,7 @@ from fcos_cli.model.artifact import Artifact
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES
 from fcos_cli.model.conventions import Conventions
+from fcos_cli.parity import inputs
 from fcos_cli.parity.prove import ap_parity, prove
 from fcos_cli.parity.subgraphs import ModelOutput
 from fcos_cli.parity.tolerance import TOLERANCES
@@ -85,6 +86,18 @@ def test_only_shapes_that_the_file_accepts_are_used(artifact: Artifact) -> None:
     model = FakeExport(artifact.build(), shape=(3, 160, 192))
     assert prove(artifact, model, facts_of(artifact), pictures=demo_photos()).passed
     assert {shape for _, shape in model.calls} == {(3, 3, 160, 192)}
+
+
+def test_a_batch_that_would_be_too_large_is_run_at_a_smaller_size(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "LARGEST_BATCH", 2 * 160 * 192)
+    model = FakeExport(artifact.build())
+    assert check(artifact, model, sizes=[(160, 192), (64, 96)], batches=[1, 2, 5]).passed
+    ran = {(part, shape[0], shape[2:]) for part, shape in model.calls}
+    assert {("detect", 1, (160, 192)), ("detect", 2, (160, 192)), ("detect", 5, (64, 96))} <= ran
+    assert {("post", 2, (160, 192)), ("post", 5, (64, 96))} <= ran
+    assert not any(batch == 5 and size == (160, 192) for _, batch, size in ran)
 
 
 def test_a_layer_without_a_subgraph_is_not_measured_and_does_not_fail(artifact: Artifact) -> None:
