@@ -8,10 +8,12 @@ from typing import Literal, cast, get_args
 from fcos_cli.errors import UsageError
 from fcos_cli.export.formats import FORMATS, REPOSITORY
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.graph_io import SMALLEST
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "tensorrt"]
+
+SMALLEST_FIXED = 32
+"""Smallest height and width of a fixed input, pixels: one cell of the backbone's coarsest map."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,10 @@ class ExportOptions:
                 where="--winograd",
                 remedy="omit --winograd",
             )
-        if self.size is not None and min(self.size) < SMALLEST:
+        if self.size is not None and min(self.size) < SMALLEST_FIXED:
             raise UsageError(
                 f"--size {self.size[0]}x{self.size[1]} is too small for the pyramid's levels",
-                remedy=f"use at least {SMALLEST}x{SMALLEST}",
+                remedy=f"use at least {SMALLEST_FIXED}x{SMALLEST_FIXED}",
             )
 
     def apply(self, facts: Facts) -> Facts:

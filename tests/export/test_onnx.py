@@ -134,8 +134,9 @@ def test_the_file_contains_no_paths_of_this_machine(
         ExportOptions(size=(160, 192), batch=1),
         ExportOptions(size=(160, 192), nms="tensor"),
         ExportOptions(batch=2, precision="fp16", max_detections=7, score=0.2, iou=0.4),
+        ExportOptions(size=(64, 96), batch=1, max_detections=7),
     ],
-    ids=["fixed", "fixed size, tensor NMS", "fixed batch, half, other limits"],
+    ids=["fixed", "fixed size, tensor NMS", "fixed batch, half, other limits", "smaller than a dynamic one"],
 )
 def test_fixed_shapes_and_other_limits_pass_parity(options: ExportOptions, tmp_path: Path) -> None:
     artifact = artifact_of(3)

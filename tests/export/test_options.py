@@ -62,7 +62,7 @@ def test_winograd_is_for_float32_on_cpus() -> None:
         ({"precision": "int4"}, "--precision 'int4'"),
         ({"batch": "many"}, "--batch 'many'"),
         ({"batch": "0"}, "--batch '0'"),
-        ({"size": (64, 320)}, "--size 64x320"),
+        ({"size": (16, 320)}, "--size 16x320"),
         ({"target": "phone", "precision": "int8"}, "--target 'phone'"),
         ({"target": "tensorrt"}, "int8 is quantized for; this export is in fp32"),
     ],
