@@ -129,7 +129,7 @@ class ResizeRule:
         short, long = self.size
         if self.rounding == "short-first":
             less, more = min(width, height), max(width, height)
-            fitted = round(long * less / more) if more / less * short > long else short
+            fitted = max(round(long * less / more), 1) if more / less * short > long else short
             longer = more if fitted == less else int(fitted * more / less)
             return (fitted, longer) if width < height else (longer, fitted)
         if self.rounding == "twice":

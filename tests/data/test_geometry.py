@@ -1,11 +1,13 @@
 """Resize rules and their inverse: hand-computed sizes, then properties that hold for any image."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcos_cli.data.geometry import Geometry, ResizeRule
+from fcos_cli.data.geometry import Geometry, ResizeRule, Rounding
 from fcos_cli.errors import ModelError
 
 
@@ -102,9 +104,10 @@ def test_forward_then_inverse_is_the_identity_inside_the_image(width, height, mo
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "shortest"])
-@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1)])
-def test_extreme_aspect_ratios(mode, shape) -> None:
-    images, (geometry,) = ResizeRule(mode, (64, 96)).batch([image(*shape)])
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1), (2, 6001)])
+@pytest.mark.parametrize("rounding", get_args(Rounding))
+def test_extreme_aspect_ratios(mode, shape, rounding) -> None:
+    images, (geometry,) = ResizeRule(mode, (64, 96), rounding=rounding).batch([image(*shape)])
     assert images.shape[1] == 3
     whole = np.array([[0, 0, *shape]], np.float32)
     np.testing.assert_allclose(geometry.inverse(geometry.forward(whole)), whole)
