@@ -80,7 +80,12 @@ class ModelConfig(BaseModel):
     )
     conventions: Conventions = Conventions()
     candidates: int = Field(1000, ge=1, le=3840, description="number of (point, class) pairs kept per level before NMS")
-    score_threshold: float = Field(0.05, ge=0, lt=1, description="minimum final score of a candidate")
+    score_threshold: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="minimum final score of a candidate; where conventions.threshold_on is class, class probability",
+    )
     nms_iou: float = Field(0.6, gt=0, le=1, description="IoU above which NMS removes the worse of two boxes of a class")
     max_detections: int = Field(100, ge=1, le=100_000, description="maximum number of detections per image")
 
@@ -110,7 +115,7 @@ class ModelConfig(BaseModel):
     @property
     def deformable(self) -> bool:
         """Whether any convolution is deformable."""
-        return self.deformable_tower or bool(self.deformable_stages)
+        return (self.deformable_tower and self.convs > 0) or bool(self.deformable_stages)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

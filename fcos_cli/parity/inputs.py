@@ -61,8 +61,8 @@ def choose_sizes(shape: FixedShape, rule: ResizeRule, *, span: SizeRange | None 
     """Return the input sizes to check, the size of the resize rule first.
 
     If the file accepts any size, the others are a different aspect ratio, a wide one, a tall one and the smallest, all
-    within `span`. None of these but the smallest is a multiple of 128 on a side, so the maps of higher levels do not
-    divide evenly.
+    within `span`. No side of these is a multiple of 128, unless the file fixes it or `span` limits it, so the maps of
+    higher levels do not divide evenly.
     """
     _, fixed_height, fixed_width = shape
     first = (fixed_height or _round_up(rule.size[0]), fixed_width or _round_up(rule.size[1]))

@@ -22,8 +22,8 @@ from fcos_cli.parity.tolerance import POST, Tolerance
 from fcos_cli.parity.verdict import Layer, MatchRow, RawRow, Row
 from fcos_cli.runtime.graph_io import raw_names
 
-MIN_MEAN_SQUARE = 1e-2
-"""Lower bound of the mean square (logits; distances in strides) in the denominator of a relative error.
+MIN_RMS = 1e-2
+"""Lower bound of the root mean square (logits; distances in strides) in the denominator of a relative error.
 
 If a ReLU leaves values near zero, an error relative to them is meaningless."""
 
@@ -77,7 +77,7 @@ def _difference(
     if reference.shape != exported.shape or not np.isfinite(exported).all():
         return float("inf"), float("inf")
     expected, error = reference.astype(np.float64), np.abs(exported.astype(np.float64) - reference)
-    floor = MIN_MEAN_SQUARE * unit * np.sqrt(expected.size)
+    floor = MIN_RMS * unit * np.sqrt(expected.size)
     return float(np.linalg.norm(error) / max(float(np.linalg.norm(expected)), floor)), float(error.max(initial=0.0))
 
 

@@ -60,3 +60,9 @@ def test_towers_have_a_convolution() -> None:
     assert ModelConfig(convs=0, shared_convs=1).shared_convs == 1
     with pytest.raises(ValidationError, match="both 0"):
         ModelConfig(convs=0)
+
+
+def test_only_a_tower_with_convolutions_of_its_own_is_deformable() -> None:
+    assert ModelConfig(deformable_tower=True).deformable
+    assert ModelConfig(deformable_stages=(4,)).deformable
+    assert not ModelConfig(deformable_tower=True, convs=0, shared_convs=2).deformable
