@@ -106,9 +106,14 @@ def explaining_deaths() -> Iterator[None]:
 
 
 def positions(run: Run) -> Iterator[Position]:
-    """Positions from `run.progress` on (as it is now), without end."""
-    epoch, first = run.progress.epoch, run.progress.step_in_epoch
-    return _positions(run, epoch, first, left_out={(skipped, number) for skipped, number in run.progress.skipped})
+    """Positions from `run.progress` on (as it is now), without end.
+
+    After a pending validation comes the next epoch, though a time limit cut this one short, or it has more steps for
+    the present number of processes.
+    """
+    progress = run.progress
+    epoch, first = (progress.epoch + 1, 0) if progress.pending_validation else (progress.epoch, progress.step_in_epoch)
+    return _positions(run, epoch, first, left_out={(skipped, number) for skipped, number in progress.skipped})
 
 
 def _positions(run: Run, epoch: int, first: int, *, left_out: set[tuple[int, int]]) -> Iterator[Position]:

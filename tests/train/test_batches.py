@@ -66,6 +66,12 @@ def test_positions_go_on_where_the_run_was_without_what_it_leaves_out(
         assert [(position.epoch, position.number) for position in islice(found, 4)] == [(1, 1), (2, 1), (2, 2), (3, 0)]
 
 
+def test_after_a_pending_validation_comes_the_next_epoch(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    with opened(data, tmp_path) as run:
+        run.progress.epoch, run.progress.step_in_epoch, run.progress.pending_validation = 1, 2, True
+        assert [(position.epoch, position.number) for position in islice(positions(run), 2)] == [(2, 0), (2, 1)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_gives_the_batches_epoch_by_epoch(data: tuple[Dataset, Dataset], tmp_path: Path, workers: int) -> None:
     with opened(data, tmp_path, workers=workers) as run:

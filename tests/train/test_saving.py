@@ -1,10 +1,13 @@
 """When the state of a run is saved, and that a run which was killed in between is resumed exactly."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import Stopped
 from fcos_cli.train import step as step_module
@@ -146,3 +149,43 @@ def test_a_validation_that_was_stopped_is_repeated_with_a_time_limit(
     with pytest.raises(Stopped):
         train(config, *data, folder=folder, resume=True, listener=again)
     assert [row["step"] for row in again.validations] == [step]
+
+
+@pytest.mark.parametrize("longer", [{"epochs": 4}, {"time": 400.0}], ids=lambda longer: next(iter(longer)))
+def test_a_time_run_that_was_stopped_in_its_last_validation_trains_on_when_it_is_made_longer(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longer: dict[str, Any]
+) -> None:
+    """20 seconds per step: the limit ends the run within its second epoch."""
+    clock = [0.0]
+
+    def pass_time(_: int) -> None:
+        clock[0] += 20
+
+    monkeypatch.setattr(Clock, "seconds", property(lambda _: clock[0]))
+    folder, stopping = tmp_path / "run", Recorder(on_step=pass_time, on_validating=lambda *_: at(1)(1))
+    with pytest.raises(Stopped):
+        train(config_of(time=100.0, val_every=2), *data, folder=folder, resume=False, listener=stopping)
+    progress = state(folder)["progress"]
+    assert (progress["step"], progress["step_in_epoch"], progress["pending_validation"]) == (5, 2, True)
+    again = Recorder(on_step=pass_time)
+    train(config_of(**longer, val_every=2), *data, folder=folder, resume=True, listener=again)
+    assert [row["step"] for row in again.steps][:6] == list(range(6, 12))
+    assert again.validations[0]["step"] == 5
+
+
+def test_a_validation_stopped_with_two_processes_is_followed_by_the_next_epoch_with_one(
+    shapes: Path, tmp_path: Path
+) -> None:
+    """10 images, 2 per step and process: 2 steps of 4 images, then 5 of 2."""
+    whole = read_dataset(shapes, split="train")
+    sets = replace(whole, samples=whole.samples[:10]), read_dataset(shapes, split="val")
+    stopping = Recorder(on_validating=lambda *_: at(1)(1))
+    with pytest.raises(Stopped):
+        train(config_of(batch=4), *sets, folder=tmp_path, resume=False, listener=stopping)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    saved["progress"]["world"] = 2
+    torch.save(saved, tmp_path / "state.pt")
+    again = Recorder()
+    train(config_of(batch=2), *sets, folder=tmp_path, resume=True, listener=again)
+    assert [row["step"] for row in again.validations] == [2, 7]
+    assert [row["step"] for row in again.steps] == [3, 4, 5, 6, 7]
