@@ -8,14 +8,14 @@ from collections import deque
 from fcos_cli.train.checkpoint import Progress
 
 AIM = 0.975
-"""Share of a time limit that is planned for, to end in time on a machine whose speed varies."""
+"""Share of a session's time that is planned for, to end in time on a machine whose speed varies."""
 
 VALIDATION_SHARE = 0.05
 """Largest share of a time limit that validations may take, apart from the last one."""
 
 
 class Clock:
-    """Seconds that a run has used, in this process and in earlier ones."""
+    """Seconds that a run has used, in this process and in earlier ones. used: in earlier ones."""
 
     def __init__(self, *, used: float = 0.0, started: float | None = None) -> None:
         self.used = used
@@ -83,7 +83,8 @@ class RunLength:
         if self.limit is None:
             steps = float((self.epochs - progress.epoch) * self.steps_per_epoch - progress.step_in_epoch)
         else:
-            seconds = AIM * self.limit - self.clock.seconds - self.validation_seconds - self.export_seconds
+            end = self.clock.used + AIM * (self.limit - self.clock.used)
+            seconds = end - self.clock.seconds - self.validation_seconds - self.export_seconds
             steps = seconds / max(1e-6, self.pace.seconds_per_step + self.validation_seconds / self._interval)
         return max(0.0, min(steps, progress.end - progress.step) if progress.end is not None else steps)
 

@@ -42,6 +42,7 @@ from fcos_cli.train.speed.freezing import freeze_stages
 from fcos_cli.train.speed.tuning import Tuning, apply_tuning, tune
 from fcos_cli.train.tracking.listener import Listener, SilentListener
 from fcos_cli.train.tracking.metrics import MetricsFile
+from fcos_cli.train.tracking.terminal import format_duration
 
 
 @dataclass
@@ -210,11 +211,18 @@ def _open_metrics(folder: Path, progress: Progress) -> MetricsFile:
 def plan_schedule(run: Run) -> None:
     """Set the warm-up of a new run, or of one that goes on for longer than it was planned."""
     progress, schedule, config = run.progress, run.parts.schedule, run.config.train
+    longer, over = progress.planned != [config.epochs, config.time], False
+    if longer:
+        progress.end, progress.stale = None, 0
+        over = from_main_process(run.length.is_over(progress))
+        progress.finished = progress.finished and over
+    if over and run.length.limit is not None:
+        kept = format_duration(run.length.validation_seconds + run.length.export_seconds)
+        run.listener.note(f"no time is left for a step: validation and export at the end are expected to take {kept}")
     if progress.step == 0:
         warmup = min(config.warmup, int(run.length.remaining(progress)) // 10)
         schedule.restart(warmup=warmup, warmup_from=0.0)
-    elif progress.planned != [config.epochs, config.time]:
-        progress.finished, progress.end, progress.stale = False, None, 0
+    elif longer and not over:
         schedule.restart(warmup=min(config.warmup, int(run.length.remaining(progress)) // 10))
         run.listener.note(
             f"going on after step {progress.step}: {schedule.warmup} steps of warm-up, then the learning rate falls "

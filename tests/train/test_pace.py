@@ -40,7 +40,14 @@ def test_a_time_limit_leaves_as_many_steps_as_fit(now: list[float]) -> None:
 
 def test_time_of_earlier_sessions_counts(now: list[float]) -> None:
     fresh, resumed = length_of(limit=100.0), length_of(limit=100.0, clock=Clock(used=60.0))
-    assert resumed.remaining(Progress()) == pytest.approx(fresh.remaining(Progress()) * (100 * AIM - 60) / (100 * AIM))
+    assert resumed.remaining(Progress()) == pytest.approx(fresh.remaining(Progress()) * (100 - 60) / 100)
+
+
+def test_the_margin_is_a_share_of_the_time_that_a_session_has(now: list[float]) -> None:
+    longer = length_of(limit=28_200 + 600.0, clock=Clock(used=28_200.0))
+    assert longer.remaining(Progress()) == pytest.approx(600 * AIM / 0.5)
+    now[0] += 600 * AIM - 0.1
+    assert longer.is_over(Progress())
 
 
 def test_the_pace_follows_the_last_steps_without_pauses(now: list[float]) -> None:
