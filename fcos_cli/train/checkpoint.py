@@ -178,7 +178,8 @@ def restore_state(saved: SavedState, parts: Parts) -> Progress:
             parts.average.load_state_dict(content["average"])
         parts.optimizer.load_state_dict(content["optimizer"])
         parts.schedule.load_state_dict(content["schedule"])
-        parts.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty from another precision than float16
+            parts.scaler.load_state_dict(content["scaler"])
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise DataError(
             "the saved state does not fit the network of config.toml",

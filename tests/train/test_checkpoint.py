@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def load(folder: Path, parts: Parts) -> Progress:
 def path(tmp_path: Path) -> Path:
     save(tmp_path, worked(parts_of(seed=0)))
     return tmp_path / STATE
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_state_is_restored_with_or_without_float16(tmp_path: Path, *, scaled: bool) -> None:
+    saved, other = (
+        replace(parts_of(seed=0), scaler=GradScaler("cpu", enabled=enabled)) for enabled in (not scaled, scaled)
+    )
+    before = other.scaler.state_dict()
+    save(tmp_path, saved)
+    assert load(tmp_path, other) == PROGRESS
+    assert other.scaler.state_dict() == before
 
 
 @pytest.mark.parametrize("ema", [0.9, 0.0])
