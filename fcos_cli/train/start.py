@@ -191,20 +191,21 @@ def _longer(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     if epochs is None and text is None:
         return flags
     done = read_progress(folder)
+    ended = ", and has ended" if done.finished else ""
     if text is not None:
         limit = parse_duration(text.removeprefix("+")) + (done.seconds if text.startswith("+") else 0)
-        if limit <= done.seconds:
+        if limit <= done.seconds or (done.finished and done.planned[1:] == [limit]):
             raise UsageError(
-                f"this run has already used {format_duration(done.seconds)}",
+                f"this run has already used {format_duration(done.seconds)}{ended}",
                 where=f"--time {text}",
                 remedy="give a longer time in all, or +20m for twenty minutes more",
             )
         flags["train.time"] = limit
-    elif epochs is not None and epochs <= done.epoch:
+    elif epochs is not None and (epochs <= done.epoch or (done.finished and done.planned == [epochs, 0.0])):
         raise UsageError(
-            f"this run has already done {done.epoch} epochs",
+            f"this run has already done {done.epoch} epochs{ended}",
             where=f"--epochs {epochs}",
-            remedy="give more epochs in all",
+            remedy=f"give more than {max(epochs, done.epoch)} epochs in all",
         )
     else:
         flags["train.time"] = 0.0

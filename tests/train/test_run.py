@@ -37,3 +37,9 @@ def test_a_longer_time_without_room_for_a_step_is_told_and_changes_nothing(
     (note,) = [note for note in listener.notes if "no time is left for a step" in note]
     assert "expected to take" in note
     assert state(tmp_path)["progress"] == before
+
+
+def test_a_time_run_without_a_step_goes_on_with_more_time(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    assert [row["step"] for row in work(tmp_path, data, time=0.1).validations] == [0]
+    listener = work(tmp_path, data, resume=True, epochs=2)  # the first one counts
+    assert [row["step"] for row in listener.steps] == [1, 2, 3]

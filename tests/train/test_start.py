@@ -1,5 +1,6 @@
 """Starting and resuming runs: settings, data and errors."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,26 @@ def test_a_run_cannot_be_made_shorter(
     monkeypatch.setattr(start, "read_progress", lambda _: Progress(epoch=4, seconds=100))
     with pytest.raises(UsageError, match=words):
         start.resume(tmp_path, flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("planned", "flags", "words", "remedy"),
+    [
+        ([30, 0.0], {"train.epochs": 30}, "already done 12 epochs, and has ended", "more than 30 epochs"),
+        ([30, 120.0], {"train.time": "2m"}, "already used 2 min, and has ended", r"\+20m"),
+    ],
+)
+def test_a_run_that_has_ended_is_not_continued_with_the_length_that_it_had(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    planned: list[float],
+    flags: dict[str, Any],
+    words: str,
+    remedy: str,
+) -> None:
+    (tmp_path / "state.pt").write_bytes(b"")
+    done = Progress(epoch=12, seconds=117, finished=True, planned=planned)
+    monkeypatch.setattr(start, "read_progress", lambda _: done)
+    with pytest.raises(UsageError, match=words) as caught:
+        start.resume(tmp_path, flags=flags)
+    assert re.search(remedy, str(caught.value.remedy))
