@@ -103,18 +103,36 @@ def plan_new(
             check_folder(folder)  # reading the data takes time
         if demo:
             data = demo_data(Path("runs/demo-data"))
-        limit = parse_duration(time) if isinstance(time, str) else time
         plan = make_plan(
             data,
             file=file,
             assignments=assignments,
-            flags=flags if limit is None else {**flags, "train.time": limit},
+            flags=_with_length(flags, time),
             base=DEMO if demo else {},
             network=network,
         )
         path = str(Path(plan.config.data.path).absolute())  # a run may be resumed from another working directory
         plan = replace(plan, config=with_values(plan.config, {"data.path": path}))
         return (with_chosen_batch(plan) if choose_batch else plan), folder
+
+
+def _with_length(flags: Mapping[str, Any], time: str | float | None) -> dict[str, Any]:
+    """The flags of a new run with its time limit. A number of epochs sets aside a limit that a file has."""
+    epochs = flags.get("train.epochs")
+    if isinstance(epochs, int):
+        _check_length(epochs, time)
+        return {"train.time": 0.0, **flags}
+    limit = parse_duration(time) if isinstance(time, str) else time
+    return {**flags} if limit is None else {**flags, "train.time": limit}
+
+
+def _check_length(epochs: int | None, time: str | float | None) -> None:
+    if epochs is not None and time is not None:
+        raise UsageError(
+            "a run ends after a number of epochs or within a time limit",
+            where=f"--epochs {epochs} --time {time}",
+            remedy="give one of the two",
+        )
 
 
 def start(plan: Plan, *, folder: Path | None, started: float | None = None) -> Outcome:
@@ -190,6 +208,7 @@ def _longer(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     epochs, text = flags.get("train.epochs"), flags.get("train.time")
     if epochs is None and text is None:
         return flags
+    _check_length(epochs, text)
     done = read_progress(folder)
     ended = ", and has ended" if done.finished else ""
     if text is not None:

@@ -95,6 +95,22 @@ def test_settings_have_a_time_limit_and_data_unless_they_are_given(shapes: Path,
         assert (new.config.train.time, new.config.data.path) == (seconds, str(shapes))
 
 
+def test_a_number_of_epochs_and_a_time_limit_exclude_each_other(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[train]\nbatch = 2\nepochs = 5\ntime = 60.0\n")
+    (tmp_path / "state.pt").write_bytes(b"")
+    options: dict[str, Any] = {"name": None, "out": tmp_path / "run", "file": tmp_path / "mine.toml"}
+    options |= {"assignments": [], "network": None, "demo": False, "choose_batch": False}
+    flags = {"train.epochs": 10}
+    with pytest.raises(UsageError, match="epochs or within a time limit") as caught:
+        start.plan_new(shapes, flags=flags, time="2h", **options)
+    assert caught.value.where == "--epochs 10 --time 2h"
+    with pytest.raises(UsageError, match="epochs or within a time limit"):
+        start.resume(tmp_path, flags={**flags, "train.time": "+2h"})
+    for given, time, length in ((flags, None, (10, 0.0)), ({}, "90s", (5, 90.0)), ({}, None, (5, 60.0))):
+        new, _ = start.plan_new(shapes, flags=given, time=time, **options)
+        assert (new.config.train.epochs, new.config.train.time) == length
+
+
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"train\.lr"):
