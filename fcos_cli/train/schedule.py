@@ -28,11 +28,15 @@ class Schedule:
         self._apply()
 
     @property
+    def warming_up(self) -> bool:
+        """Whether the next step belongs to the warm-up."""
+        return self.step - self.start < self.warmup
+
+    @property
     def factor(self) -> float:
         """Share of the full learning rate for the next step, without `scale`."""
-        done = self.step - self.start
-        if done < self.warmup:
-            return self.warmup_from + (1 - self.warmup_from) * (done + 1) / (self.warmup + 1)
+        if self.warming_up:
+            return self.warmup_from + (1 - self.warmup_from) * (self.step - self.start + 1) / (self.warmup + 1)
         return FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * min(1.0, self.progress))) / 2
 
     def advance(self, *, remaining: float) -> None:
@@ -41,7 +45,7 @@ class Schedule:
         If `remaining` falls by one each time, `progress` grows evenly; if it changes, the rest of the cosine is laid
         over the new length.
         """
-        if self.step - self.start >= self.warmup:
+        if not self.warming_up:
             self.progress += (1 - self.progress) / max(1.0, remaining)
         self.step += 1
         self._apply()

@@ -33,7 +33,8 @@ def validate(run: Run) -> None:
     """Evaluate the averaged weights on val. A stopped run saves its state as it was before.
 
     Write last.safetensors, and best.safetensors if the AP is the highest so far. If there was no better AP for
-    `patience` validations, set the end of the run to that of a short cool-down.
+    `patience` validations, set the end of the run to that of a short cool-down. Those of the warm-up do not count until
+    something is found.
     """
     progress, started = run.progress, time.monotonic()
     before = dict(vars(progress))
@@ -56,15 +57,13 @@ def validate(run: Run) -> None:
             "seconds": round(time.monotonic() - started, 1),
         }
         artifact = with_result(artifact, result)
-        better = result.metrics["AP"] >= progress.best
+        ap = result.metrics["AP"]
+        better, too_early = ap >= progress.best, progress.best <= 0 and run.parts.schedule.warming_up
         save(run.folder / "last.safetensors", artifact)
+        progress.stale = 0 if ap > progress.best or too_early else progress.stale + 1
         if better:
-            improved = result.metrics["AP"] > progress.best
-            progress.best, progress.best_epoch = result.metrics["AP"], progress.epoch
-            progress.stale = 0 if improved else progress.stale + 1
+            progress.best, progress.best_epoch = ap, progress.epoch
             save(run.folder / "best.safetensors", artifact)
-        else:
-            progress.stale += 1
         if run.metrics is not None:
             run.metrics.add(row)
         _check_patience(run)

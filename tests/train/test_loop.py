@@ -540,7 +540,7 @@ def test_an_extension_that_is_interrupted_goes_on_without_flags(data: tuple[Data
 
 def test_without_a_better_ap_a_run_cools_down_and_ends(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     listener = Recorder()  # AP stays 0: none of these is better
-    config = config_of(epochs=30, patience=3)
+    config = config_of(epochs=30, patience=3, warmup=6)
     progress = train(config, *data, folder=tmp_path / "run", resume=False, listener=listener)
     (note,) = [note for note in listener.notes if "no better AP" in note]
     assert note == "no better AP for 3 validations: cooling down for 1 steps, then the end"
@@ -548,6 +548,15 @@ def test_without_a_better_ap_a_run_cools_down_and_ends(data: tuple[Dataset, Data
     assert progress.step < 20
     assert listener.validations[-1]["step"] == progress.step
     assert state(tmp_path / "run")["schedule"]["progress"] == pytest.approx(1.0)
+
+
+def test_patience_counts_from_the_end_of_the_warm_up_on_if_nothing_was_found(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    listener = Recorder()  # AP stays 0
+    train(config_of(epochs=30, patience=1), *data, folder=tmp_path / "run", resume=False, listener=listener)
+    assert [row["AP"] for row in listener.validations] == [0, 0, 0, 0]
+    assert [row["step"] for row in listener.validations] == [3, 6, 9, 10]  # 9 of 90 steps are warm-up
 
 
 @pytest.mark.parametrize("seconds", [12.0, 25.0])
