@@ -86,9 +86,9 @@ def _end_epoch(run: Run) -> None:
         run.save(apart=apart)
         validate(run)
     progress.epoch, progress.step_in_epoch, progress.pending_validation = progress.epoch + 1, 0, False
-    progress.finished = over
-    if validated:
-        run.save(apart=0 if over else apart)
+    if validated:  # which may have taken the time that was left
+        progress.finished = over or from_main_process(run.length.is_over(progress))
+        run.save(apart=0 if progress.finished else apart)
 
 
 def _epoch(run: Run, stream: BatchStream) -> None:

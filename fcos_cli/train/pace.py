@@ -13,6 +13,9 @@ AIM = 0.975
 VALIDATION_SHARE = 0.05
 """Largest share of a time limit that validations may take, apart from the last one."""
 
+FEW_STEPS = 10
+"""Steps that a validation has to leave time for; otherwise only the last one takes place."""
+
 
 class Clock:
     """Seconds that a run has used, in this process and in earlier ones. used: in earlier ones."""
@@ -83,8 +86,7 @@ class RunLength:
         if self.limit is None:
             steps = float((self.epochs - progress.epoch) * self.steps_per_epoch - progress.step_in_epoch)
         else:
-            end = self.clock.used + AIM * (self.limit - self.clock.used)
-            seconds = end - self.clock.seconds - self.validation_seconds - self.export_seconds
+            seconds = self._seconds_for_steps(self.limit)
             steps = seconds / max(1e-6, self.pace.seconds_per_step + self.validation_seconds / self._interval)
         return max(0.0, min(steps, progress.end - progress.step) if progress.end is not None else steps)
 
@@ -98,8 +100,13 @@ class RunLength:
             return True
         if (progress.epoch + 1) % self.val_every:
             return False
+        if self.limit is None:
+            return True
+        after = self._seconds_for_steps(self.limit) - self.validation_seconds
+        if after < FEW_STEPS * self.pace.seconds_per_step:  # the last validation is about to come
+            return False
         waited = self.clock.seconds - self.last_validation
-        return self.limit is None or waited * VALIDATION_SHARE >= self.validation_seconds
+        return waited * VALIDATION_SHARE >= self.validation_seconds
 
     def validated(self, seconds: float) -> None:
         """A validation took this long."""
@@ -115,6 +122,11 @@ class RunLength:
         steps = self.remaining(progress)
         validations = 1 + steps // self._interval
         return steps * self.pace.seconds_per_step + validations * self.validation_seconds + self.export_seconds
+
+    def _seconds_for_steps(self, limit: float) -> float:
+        """Seconds until the last validation has to begin."""
+        end = self.clock.used + AIM * (limit - self.clock.used)
+        return end - self.clock.seconds - self.validation_seconds - self.export_seconds
 
     @property
     def _interval(self) -> float:

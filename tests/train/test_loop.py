@@ -30,6 +30,7 @@ from fcos_cli.train import loop
 from fcos_cli.train import step as step_module
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.loop import train
+from fcos_cli.train.pace import Clock
 from fcos_cli.train.tracking.listener import Evaluation, Row
 from tests.train.runs import SETTINGS, Recorder, Spoiler, at, config_of, figures, measured, rows, same, splits, state
 
@@ -571,6 +572,30 @@ def test_a_run_with_a_time_limit_ends_in_time(data: tuple[Dataset, Dataset], tmp
     assert rates[-1] < 0.03 * max(rates)  # the cosine came to its end, whatever the pace was
     assert listener.validations[-1]["step"] == progress.step
     assert "on this machine" in " ".join(listener.notes)
+
+
+def test_a_validation_that_takes_the_rest_of_the_time_is_the_last_one(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    class Slow(Recorder):
+        def step(self, row: Row) -> None:
+            super().step(row)
+            clock[0] += 1
+
+        def validated(self, row: Row, evaluation: Evaluation) -> None:
+            super().validated(row, evaluation)
+            clock[0] += 95
+
+    monkeypatch.setattr(Clock, "seconds", property(lambda _: clock[0]))
+    monkeypatch.setattr("fcos_cli.train.pace.VALIDATION_SHARE", 1e6)
+    listener = Slow()
+    progress = train(config_of(time=100.0, epochs=1), *data, folder=tmp_path, resume=False, listener=listener)
+    assert [row["step"] for row in listener.validations] == [3]
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "val"] == [3]
+    assert progress.finished
+    assert state(tmp_path)["progress"]["finished"]
 
 
 def test_time_of_an_earlier_session_counts(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from fcos_cli.train import pace
 from fcos_cli.train.checkpoint import Progress
-from fcos_cli.train.pace import AIM, Clock, Pace, RunLength
+from fcos_cli.train.pace import AIM, FEW_STEPS, Clock, Pace, RunLength
 
 
 @pytest.fixture
@@ -86,6 +86,13 @@ def test_with_a_time_limit_validations_take_a_limited_share(now: list[float]) ->
     assert not length.validation_due(Progress())
     now[0] += 2
     assert length.validation_due(Progress())
+
+
+def test_no_validation_is_due_shortly_before_the_last_one(now: list[float]) -> None:
+    length = length_of(limit=1000.0, validation_seconds=20.0)
+    for left, due in ((20 + 20 + 0.5 * FEW_STEPS + 1, True), (20 + 20 + 0.5 * FEW_STEPS - 1, False), (19.0, True)):
+        now[0] = 1000 + 1000 * AIM - left
+        assert length.validation_due(Progress(epoch=9)) is due
 
 
 def test_time_is_kept_for_the_export_at_the_end(now: list[float]) -> None:
