@@ -59,8 +59,8 @@ class RunLength:
     """How many steps are left.
 
     limit: seconds for the whole run, or None for a number of epochs. validation_seconds: time of one validation with
-    its files and report, measured or estimated. export_seconds: time to keep for the export after the
-    last one.
+    its files and report, measured or estimated. export_seconds: time to keep for the export after the last one.
+    best_unseen: whether the best weights are those of an earlier session, which the first validation may repeat.
     """
 
     def __init__(
@@ -74,10 +74,12 @@ class RunLength:
         pace: Pace,
         validation_seconds: float = 0.0,
         export_seconds: float = 0.0,
+        best_unseen: bool = False,
     ) -> None:
         self.epochs, self.steps_per_epoch, self.val_every = epochs, steps_per_epoch, val_every
         self.limit, self.clock, self.pace = limit, clock, pace
         self.validation_seconds, self.export_seconds = validation_seconds, export_seconds
+        self.best_unseen = best_unseen
         self.validations: deque[float] = deque(maxlen=3)
         self.last_validation = clock.seconds
 
@@ -110,6 +112,7 @@ class RunLength:
 
     def validated(self, seconds: float) -> None:
         """A validation took this long."""
+        self.best_unseen = False
         self.validations.append(seconds)
         self.validation_seconds = sum(self.validations) / len(self.validations)
         self.last_validation = self.clock.seconds
@@ -123,10 +126,15 @@ class RunLength:
         validations = 1 + steps // self._interval
         return steps * self.pace.seconds_per_step + validations * self.validation_seconds + self.export_seconds
 
+    @property
+    def seconds_at_end(self) -> float:
+        """Seconds that are kept for the last validation and the export."""
+        return self.validation_seconds * (1 + self.best_unseen) + self.export_seconds
+
     def _seconds_for_steps(self, limit: float) -> float:
         """Seconds until the last validation has to begin."""
         end = self.clock.used + AIM * (limit - self.clock.used)
-        return end - self.clock.seconds - self.validation_seconds - self.export_seconds
+        return end - self.clock.seconds - self.seconds_at_end
 
     @property
     def _interval(self) -> float:

@@ -147,6 +147,7 @@ def open_run(
         pace=Pace(progress.step_seconds),
         validation_seconds=progress.validation_seconds,
         export_seconds=reserved_seconds(config.train, progress),
+        best_unseen=progress.best_epoch >= 0,
     )
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +218,7 @@ def plan_schedule(run: Run) -> None:
         over = from_main_process(run.length.is_over(progress))
         progress.finished = progress.finished and over
     if over and run.length.limit is not None:
-        kept = format_duration(run.length.validation_seconds + run.length.export_seconds)
+        kept = format_duration(run.length.seconds_at_end)
         run.listener.note(f"no time is left for a step: validation and export at the end are expected to take {kept}")
     if progress.step == 0:
         warmup = min(config.warmup, int(run.length.remaining(progress)) // 10)

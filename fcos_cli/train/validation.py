@@ -12,10 +12,12 @@ import torch
 
 from fcos_cli import __version__
 from fcos_cli.distributed.group import from_main_process
+from fcos_cli.errors import FcosError
 from fcos_cli.evaluate.coco import CocoResult, collect_detections, score
-from fcos_cli.model.artifact import Artifact, save
+from fcos_cli.model.artifact import Artifact, load, save
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
+from fcos_cli.runtime.results import Detections
 from fcos_cli.runtime.speed import with_cost
 from fcos_cli.train.run import Run, resize_rule, tiles_of
 from fcos_cli.train.signals import share_stop, wait_for_main
@@ -40,15 +42,7 @@ def validate(run: Run) -> None:
     before = dict(vars(progress))
     if run.world.main:
         artifact = build_artifact(run)
-        detector = PyTorchDetector.from_artifact(artifact, name="last", device=str(run.device))
-        detections, notes = collect_detections(
-            detector,
-            run.val,
-            tiling=tiles_of(run.config),
-            on_progress=partial(_on_progress, run),
-            on_unreadable=lambda failure: run.listener.note(f"no detections in a val image: {failure.error}"),
-        )
-        result = score(detections, run.val.samples, run.val.classes, notes=notes)
+        detections, result = _measure(run, artifact)
         row: Row = {
             "kind": "val",
             "step": progress.step,
@@ -59,6 +53,10 @@ def validate(run: Run) -> None:
         artifact = with_result(artifact, result)
         ap = result.metrics["AP"]
         better, too_early = ap >= progress.best, progress.best <= 0 and run.parts.schedule.warming_up
+        earlier, paused = None, time.monotonic()
+        if run.length.best_unseen and not better:
+            earlier = _measure_best(run)
+            started += time.monotonic() - paused  # later validations take no such time
         save(run.folder / "last.safetensors", artifact)
         progress.stale = 0 if ap > progress.best or too_early else progress.stale + 1
         if better:
@@ -67,6 +65,8 @@ def validate(run: Run) -> None:
         if run.metrics is not None:
             run.metrics.add(row)
         _check_patience(run)
+        if earlier is not None:
+            run.listener.resumed(earlier)
         run.listener.validated({**row, "best": better}, Evaluation(facts_of(artifact), result, detections, better))
         share_stop(run.stop, device=run.device, done=True)
     else:
@@ -77,6 +77,32 @@ def validate(run: Run) -> None:
         raise run.stopped()
     vars(progress).update(from_main_process(vars(progress)))
     run.length.validated(time.monotonic() - started)
+
+
+def _measure(run: Run, artifact: Artifact) -> tuple[list[Detections], CocoResult]:
+    """The detections of weights in the images of val, and their metrics. Nothing of the run changes meanwhile."""
+    detector = PyTorchDetector.from_artifact(artifact, name="val", device=str(run.device))
+    detections, notes = collect_detections(
+        detector,
+        run.val,
+        tiling=tiles_of(run.config),
+        on_progress=partial(_on_progress, run),
+        on_unreadable=lambda failure: run.listener.note(f"no detections in a val image: {failure.error}"),
+    )
+    return detections, score(detections, run.val.samples, run.val.classes, notes=notes)
+
+
+def _measure_best(run: Run) -> Evaluation | None:
+    """Evaluate the best weights of an earlier session; None if their file cannot be used."""
+    path = run.folder / "best.safetensors"
+    try:
+        artifact = load(path)
+    except FcosError as error:
+        run.listener.note(f"the best weights so far are not in the report: {error.what}: {path}")
+        return None
+    run.listener.note("validating the best weights of the earlier session, for the report")
+    detections, result = _measure(run, artifact)
+    return Evaluation(facts_of(artifact), result, detections, best=True)
 
 
 def _check_patience(run: Run) -> None:

@@ -95,6 +95,15 @@ def test_no_validation_is_due_shortly_before_the_last_one(now: list[float]) -> N
         assert length.validation_due(Progress(epoch=9)) is due
 
 
+def test_time_is_kept_to_validate_the_best_weights_of_an_earlier_session(now: list[float]) -> None:
+    fresh, resumed = (length_of(limit=1000.0, validation_seconds=20.0, best_unseen=best) for best in (False, True))
+    assert (fresh.seconds_at_end, resumed.seconds_at_end) == (20, 40)
+    assert resumed.remaining(Progress()) < fresh.remaining(Progress())
+    for length in (fresh, resumed):
+        length.validated(20.0)
+    assert resumed.remaining(Progress()) == fresh.remaining(Progress())
+
+
 def test_time_is_kept_for_the_export_at_the_end(now: list[float]) -> None:
     with_export = length_of(limit=1000.0, export_seconds=100.0)
     assert with_export.remaining(Progress()) == pytest.approx((1000 * AIM - 100) / 0.5)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fcos_cli.data.samples import Dataset
+from fcos_cli.errors import Stopped
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
-from tests.train.runs import Recorder, config_of, splits, state
+from fcos_cli.train.tracking.listener import Evaluation
+from tests.train.runs import Recorder, config_of, rows, splits, state
 
 pytestmark = pytest.mark.slow
 
@@ -20,8 +25,26 @@ def data(shapes: Path) -> tuple[Dataset, Dataset]:
     return splits(shapes)
 
 
-def work(folder: Path, data: tuple[Dataset, Dataset], *, resume: bool = False, **settings: Any) -> Recorder:
-    listener = Recorder()
+class Watcher(Recorder):
+    """Also records the best weights of an earlier session."""
+
+    def __init__(self, **hooks: Any) -> None:
+        super().__init__(**hooks)
+        self.earlier: list[Evaluation] = []
+
+    def resumed(self, evaluation: Evaluation) -> None:
+        self.earlier.append(evaluation)
+
+
+def work(
+    folder: Path,
+    data: tuple[Dataset, Dataset],
+    *,
+    resume: bool = False,
+    listener: Watcher | None = None,
+    **settings: Any,
+) -> Watcher:
+    listener = listener or Watcher()
     train(config_of(**settings), *data, folder=folder, resume=resume, listener=listener)
     return listener
 
@@ -43,3 +66,56 @@ def test_a_time_run_without_a_step_goes_on_with_more_time(data: tuple[Dataset, D
     assert [row["step"] for row in work(tmp_path, data, time=0.1).validations] == [0]
     listener = work(tmp_path, data, resume=True, epochs=2)  # the first one counts
     assert [row["step"] for row in listener.steps] == [1, 2, 3]
+
+
+def with_progress(folder: Path, **changes: Any) -> None:
+    """Change the progress in the saved state."""
+    content = torch.load(folder / "state.pt", weights_only=True)
+    content["progress"].update(changes)
+    torch.save(content, folder / "state.pt")
+
+
+def test_the_best_weights_of_an_earlier_session_are_validated_once_if_no_better_ones_are_found(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    work(tmp_path, data, epochs=1)
+    best = (tmp_path / "best.safetensors").read_bytes()
+    with_progress(tmp_path, best=0.9)
+    listener = work(tmp_path, data, resume=True, epochs=3)
+    (earlier,) = listener.earlier
+    assert (earlier.best, earlier.facts.provenance["step"], len(earlier.detections)) == (True, 3, len(data[1]))
+    assert [row["best"] for row in listener.validations] == [False, False]
+    assert (tmp_path / "best.safetensors").read_bytes() == best
+    assert state(tmp_path)["progress"]["best"] == 0.9
+
+
+def test_a_run_without_its_best_weights_goes_on(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    work(tmp_path, data, epochs=1)
+    with_progress(tmp_path, best=0.9)
+    (tmp_path / "best.safetensors").unlink()
+    listener = work(tmp_path, data, resume=True, epochs=2)
+    assert listener.earlier == []
+    assert any("best weights so far are not in the report" in note for note in listener.notes)
+    assert state(tmp_path)["progress"]["finished"]
+
+
+def test_a_stop_while_earlier_weights_are_validated_repeats_the_validation(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    work(tmp_path, data, epochs=1)
+    with_progress(tmp_path, best=0.9)
+    calls: list[int] = []
+
+    def strike(done: int, total: int) -> None:
+        calls.append(done)
+        if len(calls) == total + 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        work(tmp_path, data, resume=True, epochs=2, listener=Watcher(on_validating=strike))
+    progress = state(tmp_path)["progress"]
+    assert (progress["step"], progress["pending_validation"], progress["stale"]) == (6, True, 0)
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "val"] == [3]
+    again = work(tmp_path, data, resume=True, epochs=2)
+    assert (len(again.steps), len(again.earlier), [row["step"] for row in again.validations]) == (0, 1, [6])
+    assert state(tmp_path)["progress"]["stale"] == 1

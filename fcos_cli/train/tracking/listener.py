@@ -41,6 +41,9 @@ class Listener(Protocol):
     def validating(self, done: int, total: int) -> None:
         """Called when `done` of `total` validation images have been processed."""
 
+    def resumed(self, evaluation: Evaluation) -> None:
+        """Called with the best weights of an earlier session, if the first validation of this one finds none better."""
+
     def validated(self, row: Row, evaluation: Evaluation) -> None:
         """Called after validation with the row of metrics.jsonl."""
 
@@ -55,6 +58,7 @@ class SilentListener:
     def note(self, text: str) -> None: ...
     def step(self, row: Row) -> None: ...
     def validating(self, done: int, total: int) -> None: ...
+    def resumed(self, evaluation: Evaluation) -> None: ...
     def validated(self, row: Row, evaluation: Evaluation) -> None: ...
     def close(self) -> None: ...
 
@@ -80,6 +84,10 @@ class Listeners:
     def validating(self, done: int, total: int) -> None:
         for listener in self.listeners:
             listener.validating(done, total)
+
+    def resumed(self, evaluation: Evaluation) -> None:
+        for listener in self.listeners:
+            listener.resumed(evaluation)
 
     def validated(self, row: Row, evaluation: Evaluation) -> None:
         for listener in self.listeners:

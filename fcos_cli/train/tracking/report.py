@@ -65,11 +65,14 @@ class RunReport(SilentListener):
         with atomic_write(self.folder / ORIGINS) as file:
             file.write(json.dumps(self.origins, indent=1, ensure_ascii=False) + "\n")
 
+    def resumed(self, evaluation: Evaluation) -> None:
+        thresholds = thresholds_for(evaluation.facts, self.val_set.classes)
+        about = [("input", describe_input(evaluation.facts, self.tiling))]
+        self.best = EvaluatedModel("best", evaluation.result, evaluation.detections, thresholds, about)
+
     def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
         if evaluation.best:
-            thresholds = thresholds_for(evaluation.facts, self.val_set.classes)
-            about = [("input", describe_input(evaluation.facts, self.tiling))]
-            self.best = EvaluatedModel("best", evaluation.result, evaluation.detections, thresholds, about)
+            self.resumed(evaluation)
         if self.best is not None:
             self.write()
 

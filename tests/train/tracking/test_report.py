@@ -94,6 +94,25 @@ def test_each_validation_writes_the_report_about_the_best_weights_so_far(
     assert shown == [0.3, 0.3, 0.4]
 
 
+def test_the_report_of_a_resumed_run_is_about_the_best_weights_of_before(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+
+    def watched(_path: Path, _dataset: Dataset, models: Any, **_: Any) -> None:
+        shown.append(models[0].result.images)
+
+    monkeypatch.setattr(report, "write_report", watched)
+    monkeypatch.setattr(RunReport, "_evaluate_best", lambda _: pytest.fail("outside of a validation"))
+    train(CONFIG, *data, folder=tmp_path, resume=False, listener=Recorder())
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    saved["progress"]["best"] = 0.9
+    torch.save(saved, tmp_path / "state.pt")
+    listener = RunReport(CONFIG, *data, folder=tmp_path)
+    train(config_of(epochs=3), *data, folder=tmp_path, resume=True, listener=listener)
+    assert shown == [len(data[1])] * 2
+
+
 def test_failed_report_is_a_warning(
     run: tuple[Path, list[Any]],
     data: tuple[Dataset, Dataset],
