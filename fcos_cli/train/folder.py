@@ -66,8 +66,10 @@ def check_folder(folder: Path | None) -> None:
             where=folder,
             remedy=f"fcos train --resume {quote(str(folder))}, or choose another --name or --out",
         )
-    others = () if (folder / LOCK).exists() else OTHERS  # of a run that ended before its first save: nothing is lost
-    for file in (folder / name for name in (*WEIGHTS, *others)):
+    begun = (folder / LOCK).exists()
+    for file in (folder / name for name in (*WEIGHTS, *OTHERS)):
+        if begun and _is_of_beginning(file):
+            continue
         if file.exists():  # without a saved run, perhaps because somebody put it there
             what = "a detector" if file.name in WEIGHTS else "a file"
             raise UsageError(
@@ -75,6 +77,11 @@ def check_folder(folder: Path | None) -> None:
                 where=file,
                 remedy="choose another --name or --out, or move the file away",
             )
+
+
+def _is_of_beginning(file: Path) -> bool:
+    """Whether a run writes such a file before its first save, so that nothing is lost without it."""
+    return file.name in ("config.toml", "origins.json") or (file.is_file() and not file.stat().st_size)
 
 
 @contextmanager

@@ -61,6 +61,17 @@ def test_a_run_that_ended_before_its_first_save_can_be_started_again() -> None:
                 (folder / name).touch()
 
 
+@pytest.mark.parametrize("name", OTHERS[2:])
+def test_the_results_of_a_run_whose_state_was_deleted_are_not_replaced(name: str) -> None:
+    with new_folder(Path("run"), data=Path("data")) as folder:
+        (folder / "config.toml").touch()
+        (folder / name).write_text("results")
+    refused = pytest.raises(UsageError, match="holds a file, which a new run would replace")
+    with refused as caught, new_folder(Path("run"), data=Path("data")):
+        pass
+    assert caught.value.where == f"run/{name}"
+
+
 KILLED = """
 import os, time
 from pathlib import Path
