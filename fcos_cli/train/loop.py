@@ -58,10 +58,11 @@ def train(
             closing(BatchStream(run)) as stream,
         ):
             progress = run.progress
-            if not resume:
+            at_start = progress.step == 0  # also of a run that was stopped before its first step
+            if at_start:
                 run.listener.note(estimate(run))
             plan_schedule(run)
-            if not resume:
+            if at_start:
                 run.save()
             while not progress.finished:
                 if not progress.pending_validation:

@@ -9,6 +9,7 @@ import torch
 
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
+from fcos_cli.data.training_set import TrainingSet
 from fcos_cli.errors import Stopped
 from fcos_cli.train import step as step_module
 from fcos_cli.train.checkpoint import Progress, save_state
@@ -189,3 +190,20 @@ def test_a_validation_stopped_with_two_processes_is_followed_by_the_next_epoch_w
     train(config_of(batch=2), *sets, folder=tmp_path, resume=True, listener=again)
     assert [row["step"] for row in again.validations] == [2, 7]
     assert [row["step"] for row in again.steps] == [3, 4, 5, 6, 7]
+
+
+def test_a_run_that_was_stopped_while_its_speed_was_measured_measures_it_when_it_is_resumed(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(time=3600.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSet, "__getitem__", lambda *_: at(1)(1))
+        with pytest.raises(Stopped):
+            train(config, *data, folder=tmp_path, resume=False, listener=Recorder())
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["progress"]["validation_seconds"] == 0
+    listener = Recorder(on_step=at(1))
+    with pytest.raises(Stopped):
+        train(config, *data, folder=tmp_path, resume=True, listener=listener)
+    assert any("on this machine" in note for note in listener.notes)
+    progress = torch.load(tmp_path / "state.pt", weights_only=True)["progress"]
+    assert min(progress["step_seconds"], progress["validation_seconds"], progress["export_seconds"]) > 0
