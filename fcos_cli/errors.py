@@ -43,6 +43,11 @@ class FcosError(Exception):
         """Pickle without the arguments of `__init__`, which differ from class to class."""
         return copyreg.__newobj__, (type(self), self.what), vars(self)  # type: ignore[attr-defined]
 
+    @property
+    def brief(self) -> str:
+        """What happened and where, in one line."""
+        return self.what if self.where is None else f"{self.what}: {self.where}"
+
     def __str__(self) -> str:
         parts = [self.what]
         if self.where:

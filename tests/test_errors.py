@@ -76,3 +76,8 @@ def test_errors_of_libraries_are_quoted_in_one_line() -> None:
     assert (one_line(error), first_line(error)) == ("no kernel for this layer", "no kernel")
     assert one_line(error, most=4) == "no k"
     assert one_line(MemoryError()) == first_line(MemoryError("\n")) == "MemoryError"  # Python's own says nothing
+
+
+def test_an_error_in_brief_is_one_line() -> None:
+    assert FcosError("it broke", where="here", remedy="fix it").brief == "it broke: here"
+    assert FcosError("it broke", remedy="fix it").brief == "it broke"

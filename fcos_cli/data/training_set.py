@@ -81,7 +81,7 @@ class TrainingSet(Dataset[Example | Unreadable]):
             else:
                 example = self._single(key.number, self.augmentation, random)
         except DataError as error:
-            return Unreadable(str(error))  # one bad file must not stop the run; it is reported
+            return Unreadable(error.brief)  # one bad file must not stop the run; it is reported
         return Example(*example, name=str(self.samples[key.number].image))
 
     def _single(

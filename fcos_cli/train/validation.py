@@ -87,7 +87,7 @@ def _measure(run: Run, artifact: Artifact) -> tuple[list[Detections], CocoResult
         run.val,
         tiling=tiles_of(run.config),
         on_progress=partial(_on_progress, run),
-        on_unreadable=lambda failure: run.listener.note(f"no detections in a val image: {failure.error}"),
+        on_unreadable=lambda failure: run.listener.note(f"no detections in a val image: {failure.error.brief}"),
     )
     return detections, score(detections, run.val.samples, run.val.classes, notes=notes)
 
@@ -98,7 +98,7 @@ def _measure_best(run: Run) -> Evaluation | None:
     try:
         artifact = load(path)
     except FcosError as error:
-        run.listener.note(f"the best weights so far are not in the report: {error.what}: {path}")
+        run.listener.note(f"the best weights so far are not in the report: {error.brief}")
         return None
     run.listener.note("validating the best weights of the earlier session, for the report")
     detections, result = _measure(run, artifact)

@@ -286,6 +286,12 @@ def test_unreadable_image_is_skipped_with_a_note(data: tuple[Dataset, Dataset], 
     assert len(listener.steps) == 3
 
 
+def test_an_unreadable_val_image_is_noted_in_one_line(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    gone = tmp_path / "gone.jpg"
+    listener = run(tmp_path / "run", (data[0], changed(data[1], image=gone)), epochs=1)
+    assert f"no detections in a val image: the image does not exist: {gone}" in listener.notes
+
+
 def test_step_without_readable_images_is_skipped(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     gone = [replace(sample, image=tmp_path / "gone.jpg") for sample in data[0].samples]
     listener = run(tmp_path / "run", (replace(data[0], samples=gone), data[1]), epochs=1)

@@ -107,7 +107,7 @@ class RunReport(SilentListener):
                 self.val_set,
                 tiling=self.tiling,
                 on_progress=update,
-                on_unreadable=lambda failure: unreadable.append(f"no detections in an image: {failure.error}"),
+                on_unreadable=lambda failure: unreadable.append(f"no detections in an image: {failure.error.brief}"),
             )
         result = score(detections, self.val_set.samples, self.val_set.classes, notes=[*notes, *unreadable])
         return EvaluatedModel.of(detector, result, detections, self.val_set, tiling=self.tiling)
