@@ -67,6 +67,7 @@ class Run:
     device: torch.device
     origin: str
     data_hash: str
+    val_hash: str
     repeats: npt.NDArray[np.float64] | None
     tuning: Tuning
     cache: ImageCache | None
@@ -88,6 +89,11 @@ class Run:
         if self.world.main:
             tuning = self.tuning.to_json()
             save_state(self.folder, self.parts, progress, data_hash=self.data_hash, tuning=tuning)
+
+    @property
+    def val_changed(self) -> bool:
+        """Whether the best AP was measured on other val data."""
+        return self.progress.best_epoch >= 0 and self.progress.val_hash not in ("", self.val_hash)
 
     def stopped(self) -> FcosError:
         """Return the exception for a request to stop."""
@@ -166,6 +172,7 @@ def open_run(
         device=device,
         origin=progress.origin or origin,
         data_hash=data_hash,
+        val_hash=fingerprint(val_set),
         repeats=repeats,
         tuning=tuning,
         cache=_make_cache(config, train_set, world),
@@ -181,6 +188,8 @@ def open_run(
         run.listener.note(f"starting from {origin}")
     elif saved.problem is not None:
         run.listener.note(f"{saved.problem}: continuing from the state before it, step {progress.step}")
+    if run.val_changed:
+        run.listener.note("the val data has changed: the next validation repeats that of the best weights")
     for note in (precision.note, tuning.describe()):
         if note:
             run.listener.note(note)

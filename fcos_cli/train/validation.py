@@ -51,16 +51,18 @@ def validate(run: Run) -> None:
             "seconds": round(time.monotonic() - started, 1),
         }
         artifact = with_result(artifact, result)
-        ap = result.metrics["AP"]
-        better, too_early = ap >= progress.best, progress.best <= 0 and run.parts.schedule.warming_up
-        earlier, paused = None, time.monotonic()
-        if run.length.best_unseen and not better:
+        ap, best, earlier, paused = result.metrics["AP"], progress.best, None, time.monotonic()
+        if run.val_changed or (run.length.best_unseen and ap < best):
             earlier = _measure_best(run)
             started += time.monotonic() - paused  # later validations take no such time
+        if run.val_changed:
+            best = -1.0 if earlier is None else earlier.result.metrics["AP"]
         save(run.folder / "last.safetensors", artifact)
-        progress.stale = 0 if ap > progress.best or too_early else progress.stale + 1
+        better, too_early = ap >= best, best <= 0 and run.parts.schedule.warming_up
+        progress.stale = 0 if ap > best or too_early else progress.stale + 1
+        progress.best, progress.val_hash = max(ap, best), run.val_hash
         if better:
-            progress.best, progress.best_epoch = ap, progress.epoch
+            progress.best_epoch = progress.epoch
             save(run.folder / "best.safetensors", artifact)
         if run.metrics is not None:
             run.metrics.add(row)
@@ -93,15 +95,21 @@ def _measure(run: Run, artifact: Artifact) -> tuple[list[Detections], CocoResult
 
 
 def _measure_best(run: Run) -> Evaluation | None:
-    """Evaluate the best weights of an earlier session; None if their file cannot be used."""
+    """Evaluate the best weights of an earlier session; None if their file cannot be used.
+
+    Of other val data, they store the new metrics and thresholds.
+    """
     path = run.folder / "best.safetensors"
     try:
         artifact = load(path)
     except FcosError as error:
-        run.listener.note(f"the best weights so far are not in the report: {error.brief}")
+        run.listener.note(f"the best weights of the earlier session cannot be validated: {error.brief}")
         return None
-    run.listener.note("validating the best weights of the earlier session, for the report")
+    run.listener.note("validating the best weights of the earlier session")
     detections, result = _measure(run, artifact)
+    if run.val_changed:
+        artifact = with_result(artifact, result)
+        save(path, artifact)
     return Evaluation(facts_of(artifact), result, detections, best=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import Stopped
+from fcos_cli.evaluate.coco import CocoResult, score
+from fcos_cli.model.artifact import load
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.tracking.listener import Evaluation
@@ -95,7 +98,7 @@ def test_a_run_without_its_best_weights_goes_on(data: tuple[Dataset, Dataset], t
     (tmp_path / "best.safetensors").unlink()
     listener = work(tmp_path, data, resume=True, epochs=2)
     assert listener.earlier == []
-    assert any("best weights so far are not in the report" in note for note in listener.notes)
+    assert any("best weights of the earlier session cannot be validated" in note for note in listener.notes)
     assert state(tmp_path)["progress"]["finished"]
 
 
@@ -119,3 +122,53 @@ def test_a_stop_while_earlier_weights_are_validated_repeats_the_validation(
     again = work(tmp_path, data, resume=True, epochs=2)
     assert (len(again.steps), len(again.earlier), [row["step"] for row in again.validations]) == (0, 1, [6])
     assert state(tmp_path)["progress"]["stale"] == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_other_val_data_is_told_and_the_best_weights_are_measured_on_it(
+    data: tuple[Dataset, Dataset], tmp_path: Path, *, kept: bool
+) -> None:
+    work(tmp_path, data, epochs=1)
+    with_progress(tmp_path, best=0.9)
+    if not kept:
+        (tmp_path / "best.safetensors").unlink()
+    corrected = data[0], replace(data[1], samples=data[1].samples[1:])
+    listener = work(tmp_path, corrected, resume=True, epochs=3)
+    assert [note for note in listener.notes if "the val data has changed" in note]
+    progress = state(tmp_path)["progress"]
+    assert progress["best"] == listener.validations[-1]["AP"] == 0  # no longer the AP on other data
+    assert [evaluation.result.images for evaluation in listener.earlier] == [3] * kept
+    again = work(tmp_path, corrected, resume=True, epochs=4)
+    assert not [note for note in again.notes if "the val data has changed" in note]
+    assert again.earlier == []
+
+
+def test_weights_that_stay_the_best_on_other_val_data_store_their_new_metrics(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(tmp_path, data, epochs=1)
+    aps = iter([0.3, 0.4])  # of the weights of now, and of the best ones
+
+    def scored(*arguments: Any, **options: Any) -> CocoResult:
+        result = score(*arguments, **options)
+        return replace(result, metrics={**result.metrics, "AP": next(aps)})
+
+    monkeypatch.setattr("fcos_cli.train.validation.score", scored)
+    corrected = data[0], replace(data[1], samples=data[1].samples[1:])
+    listener = work(tmp_path, corrected, resume=True, epochs=2)
+    assert [row["best"] for row in listener.validations] == [False]
+    best = load(tmp_path / "best.safetensors").provenance
+    assert (best["step"], best["metrics"]["AP"]) == (3, 0.4)
+    progress = state(tmp_path)["progress"]
+    assert (progress["best"], progress["best_epoch"]) == (0.4, 0)
+
+
+def test_a_state_of_an_older_version_says_nothing_of_its_val_data(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    work(tmp_path, data, epochs=1)
+    with_progress(tmp_path, best=0.9, val_hash="")
+    other = data[0], replace(data[1], samples=data[1].samples[1:])
+    listener = work(tmp_path, other, resume=True, epochs=2)
+    assert not [note for note in listener.notes if "the val data has changed" in note]
+    assert state(tmp_path)["progress"]["best"] == 0.9
