@@ -17,7 +17,7 @@ from fcos_cli.console import say
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.distributed.group import by_main_process, exchange, failing_together, join_world, telling_others
 from fcos_cli.distributed.world import announced, messages_of
-from fcos_cli.errors import UsageError
+from fcos_cli.errors import DataError, UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress, start_anew
 from fcos_cli.train.export import export_best
 from fcos_cli.train.folder import RUNS, check_folder, hold_folder, new_folder
@@ -161,6 +161,9 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
             _check_holder(folder)
             config, origins = by_main_process(lambda: _saved_settings(folder, flags))
             by_main_process(lambda: held.enter_context(hold_folder(folder)))
+            if not Path(config.data.path).exists():
+                remedy = f"if it was moved, set data.path in {folder / 'config.toml'}"
+                raise DataError("the data of this run is not there any more", where=config.data.path, remedy=remedy)
             plan = Plan(config, origins, *read_splits(config))
             check_settings(plan)
         return _run(plan, folder, resume=True, started=started)

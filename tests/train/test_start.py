@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fcos_cli.data.demo_shapes import write_shapes
-from fcos_cli.errors import UsageError
+from fcos_cli.errors import DataError, UsageError
 from fcos_cli.train import start
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.folder import hold_folder
@@ -115,6 +115,15 @@ def test_resume_refuses_other_settings(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"")
     with pytest.raises(UsageError, match=r"train\.lr"):
         start.resume(tmp_path, flags={"train.lr": 0.1})
+
+
+def test_a_resumed_run_says_where_the_place_of_its_data_is_set(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"")
+    (tmp_path / "config.toml").write_text("[data]\npath = '/data/moved'\n")
+    with pytest.raises(DataError, match="not there any more") as caught:
+        start.resume(tmp_path, flags={})
+    assert caught.value.where == "/data/moved"
+    assert caught.value.remedy == f"if it was moved, set data.path in {tmp_path / 'config.toml'}"
 
 
 @pytest.mark.parametrize(
