@@ -24,13 +24,17 @@ from fcos_cli.model.targets import Truth
 
 
 class Example(NamedTuple):
-    """One training image: image uint8 [3, H, W]; boxes float32 [N, 4] xyxy in pixels; classes [N]; ignore [N]."""
+    """One training image: image uint8 [3, H, W]; boxes float32 [N, 4] xyxy in pixels; classes [N]; ignore [N].
+
+    name: of its file. others: of the files of the other three images in a mosaic.
+    """
 
     image: Tensor
     boxes: Tensor
     classes: Tensor
     ignore: Tensor
     name: str
+    others: tuple[str, ...] = ()
 
 
 class Unreadable(NamedTuple):
@@ -40,7 +44,10 @@ class Unreadable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """images uint8 [B, 3, H, W]; truth padded to the largest number of boxes; file names; errors of skipped images."""
+    """images uint8 [B, 3, H, W]; truth padded to the largest number of boxes; errors of skipped images.
+
+    names: of the file of each image; of a mosaic all four, with + between them.
+    """
 
     images: Tensor
     truth: Truth
@@ -77,12 +84,13 @@ class TrainingSet(Dataset[Example | Unreadable]):
         mosaic = self.augmentation.mosaic
         try:
             if mosaic and random.random() < mosaic:
-                example = self._mosaic(key.number, random)
+                example, numbers = self._mosaic(key.number, random)
             else:
-                example = self._single(key.number, self.augmentation, random)
+                example, numbers = self._single(key.number, self.augmentation, random), [key.number]
         except DataError as error:
             return Unreadable(error.brief)  # one bad file must not stop the run; it is reported
-        return Example(*example, name=str(self.samples[key.number].image))
+        name, *others = [str(self.samples[number].image) for number in numbers]
+        return Example(*example, name=name, others=tuple(others))
 
     def _single(
         self, number: int, augmentation: Augmentation, random: np.random.Generator
@@ -93,8 +101,12 @@ class TrainingSet(Dataset[Example | Unreadable]):
             image, boxes, torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore), random=random
         )
 
-    def _mosaic(self, number: int, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The image and three others, which are drawn at random; or the image alone, if they cannot all be read."""
+    def _mosaic(
+        self, number: int, random: np.random.Generator
+    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[int]]:
+        """The image and three others, which are drawn at random; or the image alone, if they cannot all be read. And
+        the numbers of their samples.
+        """
         corners = quarters(self.augmentation.size, random=random)
         numbers = [number, *random.integers(len(self.samples), size=3).tolist()]
         try:
@@ -103,8 +115,8 @@ class TrainingSet(Dataset[Example | Unreadable]):
                 for index, (x1, y1, x2, y2) in zip(numbers, corners, strict=True)
             ]
         except DataError:  # that of another image is reported in its own turn
-            return self._single(number, self.augmentation, random)
-        return join(parts, corners)
+            return self._single(number, self.augmentation, random), [number]
+        return join(parts, corners), numbers
 
     def _load(self, number: int) -> tuple[Tensor, Tensor]:
         """Image uint8 [3, h, w], in channels last, and its boxes."""
@@ -165,7 +177,8 @@ def collate(examples: list[Example | Unreadable]) -> Batch:
     bad = [example.error for example in examples if isinstance(example, Unreadable)]
     if not good:
         return Batch(torch.empty(0, 3, 1, 1, dtype=torch.uint8), _truth([]), [], bad)
-    return Batch(torch.stack([example.image for example in good]), _truth(good), [e.name for e in good], bad)
+    names = [" + ".join((example.name, *example.others)) for example in good]
+    return Batch(torch.stack([example.image for example in good]), _truth(good), names, bad)
 
 
 def _truth(examples: list[Example]) -> Truth:

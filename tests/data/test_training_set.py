@@ -193,6 +193,10 @@ def test_a_mosaic_has_the_objects_of_four_images(samples: list[Sample]) -> None:
     counts = [len(example.boxes) for example in examples if isinstance(example, Example)]
     assert 20 < sum(count == 5 for count in counts) < 40  # half of them are single images
     assert max(counts) > 10  # 5 of this one, and those of three others
+    most = examples[int(np.argmax(counts))]
+    assert isinstance(most, Example)
+    assert collate([most]).names == [" + ".join((most.name, *most.others))]
+    assert sum(len(whole[int(Path(name).stem)].boxes) for name in (most.name, *most.others)) == max(counts)
     again = training[Key(5, int(np.argmax(counts)))]
     assert all(torch.equal(a, b) for a, b in zip(examples[np.argmax(counts)][:4], again[:4], strict=True))
 
