@@ -53,8 +53,8 @@ def train(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="End within this time, e.g. 30m or 2h, instead of after a number of epochs. With --resume, +20m adds "
-            "to it.",
+            help="End within this time, e.g. 30m or 2h, instead of after a number of epochs. With --resume: in all, or "
+            "+20m: twenty minutes more from now.",
         ),
     ] = None,
     patience: Annotated[

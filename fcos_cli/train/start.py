@@ -222,6 +222,8 @@ def _longer(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
                 where=f"--time {text}",
                 remedy="give a longer time in all, or +20m for twenty minutes more",
             )
+        if done.planned and limit < done.planned[1]:
+            say(f"the time limit is {format_duration(limit)} in all now, instead of {format_duration(done.planned[1])}")
         flags["train.time"] = limit
     elif epochs is not None and (epochs <= done.epoch or (done.finished and done.planned == [epochs, 0.0])):
         raise UsageError(
