@@ -71,6 +71,7 @@ def train(
                     except NonFiniteLoss as error:
                         _recover(run, error)
                         stream.restart()
+                        run.length.pace.pause()
                         continue
                 _end_epoch(run)
         return progress
@@ -96,7 +97,6 @@ def _epoch(run: Run, stream: BatchStream) -> None:
     """Run the rest of the current epoch, from `progress.step_in_epoch` on, or until the run is over."""
     progress = run.progress
     keep_frozen_norms(run.parts.model.train())
-    run.length.pace.pause()
     meter = Meter()
     for index, batch in stream.epoch(progress.epoch):
         progress.step_in_epoch = index  # a batch before it may have been left out

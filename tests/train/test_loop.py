@@ -620,6 +620,16 @@ def test_time_of_an_earlier_session_counts(data: tuple[Dataset, Dataset], tmp_pa
     assert 0.8 * 16 < used + time.monotonic() - started < 1.1 * 16
 
 
+def test_the_pace_is_measured_across_epochs_of_one_step(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcos_cli.train.estimate.step_seconds", lambda _: 1000.0)
+    train(config_of(batch=6, epochs=8, val_every=8), *data, folder=tmp_path, resume=False, listener=Recorder())
+    progress = torch.load(tmp_path / "state.pt", weights_only=True)["progress"]
+    assert progress["step"] == 8
+    assert 0 < progress["step_seconds"] < 100
+
+
 def test_a_new_run_says_how_long_it_will_take(whole: tuple[Path, Recorder, Progress]) -> None:
     (note,) = [note for note in whole[1].notes if "on this machine" in note]
     assert re.fullmatch(r"2 epochs of 3 steps: about \d+ s on this machine, \d\.\d GB", note)
