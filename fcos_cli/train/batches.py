@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,7 +38,6 @@ class BatchStream:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.others = set(multiprocessing.active_children())
         self.loaded: Iterator[Batch] = iter(())
         self.restart()
 
@@ -48,7 +46,7 @@ class BatchStream:
         shut_down = getattr(self.loaded, "_shutdown_workers", None)  # torch has no public way
         if shut_down is not None:
             shut_down()
-        for child in set(multiprocessing.active_children()) - self.others:
+        for child in getattr(self.loaded, "_workers", ()):
             child.kill()
             child.join()
 

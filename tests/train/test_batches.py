@@ -137,6 +137,20 @@ def test_a_signal_ends_the_wait_for_a_loader_that_hangs(
     assert multiprocessing.active_children() == []
 
 
+def test_other_processes_outlive_a_stream(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    with opened(data, tmp_path, workers=1) as run:
+        stream = BatchStream(run)
+        next(stream.epoch(0))
+        other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+        other.start()
+        try:
+            stream.close()
+            assert multiprocessing.active_children() == [other]
+        finally:
+            other.kill()
+            other.join()
+
+
 @pytest.mark.slow
 def test_a_loader_that_is_killed_is_one_error(shapes: Path, tmp_path: Path) -> None:
     # in a process of its own: torch raises the death of a loader at any moment, also in pytest
