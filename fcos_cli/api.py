@@ -34,7 +34,7 @@ Size = int | tuple[int, int]
 class TrainingResult:
     """A training run that has ended.
 
-    folder: of the run. weights: its best.safetensors; last.safetensors if val has no boxes. onnx: the verified export
+    folder: of the run. weights: its best.safetensors; the last weights if val has no boxes. onnx: the verified export
     of the best weights; None if it was left out. metrics: COCO's 12 metrics of `weights` on val, 0…1, or -1 if they
     could not be measured. epoch: of the best weights, from 1; None without an AP.
     """
@@ -100,18 +100,28 @@ def train(
 
 
 def resume(
-    folder: str | Path, *, epochs: int | None = None, time: str | None = None, progress: bool = False
+    folder: str | Path,
+    *,
+    epochs: int | None = None,
+    time: str | float | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    export: bool | None = None,
+    progress: bool = False,
 ) -> TrainingResult:
-    """Continue the run in `folder` as `fcos train --resume` does. epochs: in all. time: `2h` in all, or `+20m` more."""
+    """Continue the run in `folder` as `fcos train --resume` does.
+
+    epochs: in all. time: `2h` or seconds in all, or `+20m` more from now on. The others are the command's flags.
+    """
     from fcos_cli.extras import require_train
 
     require_train("resume")
     started = clock.monotonic()
     from fcos_cli.train import start
 
-    flags = {"train.epochs": epochs, "train.time": time}
+    flags = start.settings_of(epochs=epochs, device=device, workers=workers, export=export)
     with _output(progress=progress), _same_random_numbers():
-        return _result(start.resume(Path(folder), flags=flags, started=started))
+        return _result(start.resume(Path(folder), flags={**flags, "train.time": time}, started=started))
 
 
 def evaluate(

@@ -94,6 +94,14 @@ def test_a_run_is_made_resumed_and_evaluated_in_a_thread(capfd: pytest.CaptureFi
     assert again.images == 2
 
 
+def test_a_run_is_resumed_with_another_device_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("fcos_cli.train.start.resume", lambda *_, flags, **__: given.append(flags))
+    monkeypatch.setattr(api, "_result", lambda _: None)
+    api.resume("run", time=1800, device="cpu", workers=0, export=False)
+    assert given == [{"train.time": 1800, "train.device": "cpu", "train.workers": 0, "train.export": False}]
+
+
 def test_nothing_stays_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcos_cli.allocator.keep_freed_memory", lambda: pytest.fail("this lasts"))
 

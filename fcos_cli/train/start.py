@@ -153,8 +153,8 @@ def start(plan: Plan, *, folder: Path | None, started: float | None = None) -> O
 def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = None) -> Outcome:
     """Continue the run in `folder` with the settings and data it started with.
 
-    Machine settings may differ, and the run may be made longer: by `train.epochs`, or by `train.time` (text such as
-    `2h` for the whole run, or `+20m` from now on). Of several processes only the main one needs the folder.
+    Machine settings may differ, and the run may be made longer: by `train.epochs`, or by `train.time` (seconds or text
+    such as `2h` for the whole run, or `+20m` from now on). Of several processes only the main one needs the folder.
     """
     with messages_of(announced()), join_world("fcos train --resume"), ExitStack() as held:
         with failing_together():
@@ -208,18 +208,19 @@ LENGTH = {"train.epochs", "train.time"}
 def _longer(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of a resumed run, with its new length in epochs or seconds. Raises UsageError if that is no longer."""
     flags = dict(flags)
-    epochs, text = flags.get("train.epochs"), flags.get("train.time")
-    if epochs is None and text is None:
+    epochs, time = flags.get("train.epochs"), flags.get("train.time")
+    if epochs is None and time is None:
         return flags
-    _check_length(epochs, text)
+    _check_length(epochs, time)
     done = read_progress(folder)
     ended = ", and has ended" if done.finished else ""
-    if text is not None:
-        limit = parse_duration(text.removeprefix("+")) + (done.seconds if text.startswith("+") else 0)
+    if time is not None:
+        limit = parse_duration(time.removeprefix("+")) if isinstance(time, str) else float(time)
+        limit += done.seconds if str(time).startswith("+") else 0
         if limit <= done.seconds or (done.finished and done.planned[1:] == [limit]):
             raise UsageError(
                 f"this run has already used {format_duration(done.seconds)}{ended}",
-                where=f"--time {text}",
+                where=f"--time {time}",
                 remedy="give a longer time in all, or +20m for twenty minutes more",
             )
         if done.planned and limit < done.planned[1]:

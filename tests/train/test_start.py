@@ -160,10 +160,10 @@ def test_more_time_from_now_on_that_is_less_in_all_is_said(
     limits: list[float] = []
     monkeypatch.setattr(start, "_run", lambda plan, *_, **__: limits.append(plan.config.train.time))
     monkeypatch.setattr(start, "read_progress", lambda _: Progress(epoch=4, seconds=1800, planned=[30, 7200.0]))
-    for text, said in (("+20m", True), ("2h", False), ("+2h", False)):
+    for text, said in (("+20m", True), ("2h", False), ("+2h", False), (7200, False)):
         start.resume(tmp_path, flags={"train.time": text})
         assert ("the time limit is 50 min in all now, instead of 2 h 00 min" in capsys.readouterr().err) is said
-    assert limits == [3000, 7200, 9000]
+    assert limits == [3000, 7200, 9000, 7200]
 
 
 @pytest.mark.parametrize(
