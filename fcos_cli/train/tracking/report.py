@@ -60,6 +60,7 @@ class RunReport(SilentListener):
         self.config, self.folder, self.world = config, folder, world
         self.train_set, self.val_set, self.tiling = train_set, val_set, tiles_of(config)
         self.best: EvaluatedModel | None = None
+        self.first_batches = ""  # they are always the same
 
     def begun(self) -> None:
         with atomic_write(self.folder / ORIGINS) as file:
@@ -88,10 +89,11 @@ class RunReport(SilentListener):
 
     def _write(self, path: Path) -> None:
         model = self.best or self._evaluate_best()
+        self.first_batches = self.first_batches or first_batches(self.config, self.train_set, world=self.world)
         extra = [
             Section("training", "Training", curves(read_rows(self.folder / "metrics.jsonl"))),
             Section("labels", "Training data", histogram(self.train_set, self.val_set)),
-            Section("batches", "First batches", first_batches(self.config, self.train_set, world=self.world)),
+            Section("batches", "First batches", self.first_batches),
             Section("settings", "Settings", settings(self.config, self.origins)),
         ]
         title = f"{self.folder.resolve().name}: trained on {self.train_set.name}"

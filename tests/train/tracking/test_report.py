@@ -94,6 +94,19 @@ def test_each_validation_writes_the_report_about_the_best_weights_so_far(
     assert shown == [0.3, 0.3, 0.4]
 
 
+def test_the_first_batches_are_made_once(
+    run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+    monkeypatch.setattr(report, "write_report", lambda *_, extra, **__: pages.append(extra[2].content))
+    listener = RunReport(CONFIG, *data, folder=run[0])
+    listener.write()
+    monkeypatch.setattr(report, "first_batches", lambda *_, **__: "made again")
+    listener.write()
+    assert pages[0] == pages[1]
+    assert "after augmentation" in pages[0]
+
+
 def test_the_report_of_a_resumed_run_is_about_the_best_weights_of_before(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
