@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -45,22 +46,23 @@ def read_rows(path: Path) -> list[Row]:
 
 
 class Meter:
-    """Mean loss terms, and images per second."""
+    """Mean loss terms, and images per second. The gradient norm of a step that float16 leaves out is infinite: such
+    values do not count.
+    """
 
     def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.steps = 0
+        self.values: dict[str, list[float]] = {}
         self.pictures = 0
         self.started = time.monotonic()
 
     def add(self, terms: dict[str, float], *, pictures: int) -> None:
         for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += 1
+            if math.isfinite(value):
+                self.values.setdefault(name, []).append(value)
         self.pictures += pictures
 
     def read(self) -> Row:
         """Return the mean of each term, and images per second in this process."""
-        steps = max(1, self.steps)
         speed = self.pictures / max(1e-9, time.monotonic() - self.started)
-        return {**{name: round(total / steps, 5) for name, total in self.sums.items()}, "images_per_s": round(speed, 2)}
+        means = {name: round(sum(values) / len(values), 5) for name, values in self.values.items()}
+        return {**means, "images_per_s": round(speed, 2)}

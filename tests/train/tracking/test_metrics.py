@@ -63,6 +63,17 @@ def test_meter_returns_mean_terms_and_speed(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(Meter().read()) == {"images_per_s"}
 
 
+def test_meter_leaves_out_what_is_not_finite() -> None:
+    meter = Meter()
+    for norm in (2.0, float("inf"), float("nan"), 4.0):
+        meter.add({"loss": 1.0, "grad_norm": norm}, pictures=8)
+    read = meter.read()
+    assert (read["loss"], read["grad_norm"]) == (1.0, 3.0)
+    only = Meter()
+    only.add({"loss": 1.0, "grad_norm": float("inf")}, pictures=8)
+    assert "grad_norm" not in only.read()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (45, "45 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (11100, "3 h 05 min")],
