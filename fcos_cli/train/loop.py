@@ -62,7 +62,7 @@ def train(
             if at_start:
                 run.listener.note(estimate(run))
             plan_schedule(run)
-            if at_start:
+            if at_start or progress.world != world.size:  # what a recovery goes back to counts steps of this world
                 run.save()
             while not progress.finished:
                 if not progress.pending_validation:

@@ -207,3 +207,19 @@ def test_a_run_that_was_stopped_while_its_speed_was_measured_measures_it_when_it
     assert any("on this machine" in note for note in listener.notes)
     progress = torch.load(tmp_path / "state.pt", weights_only=True)["progress"]
     assert min(progress["step_seconds"], progress["validation_seconds"], progress["export_seconds"]) > 0
+
+
+def test_a_recovery_after_a_change_of_processes_goes_back_to_the_place_in_the_epoch(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps of two processes are four of one, which leaves out the fifth; the sixth and an epoch are left."""
+    with pytest.raises(Stopped):
+        train(config_of(batch=1), *data, folder=tmp_path, resume=False, listener=Recorder(on_step=at(2)))
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    saved["progress"]["world"] = 2
+    torch.save(saved, tmp_path / "state.pt")
+    monkeypatch.setattr(step_module, "compute_losses", Spoiler(1))
+    listener = Recorder()
+    train(config_of(batch=1), *data, folder=tmp_path, resume=True, listener=listener)
+    assert any("back to step 2" in note for note in listener.notes)
+    assert [row["step"] for row in listener.steps] == list(range(3, 3 + 1 + 6))
