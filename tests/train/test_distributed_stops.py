@@ -119,3 +119,17 @@ def test_a_run_of_one_process_goes_on_with_two(shapes: Path, tmp_path: Path) -> 
     progress = torch.load(folder / "state.pt", weights_only=True)["progress"]
     # two of the six images of the second epoch were seen: two steps of two processes are left in it
     assert (progress["finished"], progress["world"], progress["step"]) == (True, 2, 8 + 2 + 2 * 3)
+
+
+def test_the_best_weights_of_an_earlier_session_are_validated_while_the_other_process_waits(
+    shapes: Path, tmp_path: Path
+) -> None:
+    config = config_of(batch=1, epochs=1)
+    train(config, *splits(shapes), folder=tmp_path, resume=False, listener=Recorder())
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    saved["progress"]["best"] = 0.9
+    torch.save(saved, tmp_path / "state.pt")
+    ended = run_two(shapes, tmp_path, victim=0, moment="resume", number=0)
+    assert [code for code, _ in ended] == [0, 0], ended
+    progress = torch.load(tmp_path / "state.pt", weights_only=True)["progress"]
+    assert (progress["finished"], progress["best"], progress["stale"]) == (True, 0.9, 3)
