@@ -201,7 +201,7 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Show the version, those of the runtimes, and exit."
+            "--version", callback=_version, is_eager=True, help="Show the versions of fcos and its runtimes, and exit."
         ),
     ] = False,
     _debug: Debug = False,

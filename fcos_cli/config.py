@@ -103,26 +103,26 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = Field(30, ge=1, le=1_000_000)
+    epochs: int = Field(30, ge=1, le=1_000_000, description="length of the run, if it has no time limit")
     time: float = Field(0, ge=0, description="limit in seconds for the whole run, instead of epochs; 0: none")
     patience: int = Field(0, ge=0, description="end after this many validations without a better AP; 0: never")
     batch: int = Field(8, ge=1, le=65_536, description="images per step and process")
     accumulate: int = Field(1, ge=1, le=65_536, description="compute each batch in this many parts, which saves memory")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with Nesterov momentum 0.9")
     lr: float = Field(2e-3, gt=0, description="learning rate for 16 images per step; scaled to the actual batch")
     backbone_lr: float = Field(1.0, ge=0, description="learning rate factor of the backbone; 0 freezes it")
     freeze: int = Field(
         0, ge=0, le=5, description="backbone stages that are not trained: 2 = up to the map of stride 4"
     )
-    weight_decay: float = Field(0.02, ge=0, description="not applied to norms, biases and scales")
+    weight_decay: float = Field(0.02, ge=0, description="weight decay; not applied to norms, biases and scales")
     warmup: int = Field(100, ge=0, description="warm-up steps; at most a tenth of the run")
     clip: float = Field(10.0, gt=0, allow_inf_nan=True, description="maximum gradient norm")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
-    class_loss: ClassLoss = "focal"
-    box_loss: BoxLoss = "giou"
+    class_loss: ClassLoss = Field("focal", description="focal, or plain logistic (cross-entropy)")
+    box_loss: BoxLoss = Field("giou", description="GIoU, -log(IoU), or L1 or L2 of the four distances")
     box_by_centerness: bool = Field(False, description="weight the box loss of each point by its centerness")
-    box_weight: float = Field(1.0, ge=0)
-    centerness_weight: float = Field(1.0, ge=0)
+    box_weight: float = Field(1.0, ge=0, description="weight of the box loss")
+    centerness_weight: float = Field(1.0, ge=0, description="weight of the centerness loss")
     init: str = Field("auto", description="auto, offline, pretrained, default, coco, random, a file or run folder")
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(
         "auto", description="mixed precision; auto uses it if the hardware supports it"
@@ -139,7 +139,7 @@ class TrainConfig(BaseModel):
     repeat: float = Field(
         0, ge=0, le=1, description="repeat images of classes that fewer than this share of the images have (as LVIS)"
     )
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, description="of data order, augmentation and new weights")
 
 
 class Config(BaseModel):

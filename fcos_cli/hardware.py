@@ -36,7 +36,7 @@ def available_memory(root: Path = Path("/")) -> int:
     except OSError:
         try:
             return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError):
+        except (AttributeError, ValueError, OSError):  # Windows, macOS
             return 0
     try:
         group = root / "sys/fs/cgroup"
@@ -64,15 +64,17 @@ def processor_flags() -> set[str]:
 
 
 def peak_memory() -> int:
-    """Peak memory of this process in bytes.
+    """Peak memory of this process in bytes; 0 on Windows.
 
     Read from /proc if available: after an exec, getrusage's value starts with that of the parent process.
     """
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else 1024 * peak
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from fcos_cli import hardware
-from fcos_cli.hardware import available_memory, has_native_bf16, processor, processor_flags
+from fcos_cli.hardware import available_memory, has_native_bf16, peak_memory, processor, processor_flags
 
 
 @pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
@@ -44,3 +46,11 @@ def test_processor_without_cpuinfo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_cpuinfo", dict)
     assert processor_flags() == set()
     assert processor()
+
+
+def test_memory_is_unknown_on_windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delattr(os, "sysconf")
+    assert available_memory(tmp_path) == 0
+    monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails
+    monkeypatch.setattr(hardware, "Path", lambda _: tmp_path / "missing")
+    assert peak_memory() == 0

@@ -6,8 +6,9 @@
 FILE.toml has `seeds`, the settings `[shared]` by all runs, a table `[data.NAME]` for each data set (`path`, and
 settings of its runs), and a table `[variants.NAME]` for each variant: the settings in which it differs, `network`, what
 to give as `--model`, and `only`, a list of data sets, if it is not for all. The first variant is what the others are
-compared with. A run that is in RESULTS.jsonl is not repeated, so that an interrupted series goes on where it was;
-several processes may share a series. The detector is measured once, after the last step.
+compared with. A run that is in RESULTS.jsonl is not repeated, so that an interrupted series can be continued; of a run
+that was interrupted itself, remove the folder first. Several processes may share a series. The detector is measured
+once, after the last step.
 """
 
 from __future__ import annotations

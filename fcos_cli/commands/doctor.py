@@ -16,7 +16,8 @@ def doctor(
     size: Annotated[
         str | None,
         typer.Option(
-            help="Network input size: 640, or HEIGHTxWIDTH, at which boxes may be too small. Default: source pixels."
+            help="Network input size at which to look for boxes that are too small: 640, or HEIGHTxWIDTH. Default: "
+            "judged in source pixels."
         ),
     ] = None,
     decode: Annotated[

@@ -38,7 +38,9 @@ def export(
     batch: Annotated[str, typer.Option(help="Batch size: dynamic, or a number.")] = "dynamic",
     out: Annotated[
         Path | None,
-        typer.Option(help="Output file. Default: next to the weights. For triton: the repository. Default: models."),
+        typer.Option(
+            help="Output file (default: next to the weights); for triton, the model repository (default: models)."
+        ),
     ] = None,
     score: Annotated[
         float | None,

@@ -107,7 +107,7 @@ def predict(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with an interrupted run: what is in FILE.jsonl.part is not done again. Needs --save FILE.jsonl "
+            help="Continue an interrupted run: what is in FILE.jsonl.part is not done again. Needs --save FILE.jsonl "
             "as the only output, or --engine ray, which goes on in the folder --out.",
         ),
     ] = False,

@@ -35,10 +35,12 @@ def train(
         str | None,
         typer.Option(
             help="Initial weights: auto, offline, pretrained (downloaded), coco (downloaded), default, random, a "
-            ".safetensors file or a run folder."
+            ".safetensors file or a run folder. Default: auto."
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Network input size: 320, or HEIGHTxWIDTH.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Network input size: 320, or HEIGHTxWIDTH. Default: chosen from the data.")
+    ] = None,
     tile: Annotated[
         int | None,
         typer.Option(
@@ -47,7 +49,10 @@ def train(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs. With --resume: in all, to make the run longer.")
+        int | None,
+        typer.Option(
+            help="Number of epochs. With --resume: in all, to make the run longer. Default: chosen from the data."
+        ),
     ] = None,
     time: Annotated[
         str | None,
@@ -63,16 +68,24 @@ def train(
     batch: Annotated[
         str | None,
         typer.Option(
-            help="Number of images per step and process, or auto: the largest that fits in memory and is not slower."
+            help="Number of images per step and process, or auto: the largest that fits in memory and is not slower. "
+            "Default: 8."
         ),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Learning rate for 16 images per step; scaled to the actual batch size.")
+        float | None,
+        typer.Option(
+            help="Learning rate for 16 images per step; scaled to the actual batch size. Default: chosen from the data."
+        ),
     ] = None,
-    amp: Annotated[str | None, typer.Option(help="Mixed precision: auto, off, bf16 or fp16.")] = None,
+    amp: Annotated[str | None, typer.Option(help="Mixed precision: auto, off, bf16 or fp16. Default: auto.")] = None,
     device: DeviceFlag = None,
-    workers: Annotated[int | None, typer.Option(help="Number of data loader processes.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed for data order, augmentation and new weights.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of data loader processes. Default: half the cores, at most 8.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed for data order, augmentation and new weights. Default: 0.")
+    ] = None,
     export: Annotated[
         bool | None,
         typer.Option(

@@ -73,7 +73,9 @@ class ModelConfig(BaseModel):
     top_from: Literal["p5", "c5"] = Field(
         "p5", description="what the levels above stride 32 are computed from: P5, or the backbone's last feature map"
     )
-    ranges: tuple[float, ...] = RANGES
+    ranges: tuple[float, ...] = Field(
+        RANGES, description="borders between the levels, px: the longest side distance that a point of a level predicts"
+    )
     mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="RGB mean of pixels 0…255")
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
         (127.5, 127.5, 127.5), description="RGB standard deviation of pixels 0…255"
