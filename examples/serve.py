@@ -1,6 +1,6 @@
 """A small HTTP server for one detector: a picture in, JSON out.
 
-    pip install 'fcos-cli[serve]'
+    pip install "fcos-cli[serve]"
     python examples/serve.py best.onnx --port 8080
     curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://localhost:8080/predict
 

@@ -1,6 +1,6 @@
 """Detect objects with a model that NVIDIA's Triton Inference Server serves, over HTTP or gRPC.
 
-    pip install 'fcos-cli[triton]'
+    pip install "fcos-cli[triton]"
     fcos export default --format triton --out models/
     tritonserver --model-repository=models
     python examples/triton_client.py photo.jpg --model default

@@ -92,7 +92,7 @@ class MissingExtra(FcosError):
     exit_code = 2
 
     def __init__(self, what: str, *, extra: str, where: object = None, instead: str | None = None) -> None:
-        command = f"pip install 'fcos-cli[{extra}]'"
+        command = f'pip install "fcos-cli[{extra}]"'
         super().__init__(what, where=where, remedy=command if instead is None else f"{command}, or {instead}")
 
 

