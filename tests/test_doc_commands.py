@@ -88,12 +88,21 @@ def test_commands_are_understood(line: Line) -> None:
     command.make_context(name, arguments, parent=context).close()  # raises an error for what it does not know
 
 
+def write_labelme(image: Path) -> None:
+    """Write a .json beside the image, with one box of a cat."""
+    with Image.open(image) as opened:
+        width, height = opened.size
+    shape = {"label": "cat", "shape_type": "rectangle", "points": [[10, 20], [90, 80]]}
+    facts = {"imagePath": image.name, "imageWidth": width, "imageHeight": height, "shapes": [shape]}
+    image.with_suffix(".json").write_text(json.dumps(facts))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the commands name: photos, a clip, data sets, and runs that hold the bundled detector."""
     root = tmp_path_factory.mktemp("docs") / "folder"
     photos = ASSETS / "photos"
-    for name in ("holiday", "folder", "photos", "new", "data/images", "runs/demo-data/images"):
+    for name in ("holiday", "folder", "examples/photos", "new", "data/images", "runs/demo-data/images"):
         shutil.copytree(photos, root / name)
     annotations = (ROOT / "tests/two_photos.json").read_text()
     for name in ("data", "runs/demo-data"):
@@ -104,7 +113,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image["file_name"] = f"turned-{image['file_name']}"
                 photo.transpose(Image.Transpose.ROTATE_180).save(root / name / "images" / image["file_name"])
         (root / name / "train.json").write_text(json.dumps(train))
-    for run in ("data", "demo"):
+    for split, prefix in (("train", "turned-"), ("val", "")):  # labelled with LabelMe
+        (root / "photos" / split).mkdir(parents=True)
+        for image in json.loads(annotations)["images"]:
+            name = f"{prefix}{image['file_name']}"
+            shutil.copy(root / "data/images" / name, root / "photos" / split / name)
+            write_labelme(root / "photos" / split / name)
+    for run in ("data", "demo", "photos"):
         (root / "runs/train" / run).mkdir(parents=True)
         shutil.copy(ASSETS / "default.onnx", root / "runs/train" / run / "best.onnx")
         shutil.copy(ASSETS / "default.safetensors", root / "runs/train" / run / "best.safetensors")
