@@ -117,8 +117,8 @@ def build_engine(
 
 
 def _require_precision(precision: str, counts: dict[str, int], owner: str, onnx: Path) -> None:
-    """Raise ModelError if fp16, bf16 or int8 was requested and no layer uses it."""
-    if precision in ("fp16", "bf16", "int8") and counts and not counts.get(precision):
+    """Raise ModelError if fp16, bf16 or int8 was requested and no layer uses it. One of unknown type may."""
+    if precision in ("fp16", "bf16", "int8") and counts and not counts.get(precision) and not counts.get("other"):
         raise ModelError(
             f"{precision} was requested, but the {owner} layers with weights are in {_format_counts(counts)}",
             where=onnx,

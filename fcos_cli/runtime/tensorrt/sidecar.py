@@ -71,8 +71,11 @@ class EngineRecord:
 
     @property
     def precision_used(self) -> str:
-        """Precision of most layers with weights: `fp32`, `fp16`, `bf16`, `int8`; `mixed` if none has half of them."""
-        counts = self.body or self.network
+        """Precision of most layers with weights: `fp32`, `fp16`, `bf16`, `int8`; `mixed` if none has half of them.
+
+        From the typed network if some could not be read back.
+        """
+        counts = self.body if self.body and "other" not in self.body else self.network
         best = max(counts, key=lambda key: counts[key], default=self.precision)
         # an int8 export keeps sensitive layers in float
         if self.precision == "int8" and counts.get("int8", 0) * 2 >= sum(counts.values()):

@@ -205,6 +205,27 @@ def test_an_fp16_engine_without_fp16_layers_is_an_error(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
+    ("conv", "body"),
+    [
+        ({"Weights": {"Type": "Half"}}, {"fp16": 1}),
+        ({"Weights": {"Type": "Float"}}, {"other": 1}),  # the kernel may compute in another type
+    ],
+)
+def test_an_engine_for_dynamic_shapes_reports_no_types_of_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conv: dict, body: dict[str, int]
+) -> None:
+    onnx_file = write_onnx(tmp_path / "m.onnx", precision="fp16")
+    hidden = [{"Format/Datatype": "N/A due to dynamic shapes"}]
+    layers = [
+        {"Name": "conv1", "LayerType": "CaskConvolution", "Inputs": hidden, "Outputs": hidden, **conv},
+        {"Name": "__myl_Topk_0", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Float"}]},
+    ]
+    install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu(), layers=CONV_HALF, inspector={"Layers": layers})
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    assert (record.body, record.precision_used) == (body, "fp16")
+
+
+@pytest.mark.parametrize(
     ("inspector", "reason"),
     [({"Layers": ["conv1"]}, "only names"), ({}, "no layers"), ({"Layers": [{"Name": "conv1"}]}, "no types")],
 )
@@ -489,6 +510,26 @@ def test_files_that_are_not_exported_detectors(tmp_path: Path) -> None:
 def test_the_precision_of_a_layer(inputs: list[str], outputs: list[str], precision: str) -> None:
     layer = {"Inputs": [{"Format/Datatype": text} for text in inputs], "Outputs": [{"Datatype": t} for t in outputs]}
     assert precision_of(layer) == precision
+
+
+@pytest.mark.parametrize(
+    ("tactic", "weights", "precision"),
+    [
+        ("sm80_xmma_fprop_implicit_gemm_indexed_f16f16_f16f32_f32_nhwckrsc_nhwc_tilesize128x32", "Float", "fp16"),
+        ("sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_nchw_vect_c_32kcrs", "Int8", "int8"),
+        ("sm80_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc", "Float", "bf16"),
+        ("sm80_xmma_fprop_implicit_gemm_indexed_f32f32_f32f32_f32_nhwckrsc_nhwc", "Float", "fp32"),
+        ("sm80_xmma_fprop_implicit_gemm_indexed_f32f32_tf32f32_f32_nhwckrsc_nhwc", "Float", "other"),
+        ("0x0000000000000000", "Half", "fp16"),
+        ("", "Int8", "int8"),
+        ("", "Float", "other"),
+        ("", None, "other"),
+    ],
+)
+def test_the_precision_of_a_layer_with_dynamic_shapes(tactic: str, weights: str | None, precision: str) -> None:
+    hidden = [{"Format/Datatype": "N/A due to dynamic shapes"}]
+    layer = {"Inputs": hidden, "Outputs": hidden, "TacticName": tactic}
+    assert precision_of(layer | ({} if weights is None else {"Weights": {"Type": weights, "Count": 9}})) == precision
 
 
 def test_layers_with_weights_are_recognized_by_kind_or_onnx_node() -> None:

@@ -288,6 +288,12 @@ def test_the_precision_of_an_engine_built_elsewhere_is_read_when_it_is_opened(
     assert opened.precision == "fp16"
 
 
+def test_layers_of_unknown_precision_are_those_of_the_network(engine: Path) -> None:
+    _, record = read_sidecar(engine)
+    read = replace(record, precision="fp16", network={"fp16": 9}, body={"other": 7, "fp32": 2})
+    assert read.precision_used == "fp16"
+
+
 @pytest.mark.parametrize(
     ("requested", "body", "used"),
     [
