@@ -1,4 +1,7 @@
-"""Small test videos written with PyAV. Each frame has its own shade of grey, so that tests can identify it."""
+"""Small test videos written with PyAV. Each frame has its own shade of grey, so that tests can identify it.
+
+A test that writes or reads one is skipped without PyAV.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import io
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.stream import Disposition
+import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    import av
 
 SIZE = (48, 32)
 
@@ -38,6 +44,7 @@ def write_clip(
     times: in seconds, one per frame, instead of a fixed rate. cover: also a white picture, as music and films have it.
     pixel_aspect: width of a pixel divided by its height. Every frame is a key frame.
     """
+    av = pytest.importorskip("av")
     width, height = size
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
@@ -74,6 +81,9 @@ def add_cover(container: av.container.OutputContainer) -> None:
         Image.fromarray(picture).save(stream, "JPEG")
         container.add_attachment("cover.jpg", "image/jpeg", stream.getvalue())
         return
+    av = pytest.importorskip("av")
+    from av.stream import Disposition
+
     cover = container.add_stream("mjpeg", rate=1)
     cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
     cover.disposition = Disposition.attached_pic
@@ -111,6 +121,7 @@ def hold_upright(path: Path) -> None:
 
 def read_clip(path: Path) -> tuple[list[np.ndarray], list[float], dict[str, object]]:
     """Read BT.709 frames as uint8 [H, W, 3], their times in seconds, and the metadata of the file."""
+    av = pytest.importorskip("av")
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))

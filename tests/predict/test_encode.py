@@ -12,6 +12,8 @@ from fcos_cli.predict.encode import open_video
 from fcos_cli.predict.sources.frames import Clip
 from tests.predict.clips import read_clip
 
+pytest.importorskip("av")
+
 
 @pytest.mark.parametrize("size", [(48, 32), (47, 33), (2, 2), (640, 360)])
 def test_written_video_has_the_given_size_rate_times_and_colours(tmp_path, size):

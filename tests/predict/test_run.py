@@ -190,8 +190,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(run, monkeypatch):
 
 
 def test_camera_stops_at_the_event_and_its_video_is_complete(tmp_path, monkeypatch):
-    import av
-
+    av = pytest.importorskip("av")
     path, open_file, stop = write_clip(tmp_path / "c.mp4", 200), av.open, Stop()
 
     def camera(name, *args, **options):

@@ -307,6 +307,7 @@ def test_videos_in_a_folder_are_skipped(tmp_path):
 
 
 def test_bad_video_is_a_failure_in_its_place(tmp_path):
+    pytest.importorskip("av")
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
     touch(tmp_path, "a.jpg")
     failure, image = open_sources([f"{tmp_path}/bad.mp4", f"{tmp_path}/a.jpg"])
@@ -325,6 +326,7 @@ def test_without_pyav_a_video_is_one_error_before_anything_runs(tmp_path, monkey
 
 
 def test_missing_camera_is_a_failure():
+    pytest.importorskip("av")
     (failure,) = open_sources(["camera:63"])
     assert isinstance(failure, Failure)
 

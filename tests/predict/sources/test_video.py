@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import runpy
 import sys
 import threading
 from fractions import Fraction
@@ -13,7 +14,10 @@ from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.predict.sources.video import is_camera, read_video
+from tests.predict import clips
 from tests.predict.clips import SIZE, add_cover, hold_upright, put_cover_first, shade, write_clip
+
+pytest.importorskip("av")
 
 
 def read_frames(path: Path, **options) -> list[Frame]:
@@ -276,3 +280,8 @@ def test_missing_pyav_is_reported_with_the_extra(tmp_path, monkeypatch):
     (failure,) = read_video(path)
     assert isinstance(failure.error, MissingExtra)
     assert "fcos-cli[video]" in failure.error.remedy
+
+
+def test_modules_that_also_test_other_things_can_be_imported_without_pyav(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "write_clip" in runpy.run_path(clips.__file__)
