@@ -262,8 +262,7 @@ def _export_engine(
 
     If the engine cannot be built here, keep the ONNX file and print the reason.
     """
-    from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, write_sidecar
-    from fcos_cli.runtime.tensorrt.package import find_gpu
+    from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, why_not_run, write_sidecar
 
     exported = save_and_verify(facts, onnx_file, partial(write, proto, onnx_file))
     flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"
@@ -272,10 +271,10 @@ def _export_engine(
     except BuildUnavailable as error:
         say(f"{error.what}. The ONNX file is ready; {error.remedy}")
         return replace(exported, unfinished=error.what)
-    if find_gpu() is None:
+    if job.verify and (reason := why_not_run(record, job.out)):
         remove_report(job.out)
-        later = f"; where there is one: fcos verify {job.out}" if exported.facts.vectors else ""
-        say(f"the engine was not compared with PyTorch, for lack of a GPU{later}")
+        later = f"; where it can run: fcos verify {job.out}" if exported.facts.vectors else ""
+        say(f"the engine was not compared with PyTorch: {reason}{later}")
         return ExportResult(job.out, facts, None)
     return save_and_verify(facts, job.out, lambda facts: write_sidecar(job.out, facts, record))
 

@@ -29,6 +29,7 @@ from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.pytorch import facts_of
 from fcos_cli.runtime.tensorrt.sidecar import Shape
+from tests.tensorrt_stand_in import StandInGpu, install
 from tests.tiny import tiny_artifact, tiny_model
 
 pytestmark = pytest.mark.slow
@@ -252,6 +253,20 @@ def test_the_report_of_an_earlier_file_goes_with_it(weights: Path) -> None:
         out.with_suffix(suffix).write_text("of an earlier file")
     run.export(weights, job_of(out, verify=False))
     assert sorted(path.name for path in out.parent.iterdir()) == ["best.onnx", "best.safetensors"]
+
+
+def test_an_engine_for_another_gpu_is_written_and_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu((8, 9)))
+    weights, out = tmp_path / "best.safetensors", tmp_path / "best-trt-rtx.engine"
+    save(weights, ARTIFACT)
+    options = ExportOptions(format="trt-rtx", nms="tensor")
+    exported = run.export(weights, run.ExportJob(options, out, engine={"compute_capabilities": ["8.6"]}))
+    assert (exported.path, exported.parity, exported.facts.verified) == (out, None, False)
+    told = capsys.readouterr().err
+    assert "the engine was not compared with PyTorch: the engine was built for compute capability 8.6" in told
+    assert f"where it can run: fcos verify {out}" in told.replace("\n", " ")
 
 
 def test_int8_with_a_fixed_batch(tmp_path: Path) -> None:

@@ -33,7 +33,16 @@ from fcos_cli.runtime.tensorrt.layers import Layers
 from fcos_cli.runtime.tensorrt.package import Flavour, Gpu, Package, find_gpu, find_package, format_capability
 from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, write_sidecar
 
-__all__ = ["BuildUnavailable", "EngineRecord", "Profile", "Shape", "build_engine", "check_graph", "write_sidecar"]
+__all__ = [
+    "BuildUnavailable",
+    "EngineRecord",
+    "Profile",
+    "Shape",
+    "build_engine",
+    "check_graph",
+    "why_not_run",
+    "write_sidecar",
+]
 
 
 class BuildUnavailable(FcosError):
@@ -143,6 +152,21 @@ def _read_back(
         if package.flavour == "trt":  # it was built for this GPU, so it must load
             raise
         return None, f"this {gpu.name} cannot load it: {error.what}"
+
+
+def why_not_run(record: EngineRecord, engine: Path) -> str | None:
+    """Why this machine cannot run an engine that it built, if so. TensorRT-RTX also builds for other GPUs."""
+    from fcos_cli.runtime.tensorrt.detector import TensorRtDetector
+
+    if find_gpu() is None:
+        return "it needs a GPU"
+    if record.flavour == "trt":
+        return None
+    try:
+        TensorRtDetector.open(engine, name=engine.name)
+    except ModelError as error:
+        return error.what
+    return None
 
 
 def _write(engine: Path, plan: bytes, graph: EngineGraph, record: EngineRecord) -> None:

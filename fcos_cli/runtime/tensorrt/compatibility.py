@@ -45,9 +45,10 @@ def check_gpu(record: EngineRecord, gpu: Gpu, where: Path) -> None:
     else:
         fits, made_for = gpu.capability >= (8, 0), "compute capability 8.0 and later"
     if not fits:
-        flag = f" for compute capability {here}" if record.flavour == "trt-rtx" else " on this machine"
+        # TensorRT-RTX does not build for every one: 9.0, say, is missing
+        rtx = f" for compute capability {here}, or use --format trt or the .onnx file"
         raise ModelError(
             f"the engine was built for {made_for}; this {gpu.name} has {here}",
             where=where,
-            remedy=f"export it again{flag}",
+            remedy=f"export it again{rtx if record.flavour == 'trt-rtx' else ' on this machine'}",
         )

@@ -107,7 +107,8 @@ def load_engine(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> Load
             f"{package.label} cannot load this engine ({_why_invalid(package, runtime, plan)}"
             f"{package.log.errors(mark)})",
             where=where,
-            remedy="export the engine again on this machine",
+            remedy="export the engine again on this machine"
+            + (", with --format trt, or use the .onnx file" if package.flavour == "trt-rtx" else ""),
         )
     modes = package.module.TensorIOMode
     tensors = [str(engine.get_tensor_name(index)) for index in range(engine.num_io_tensors)]

@@ -14,7 +14,7 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import FcosError, ModelError, UsageError
-from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, check_graph
+from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, check_graph, why_not_run
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt.layers import precision_of, read_layers
@@ -248,6 +248,9 @@ def test_layers_of_an_engine_for_another_gpu_stay_unread(
     record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("8.6",), say=str)
     assert world.configs[0].capabilities == {0: tensorrt_stand_in.ComputeCapability.SM86}
     assert "cannot load" in str(record.unread)
+    assert "compute capability 8.6" in str(why_not_run(record, tmp_path / "m.engine"))
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5",), say=str)
+    assert "cannot load this engine" in str(why_not_run(record, tmp_path / "m.engine"))
     install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
     with pytest.raises(ModelError, match="cannot load"):
         build_engine(graph, tmp_path / "n.engine", flavour="trt", say=str)

@@ -247,6 +247,7 @@ def test_an_engine_runs_only_on_the_gpus_it_was_built_for(
     with pytest.raises(ModelError, match=f"the engine was built for .*NVIDIA Test 2 has {gpu[0]}.{gpu[1]}") as caught:
         TensorRtDetector.open(path, name="e")
     assert "export it again" in str(caught.value.remedy)
+    assert ("--format trt or the .onnx" in str(caught.value.remedy)) == (flavour == "trt-rtx")
 
 
 def test_an_engine_that_cannot_be_loaded_reports_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
