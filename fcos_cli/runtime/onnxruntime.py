@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,9 @@ from fcos_cli.runtime.results import RawDetections
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 NAMES = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
+
+GPU_PACKAGE = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+"""Both packages have the same files: with both, the one that was installed last is used."""
 
 Provider = tuple[str, dict[str, str]]
 
@@ -62,7 +68,9 @@ class OnnxRuntimeDetector:
         facts = read_header(path).facts
         check_score(score, facts, path)
         runtime = _import()
-        attempts = providers(device, runtime.get_available_providers())
+        attempts = providers(device, runtime.get_available_providers(), one_size=facts.resize.mode == "letterbox")
+        if attempts[0][0][0] != CPU:
+            _preload(runtime, said=device != "auto")
         session = _session(runtime, path, attempts, threads=threads)
         first = session.get_providers()[0]
         wanted, options = attempts[0][0]
@@ -85,15 +93,18 @@ class OnnxRuntimeDetector:
             raise FcosError(f"ONNX Runtime failed ({one_line(error)})", where=self.path) from error
 
 
-def providers(device: str, available: list[str]) -> list[list[Provider]]:
+def providers(device: str, available: list[str], *, one_size: bool = True) -> list[list[Provider]]:
     """Return the lists of providers to try in turn for `device`, each in order of preference.
 
-    Raises UsageError if the device is unknown or not available in this build of ONNX Runtime.
+    one_size: whether all images have the same size. Raises UsageError if the device is unknown or not available in this
+    build of ONNX Runtime.
     """
     kind, _, number = device.partition(":")
     cpu: Provider = (CPU, {})
     # TensorFloat-32 would round the convolutions' inputs to 10 bits: fp32 means fp32
     cuda: Provider = (CUDA, {"device_id": number or "0", "use_tf32": "0"})
+    if not one_size:  # by default it times all algorithms again for every new size
+        cuda[1]["cudnn_conv_algo_search"] = "HEURISTIC"
     if device == "auto":
         return [[cuda, cpu], [cpu]] if CUDA in available else [[cpu]]
     if device == "cpu":
@@ -103,7 +114,7 @@ def providers(device: str, available: list[str]) -> list[list[Provider]]:
         here = ", ".join(NAMES[provider] for provider in available if provider in NAMES)
         raise UsageError(
             f"device {device!r} is not available in this ONNX Runtime, which has: {here}",
-            remedy="--device cpu" + ("" if wanted in (None, *available) else ", or pip install onnxruntime-gpu"),
+            remedy="--device cpu" + ("" if wanted in (None, *available) else f", or {GPU_PACKAGE}"),
         )
     below = [cuda, cpu] if CUDA in available else [cpu]
     return [below if wanted == CUDA else [(TENSORRT, {"device_id": number or "0"}), *below]]
@@ -118,6 +129,16 @@ def _import() -> Any:
         ) from error
     onnxruntime.set_default_logger_severity(3)  # errors only; its warnings are about devices that are not used
     return onnxruntime
+
+
+def _preload(runtime: Any, *, said: bool) -> None:
+    """Load CUDA and cuDNN from NVIDIA's packages, which are not found otherwise unless torch was imported before.
+
+    said: whether to print which libraries are missing.
+    """
+    if hasattr(runtime, "preload_dlls"):  # from version 1.21
+        with redirect_stdout(sys.stderr if said else io.StringIO()):  # it prints to stdout, which is for data
+            runtime.preload_dlls()
 
 
 def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, threads: int | None) -> Any:

@@ -36,11 +36,19 @@ def test_the_number_of_a_gpu_is_passed_on_and_fp32_means_fp32():
     assert cuda == (CUDA, {"device_id": "3", "use_tf32": "0"})
 
 
+def test_images_of_many_sizes_do_not_search_algorithms_again_for_each():
+    for device in ("auto", "cuda", "tensorrt"):
+        options = dict(providers(device, [TENSORRT, CUDA, CPU], one_size=False)[0])
+        assert options[CUDA]["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "tensorrt", "gpu", "cuda:x", "", "mps"])
 def test_a_device_that_this_onnx_runtime_has_not_is_a_usage_error(device):
     with pytest.raises(UsageError, match="which has: cpu") as caught:
         providers(device, ["AzureExecutionProvider", CPU])
-    assert ("onnxruntime-gpu" in caught.value.remedy) == device.startswith(("cuda", "tensorrt"))
+    assert ("pip uninstall onnxruntime, then pip install onnxruntime-gpu" in caught.value.remedy) == device.startswith(
+        ("cuda", "tensorrt")
+    )
 
 
 class FakeRuntime:
@@ -51,11 +59,16 @@ class FakeRuntime:
 
         self.real, self.falls = onnxruntime, falls
         self.tried: list[list[str]] = []
+        self.preloaded = 0
         self.SessionOptions = onnxruntime.SessionOptions
         self.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel
 
     def get_available_providers(self) -> list[str]:
         return [CUDA, CPU]
+
+    def preload_dlls(self) -> None:
+        self.preloaded += 1
+        print("Failed to load libcudnn.so.9")  # noqa: T201
 
     def InferenceSession(self, path, options, *, providers, **settings):  # noqa: N802
         self.tried.append([name for name, _ in providers])
@@ -68,11 +81,16 @@ class FakeRuntime:
 def test_without_a_working_gpu_auto_takes_the_cpu_and_cuda_is_an_error(tmp_path, monkeypatch, capfd, falls):
     path, fake = write_onnx(tmp_path / "m.onnx"), FakeRuntime(falls=falls)
     monkeypatch.setattr(module, "_import", lambda: fake)
+    assert OnnxRuntimeDetector.open(path, name="m", device="cpu").device == "cpu"
+    fake.tried.clear()
+    assert fake.preloaded == 0
     assert OnnxRuntimeDetector.open(path, name="m").device == "cpu"
+    assert fake.preloaded == 1
     assert fake.tried == ([[CUDA, CPU]] if falls else [[CUDA, CPU], [CPU]])
+    assert capfd.readouterr() == ("", "")
     with pytest.raises(UsageError if falls else ModelError, match="fell back to cpu" if falls else "CUDA failure 35"):
         OnnxRuntimeDetector.open(path, name="m", device="cuda")
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "Failed to load libcudnn.so.9\n")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
