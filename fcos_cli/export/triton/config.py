@@ -22,6 +22,11 @@ from fcos_cli.runtime.facts import Facts
 QUEUE, DELAY = 64, 2000
 """Requests that may wait, and microseconds that one waits for others to share its batch."""
 
+SEARCH = """
+# on a GPU: choose convolution algorithms by cuDNN's heuristic (1) instead of timing all of them for every new shape (0)
+parameters { key: "cudnn_conv_algo_search" value { string_value: "1" } }
+"""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -64,9 +69,9 @@ name: "{name}"
 {batching}instance_group [ {{ count: 1 kind: {"KIND_GPU" if served.backend == "tensorrt" else "KIND_AUTO"} }} ]
 version_policy {{ latest {{ num_versions: 1 }} }}
 model_warmup [
-{_listed(_warm_up(served, batch) for batch in sorted({1, served.most or 1}))}
+{_listed(_warm_up(served, batch) for batch in _warm_batches(served))}
 ]
-
+{SEARCH if served.backend == "onnxruntime" else ""}
 {facts_line(served.facts)}
 """
 
@@ -109,6 +114,12 @@ def _shape(tensor: Tensor, served: Served) -> str:
     dims = [-1 if side is None else side for side in tensor.shape[1 if served.most else 0 :]]
     scalar = "" if dims else " reshape { shape: [ ] }"
     return f"data_type: TYPE_{tensor.type} dims: {_dims(dims or [1])}{scalar}"
+
+
+def _warm_batches(served: Served) -> Iterable[int]:
+    """1 and the largest batch; for ONNX Runtime, which prepares each shape at its first request, all batches."""
+    most = served.most or 1
+    return range(1, most + 1) if served.backend == "onnxruntime" else sorted({1, most})
 
 
 def _warm_up(served: Served, batch: int) -> str:

@@ -84,7 +84,8 @@ def test_the_config_describes_a_graph_with_dynamic_batch() -> None:
     assert list(counts.reshape.shape) == []  # one number per image
     assert [value.label_filename for value in config.output] == ["", "", "labels.txt", ""]
     warm = [(sample.batch_size, list(sample.inputs["images"].dims)) for sample in config.model_warmup]
-    assert warm == [(1, [3, 64, 64]), (8, [3, 64, 64])]
+    assert warm == [(batch, [3, 64, 64]) for batch in range(1, 9)], "requests may be batched to each of these"
+    assert config.parameters["cudnn_conv_algo_search"].string_value == "1", "no search for each batch on a GPU"
     assert [(group.count, group.kind) for group in config.instance_group] == [(1, 0)]  # KIND_AUTO
 
 
@@ -115,7 +116,9 @@ def test_an_engine_gets_the_shapes_of_its_profile() -> None:
         "classes": (9, [100]),
         "counts": (9, [1]),
     }
+    assert [sample.batch_size for sample in config.model_warmup] == [1, 16]
     assert list(config.model_warmup[1].inputs["images"].dims) == [3, 64, 96]
+    assert list(config.parameters) == ["fcos"]
 
 
 def test_engines_that_triton_cannot_run_are_an_error() -> None:
