@@ -15,6 +15,9 @@ Target = Literal["cpu", "tensorrt"]
 SMALLEST_FIXED = 32
 """Smallest height and width of a fixed input, pixels: one cell of the backbone's coarsest map."""
 
+MOST_NMS_BOXES = 5000
+"""Boxes per image that TensorRT's NonMaxSuppression considers; it drops others without a word (limit of INMSLayer)."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -57,6 +60,10 @@ class ExportOptions:
                 f"--size {self.size[0]}x{self.size[1]} is too small for the pyramid's levels",
                 remedy=f"use at least {SMALLEST_FIXED}x{SMALLEST_FIXED}",
             )
+
+    def for_candidates(self, count: int) -> ExportOptions:
+        """The options with another form of NMS if TensorRT's would leave out some of `count` candidates per image."""
+        return replace(self, nms="tensor") if FORMATS[self.format].engine and count > MOST_NMS_BOXES else self
 
     def apply(self, facts: Facts) -> Facts:
         """Return the facts of the exported model: `facts` with these options applied and `verified` False.

@@ -124,6 +124,8 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
     check_job(job)
     writer = target.load_writer()
     artifact = load(weights)
+    candidates = artifact.config.candidates * len(artifact.config.strides)
+    job = replace(job, options=job.options.for_candidates(candidates))
     facts = facts_of(artifact)
     int8 = job.options.precision == "int8"
     images = read_sample_images(job.data, limit=job.limit, model=facts, weights=weights, int8=int8)

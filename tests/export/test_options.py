@@ -36,6 +36,9 @@ def test_the_format_determines_the_form_of_nms_and_the_int8_target() -> None:
     assert {name: options.nms for name, options in forms.items()} == {
         "onnx": "op", "openvino": "op", "trt": "op", "trt-rtx": "tensor",
     }  # fmt: skip
+    many = {name: options.for_candidates(5001).nms for name, options in forms.items()}
+    assert many == {"onnx": "op", "openvino": "op", "trt": "tensor", "trt-rtx": "tensor"}
+    assert forms["trt"].for_candidates(5000) == forms["trt"]
     assert [forms[name].target for name in forms] == ["cpu", "cpu", "tensorrt", "tensorrt"]
     assert make_options("onnx", precision="int8", target="tensorrt").target == "tensorrt"
 

@@ -20,7 +20,7 @@ from fcos_cli.export import run
 from fcos_cli.export.onnx import trace
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.tensorrt.profile import Profile
-from fcos_cli.model.artifact import save
+from fcos_cli.model.artifact import Artifact, save
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.networks.cost import network_cost
 from fcos_cli.parity.verify import vectors_of, verify
@@ -267,6 +267,21 @@ def test_an_engine_for_another_gpu_is_written_and_not_compared(
     told = capsys.readouterr().err
     assert "the engine was not compared with PyTorch: the engine was built for compute capability 8.6" in told
     assert f"where it can run: fcos verify {out}" in told.replace("\n", " ")
+
+
+def show_nms(artifact: Artifact, facts: Facts, options: ExportOptions) -> None:
+    raise UsageError(options.nms)
+
+
+@pytest.mark.parametrize(("candidates", "nms"), [(1000, "op"), (1001, "tensor")])
+def test_tensorrt_suppresses_among_all_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, candidates: int, nms: str
+) -> None:
+    model = tiny_model(candidates=candidates)
+    save(tmp_path / "best.safetensors", tiny_artifact(weights=model.state_dict(), config=model.config))
+    monkeypatch.setattr(run, "trace", show_nms)
+    with pytest.raises(UsageError, match=nms):
+        run.export(tmp_path / "best.safetensors", job_of(tmp_path / "e.engine", options=ExportOptions(format="trt")))
 
 
 def test_int8_with_a_fixed_batch(tmp_path: Path) -> None:
