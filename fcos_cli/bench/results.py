@@ -20,8 +20,8 @@ class BenchResult:
     asked: the requested precision, None for the file's own; precision: the precision that ran. Times are milliseconds
     per batch, from files to detections in source pixels. rounds: the samples of each turn (see `Sample`), in order.
     cold_start_ms: from process start to the first result, with the files in the page cache. peak_memory, model_bytes:
-    bytes, of the process and of the model's files. ap: 0…1, None if not measured. ratio: speed relative to the first
-    measured row, see `add_ratios`. skipped: why there are no results.
+    bytes, of the process (not on a GPU) and of the model's files. ap: 0…1, None if not measured. ratio: speed relative
+    to the first measured row, see `add_ratios`. skipped: why there are no results.
     """
 
     model: str

@@ -64,7 +64,7 @@ def _open(job: Job) -> tuple[Ready, dict[str, Callable[..., Any]]]:
         attempt=opened.attempt,
         facts=facts,
         threads=_threads(detector),
-        note="; ".join(filter(None, (opened.note, _batch_note(detector, job.batch)))) or None,
+        note="; ".join(filter(None, (opened.note, _batch_note(detector, job.batch), _memory_note(detector)))) or None,
     )
     return ready, {
         "turn": lambda: measure_turn(pipeline, batches),
@@ -89,6 +89,12 @@ def _threads(detector: Any) -> int | None:
     import torch
 
     return torch.get_num_threads()
+
+
+def _memory_note(detector: Any) -> str | None:
+    """Note for GPUs with memory of their own, which no system call measures for all runtimes."""
+    on_gpu = str(detector.device).startswith(("cuda", "tensorrt"))
+    return "peak memory is that of the host, without the GPU's" if on_gpu else None
 
 
 def _batch_note(detector: Any, batch: int) -> str | None:
