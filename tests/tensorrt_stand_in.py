@@ -38,6 +38,10 @@ class EngineInvalidityDiagnostics(enum.IntEnum):
     VERSION_MISMATCH, UNSUPPORTED_CC, OLD_CUDA_DRIVER, MALFORMED_ENGINE = 1, 2, 4, 32
 
 
+class DynamicShapesKernelSpecializationStrategy(enum.IntEnum):
+    LAZY, EAGER, NONE = range(3)
+
+
 class BuilderFlag(enum.IntEnum):
     TF32 = 7
 
@@ -87,6 +91,7 @@ class World:
     network_flags: list[int] = field(default_factory=list)
     configs: list[Config] = field(default_factory=list)
     executed: list[tuple[int, ...]] = field(default_factory=list)
+    contexts: list[IRuntimeConfig | None] = field(default_factory=list)
     allocations: int = 0
 
 
@@ -334,8 +339,16 @@ class ICudaEngine:
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)
 
-    def create_execution_context(self) -> IExecutionContext:
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig()
+
+    def create_execution_context(self, runtime_config: IRuntimeConfig | None = None) -> IExecutionContext:
+        self.world.contexts.append(runtime_config)
         return IExecutionContext(self)
+
+
+class IRuntimeConfig:
+    dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
 
 
 class IExecutionContext:
@@ -444,6 +457,7 @@ def module_of(world: World) -> ModuleType:
     if world.flavour == "trt-rtx":
         module.ComputeCapability = ComputeCapability
         module.EngineInvalidityDiagnostics = EngineInvalidityDiagnostics
+        module.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
         runtime = RtxRuntime
     module.Runtime = type("Runtime", (runtime,), {"world": world})
     for kind in (Builder, OnnxParser):

@@ -100,8 +100,7 @@ def load_engine(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> Load
     with gpu.active():
         runtime = package.module.Runtime(package.logger)
         engine = runtime.deserialize_cuda_engine(plan)
-        # this is where TensorRT-RTX compiles for this GPU
-        context = None if engine is None else engine.create_execution_context()
+        context = None if engine is None else _create_context(package, engine)
     if context is None:
         raise ModelError(
             f"{package.label} cannot load this engine ({_why_invalid(package, runtime, plan)}"
@@ -124,6 +123,18 @@ def load_engine(plan: bytes, package: Package, gpu: Gpu, *, where: Path) -> Load
             remedy="only models that `fcos export` wrote can be run",
         )
     return LoadedEngine(package, gpu, runtime, engine, context, inputs, outputs)
+
+
+def _create_context(package: Package, engine: Any) -> Any:
+    """Make the engine ready to run. This is where TensorRT-RTX compiles for this GPU."""
+    strategies = getattr(package.module, "DynamicShapesKernelSpecializationStrategy", None)
+    if strategies is None:  # TensorRT compiled everything in the build
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    # by default general kernels run until those for the shape are compiled in the background: results and times would
+    # change between calls
+    config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    return engine.create_execution_context(config)
 
 
 def _why_invalid(package: Package, runtime: Any, plan: bytes) -> str:

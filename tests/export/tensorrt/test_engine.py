@@ -136,7 +136,14 @@ def test_every_member_of_the_stand_in_exists_in_tensorrt() -> None:
     real = find_package("trt-rtx").module
     stand_in = tensorrt_stand_in.module_of(tensorrt_stand_in.World("trt-rtx", "1.7"))
     names = [name for name in vars(stand_in) if not name.startswith("__")]
-    names += ["INetworkDefinition", "ITimingCache", "IOptimizationProfile", "ParserError", "EngineInspector"]
+    names += [
+        "IRuntimeConfig",
+        "INetworkDefinition",
+        "ITimingCache",
+        "IOptimizationProfile",
+        "ParserError",
+        "EngineInspector",
+    ]
     pairs = {name: name for name in (*names, "IExecutionContext")} | {"Config": "IBuilderConfig"}
     own = {"world", "plan", "content", "shapes", "layers", "flags", "capabilities", "workspace", "profiles"}
     classes = {name: getattr(stand_in, name, None) or getattr(tensorrt_stand_in, name) for name in pairs}

@@ -148,6 +148,17 @@ def test_an_execution_that_fails(engine: Path, world: World) -> None:
         detector(images_of(1, 2))
 
 
+@pytest.mark.parametrize(("flavour", "strategy"), [("trt", None), ("trt-rtx", "EAGER")])
+def test_kernels_for_a_shape_are_compiled_before_its_first_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flavour: Any, strategy: str | None
+) -> None:
+    world = install(monkeypatch, flavour, "10.1", gpu=StandInGpu())
+    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour=flavour, say=str)
+    TensorRtDetector.open(tmp_path / "m.engine", name="e")
+    config = world.contexts[-1]
+    assert (config and config.dynamic_shapes_kernel_specialization_strategy.name) == strategy
+
+
 # What is checked before an engine is loaded
 
 
