@@ -248,10 +248,12 @@ def _output(*, progress: bool) -> AbstractContextManager[None]:
 
 @contextmanager
 def _same_random_numbers() -> Iterator[None]:
-    """Restore torch's random number generators at the end."""
+    """Restore torch's random number generators at the end; those of GPUs only if they were in use before."""
     import torch
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    # Reading the state of a GPU would initialize CUDA, also for a run on the CPU.
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if used else []):
         yield
 
 

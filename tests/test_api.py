@@ -116,6 +116,17 @@ def test_nothing_stays_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert warnings.filters == filters
 
 
+def test_cuda_is_left_alone_unless_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", read.append)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+    for used, expected in ((False, []), (True, [0, 1])):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda used=used: used)
+        with api._same_random_numbers():
+            assert read == expected
+
+
 def test_progress_prints_what_the_command_prints(capfd: pytest.CaptureFixture[str]) -> None:
     shutil.copy(Path(__file__).parent / "two_photos.json", "photos.json")
     shutil.copytree(ASSETS / "photos", "images")
