@@ -97,7 +97,8 @@ def _twin(run: Run) -> Run:
     """The run with copies of everything that a step changes."""
     model = copy.deepcopy(run.parts.model).train()
     config = run.config.train
-    optimizer = build_optimizer(model, config, pictures=config.batch * run.world.size)
+    pictures = config.batch * run.world.size
+    optimizer = build_optimizer(model, config, pictures=pictures, scaled=run.precision.scaled)
     parts = Parts(
         model=model,
         average=build_average(model, config),

@@ -28,10 +28,10 @@ def scaled_lr(config: TrainConfig, *, pictures: int) -> float:
     return config.lr * (factor if config.optimizer == "sgd" else math.sqrt(factor))
 
 
-def build_optimizer(model: FCOS, config: TrainConfig, *, pictures: int) -> Optimizer:
+def build_optimizer(model: FCOS, config: TrainConfig, *, pictures: int, scaled: bool = False) -> Optimizer:
     """Return an optimizer with up to four groups: backbone and the rest, each with and without weight decay.
 
-    Vectors (norms and biases) have no weight decay.
+    Vectors (norms and biases) have no weight decay. scaled: whether the gradients are, as in `Precision`.
     """
     if config.backbone_lr == 0:
         model.backbone.body.requires_grad_(requires_grad=False)
@@ -50,7 +50,8 @@ def build_optimizer(model: FCOS, config: TrainConfig, *, pictures: int) -> Optim
     ]
     if config.optimizer == "adamw":
         return AdamW(settings, lr=lr, fused=True)
-    return SGD(settings, lr=lr, momentum=0.9, nesterov=True, fused=True)
+    # Where a first step is left out because of an overflow, torch's fused SGD keeps a momentum that it never set.
+    return SGD(settings, lr=lr, momentum=0.9, nesterov=True, fused=not scaled)
 
 
 def build_average(model: FCOS, config: TrainConfig) -> AveragedModel | None:

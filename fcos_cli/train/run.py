@@ -127,8 +127,8 @@ def open_run(
             raise DataError("there are no images to train on", where=train_set.source)
         freeze_stages(model, config.train.freeze)
     batch, repeats = config.train.batch, repeats_of(config, train_set)
-    optimizer = build_optimizer(model, config.train, pictures=batch * world.size)
     precision = choose_precision(config.train, device)
+    optimizer = build_optimizer(model, config.train, pictures=batch * world.size, scaled=precision.scaled)
     parts = Parts(
         model=model,
         average=build_average(model, config.train),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, AdamW
 
 from fcos_cli.config import TrainConfig
@@ -60,6 +61,22 @@ def test_sgd_has_nesterov_momentum(model: FCOS) -> None:
     assert isinstance(optimizer, SGD)
     group = optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], group["nesterov"]) == (pytest.approx(0.02), 0.9, True)
+
+
+def test_a_first_step_left_out_because_of_an_overflow_sets_no_momentum(model: FCOS) -> None:
+    config = TrainConfig(optimizer="sgd", weight_decay=0)
+    optimizer, scaler = build_optimizer(model, config, pictures=16, scaled=True), GradScaler("cpu", init_scale=2.0)
+    weight = model.get_parameter("head.classification_head.cls_logits.bias")
+    momentum = []
+    for slope in (float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale(slope * weight.sum()).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        momentum.append(optimizer.state[weight].get("momentum_buffer"))
+    assert momentum[0] is None
+    assert momentum[1].tolist() == [1, 1, 1]
 
 
 def test_averaged_weights_follow_the_formula(model: FCOS) -> None:
