@@ -60,6 +60,8 @@ def estimate(run: Run) -> str:
 
 def step_seconds(run: Run) -> float:
     """Time training steps on a copy of the network. All processes of a run must call it together."""
+    if run.device.type == "cuda":  # not those of another batch size that was tried
+        torch.cuda.reset_peak_memory_stats(run.device)
     with torch.random.fork_rng(devices=[]):
         twin = _twin(run)
         seconds = []

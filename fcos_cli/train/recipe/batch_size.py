@@ -32,7 +32,10 @@ STEPS_PER_EPOCH = 10
 
 
 def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
-    """Try batch sizes from 2 upwards on this machine, and return the best. Each takes a few training steps."""
+    """Try batch sizes from 2 upwards on this machine, and return the best. Each takes a few training steps.
+
+    One that has to be computed in parts does not fit; only the smallest may.
+    """
 
     def measure(batch: int) -> tuple[float, float]:
         train = config.train.model_copy(update={"batch": batch, "tune": False})
@@ -42,7 +45,10 @@ def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
             tempfile.TemporaryDirectory() as folder,
             open_run(tried, train_set, val_set, Path(folder), *fresh, resume=False) as run,
         ):
-            return step_seconds(run) / batch, share_of_memory(run.device)
+            seconds = step_seconds(run)
+            if run.accumulation.parts > train.accumulate and batch > SIZES[0]:  # the steps have dealt with it
+                raise MemoryError
+            return seconds / batch, share_of_memory(run.device)
 
     return search(measure, largest=max(SIZES[0], len(train_set) // STEPS_PER_EPOCH))
 

@@ -1,12 +1,17 @@
 """`--batch auto`: what is tried, and what is chosen."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fcos_cli.data.training_set import Batch
+from fcos_cli.model.head import RawOutputs
+from fcos_cli.train import estimate, step
 from fcos_cli.train.recipe import batch_size
 from fcos_cli.train.recipe.batch_size import choose_batch, search, share_of_memory
+from fcos_cli.train.run import Run
 from tests.train.runs import config_of, splits
 
 
@@ -55,6 +60,38 @@ def test_real_sizes_are_measured(
     monkeypatch.setattr(batch_size, "STEPS_PER_EPOCH", 1)
     assert choose_batch(config_of(), *splits(shapes)) in (2, 4)
     assert "batch 2: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fits", [1, 2])
+def test_a_batch_that_is_computed_in_parts_does_not_fit(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fits: int
+) -> None:
+    forward = step._forward
+
+    def scarce(run: Run, batch: Batch) -> RawOutputs:
+        if len(batch.names) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(run, batch)
+
+    monkeypatch.setattr(step, "_forward", scarce)
+    monkeypatch.setattr(batch_size, "SIZES", (2, 4))
+    monkeypatch.setattr(batch_size, "STEPS_PER_EPOCH", 1)
+    monkeypatch.setattr(batch_size, "share_of_memory", lambda _: 0.1)
+    assert choose_batch(config_of(), *splits(shapes)) == 2
+    assert "batch 4: out of memory" in capsys.readouterr().err
+
+
+def test_the_peak_of_a_gpu_is_not_that_of_a_batch_tried_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[torch.device] = []
+    batches = SimpleNamespace(epoch=lambda _: [(0, None)], close=lambda: None)
+    monkeypatch.setattr(estimate, "BatchStream", lambda _: batches)
+    monkeypatch.setattr(estimate, "_twin", lambda run: run)
+    monkeypatch.setattr(estimate, "optimizer_step", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forgotten.append)
+    for name in ("cpu", "cuda"):
+        run = SimpleNamespace(device=torch.device(name), progress=SimpleNamespace(epoch=0))
+        estimate.step_seconds(run)  # type: ignore[arg-type]
+    assert forgotten == [torch.device("cuda")]
 
 
 def test_the_memory_of_a_gpu_is_compared_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
