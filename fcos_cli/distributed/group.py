@@ -27,7 +27,14 @@ Task = Literal["fcos train", "fcos train --resume", "fcos eval"]
 WAIT, MINUTES = "FCOS_WAIT_MINUTES", 10.0
 """Variable, and its default: minutes without an answer after which another process counts as lost."""
 
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Connection refused",
+    "ncclRemoteError",
+    "remote process exited",
+)
 SILENT = ("Timed out", "timed out", "timeout")
 """What torch reports when another process has died, and when it does not answer."""
 
@@ -257,24 +264,25 @@ def wait_for_main() -> None:
         pass
 
 
-def any_process(flag: bool, *, device: torch.device) -> bool:  # noqa: FBT001 (the flag is the subject)
+def any_process(flag: bool) -> bool:  # noqa: FBT001 (the flag is the subject)
     """Return True if `flag` is true in any process."""
-    return bool(largest(float(flag), device=device)[0])
+    return bool(largest(float(flag))[0])
 
 
-def largest(*values: float, device: torch.device | str = "cpu") -> list[float]:
+def largest(*values: float) -> list[float]:
     """Each value's maximum over all processes."""
-    return _reduced(values, device, distributed.ReduceOp.MAX)
+    return _reduced(values, distributed.ReduceOp.MAX)
 
 
 def total(*values: float) -> list[float]:
     """Each value's sum over all processes."""
-    return _reduced(values, "cpu", distributed.ReduceOp.SUM)
+    return _reduced(values, distributed.ReduceOp.SUM)
 
 
-def _reduced(values: tuple[float, ...], device: torch.device | str, operation: Any) -> list[float]:
+def _reduced(values: tuple[float, ...], operation: Any) -> list[float]:
+    """Over the CPU, also if the run is on GPUs: gloo tells at once that another process has died."""
     if not distributed.is_initialized():
         return list(values)
-    shared = torch.tensor(values, device=device, dtype=torch.float64)
+    shared = torch.tensor(values, device="cpu", dtype=torch.float64)
     distributed.all_reduce(shared, operation)
     return shared.tolist()

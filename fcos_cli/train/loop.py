@@ -119,7 +119,7 @@ def _epoch(run: Run, stream: BatchStream) -> None:
             if run.metrics is not None and progress.step % LOG_EVERY == 0:
                 run.metrics.add(row)
                 meter = Meter()
-        share_stop(run.stop, device=run.device)
+        share_stop(run.stop)
         if run.stop:
             run.save()
             raise run.stopped()

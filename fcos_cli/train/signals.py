@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import torch
-
 from fcos_cli.distributed.group import largest
 from fcos_cli.errors import FcosError, Interrupted, Stopped
 
@@ -64,17 +62,17 @@ def catching_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def share_stop(stop: StopRequest, *, device: torch.device, done: bool = False) -> bool:
+def share_stop(stop: StopRequest, *, done: bool = False) -> bool:
     """Make a signal that one process has received a request to all of them. Return `done` of any process.
 
     All processes must call it together.
     """
-    number, finished = largest(float(stop.signal or 0), float(done), device=device)
+    number, finished = largest(float(stop.signal or 0), float(done))
     stop.signal = int(number) or None
     return bool(finished)
 
 
-def wait_for_main(stop: StopRequest, *, device: torch.device) -> None:
+def wait_for_main(stop: StopRequest) -> None:
     """Answer the calls of `share_stop` in the main process until it is done, or until a process was told to stop."""
-    while not share_stop(stop, device=device) and not stop:
+    while not share_stop(stop) and not stop:
         pass

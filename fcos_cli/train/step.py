@@ -38,7 +38,7 @@ def optimizer_step(run: Run, batch: Batch) -> dict[str, float] | None:
     Raises NonFiniteLoss before anything but the scale of float16 is changed. If memory runs out, the step is repeated
     in halves, and all later steps are computed like that. Raises FcosError if memory runs out for a single image.
     """
-    if any_process(not batch.names, device=run.device):
+    if any_process(not batch.names):
         return None
     while True:
         try:
@@ -52,7 +52,7 @@ def optimizer_step(run: Run, batch: Batch) -> dict[str, float] | None:
     parts.scaler.unscale_(parts.optimizer)
     norm = nn.utils.clip_grad_norm_(parts.model.parameters(), run.config.train.clip)
     broken = not bool(torch.isfinite(total)) or (not parts.scaler.is_enabled() and not bool(torch.isfinite(norm)))
-    if any_process(broken, device=run.device):
+    if any_process(broken):
         parts.scaler.update()  # or it would refuse the next step
         raise NonFiniteLoss({name: value.item() for name, value in {**terms, "gradient": norm}.items()}, batch.names)
     parts.scaler.step(parts.optimizer)

@@ -70,9 +70,9 @@ def validate(run: Run) -> None:
         if earlier is not None:
             run.listener.resumed(earlier)
         run.listener.validated({**row, "best": better}, Evaluation(facts_of(artifact), result, detections, better))
-        share_stop(run.stop, device=run.device, done=True)
+        share_stop(run.stop, done=True)
     else:
-        wait_for_main(run.stop, device=run.device)
+        wait_for_main(run.stop)
     if run.stop:  # the validation is repeated
         vars(progress).update(before)
         run.save()
@@ -127,7 +127,7 @@ def _check_patience(run: Run) -> None:
 def _on_progress(run: Run, done: int, total: int) -> None:
     """Report progress, and stop on request."""
     run.listener.validating(done, total)
-    share_stop(run.stop, device=run.device)
+    share_stop(run.stop)
     if run.stop:
         run.save()
         raise run.stopped()

@@ -6,6 +6,7 @@ import torch
 from fcos_cli.distributed import group
 from fcos_cli.distributed.world import World
 from fcos_cli.errors import DataError, FcosError, UsageError
+from fcos_cli.train.signals import StopRequest, share_stop
 
 
 def test_one_process_keeps_its_values_and_errors() -> None:
@@ -19,6 +20,19 @@ def test_one_process_keeps_its_values_and_errors() -> None:
             raise DataError("gone")
     with pytest.raises(DataError, match="gone"), group.join_world("fcos train", error=DataError("gone")):
         pass
+
+
+def test_flags_travel_over_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, _: sent.append(tensor))
+    stop = StopRequest()
+    stop.receive(15, None)
+    with torch.device("meta"):  # what would be made on a GPU
+        assert group.any_process(True)
+        assert group.total(3) == [3]
+        assert share_stop(stop, done=True)
+    assert [tensor.tolist() for tensor in sent] == [[1], [3], [15, 1]]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "ten", "inf", "nan"])
@@ -46,6 +60,7 @@ def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) 
     ("said", "told"),
     [
         ("[pair.cc:547] Connection closed by peer [10.0.0.2]:4711", "has ended unexpectedly"),
+        ("NCCL error in: NCCLUtils.cpp:94, remote process exited or there was a network error", "ended unexpectedly"),
         ("[unbound_buffer.cc:81] Timed out waiting 600000ms for recv operation", "not answered for 7 minutes"),
     ],
 )

@@ -17,8 +17,6 @@ from tests.train.runs import Recorder, config_of, same, splits
 
 pytestmark = pytest.mark.slow
 
-CPU = torch.device("cpu")
-
 SETTINGS = {"optimizer": "sgd", "lr": 0.02}
 
 CODE = f"""
@@ -142,8 +140,8 @@ def test_without_torchrun_there_is_one_main_process() -> None:
 
 
 def test_any_process_of_one_process_returns_its_flag() -> None:
-    assert any_process(True, device=CPU) is True
-    assert any_process(False, device=CPU) is False
+    assert any_process(True) is True
+    assert any_process(False) is False
     value = torch.tensor([1.0, 2.0], requires_grad=True)
     mean = mean_over_processes(value)
     assert mean.tolist() == [1, 2]
