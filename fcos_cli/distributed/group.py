@@ -44,18 +44,16 @@ BEAT = 1.0
 
 @contextmanager
 def join_world(
-    task: Task, *, cuda: bool = False, error: FcosError | None = None, environ: Mapping[str, str] | None = None
+    task: Task, *, error: FcosError | None = None, environ: Mapping[str, str] | None = None
 ) -> Iterator[World]:
     """Join the process group that the environment announces, and leave it at the end; inside another such block, do
     neither. One process has none.
 
-    task: what this process is going to do. cuda: whether on its GPU. error: why it cannot. Raises the error of any
-    process in all of them; UsageError if they do not do the same with the same versions; FcosError if another process
-    does not come, ends or falls silent.
+    task: what this process is going to do. error: why it cannot. Raises the error of any process in all of them;
+    UsageError if they do not do the same with the same versions; FcosError if another process does not come, ends or
+    falls silent.
     """
     world = announced(environ)
-    if world.size > 1 and cuda:
-        _choose_gpu(world)
     if world.size == 1 or distributed.is_initialized():
         raise_together(error)
         yield world
@@ -117,16 +115,6 @@ def _meet(world: World, minutes: float) -> None:
             remedy="see the messages of the others. If all have started: can the machines reach each other's ports? "
             f"GLOO_SOCKET_IFNAME names the network interface, {WAIT} how long to wait",
         ) from error
-
-
-def _choose_gpu(world: World) -> None:
-    if world.local_rank >= torch.cuda.device_count():
-        raise UsageError(
-            f"there is no GPU for the process of local rank {world.local_rank}",
-            where=platform.node(),
-            remedy=f"use torchrun --nproc-per-node {torch.cuda.device_count()}, or --device cpu",
-        )
-    torch.cuda.set_device(world.local_rank)
 
 
 @contextmanager
@@ -203,6 +191,24 @@ def check_alike(facts: Mapping[str, str]) -> None:
                         remedy="start all of them with the same command, data and packages",
                     )
                 )
+
+
+def check_own_gpus(device: torch.device) -> None:
+    """Raise UsageError in all processes if a machine has fewer GPUs than processes. device: of this process."""
+    own = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+    machines: dict[str, list[str | None]] = {}
+    for machine, gpu in exchange(own):
+        machines.setdefault(machine, []).append(gpu)
+    for machine, gpus in machines.items():
+        count = len({*gpus} - {None})
+        if 0 < count < len(gpus):
+            _raise_everywhere(
+                UsageError(
+                    f"there are {len(gpus)} processes for {count} GPU{'s' if count > 1 else ''}",
+                    where=machine,
+                    remedy=f"use torchrun --nproc-per-node {count}, or --device cpu",
+                )
+            )
 
 
 def from_main_process(value: T) -> T:

@@ -9,7 +9,6 @@ from fcos_cli.config import Config
 from fcos_cli.data.samples import Dataset
 from fcos_cli.distributed.group import Task, by_main_process, from_main_process, join_world
 from fcos_cli.errors import FcosError
-from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.batches import BatchStream, explaining_deaths
 from fcos_cli.train.checkpoint import Progress, read_state, restore_state
 from fcos_cli.train.estimate import estimate
@@ -50,8 +49,7 @@ def train(
     """
     clock = Clock(started=started)
     task: Task = "fcos train --resume" if resume else "fcos train"
-    cuda = pick_device(config.train.device).type == "cuda"
-    with join_world(task, cuda=cuda) as world, catching_signals() as stop, explaining_deaths():
+    with join_world(task) as world, catching_signals() as stop, explaining_deaths():
         config = from_main_process(config)
         with (
             open_run(config, train_set, val_set, folder, world, listener, stop, clock, resume=resume) as run,

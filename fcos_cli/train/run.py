@@ -24,7 +24,13 @@ from fcos_cli.data.repeat import epoch_length, repeat_factors
 from fcos_cli.data.samples import Dataset, Sample, fingerprint
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.data.training_set import TrainingSet, batches_per_epoch
-from fcos_cli.distributed.group import by_main_process, check_alike, failing_together, from_main_process
+from fcos_cli.distributed.group import (
+    by_main_process,
+    check_alike,
+    check_own_gpus,
+    failing_together,
+    from_main_process,
+)
 from fcos_cli.distributed.world import World
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.model.fcos import FCOS
@@ -118,6 +124,7 @@ def open_run(
     """Build all parts of a run, or restore them from `folder`/state.pt."""
     with failing_together():
         device = pick_device(config.train.device)
+        check_own_gpus(device)
         if resume:  # the saved state has the weights: those that the run started from may be gone by now
             model, origin = FCOS(config.model, classes=len(train_set.classes)), config.train.init
         else:

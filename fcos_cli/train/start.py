@@ -16,7 +16,7 @@ from fcos_cli.config import Config, Origins, resolve, with_values
 from fcos_cli.console import say
 from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.distributed.group import by_main_process, exchange, failing_together, join_world, telling_others
-from fcos_cli.distributed.world import announced, messages_of
+from fcos_cli.distributed.world import World, announced, messages_of, use_own_gpu
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress, start_anew
 from fcos_cli.train.export import export_best
@@ -89,7 +89,7 @@ def plan_new(
 
     Raises UsageError and DataError; nothing is written but the demo data.
     """
-    with messages_of(announced()), telling_others("fcos train") if check else nullcontext():
+    with messages_of(_this_process()), telling_others("fcos train") if check else nullcontext():
         if demo and name is None:
             name = "demo"
         folder = out or (None if name is None else RUNS / name)
@@ -141,7 +141,7 @@ def start(plan: Plan, *, folder: Path | None, started: float | None = None) -> O
     started: `time.monotonic()` when the command began, from which a time limit counts.
     """
     data = Path(plan.config.data.path)
-    with messages_of(announced()), join_world("fcos train"), ExitStack() as held:
+    with messages_of(_this_process()), join_world("fcos train"), ExitStack() as held:
         with failing_together():
             place = by_main_process(lambda: held.enter_context(new_folder(folder, data=data)))
             print_data_summary(plan)
@@ -156,7 +156,7 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
     Machine settings may differ, and the run may be made longer: by `train.epochs`, or by `train.time` (seconds or text
     such as `2h` for the whole run, or `+20m` from now on). Of several processes only the main one needs the folder.
     """
-    with messages_of(announced()), join_world("fcos train --resume"), ExitStack() as held:
+    with messages_of(_this_process()), join_world("fcos train --resume"), ExitStack() as held:
         with failing_together():
             _check_holder(folder)
             config, origins = by_main_process(lambda: _saved_settings(folder, flags))
@@ -167,6 +167,13 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
             plan = Plan(config, origins, *read_splits(config))
             check_settings(plan)
         return _run(plan, folder, resume=True, started=started)
+
+
+def _this_process() -> World:
+    """What torchrun has announced of this process, which sees only its own GPU from here on."""
+    world = announced()
+    use_own_gpu(world)
+    return world
 
 
 def _check_holder(folder: Path) -> None:

@@ -1,12 +1,15 @@
 """The process group: in one process its functions change nothing. `test_train` and `test_eval` start several."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fcos_cli.distributed import group
-from fcos_cli.distributed.world import World
 from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.train.signals import StopRequest, share_stop
+
+CPU = torch.device("cpu")
 
 
 def test_one_process_keeps_its_values_and_errors() -> None:
@@ -46,14 +49,37 @@ def test_minutes_to_wait() -> None:
     assert group.wait_minutes({"FCOS_WAIT_MINUTES": "0.5"}) == 0.5
 
 
-def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[int] = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    group._choose_gpu(World(1, 3, 1, 3))
-    with pytest.raises(UsageError, match="no GPU for the process of local rank 2"):
-        group._choose_gpu(World(2, 3, 2, 3))
-    assert chosen == [1]
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        ({"a": ["GPU-1", "GPU-2"], "b": ["GPU-3"]}, None),
+        ({"a": [None, None], "b": [None]}, None),
+        ({"a": ["GPU-1", "GPU-2"], "b": ["GPU-3", "GPU-4", None]}, "3 processes for 2 GPUs"),
+        ({"a": ["GPU-1", "GPU-2"], "b": ["GPU-3", "GPU-3"]}, "2 processes for 1 GPU\n"),
+    ],
+)
+def test_more_processes_than_gpus_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, list[str | None]], problem: str | None
+) -> None:
+    everyone = [(machine, gpu) for machine, gpus in found.items() for gpu in gpus]
+    monkeypatch.setattr(group, "exchange", lambda _: everyone)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    if problem is None:
+        group.check_own_gpus(CPU)
+        return
+    with pytest.raises(UsageError, match=problem) as caught:
+        group.check_own_gpus(CPU)
+    assert caught.value.where == "b"
+    assert caught.value.shared
+
+
+def test_each_process_tells_which_gpu_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str | None] = []
+    monkeypatch.setattr(group, "exchange", lambda gpu: [("a", told.append(gpu))])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"id of {device}"))
+    for device in (CPU, torch.device("cuda:0")):
+        group.check_own_gpus(device)
+    assert told == [None, "id of cuda:0"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Starting and resuming runs: settings, data and errors."""
 
+import os
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,32 @@ def test_a_run_holds_its_folder_and_its_number(shapes: Path, tmp_path: Path, mon
         start.start(plan(shapes), folder=None)
     assert folders == [Path("runs/train/data"), Path("runs/train/data-2")]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_of_several_processes_sees_its_own_gpu(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def gpus(_: object) -> AbstractContextManager[None]:
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        raise UsageError("seen")
+
+    plan_of_two, facts = plan(shapes), {"WORLD_SIZE": 2, "RANK": 1, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
+    for name, value in {**facts, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(start, "with_chosen_batch", gpus)
+    monkeypatch.setattr(start, "join_world", gpus)
+    options = {"name": None, "out": None, "file": None, "assignments": [], "flags": {}, "time": None, "network": None}
+    for begin in (
+        lambda: start.plan_new(shapes, **options, demo=False, choose_batch=True, check=False),
+        lambda: start.start(plan_of_two, folder=tmp_path),
+        lambda: start.resume(tmp_path, flags={}),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+        with pytest.raises(UsageError, match="seen"):
+            begin()
+    assert seen == ["7"] * 3
 
 
 def test_a_run_finds_its_data_from_another_working_directory(
