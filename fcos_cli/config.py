@@ -89,6 +89,7 @@ class AugmentConfig(BaseModel):
     )
     colour: float = Field(0.5, ge=0, le=1, description="brightness, contrast, saturation, hue")
     mosaic: float = Field(0.0, ge=0, le=1, description="four images side by side in place of one")
+    mixup: float = Field(0.0, ge=0, le=1, description="a second image over the first, half transparent")
 
     @field_validator("scale")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
+from fcos_cli.data.augment.mixup import mix
 from fcos_cli.data.augment.mosaic import join, quarters
-from fcos_cli.data.augment.transforms import Augmentation
+from fcos_cli.data.augment.transforms import Augmentation, Drawn
 from fcos_cli.data.cache import ImageCache, reduced_size
 from fcos_cli.data.repeat import draw_epoch
 from fcos_cli.data.samples import Sample
@@ -26,7 +28,7 @@ from fcos_cli.model.targets import Truth
 class Example(NamedTuple):
     """One training image: image uint8 [3, H, W]; boxes float32 [N, 4] xyxy in pixels; classes [N]; ignore [N].
 
-    name: of its file. others: of the files of the other three images in a mosaic.
+    name: of its file. others: of the files of the other images in it, if it is a mosaic or mixed.
     """
 
     image: Tensor
@@ -46,7 +48,7 @@ class Unreadable(NamedTuple):
 class Batch(NamedTuple):
     """images uint8 [B, 3, H, W]; truth padded to the largest number of boxes; errors of skipped images.
 
-    names: of the file of each image; of a mosaic all four, with + between them.
+    names: of the file of each image; of several images in one (mosaic, mixup) all, with + between them.
     """
 
     images: Tensor
@@ -81,29 +83,33 @@ class TrainingSet(Dataset[Example | Unreadable]):
 
     def __getitem__(self, key: Key) -> Example | Unreadable:
         random = np.random.default_rng(key.seed)
-        mosaic = self.augmentation.mosaic
+        mixup = self.augmentation.mixup
         try:
-            if mosaic and random.random() < mosaic:
-                example, numbers = self._mosaic(key.number, random)
-            else:
-                example, numbers = self._single(key.number, self.augmentation, random), [key.number]
+            example, numbers = self._drawn(key.number, random)
         except DataError as error:
             return Unreadable(error.brief)  # one bad file must not stop the run; it is reported
+        if mixup and random.random() < mixup:
+            with suppress(DataError):  # that of another image is reported in its own turn
+                other, more = self._drawn(int(random.integers(len(self.samples))), random)
+                example, numbers = mix(example, other), numbers + more
         name, *others = [str(self.samples[number].image) for number in numbers]
         return Example(*example, name=name, others=tuple(others))
 
-    def _single(
-        self, number: int, augmentation: Augmentation, random: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _drawn(self, number: int, random: np.random.Generator) -> tuple[Drawn, list[int]]:
+        """The image alone or in a mosaic, and the numbers of all samples in it."""
+        mosaic = self.augmentation.mosaic
+        if mosaic and random.random() < mosaic:
+            return self._mosaic(number, random)
+        return self._single(number, self.augmentation, random), [number]
+
+    def _single(self, number: int, augmentation: Augmentation, random: np.random.Generator) -> Drawn:
         sample = self.samples[number]
         image, boxes = self._load(number)
         return augmentation(
             image, boxes, torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore), random=random
         )
 
-    def _mosaic(
-        self, number: int, random: np.random.Generator
-    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[int]]:
+    def _mosaic(self, number: int, random: np.random.Generator) -> tuple[Drawn, list[int]]:
         """The image and three others, which are drawn at random; or the image alone, if they cannot all be read. And
         the numbers of their samples.
         """

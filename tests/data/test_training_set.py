@@ -201,6 +201,38 @@ def test_a_mosaic_has_the_objects_of_four_images(samples: list[Sample]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(examples[np.argmax(counts)][:4], again[:4], strict=True))
 
 
+def test_a_mixed_image_has_the_objects_of_two(samples: list[Sample]) -> None:
+    whole = [replace(sample, boxes=np.tile(np.float32([[0, 0, 70, 50]]), (len(sample.boxes), 1))) for sample in samples]
+    still = Augmentation(
+        size=(64, 64), flip=0, turn=0, crop=0, zoom_out=0, zoom_out_max=1, scale=(0.5, 0.5), colour=0, mixup=0.5
+    )
+    training = TrainingSet(whole, still, longest=128)
+    examples = [training[Key(5, seed)] for seed in range(60)]
+    assert all(isinstance(example, Example) and example.name.endswith("5.png") for example in examples)
+    mixed = [example for example in examples if isinstance(example, Example) and example.others]
+    assert 20 < len(mixed) < 40  # half of them
+    for example in mixed:
+        (other,) = example.others
+        assert len(example.boxes) == 5 + len(whole[int(Path(other).stem)].boxes)
+    still.mosaic = 1.0
+    both = [training[Key(5, seed)] for seed in range(20)]
+    assert {len(example.others) for example in both if isinstance(example, Example)} == {3, 7}
+
+
+def test_an_image_stays_alone_if_the_one_that_would_be_laid_over_it_cannot_be_read(
+    samples: list[Sample], tmp_path: Path
+) -> None:
+    some = [samples[1], Sample(tmp_path / "gone.jpg", 9, 70, 50, *_no_boxes())]
+    mixed = augmentation()
+    mixed.mixup = 1.0
+    training = TrainingSet(some, mixed, longest=128)
+    found = [training[Key(0, seed)] for seed in range(40)]
+    counts = [len(example.others) for example in found if isinstance(example, Example)]
+    assert len(counts) == 40
+    assert set(counts) == {0, 1}
+    assert isinstance(training[Key(1, 0)], Unreadable)
+
+
 def test_an_image_stays_alone_if_another_one_of_its_mosaic_cannot_be_read(
     samples: list[Sample], tmp_path: Path
 ) -> None:

@@ -13,6 +13,9 @@ from fcos_cli.data.augment.colour import distort_colours
 from fcos_cli.data.augment.mosaic import CLOSER
 from fcos_cli.data.augment.placement import MIN_VISIBLE, Boxes, Region, crop, place, zoom_out
 
+Drawn = tuple[Tensor, Tensor, Tensor, Tensor]
+"""What a training example is made of: image, boxes, classes and ignore, as `Augmentation` returns them."""
+
 LEAST_TURNED = 0.75
 """Least scale of an image after a quarter turn, relative to its usual one. 4:3 images fit whole at this scale."""
 
@@ -23,7 +26,7 @@ class Augmentation:
     Multi-scale training happens inside a fixed canvas (large-scale jitter): the image is resized to `scale` times the
     canvas, then cropped or padded to it at a random position. A constant shape for the whole run is fastest on a CPU.
     All of this is one linear map, so that pixels are resampled once. mosaic: probability that four images take the
-    place of one; the caller joins them.
+    place of one; mixup: that a second one is laid over it. The caller joins them.
     """
 
     def __init__(
@@ -38,10 +41,12 @@ class Augmentation:
         scale: tuple[float, float],
         colour: float,
         mosaic: float = 0.0,
+        mixup: float = 0.0,
         fill: tuple[float, float, float] = (114, 114, 114),
     ) -> None:
         self.size, self.scale = size, scale
-        self.flip, self.turn, self.colour, self.mosaic = flip, turn, colour, mosaic
+        self.flip, self.turn, self.colour = flip, turn, colour
+        self.mosaic, self.mixup = mosaic, mixup
         self.crop, self.zoom_out, self.zoom_out_max = crop, zoom_out, zoom_out_max
         self.fill = torch.tensor([round(value) for value in fill], dtype=torch.uint8)
 
@@ -62,7 +67,7 @@ class Augmentation:
 
     def __call__(
         self, image: Tensor, boxes: Tensor, classes: Tensor, ignore: Tensor, *, random: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> Drawn:
         """Augment one example.
 
         image: uint8 [3, h, w]; boxes: float32 [N, 4] xyxy in its pixels; classes: int64 [N]; ignore: bool [N]. Returns
