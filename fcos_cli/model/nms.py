@@ -106,7 +106,7 @@ def select(candidates: Candidates, keep: Tensor, *, max_detections: int) -> Batc
     """The `max_detections` best candidates where `keep` [B, P] is true. Ties in score go to the earlier candidate."""
     boxes, scores, classes = candidates
     kept = torch.where(keep, scores, 0.0)
-    best, order = _topk_stable(kept, max_detections)
+    best, order = _sorted_topk(kept, max_detections)
     full = best > 0
     return BatchDetections(
         boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * full[..., None],
@@ -116,7 +116,7 @@ def select(candidates: Candidates, keep: Tensor, *, max_detections: int) -> Batc
     )
 
 
-def _topk_stable(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _sorted_topk(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The best `count` scores of each row [B, P] and their indices, best first. Ties go to the earlier index."""
     if torch.compiler.is_compiling():  # ONNX's TopK breaks ties this way; PyTorch does not specify it
         best, order = scores.topk(min(count, scores.shape[1]), dim=1)
@@ -159,7 +159,7 @@ def suppress_by_sweeps(
     once a sweep changes nothing. Candidates beyond `best` cannot affect better ones. Dropping them is exact if there
     are none, or if the result is full without them.
     """
-    top, order = _topk_stable(candidates.scores, best)
+    top, order = _sorted_topk(candidates.scores, best)
     boxes = candidates.boxes.gather(1, order[..., None].expand(-1, -1, 4))
     classes = candidates.classes.gather(1, order)
     alive = (top > 0).float()
