@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count, islice
 
 import torch
@@ -32,17 +32,6 @@ REPORT_SECONDS = 2.0
 """Time for files and report after a validation, before one was measured."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """step_seconds: of one step. validation_seconds: of one validation with its report. memory: peak in bytes, with the
-    image cache once it is full.
-    """
-
-    step_seconds: float
-    validation_seconds: float
-    memory: int
-
-
 def estimate(run: Run) -> str:
     """Measure a new run, tell its length what was found, and describe it in one line.
 
@@ -55,7 +44,7 @@ def estimate(run: Run) -> str:
     run.length.pace.initial, run.length.validation_seconds = seconds, validation
     run.length.export_seconds = reserved_seconds(run.config.train, run.progress)
     memory = peak_memory(run.device) + (run.cache.size if run.cache and run.device.type == "cpu" else 0)
-    return describe(run, Estimate(seconds, validation, memory))
+    return describe(run, memory=memory)
 
 
 def step_seconds(run: Run) -> float:
@@ -76,18 +65,21 @@ def step_seconds(run: Run) -> float:
     return sum(seconds[WARMUP:]) / STEPS
 
 
-def describe(run: Run, estimate: Estimate) -> str:
-    """`30 epochs of 36 steps: about 14 min on this machine, 1.9 GB`, in the words of `--time` if there is a limit."""
-    memory = f"{estimate.memory / 1e9:.1f} GB"
-    config, steps = run.config.train, run.length.steps_per_epoch
-    if run.length.limit is not None:
-        total = round(run.length.remaining(run.progress))
+def describe(run: Run, *, memory: int) -> str:
+    """`30 epochs of 36 steps: about 14 min on this machine, 1.9 GB`, in the words of `--time` if there is a limit.
+
+    memory: peak in bytes, with the image cache once it is full.
+    """
+    config, length = run.config.train, run.length
+    steps, used = length.steps_per_epoch, f"{memory / 1e9:.1f} GB"
+    if length.limit is not None:
+        total = round(length.remaining(run.progress))
         epochs = f"{total / steps:.1f} epochs of {steps}"
-        return f"{format_duration(config.time)}: about {total:,} steps on this machine ({epochs}), {memory}"
+        return f"{format_duration(config.time)}: about {total:,} steps on this machine ({epochs}), {used}"
     validations = math.ceil(config.epochs / config.val_every)
-    seconds = config.epochs * steps * estimate.step_seconds + validations * estimate.validation_seconds
-    seconds += run.length.export_seconds
-    return f"{config.epochs} epochs of {steps} steps: about {format_duration(seconds)} on this machine, {memory}"
+    seconds = config.epochs * steps * length.pace.initial + validations * length.validation_seconds
+    seconds += length.export_seconds
+    return f"{config.epochs} epochs of {steps} steps: about {format_duration(seconds)} on this machine, {used}"
 
 
 def peak_memory(device: torch.device) -> int:
