@@ -46,7 +46,7 @@ from fcos_cli.train.speed.convolution import guard_narrow_maps
 from fcos_cli.train.speed.folding import fold_frozen_norms
 from fcos_cli.train.speed.freezing import freeze_stages
 from fcos_cli.train.speed.tuning import Tuning, apply_tuning, tune
-from fcos_cli.train.tracking.listener import Listener, SilentListener
+from fcos_cli.train.tracking.listener import Listener
 from fcos_cli.train.tracking.metrics import MetricsFile
 from fcos_cli.train.tracking.terminal import format_duration
 
@@ -184,7 +184,7 @@ def open_run(
         tuning=tuning,
         cache=_make_cache(config, train_set, world),
         metrics=_open_metrics(folder, progress) if world.main else None,
-        listener=listener if world.main else SilentListener(),
+        listener=listener if world.main else Listener(),
         stop=stop,
         progress=progress,
         length=length,

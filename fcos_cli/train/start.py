@@ -24,7 +24,7 @@ from fcos_cli.train.folder import RUNS, check_folder, hold_folder, new_folder
 from fcos_cli.train.loop import train
 from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, read_splits, with_chosen_batch
 from fcos_cli.train.recipe.summary import print_choices, print_data_summary
-from fcos_cli.train.tracking.listener import Listeners, SilentListener
+from fcos_cli.train.tracking.listener import Listener, Listeners
 from fcos_cli.train.tracking.report import ORIGINS, RunReport
 from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration
 from fcos_cli.train.tracking.trackers import open_tracker
@@ -259,7 +259,7 @@ def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Ou
     main = world.main
     report = RunReport(plan.config, plan.train, plan.val, folder=folder, world=world.size, origins=plan.origins)
     terminal = TerminalReporter()
-    tracker = open_tracker(folder, plan.config) if main else SilentListener()
+    tracker = open_tracker(folder, plan.config) if main else Listener()
     say(f"run folder: {folder}")
     listener = Listeners(terminal, report, tracker)
     progress = train(

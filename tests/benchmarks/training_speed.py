@@ -38,7 +38,7 @@ from fcos_cli.train.optim import choose_precision
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
 from fcos_cli.train.signals import StopRequest
-from fcos_cli.train.tracking.listener import SilentListener
+from fcos_cli.train.tracking.listener import Listener
 from tests.benchmarks.torchvision_fcos import losses_of, torchvision_fcos
 
 ROUNDS, STEPS, WARMUP = 5, 8, 3
@@ -124,7 +124,7 @@ def work(connection: Connection, row: str, options: argparse.Namespace) -> None:
     config, watch = make_config(options), Watch()
     data, val = (read_dataset(options.data, split=split) for split in ("train", "val"))
     with tempfile.TemporaryDirectory() as folder:
-        fresh = (World(), SilentListener(), StopRequest(), Clock())
+        fresh = (World(), Listener(), StopRequest(), Clock())
         with open_run(config, data, val, Path(folder), *fresh, resume=False) as run:
             if row == "fcos":
                 step = fcos_step(run, watch=watch)

@@ -17,7 +17,7 @@ from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from fcos_cli.train import estimate
 from fcos_cli.train import step as step_module
-from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
+from fcos_cli.train.tracking.listener import Evaluation, Listener, Row
 from tests.tiny import SHAPE
 
 SETTINGS: dict[str, Any] = {
@@ -77,7 +77,7 @@ def at(step: int, number: int = signal.SIGTERM) -> Callable[[int], None]:
     return strike
 
 
-class Recorder(SilentListener):
+class Recorder(Listener):
     """A listener that records all events; `on_step` and `on_validating` are called at a step."""
 
     def __init__(self, on_step: Any = None, on_validating: Any = None) -> None:

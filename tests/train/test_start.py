@@ -14,7 +14,7 @@ from fcos_cli.train import start
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.folder import hold_folder
 from fcos_cli.train.recipe.plan import Plan, make_plan
-from fcos_cli.train.tracking.listener import SilentListener
+from fcos_cli.train.tracking.listener import Listener
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_run_holds_its_folder_and_its_number(shapes: Path, tmp_path: Path, mon
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(start, "train", train)
-    monkeypatch.setattr(start, "open_tracker", lambda *_: SilentListener())
+    monkeypatch.setattr(start, "open_tracker", lambda *_: Listener())
     with pytest.raises(UsageError, match="before the first step"):
         start.start(plan(shapes), folder=None)
     assert folders == [Path("runs/train/data"), Path("runs/train/data-2")]

@@ -38,7 +38,7 @@ from fcos_cli.train.recipe.facts import facts_of
 from fcos_cli.train.recipe.orientation import upright_share
 from fcos_cli.train.run import open_run
 from fcos_cli.train.signals import StopRequest
-from fcos_cli.train.tracking.listener import SilentListener
+from fcos_cli.train.tracking.listener import Listener
 
 AUTO = "auto: "
 """How the origin of an automatic setting begins; its reason follows."""
@@ -122,7 +122,7 @@ def _pixel_rate(config: Config, train_set: Dataset, val_set: Dataset) -> float:
     """Input pixels per second that this machine trains on, from a few steps with a small input."""
     size = input_shape(facts_of(train_set), SMALLEST)
     tried = with_values(config, {"data.size": size})
-    fresh = (World(), SilentListener(), StopRequest(), Clock())
+    fresh = (World(), Listener(), StopRequest(), Clock())
     with (
         tempfile.TemporaryDirectory() as folder,
         open_run(tried, train_set, val_set, Path(folder), *fresh, resume=False) as run,

@@ -18,7 +18,7 @@ from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import open_run
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.step import is_out_of_memory
-from fcos_cli.train.tracking.listener import SilentListener
+from fcos_cli.train.tracking.listener import Listener
 
 SIZES = (2, 4, 8, 16, 32, 64, 128)
 SLOWER = 1.05
@@ -39,7 +39,7 @@ def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
 
     def measure(batch: int) -> tuple[float, float]:
         train = config.train.model_copy(update={"batch": batch, "tune": False})
-        fresh = (World(), SilentListener(), StopRequest(), Clock())
+        fresh = (World(), Listener(), StopRequest(), Clock())
         tried = config.model_copy(update={"train": train})
         with (
             tempfile.TemporaryDirectory() as folder,

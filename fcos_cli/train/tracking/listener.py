@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from fcos_cli.evaluate.coco import CocoResult
 from fcos_cli.runtime.facts import Facts
@@ -26,8 +26,8 @@ class Evaluation(NamedTuple):
     best: bool
 
 
-class Listener(Protocol):
-    """Receives the events of a run, in the main process."""
+class Listener:
+    """Receives the events of a run, in the main process. This one ignores them; others override some methods."""
 
     def begun(self) -> None:
         """Called once for a new run, when its folder is there and before its first step."""
@@ -51,19 +51,7 @@ class Listener(Protocol):
         """Called once, when the run ends or stops."""
 
 
-class SilentListener:
-    """Ignores all events. A base for listeners that only want some of them."""
-
-    def begun(self) -> None: ...
-    def note(self, text: str) -> None: ...
-    def step(self, row: Row) -> None: ...
-    def validating(self, done: int, total: int) -> None: ...
-    def resumed(self, evaluation: Evaluation) -> None: ...
-    def validated(self, row: Row, evaluation: Evaluation) -> None: ...
-    def close(self) -> None: ...
-
-
-class Listeners:
+class Listeners(Listener):
     """Passes every event on to several listeners, in order."""
 
     def __init__(self, *listeners: Listener) -> None:

@@ -26,7 +26,7 @@ from fcos_cli.evaluate.report.write import EvaluatedModel, describe_input, write
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.train.run import repeats_of, tiles_of, training_set
-from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
+from fcos_cli.train.tracking.listener import Evaluation, Listener, Row
 from fcos_cli.train.tracking.metrics import read_rows
 
 SHOWN, SIDE = 16, 240
@@ -38,7 +38,7 @@ ORIGINS = "origins.json"
 STYLES = ("first", "second", "third", "fourth")
 
 
-class RunReport(SilentListener):
+class RunReport(Listener):
     """Writes `folder`/report.html about the best weights after each validation, so that a browser shows how a run is
     doing.
 
@@ -71,7 +71,7 @@ class RunReport(SilentListener):
         about = [("input", describe_input(evaluation.facts, self.tiling))]
         self.best = EvaluatedModel("best", evaluation.result, evaluation.detections, thresholds, about)
 
-    def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
+    def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the interface)
         if evaluation.best:
             self.resumed(evaluation)
         if self.best is not None:

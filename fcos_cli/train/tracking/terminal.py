@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from fcos_cli.console import progress, say
-from fcos_cli.train.tracking.listener import Evaluation, Row, SilentListener
+from fcos_cli.train.tracking.listener import Evaluation, Listener, Row
 
 PLAIN_EVERY = 50
 """Steps between two plain lines of output."""
 
 
-class TerminalReporter(SilentListener):
+class TerminalReporter(Listener):
     """The Listener of `fcos train`."""
 
     def __init__(self, *, interactive: bool | None = None) -> None:
@@ -43,7 +43,7 @@ class TerminalReporter(SilentListener):
                 self.close()
             self._bar("validating", done, total)
 
-    def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
+    def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the interface)
         self.close()
         figures = " ".join(f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP75"))
         say(f"epoch {row['epoch']} val {figures} in {row['seconds']:.0f} s{' (best so far)' if row['best'] else ''}")

@@ -15,11 +15,11 @@ from typing import Any
 from fcos_cli.config import Config, flatten
 from fcos_cli.console import warn
 from fcos_cli.errors import MissingExtra, one_line
-from fcos_cli.train.tracking.listener import Evaluation, Listener, Row, SilentListener
+from fcos_cli.train.tracking.listener import Evaluation, Listener, Row
 from fcos_cli.train.tracking.metrics import LOG_EVERY
 
 
-class Tracker(SilentListener):
+class Tracker(Listener):
     """Sends the numbers of every twentieth step and of every validation to `log`, as `train/loss`, `val/AP` …
 
     If that fails, since a server is away say, it is told once, and the run goes on without the tracker.
@@ -37,7 +37,7 @@ class Tracker(SilentListener):
         if row["step"] % LOG_EVERY == 0:
             self._try(self.log, numbers(row), row["step"])
 
-    def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the protocol)
+    def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the interface)
         self._try(self.log, numbers(row), row["step"])
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ def open_tracker(folder: Path, config: Config) -> Listener:
     if name == "auto":
         name = "tensorboard" if find_spec("tensorboard") else "none"
     if name == "none":
-        return SilentListener()
+        return Listener()
     if find_spec(PACKAGES[name]) is None:
         raise MissingExtra(f"{name} is not installed", extra=name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,4 +148,4 @@ def open_tracker(folder: Path, config: Config) -> Listener:
         return kinds[name](folder, config)
     except Exception as error:  # of many libraries
         _tell(kinds[name].__name__, error)
-        return SilentListener()
+        return Listener()
