@@ -50,9 +50,9 @@ def train(
     clock = Clock(started=started)
     task: Task = "fcos train --resume" if resume else "fcos train"
     with join_world(task) as world, catching_signals() as stop, explaining_deaths():
-        config = from_main_process(config)
+        given = (from_main_process(config), train_set, val_set, folder)
         with (
-            open_run(config, train_set, val_set, folder, world, listener, stop, clock, resume=resume) as run,
+            open_run(*given, world=world, listener=listener, stop=stop, clock=clock, resume=resume) as run,
             closing(BatchStream(run)) as stream,
         ):
             progress = run.progress

@@ -114,14 +114,19 @@ def open_run(
     train_set: Dataset,
     val_set: Dataset,
     folder: Path,
-    world: World,
-    listener: Listener,
-    stop: StopRequest,
-    clock: Clock,
     *,
-    resume: bool,
+    world: World | None = None,
+    listener: Listener | None = None,
+    stop: StopRequest | None = None,
+    clock: Clock | None = None,
+    resume: bool = False,
 ) -> Iterator[Run]:
-    """Build all parts of a run, or restore them from `folder`/state.pt."""
+    """Build all parts of a run, or restore them from `folder`/state.pt.
+
+    Default: a new run in one process, whose clock starts now, without listeners or signals.
+    """
+    world, listener, clock = world or World(), listener or Listener(), clock or Clock()
+    stop = StopRequest() if stop is None else stop  # a request without a signal is false
     with failing_together():
         device = pick_device(config.train.device)
         check_own_gpus(device)

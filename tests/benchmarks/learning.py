@@ -33,18 +33,14 @@ from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Dataset
-from fcos_cli.distributed.world import World
 from fcos_cli.evaluate.coco import score
 from fcos_cli.model.backbone import load_offline_weights
 from fcos_cli.runtime.results import Detections
 from fcos_cli.train.batches import BatchStream
 from fcos_cli.train.optim import choose_precision
-from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import open_run
-from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.speed.freezing import freeze_stages
 from fcos_cli.train.start import parse_duration
-from fcos_cli.train.tracking.listener import Listener
 from tests.benchmarks.torchvision_fcos import losses_of, torchvision_fcos
 
 RATES = (0.005, 0.01, 0.02)
@@ -85,8 +81,7 @@ def train_torchvision(options: argparse.Namespace, run_folder: Path, *, rate: fl
     model.to(memory_format=torch.channels_last)
     optimizer = SGD([p for p in model.parameters() if p.requires_grad], lr=rate, momentum=0.9, weight_decay=1e-4)
     validation = _validation_seconds(model, val_set, config)
-    fresh = (World(), Listener(), StopRequest(), Clock())
-    with open_run(config, train_set, val_set, options.out / "scratch", *fresh, resume=False) as run:
+    with open_run(config, train_set, val_set, options.out / "scratch") as run:
         stream, step, epoch = BatchStream(run), 0, 0
         dtype = choose_precision(config.train, torch.device("cpu")).dtype
         while (done := (time.monotonic() - started) / (limit - validation)) < 1:

@@ -30,15 +30,11 @@ from fcos_cli.allocator import keep_freed_memory
 from fcos_cli.config import Config
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
-from fcos_cli.distributed.world import World
 from fcos_cli.model.backbone import input_normalization
 from fcos_cli.train import step as steps
 from fcos_cli.train.batches import image_loader
 from fcos_cli.train.optim import choose_precision
-from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
-from fcos_cli.train.signals import StopRequest
-from fcos_cli.train.tracking.listener import Listener
 from tests.benchmarks.torchvision_fcos import losses_of, torchvision_fcos
 
 ROUNDS, STEPS, WARMUP = 5, 8, 3
@@ -123,25 +119,23 @@ def work(connection: Connection, row: str, options: argparse.Namespace) -> None:
         keep_freed_memory()
     config, watch = make_config(options), Watch()
     data, val = (read_dataset(options.data, split=split) for split in ("train", "val"))
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = (World(), Listener(), StopRequest(), Clock())
-        with open_run(config, data, val, Path(folder), *fresh, resume=False) as run:
-            if row == "fcos":
-                step = fcos_step(run, watch=watch)
-            else:
-                step = torchvision_step(run, tuned=row == "torchvision, tuned", watch=watch)
-            source = batches(run)
-            for _ in range(WARMUP):
-                step(next(source))
-            connection.send((run.tuning.describe(), run.tuning.default_ms, run.tuning.tuned_ms))
-            while connection.recv():
-                watch.seconds = dict.fromkeys(PARTS, 0.0)
-                started = time.perf_counter()
-                for _ in range(STEPS):
-                    step(watch.timed("waiting for images", source.__next__)())
-                seconds = time.perf_counter() - started
-                watch.seconds["the rest"] = seconds - sum(watch.seconds.values())
-                connection.send((seconds, watch.seconds))
+    with tempfile.TemporaryDirectory() as folder, open_run(config, data, val, Path(folder)) as run:
+        if row == "fcos":
+            step = fcos_step(run, watch=watch)
+        else:
+            step = torchvision_step(run, tuned=row == "torchvision, tuned", watch=watch)
+        source = batches(run)
+        for _ in range(WARMUP):
+            step(next(source))
+        connection.send((run.tuning.describe(), run.tuning.default_ms, run.tuning.tuned_ms))
+        while connection.recv():
+            watch.seconds = dict.fromkeys(PARTS, 0.0)
+            started = time.perf_counter()
+            for _ in range(STEPS):
+                step(watch.timed("waiting for images", source.__next__)())
+            seconds = time.perf_counter() - started
+            watch.seconds["the rest"] = seconds - sum(watch.seconds.values())
+            connection.send((seconds, watch.seconds))
 
 
 def main() -> None:

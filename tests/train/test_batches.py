@@ -23,10 +23,9 @@ from fcos_cli.distributed.world import World
 from fcos_cli.errors import FcosError, Stopped
 from fcos_cli.train import batches
 from fcos_cli.train.batches import BatchStream, explaining_deaths, image_loader, positions
-from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
-from fcos_cli.train.signals import StopRequest, catching_signals
-from tests.train.runs import Recorder, config_of, splits
+from fcos_cli.train.signals import catching_signals
+from tests.train.runs import config_of, splits
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +35,7 @@ def data(shapes: Path) -> tuple[Dataset, Dataset]:
 
 @contextmanager
 def opened(data: tuple[Dataset, Dataset], folder: Path, *, workers: int = 0) -> Iterator[Run]:
-    fresh = (World(), Recorder(), StopRequest(), Clock())
-    with open_run(config_of(batch=2, workers=workers), *data, folder, *fresh, resume=False) as run:
+    with open_run(config_of(batch=2, workers=workers), *data, folder) as run:
         yield run
 
 

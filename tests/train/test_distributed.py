@@ -73,10 +73,8 @@ import torch
 from fcos_cli.model.targets import Truth
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.distributed.group import join_world
-from fcos_cli.train.pace import Clock
 from fcos_cli.train.batches import image_loader
 from fcos_cli.train.run import open_run
-from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.step import accumulate_gradients
 from fcos_cli.data.training_set import EpochBatches
 from tests.train.runs import Recorder, config_of, splits
@@ -85,9 +83,8 @@ data, folder = map(Path, sys.argv[1:3])
 by_centerness = bool(int(sys.argv[3]))
 with join_world("fcos train") as world:
     config = config_of(batch=4 // world.size, box_by_centerness=by_centerness, accumulate=int(sys.argv[4]))
-    fresh = (world, Recorder(), StopRequest(), Clock())
     sets = splits(data)
-    with open_run(config, *sets, folder, *fresh, resume=False) as run:
+    with open_run(config, *sets, folder, world=world) as run:
         run.parts.model.train()
         batch = 4 // world.size
         keys = EpochBatches(len(sets[0]), batch=batch, seed=0, epoch=0, rank=world.rank, world=world.size).batches[:1]

@@ -16,16 +16,13 @@ from torch.amp.grad_scaler import GradScaler
 from fcos_cli.config import with_values
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.training_set import Batch, EpochBatches
-from fcos_cli.distributed.world import World
 from fcos_cli.errors import FcosError
 from fcos_cli.model.targets import Truth
 from fcos_cli.train import step
 from fcos_cli.train.batches import image_loader
-from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run
-from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.step import NonFiniteLoss, accumulate_gradients, optimizer_step, split_batch
-from tests.train.runs import Recorder, config_of, splits
+from tests.train.runs import config_of, splits
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +38,7 @@ def opened(
     config = config_of(batch=5, **train)
     if model is not None:
         config = with_values(config, {f"model.{key}": value for key, value in model.items()})
-    fresh = (World(), Recorder(), StopRequest(), Clock())
-    with open_run(config, *data, folder, *fresh, resume=False) as run:
+    with open_run(config, *data, folder) as run:
         run.parts.model.train()
         keys = EpochBatches(len(data[0]), batch=5, seed=0, epoch=0).batches
         yield run, next(iter(image_loader(run, keys)))

@@ -11,10 +11,9 @@ from fcos_cli.config import Config, Origins, with_values
 from fcos_cli.data.repeat import epoch_length, repeat_factors
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiny_boxes import FINER_COST
-from fcos_cli.distributed.world import World, announced
+from fcos_cli.distributed.world import announced
 from fcos_cli.model.networks.named import named_network
 from fcos_cli.train.estimate import step_seconds
-from fcos_cli.train.pace import Clock
 from fcos_cli.train.recipe.choices import (
     SMALLEST,
     Choice,
@@ -37,8 +36,6 @@ from fcos_cli.train.recipe.choices import (
 from fcos_cli.train.recipe.facts import facts_of
 from fcos_cli.train.recipe.orientation import upright_share
 from fcos_cli.train.run import open_run
-from fcos_cli.train.signals import StopRequest
-from fcos_cli.train.tracking.listener import Listener
 
 AUTO = "auto: "
 """How the origin of an automatic setting begins; its reason follows."""
@@ -122,9 +119,5 @@ def _pixel_rate(config: Config, train_set: Dataset, val_set: Dataset) -> float:
     """Input pixels per second that this machine trains on, from a few steps with a small input."""
     size = input_shape(facts_of(train_set), SMALLEST)
     tried = with_values(config, {"data.size": size})
-    fresh = (World(), Listener(), StopRequest(), Clock())
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open_run(tried, train_set, val_set, Path(folder), *fresh, resume=False) as run,
-    ):
+    with tempfile.TemporaryDirectory() as folder, open_run(tried, train_set, val_set, Path(folder)) as run:
         return size[0] * size[1] * config.train.batch / step_seconds(run)

@@ -11,14 +11,10 @@ import torch
 from fcos_cli.config import Config
 from fcos_cli.console import say
 from fcos_cli.data.samples import Dataset
-from fcos_cli.distributed.world import World
 from fcos_cli.hardware import available_memory
 from fcos_cli.train.estimate import peak_memory, step_seconds
-from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import open_run
-from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.step import is_out_of_memory
-from fcos_cli.train.tracking.listener import Listener
 
 SIZES = (2, 4, 8, 16, 32, 64, 128)
 SLOWER = 1.05
@@ -39,12 +35,8 @@ def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
 
     def measure(batch: int) -> tuple[float, float]:
         train = config.train.model_copy(update={"batch": batch, "tune": False})
-        fresh = (World(), Listener(), StopRequest(), Clock())
         tried = config.model_copy(update={"train": train})
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            open_run(tried, train_set, val_set, Path(folder), *fresh, resume=False) as run,
-        ):
+        with tempfile.TemporaryDirectory() as folder, open_run(tried, train_set, val_set, Path(folder)) as run:
             seconds = step_seconds(run)
             if run.accumulation.parts > train.accumulate and batch > SIZES[0]:  # the steps have dealt with it
                 raise MemoryError

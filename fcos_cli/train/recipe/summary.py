@@ -12,9 +12,7 @@ from fcos_cli.config import flatten
 from fcos_cli.console import say, table
 from fcos_cli.data.doctor import examine_splits, print_findings
 from fcos_cli.data.samples import Finding
-from fcos_cli.distributed.world import World
 from fcos_cli.train.estimate import estimate
-from fcos_cli.train.pace import Clock
 from fcos_cli.train.recipe.automatic import AUTO
 from fcos_cli.train.recipe.plan import Plan, check_settings
 from fcos_cli.train.run import open_run, repeats_of, resize_rule
@@ -70,8 +68,9 @@ def print_config(plan: Plan) -> None:
 def print_estimate(plan: Plan) -> None:
     """Measure a few steps, and print how long the run will take."""
     check_settings(plan)
-    with tempfile.TemporaryDirectory() as folder, catching_signals() as stop:
-        terminal, clock = TerminalReporter(), Clock()
-        sets = (plan.train, plan.val)
-        with open_run(plan.config, *sets, Path(folder), World(), terminal, stop, clock, resume=False) as run:
-            say(estimate(run))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        catching_signals() as stop,
+        open_run(plan.config, plan.train, plan.val, Path(folder), listener=TerminalReporter(), stop=stop) as run,
+    ):
+        say(estimate(run))
