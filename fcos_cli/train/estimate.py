@@ -16,11 +16,9 @@ from fcos_cli.distributed.group import from_main_process
 from fcos_cli.predict.pipeline import predict
 from fcos_cli.runtime.pytorch import PyTorchDetector
 from fcos_cli.train.batches import BatchStream
-from fcos_cli.train.checkpoint import Parts
 from fcos_cli.train.export import export_seconds, reserved_seconds
-from fcos_cli.train.optim import build_average, build_optimizer
+from fcos_cli.train.optim import build_parts
 from fcos_cli.train.run import Run, tiles_of
-from fcos_cli.train.schedule import Schedule
 from fcos_cli.train.step import NonFiniteLoss, optimizer_step
 from fcos_cli.train.tracking.terminal import format_duration
 from fcos_cli.train.validation import build_artifact
@@ -89,17 +87,9 @@ def peak_memory(device: torch.device) -> int:
 
 def _twin(run: Run) -> Run:
     """The run with copies of everything that a step changes."""
-    model = copy.deepcopy(run.parts.model).train()
-    config = run.config.train
+    model, config = copy.deepcopy(run.parts.model).train(), run.config.train
     pictures = config.batch * run.world.size
-    optimizer = build_optimizer(model, config, pictures=pictures, scaled=run.precision.scaled)
-    parts = Parts(
-        model=model,
-        average=build_average(model, config),
-        optimizer=optimizer,
-        schedule=Schedule(optimizer, warmup=0),
-        scaler=copy.deepcopy(run.parts.scaler),
-    )
+    parts = build_parts(model, config, pictures=pictures, precision=run.precision, device=run.device)
     return replace(run, parts=parts, network=model)
 
 

@@ -1,4 +1,4 @@
-"""Optimizer, averaged weights and precision, built from TrainConfig."""
+"""Optimizer, averaged weights, precision, and the parts of a run with them, built from TrainConfig."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from fcos_cli.config import TrainConfig
 from fcos_cli.hardware import has_native_bf16
 from fcos_cli.model.fcos import FCOS
+from fcos_cli.train.checkpoint import Parts
+from fcos_cli.train.schedule import Schedule
 
 REFERENCE_BATCH = 16
 
@@ -106,3 +109,17 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
     if config.amp == "fp16":
         return Precision(None, scaled=False, note="fp16 training requires a GPU: running in float32")
     return Precision(None, scaled=False)
+
+
+def build_parts(
+    model: FCOS, config: TrainConfig, *, pictures: int, precision: Precision, device: torch.device
+) -> Parts:
+    """Return everything with state that training `model` needs, as before the first step."""
+    optimizer = build_optimizer(model, config, pictures=pictures, scaled=precision.scaled)
+    return Parts(
+        model=model,
+        average=build_average(model, config),
+        optimizer=optimizer,
+        schedule=Schedule(optimizer, warmup=0),
+        scaler=GradScaler(device.type, enabled=precision.scaled),
+    )

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from fcos_cli.atomic import atomic_write
@@ -38,9 +37,8 @@ from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Parts, Progress, SavedState, read_state, restore_state, save_state
 from fcos_cli.train.export import reserved_seconds
 from fcos_cli.train.initial_weights import build_initial
-from fcos_cli.train.optim import Precision, build_average, build_optimizer, choose_precision
+from fcos_cli.train.optim import Precision, build_parts, choose_precision
 from fcos_cli.train.pace import Clock, Pace, RunLength
-from fcos_cli.train.schedule import Schedule
 from fcos_cli.train.signals import StopRequest
 from fcos_cli.train.speed.convolution import guard_narrow_maps
 from fcos_cli.train.speed.folding import fold_frozen_norms
@@ -140,14 +138,7 @@ def open_run(
         freeze_stages(model, config.train.freeze)
     batch, repeats = config.train.batch, repeats_of(config, train_set)
     precision = choose_precision(config.train, device)
-    optimizer = build_optimizer(model, config.train, pictures=batch * world.size, scaled=precision.scaled)
-    parts = Parts(
-        model=model,
-        average=build_average(model, config.train),
-        optimizer=optimizer,
-        schedule=Schedule(optimizer, warmup=0),
-        scaler=GradScaler(device.type, enabled=precision.scaled),
-    )
+    parts = build_parts(model, config.train, pictures=batch * world.size, precision=precision, device=device)
     data_hash = fingerprint(train_set)
     check_alike({"training data": data_hash, "device": device.type, "precision (--amp)": str(precision.dtype)})
     saved = by_main_process(lambda: read_state(folder, data_hash=data_hash)) if resume else None
