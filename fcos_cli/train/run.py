@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fcos_cli.atomic import atomic_write
-from fcos_cli.config import Config, to_toml
+from fcos_cli.config import Config, TrainConfig, to_toml
 from fcos_cli.data.augment.transforms import Augmentation
 from fcos_cli.data.cache import ImageCache
 from fcos_cli.data.geometry import ResizeRule
@@ -128,14 +128,7 @@ def open_run(
     with failing_together():
         device = pick_device(config.train.device)
         check_own_gpus(device)
-        if resume:  # the saved state has the weights: those that the run started from may be gone by now
-            model, origin = FCOS(config.model, classes=len(train_set.classes)), config.train.init
-        else:
-            model, origin = build_initial(config, train_set.classes)
-        model.to(device).to(memory_format=torch.channels_last)
-        if len(train_set) == 0:
-            raise DataError("there are no images to train on", where=train_set.source)
-        freeze_stages(model, config.train.freeze)
+        model, origin = _build_model(config, train_set, device, resume=resume)
     batch, repeats = config.train.batch, repeats_of(config, train_set)
     precision = choose_precision(config.train, device)
     parts = build_parts(model, config.train, pictures=batch * world.size, precision=precision, device=device)
@@ -146,18 +139,8 @@ def open_run(
     if progress.world != world.size:  # the epoch goes on where as many images were seen
         progress.step_in_epoch = progress.step_in_epoch * progress.world // world.size
         progress.skipped = []
-    clock.used = progress.seconds
-    length = RunLength(
-        epochs=config.train.epochs,
-        steps_per_epoch=batches_per_epoch(images_per_epoch(train_set, repeats), batch=batch, world=world.size),
-        val_every=config.train.val_every,
-        limit=config.train.time or None,
-        clock=clock,
-        pace=Pace(progress.step_seconds),
-        validation_seconds=progress.validation_seconds,
-        export_seconds=reserved_seconds(config.train, progress),
-        best_unseen=progress.best_epoch >= 0,
-    )
+    steps = batches_per_epoch(images_per_epoch(train_set, repeats), batch=batch, world=world.size)
+    length = _length(config.train, progress, clock, steps_per_epoch=steps)
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / "config.toml") as file:
@@ -186,20 +169,54 @@ def open_run(
         length=length,
         accumulation=Accumulation(config.train.accumulate),
     )
-    if saved is None:
-        run.listener.begun()
-        run.listener.note(f"starting from {origin}")
-    elif saved.problem is not None:
-        run.listener.note(f"{saved.problem}: continuing from the state before it, step {progress.step}")
-    if run.val_changed:
-        run.listener.note("the val data has changed: the next validation repeats that of the best weights")
-    for note in (precision.note, tuning.describe()):
-        if note:
-            run.listener.note(note)
+    _tell_start(run, saved)
     try:
         yield run
     finally:
         run.listener.close()
+
+
+def _build_model(config: Config, train_set: Dataset, device: torch.device, *, resume: bool) -> tuple[FCOS, str]:
+    """Return the network on its device, and what its initial weights are."""
+    if resume:  # the saved state has the weights: those that the run started from may be gone by now
+        model, origin = FCOS(config.model, classes=len(train_set.classes)), config.train.init
+    else:
+        model, origin = build_initial(config, train_set.classes)
+    model.to(device).to(memory_format=torch.channels_last)
+    if len(train_set) == 0:
+        raise DataError("there are no images to train on", where=train_set.source)
+    freeze_stages(model, config.train.freeze)
+    return model, origin
+
+
+def _length(config: TrainConfig, progress: Progress, clock: Clock, *, steps_per_epoch: int) -> RunLength:
+    """Return how long a run is that has come to `progress`, and give `clock` the time used until then."""
+    clock.used = progress.seconds
+    return RunLength(
+        epochs=config.epochs,
+        steps_per_epoch=steps_per_epoch,
+        val_every=config.val_every,
+        limit=config.time or None,
+        clock=clock,
+        pace=Pace(progress.step_seconds),
+        validation_seconds=progress.validation_seconds,
+        export_seconds=reserved_seconds(config, progress),
+        best_unseen=progress.best_epoch >= 0,
+    )
+
+
+def _tell_start(run: Run, saved: SavedState | None) -> None:
+    """Tell the listener how the run starts or goes on."""
+    if saved is None:
+        run.listener.begun()
+        run.listener.note(f"starting from {run.origin}")
+    elif saved.problem is not None:
+        run.listener.note(f"{saved.problem}: continuing from the state before it, step {run.progress.step}")
+    if run.val_changed:
+        run.listener.note("the val data has changed: the next validation repeats that of the best weights")
+    for note in (run.precision.note, run.tuning.describe()):
+        if note:
+            run.listener.note(note)
 
 
 def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedState | None) -> Tuning:
