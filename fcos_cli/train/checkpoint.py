@@ -115,8 +115,8 @@ def save_state(folder: Path, parts: Parts, progress: Progress, *, data_hash: str
     new.replace(path)
 
 
-def read_state(folder: Path, *, data_hash: str) -> SavedState:
-    """Read state.pt, or the previous state if it is missing or damaged.
+def read_state(folder: Path, *, data_hash: str | None) -> SavedState:
+    """Read state.pt, or the previous state if it is missing or damaged. data_hash: None = of any data.
 
     Raises DataError if neither can be read, or if the state belongs to other data or another version of fcos.
     """
@@ -143,24 +143,18 @@ def start_anew(folder: Path) -> str:
 
 
 def read_progress(folder: Path) -> Progress:
-    """How far the run in `folder` has come, whatever its data. Raises DataError if no state can be read."""
-    for path in (folder / STATE, folder / PREVIOUS):
-        try:
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-            return Progress(**content["progress"])
-        except Exception:  # read_state reports damaged files
-            continue
-    raise DataError("the saved state cannot be read", where=folder / STATE, remedy=start_anew(folder))
+    """How far the run in `folder` has come, whatever its data. Raises DataError as `read_state` does."""
+    return Progress(**read_state(folder, data_hash=None).content["progress"])
 
 
-def _check(path: Path, content: Any, *, data_hash: str) -> None:
+def _check(path: Path, content: Any, *, data_hash: str | None) -> None:
     if not isinstance(content, dict) or content.get("version") != STATE_VERSION:
         raise DataError(
             "the saved state is from another version of fcos", where=path, remedy="finish the run with that version"
         )
     if missing := [key for key in _KEYS if key not in content]:
         raise DataError(f"the saved state lacks {missing[0]!r}", where=path, remedy="start a new run")
-    if content["data_hash"] != data_hash:
+    if data_hash not in (None, content["data_hash"]):
         raise DataError(
             "the training data is not what this run started with",
             where=path,

@@ -103,7 +103,7 @@ def test_two_hosts_end_together_and_go_on_together(
         (moved, "the run folder is not on the machine of rank 0"),
         (data, "do not have the same training data"),
         (command, "fcos train for rank 0"),
-        (crowd, "2 processes with a batch of 8 each need more images than there are (12)"),
+        (crowd, "a batch of 8 in each of 2 processes is larger than the training data (12 images)"),
     ):
         assert codes(ends) == [2, 2], ends
         assert words in ends[0].err

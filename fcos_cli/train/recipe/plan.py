@@ -121,17 +121,12 @@ def check_settings(plan: Plan) -> None:
     """Raise UsageError or DataError for settings that do not fit the data."""
     config, count = plan.config.train, len(plan.train)
     processes = announced().size
-    if processes > 1 and config.batch * processes > count:
+    if config.batch * processes > count:
+        each, fewer = (f" in each of {processes} processes", ", or fewer processes") if processes > 1 else ("", "")
         raise UsageError(
-            f"{processes} processes with a batch of {config.batch} each need more images than there are ({count})",
+            f"a batch of {config.batch}{each} is larger than the training data ({count} images)",
             where="train.batch",
-            remedy=f"use --batch {max(1, count // (4 * processes))}, or fewer processes",
-        )
-    if config.batch > count:
-        raise UsageError(
-            f"a batch of {config.batch} is larger than the training data ({count} images)",
-            where="train.batch",
-            remedy=f"use --batch {max(1, count // 4)}",
+            remedy=f"use --batch {max(1, count // (4 * processes))}{fewer}",
         )
     if config.accumulate > config.batch:
         raise UsageError(
