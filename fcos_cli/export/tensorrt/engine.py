@@ -117,7 +117,6 @@ def build_engine(
         body=layers.body if layers else None,
         unread=unread,
         warnings=tuple(package.log.warnings(mark)[-20:]),
-        log=tuple(package.log.since(mark)),
     )
     _require_precision(record.precision, record.body or record.layers or {}, "engine's", onnx)
     _write(engine, plan, graph, record)

@@ -88,28 +88,24 @@ def parse_version(version: str) -> tuple[int, ...]:
 
 
 class Log:
-    """The most recent messages of TensorRT, oldest first, without VERBOSE ones."""
+    """The most recent warnings and errors of TensorRT, oldest first."""
 
     def __init__(self, *, keep: int = 5000) -> None:
         self._lines: deque[tuple[int, str, str]] = deque(maxlen=keep)
         self._count = 0
 
     def add(self, severity: str, text: str) -> None:
-        if severity != "VERBOSE":
+        if severity not in ("INFO", "VERBOSE"):
             self._count += 1
             self._lines.append((self._count, severity, text.strip()))
 
     def mark(self) -> int:
-        """The current position; `since` returns the messages after it."""
+        """The current position; `warnings` and `errors` return the messages after it."""
         return self._count
-
-    def since(self, mark: int) -> list[str]:
-        return [f"[{severity}] {text}" for count, severity, text in self._lines if count > mark]
 
     def warnings(self, mark: int) -> list[str]:
         """Warnings and errors since `mark`, without duplicates."""
-        texts = (text for count, severity, text in self._lines if count > mark and severity != "INFO")
-        return list(dict.fromkeys(texts))
+        return list(dict.fromkeys(text for count, _, text in self._lines if count > mark))
 
     def errors(self, mark: int, *, last: int = 3) -> str:
         """The last few errors since `mark` in one line, or a placeholder if there are none."""

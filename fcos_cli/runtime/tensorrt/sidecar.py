@@ -8,7 +8,7 @@ machine.
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -44,8 +44,8 @@ class EngineRecord:
     TensorRT-RTX, or CURRENT_GPU; empty = its default, `8.0` and later. precision: as requested from the export.
     network: number of layers with weights (convolutions, matrix products) by their precision in the strongly typed
     network. layers, body: number of all layers, and of those with weights, by precision as read back from the engine;
-    None if they could not be read, with the reason in `unread`. min, opt, max: input shapes. date: UTC, ISO 8601. log:
-    the builder's messages, not stored; warnings: those more severe than INFO.
+    None if they could not be read, with the reason in `unread`. min, opt, max: input shapes. date: UTC, ISO 8601.
+    warnings: the builder's messages that are more severe than INFO.
     """
 
     flavour: Flavour
@@ -59,7 +59,6 @@ class EngineRecord:
     engine_sha256: str
     seconds: float
     date: str
-    tf32: bool = False
     gpu: str | None = None
     compute_capability: str | None = None
     compute_capabilities: tuple[str, ...] = ()
@@ -67,7 +66,6 @@ class EngineRecord:
     body: dict[str, int] | None = None
     unread: str | None = None
     warnings: tuple[str, ...] = ()
-    log: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def precision_used(self) -> str:
@@ -84,11 +82,11 @@ class EngineRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of JSON values, which `from_json` reads back."""
-        return {key: value for key, value in asdict(self).items() if key != "log"}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any], *, where: Path) -> EngineRecord:
-        """Inverse of `to_json`. Unknown keys, from newer versions, are ignored.
+        """Inverse of `to_json`. Unknown keys, from other versions, are ignored.
 
         Raises ModelError naming the missing or invalid key.
         """
