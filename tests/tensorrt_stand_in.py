@@ -15,11 +15,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+
+from fcos_cli.export.tensorrt import engine
+
+COMMAND = "fcos export best.safetensors --format trt"
+
+build_engine = partial(engine.build_engine, command=COMMAND, say=str)
+"""Builds without messages."""
 
 
 class DataType(enum.IntEnum):

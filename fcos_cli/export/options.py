@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, cast, get_args
 
 from fcos_cli.errors import UsageError
@@ -64,6 +66,22 @@ class ExportOptions:
     def for_candidates(self, count: int) -> ExportOptions:
         """The options with another form of NMS if TensorRT's would leave out some of `count` candidates per image."""
         return replace(self, nms="tensor") if FORMATS[self.format].engine and count > MOST_NMS_BOXES else self
+
+    def command(self, weights: Path, *, data: Path | None) -> str:
+        """The command line of this export."""
+        flags = {
+            "format": self.format,
+            "precision": self.precision,
+            "size": self.size and "x".join(map(str, self.size)),
+            "batch": self.batch,
+            "score": self.score,
+            "iou": self.iou,
+            "max-detections": self.max_detections,
+            "target": self.target if self.precision == "int8" else None,
+            "data": data,
+        }
+        words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+        return shlex.join(["fcos", "export", str(weights), *words])
 
     def apply(self, facts: Facts) -> Facts:
         """Return the facts of the exported model: `facts` with these options applied and `verified` False.

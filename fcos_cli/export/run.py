@@ -33,6 +33,7 @@ from fcos_cli.runtime.graph_io import output_names
 from fcos_cli.runtime.open import default_weights, find_artifact
 from fcos_cli.runtime.pytorch import facts_of
 from fcos_cli.runtime.speed import typical_size, with_cost
+from fcos_cli.runtime.tensorrt.sidecar import write_sidecar
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +51,7 @@ class ExportJob:
 
     out: output file. data: the user's data set, for int8 calibration, the images of the parity check, and AP. limit:
     number of images of its val split for AP; None = all. verify: whether to check parity. engine: keyword arguments of
-    `build_engine`. command: the full command line, which finishes the job on another machine.
+    `build_engine`. command: what finishes the job on another machine; default: the command line of the options.
     """
 
     options: ExportOptions
@@ -59,7 +60,7 @@ class ExportJob:
     limit: int | None = None
     verify: bool = True
     engine: dict[str, Any] = field(default_factory=dict)
-    command: str | None = None
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
     writer = target.load_writer()
     artifact = load(weights)
     candidates = artifact.config.candidates * len(artifact.config.strides)
-    job = replace(job, options=job.options.for_candidates(candidates))
+    command = job.command or job.options.command(weights, data=job.data)
+    job = replace(job, options=job.options.for_candidates(candidates), command=command)
     facts = facts_of(artifact)
     int8 = job.options.precision == "int8"
     images = read_sample_images(job.data, limit=job.limit, model=facts, weights=weights, int8=int8)
@@ -264,7 +266,7 @@ def _export_engine(
 
     If the engine cannot be built here, keep the ONNX file and print the reason.
     """
-    from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, why_not_run, write_sidecar
+    from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, why_not_run
 
     exported = save_and_verify(facts, onnx_file, partial(write, proto, onnx_file))
     flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"

@@ -58,6 +58,17 @@ def test_winograd_is_for_float32_on_cpus() -> None:
         make_options("onnx", precision="fp16", winograd=True)
 
 
+def test_the_command_line_has_all_options_of_an_engine() -> None:
+    options = make_options(
+        "trt", precision="int8", size=(320, 416), batch="4", score=0.25, iou=0.5, max_detections=7, target="tensorrt"
+    )
+    assert options.command(Path("my run/best.safetensors"), data=Path("data")) == (
+        "fcos export 'my run/best.safetensors' --format trt --precision int8 --size 320x416 --batch 4 --score 0.25 "
+        "--iou 0.5 --max-detections 7 --target tensorrt --data data"
+    )
+    assert make_options("trt-rtx").command(Path("w"), data=None) == "fcos export w --format trt-rtx --precision fp32"
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

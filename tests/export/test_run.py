@@ -284,6 +284,23 @@ def test_tensorrt_suppresses_among_all_candidates(
         run.export(tmp_path / "best.safetensors", job_of(tmp_path / "e.engine", options=ExportOptions(format="trt")))
 
 
+def show_command(_artifact: Artifact, _facts: Facts, job: run.ExportJob, **_: object) -> None:
+    raise UsageError(job.command)
+
+
+def test_what_finishes_the_job_elsewhere_is_known_without_a_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "best.safetensors"
+    save(weights, ARTIFACT)
+    monkeypatch.setattr(run, "build_graph", show_command)
+    job = job_of(tmp_path / "e.engine", options=ExportOptions(format="trt", batch=4))
+    with pytest.raises(UsageError, match=f"fcos export {weights} --format trt --precision fp32 --batch 4"):
+        run.export(weights, job)
+    with pytest.raises(UsageError, match="fcos export best --format trt"):
+        run.export(weights, replace(job, command="fcos export best --format trt"))
+
+
 def test_int8_with_a_fixed_batch(tmp_path: Path) -> None:
     weights = tmp_path / "best.safetensors"
     save(weights, ARTIFACT)

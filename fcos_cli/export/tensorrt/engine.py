@@ -13,7 +13,6 @@ Notable choices:
 from __future__ import annotations
 
 import hashlib
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,25 +23,13 @@ from fcos_cli import console
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import FcosError, MissingExtra, ModelError
 from fcos_cli.export.tensorrt.builder import EngineBuilder, dotted_name
-from fcos_cli.export.tensorrt.graph_check import EngineGraph, check_graph
+from fcos_cli.export.tensorrt.graph_check import EngineGraph
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.export.tensorrt.settings import check_settings
-from fcos_cli.runtime.graph_io import INPUT, SIZES
 from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt.layers import Layers
 from fcos_cli.runtime.tensorrt.package import Flavour, Gpu, Package, find_gpu, find_package, format_capability
-from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, write_sidecar
-
-__all__ = [
-    "BuildUnavailable",
-    "EngineRecord",
-    "Profile",
-    "Shape",
-    "build_engine",
-    "check_graph",
-    "why_not_run",
-    "write_sidecar",
-]
+from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, write_sidecar
 
 
 class BuildUnavailable(FcosError):
@@ -57,33 +44,24 @@ def build_engine(
     engine: Path,
     *,
     flavour: Flavour,
+    command: str,
     profile: Profile | None = None,
     workspace_mb: int | None = None,
     timing_cache: Path | None = None,
     compute_capabilities: Sequence[str] = (),
-    command: str | None = None,
     say: Callable[[str], object] = console.say,
 ) -> EngineRecord:
     """Build `engine` from an ONNX file written by `fcos export`, and write its facts and record to `engine`.json.
 
-    profile: input shapes for dynamic dimensions (default: `Profile.default`). workspace_mb: limit of a layer's
-    temporary GPU memory. timing_cache: file of kernel timings, read and updated (`trt` only). compute_capabilities:
-    GPUs to build for, `8.6` or `sm86`, or `current` (`trt-rtx` only; default: 8.0 and later). command: what finishes
-    the job on another machine. Raises UsageError, ModelError with the builder's last errors, and BuildUnavailable.
+    command: what finishes the job on another machine. profile: input shapes for dynamic dimensions (default:
+    `Profile.default`). workspace_mb: limit of a layer's temporary GPU memory. timing_cache: file of kernel timings,
+    read and updated (`trt` only). compute_capabilities: GPUs to build for, `8.6` or `sm86`, or `current` (`trt-rtx`
+    only; default: 8.0 and later). Raises UsageError, ModelError with the builder's last errors, and BuildUnavailable.
     """
     graph = EngineGraph.read(onnx, flavour)
     shapes = profile or Profile.default(graph.facts.resize, graph.dimensions)
     shapes.check(graph.dimensions, graph.facts.resize)
     check_settings(flavour, {"workspace_mb": workspace_mb, "compute_capabilities": compute_capabilities})
-    command = command or vendor_command(
-        onnx,
-        engine,
-        flavour,
-        shapes if graph.is_free else None,
-        workspace_mb,
-        compute_capabilities,
-        clips=graph.facts.conventions.clip == "picture",
-    )
     package, gpu = _find_tensorrt(onnx, flavour, command)
     say(f"building {engine} with {package.label}{f' on {gpu.name}' if gpu else ', ahead of time'}")
     began, mark = time.monotonic(), package.log.mark()
@@ -196,36 +174,6 @@ def _find_tensorrt(onnx: Path, flavour: Flavour, command: str) -> tuple[Package,
     except MissingExtra as error:
         raise BuildUnavailable(f"{error.what} ({error.remedy})", onnx=onnx, command=command) from error
     return package, gpu
-
-
-def vendor_command(
-    onnx: Path,
-    engine: Path,
-    flavour: Flavour,
-    shapes: Profile | None,
-    workspace_mb: int | None = None,
-    compute_capabilities: Sequence[str] = (),
-    *,
-    clips: bool = False,
-) -> str:
-    """The command for the same build with NVIDIA's `trtexec` (TensorRT 10, 11) or `tensorrt_rtx` (RTX SDK).
-
-    clips: the graph has the input `sizes` too. The engine is for other programs: it has no JSON file beside it, so
-    `fcos` cannot open it.
-    """
-    words = ["trtexec" if flavour == "trt" else "tensorrt_rtx", f"--onnx={onnx}", f"--saveEngine={engine}"]
-    if shapes is not None:
-        for name, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max)):
-            sizes = f",{SIZES}:{shape.batch}x2" if clips else ""
-            words.append(f"--{name}Shapes={INPUT}:{shape.batch}x3x{shape.height}x{shape.width}{sizes}")
-    if flavour == "trt":
-        # --stronglyTyped matters to TensorRT 10 only
-        words += ["--stronglyTyped", "--noTF32", "--profilingVerbosity=detailed"]
-        words += [] if workspace_mb is None else [f"--memPoolSize=workspace:{workspace_mb}"]
-    elif compute_capabilities:
-        numbers = (dotted_name(capability).replace(".", "") for capability in compute_capabilities)
-        words.append(f"--computeCapabilities={','.join(numbers)}")
-    return shlex.join([*words, "--skipInference"])
 
 
 def _format_counts(counts: dict[str, int]) -> str:

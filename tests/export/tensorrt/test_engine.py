@@ -14,7 +14,8 @@ import pytest
 
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import FcosError, ModelError, UsageError
-from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, check_graph, why_not_run
+from fcos_cli.export.tensorrt.engine import BuildUnavailable, why_not_run
+from fcos_cli.export.tensorrt.graph_check import check_graph
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt.layers import precision_of, read_layers
@@ -22,7 +23,7 @@ from fcos_cli.runtime.tensorrt.package import Log, find_package, parse_version
 from fcos_cli.runtime.tensorrt.sidecar import Shape, read_sidecar
 from tests import tensorrt_stand_in
 from tests.small_onnx import FACTS, PLACES, detector_graph, write_onnx
-from tests.tensorrt_stand_in import DataType, LayerType, StandInGpu, install
+from tests.tensorrt_stand_in import COMMAND, DataType, LayerType, StandInGpu, build_engine, install
 
 onnx = pytest.importorskip("onnx")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
@@ -68,7 +69,7 @@ def test_an_engine_is_built_without_a_gpu_with_its_facts_in_a_json_file(
 @needs_rtx
 @pytest.mark.parametrize("requested", [("sm75",), ("8.6", "SM89"), ("80", "8.6", "8.9", "12.0", "sm_121")])
 def test_an_engine_for_chosen_compute_capabilities(tmp_path: Path, graph: Path, requested: tuple[str, ...]) -> None:
-    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=requested, say=str)
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=requested)
     assert record.compute_capabilities == {
         1: ("7.5",),
         2: ("8.6", "8.9"),
@@ -91,7 +92,7 @@ def test_a_traced_detector_with_decode_and_nms_is_built(tmp_path: Path) -> None:
     proto = finalize(trace(artifact, facts, options), outputs=output_names("tensor"))
     write(proto, tmp_path / "m.onnx", facts)
     record = build_engine(
-        tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5", "8.9"), say=str
+        tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5", "8.9")
     )
     assert set(record.network) == {"fp16"}, "every convolution in fp16"
     assert (record.min, record.max) == (Shape(1, 160, 160), Shape(8, 256, 256))
@@ -117,9 +118,7 @@ def test_a_build_error_quotes_the_builder(tmp_path: Path) -> None:
     model.graph.output[1].name = "scores"
     onnx.save(model, str(tmp_path / "m.onnx"))
     with pytest.raises(ModelError, match=r"the_product.*FP32 GEMM is not supported"):
-        build_engine(
-            tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5",), say=str
-        )
+        build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5",))
     assert not (tmp_path / "m.engine").exists()
     assert not sidecar_path(tmp_path / "m.engine").exists()
 
@@ -127,7 +126,7 @@ def test_a_build_error_quotes_the_builder(tmp_path: Path) -> None:
 @needs_rtx
 def test_an_unknown_compute_capability(tmp_path: Path, graph: Path) -> None:
     with pytest.raises(UsageError, match=r"compute capability 9\.0") as caught:
-        build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("9.0",), say=str)
+        build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("9.0",))
     assert "8.6, 8.9" in str(caught.value.remedy)
 
 
@@ -168,7 +167,7 @@ def test_networks_are_strongly_typed_in_every_version(
     tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch, flavour: str, version: str, flag: int
 ) -> None:
     world = install(monkeypatch, flavour, version, gpu=StandInGpu())
-    record = build_engine(graph, tmp_path / "m.engine", flavour=flavour, workspace_mb=64, say=str)
+    record = build_engine(graph, tmp_path / "m.engine", flavour=flavour, workspace_mb=64)
     assert world.network_flags == [flag]
     config = world.configs[0]
     assert config.flags == set(), "no TF32"
@@ -181,14 +180,14 @@ def test_networks_are_strongly_typed_in_every_version(
 def test_a_graph_of_fixed_size_needs_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
     onnx_file = write_onnx(tmp_path / "m.onnx", free=False, batch=2)
-    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt")
     assert world.configs[0].profiles == []
     assert record.min == record.max == (2, 64, 64)
 
 
 def test_the_json_beside_the_engine(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu())
-    record = build_engine(graph, tmp_path / "m.engine", flavour="trt", say=str)
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt")
     content = json.loads((tmp_path / "m.engine.json").read_text())
     assert content["schema_version"] == 1
     assert json.loads(content["facts"]["verified"]) is False
@@ -202,12 +201,12 @@ def test_an_fp16_engine_without_fp16_layers_is_an_error(tmp_path: Path, monkeypa
     onnx_file = write_onnx(tmp_path / "m.onnx", precision="fp16")
     install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu())  # its network has a convolution in fp32
     with pytest.raises(ModelError, match=r"fp16 was requested, but the network's .* fp32 \(1\)"):
-        build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+        build_engine(onnx_file, tmp_path / "m.engine", flavour="trt")
     full = {"Name": "conv1", "LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]}
     cast = {"Name": "cast_in", "LayerType": "Reformat", "Outputs": [{"Format/Datatype": "Half"}]}
     install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu(), layers=CONV_HALF, inspector={"Layers": [cast, full]})
     with pytest.raises(ModelError, match=r"fp16 was requested, but the engine's .* fp32 \(1\)"):
-        build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+        build_engine(onnx_file, tmp_path / "m.engine", flavour="trt")
     assert not (tmp_path / "m.engine").exists()
 
 
@@ -228,7 +227,7 @@ def test_an_engine_for_dynamic_shapes_reports_no_types_of_tensors(
         {"Name": "__myl_Topk_0", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Float"}]},
     ]
     install(monkeypatch, "trt", "10.13.2.6", gpu=StandInGpu(), layers=CONV_HALF, inspector={"Layers": layers})
-    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt")
     assert (record.body, record.precision_used) == (body, "fp16")
 
 
@@ -241,7 +240,7 @@ def test_an_engine_whose_layers_cannot_be_read_records_the_reason(
 ) -> None:
     onnx_file = write_onnx(tmp_path / "m.onnx", precision="fp16")
     install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu(), layers=CONV_HALF, inspector=inspector)
-    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour="trt")
     assert record.layers is None
     assert reason in str(record.unread)
     assert record.precision_used == "fp16", "from the types of the network"
@@ -252,28 +251,28 @@ def test_layers_of_an_engine_for_another_gpu_stay_unread(
 ) -> None:
     world = install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu((7, 5)))
     monkeypatch.setattr("tests.tensorrt_stand_in.Runtime.deserialize_cuda_engine", lambda self, plan: None)
-    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("8.6",), say=str)
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("8.6",))
     assert world.configs[0].capabilities == {0: tensorrt_stand_in.ComputeCapability.SM86}
     assert "cannot load" in str(record.unread)
     assert "compute capability 8.6" in str(why_not_run(record, tmp_path / "m.engine"))
-    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5",), say=str)
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("7.5",))
     assert "cannot load this engine" in str(why_not_run(record, tmp_path / "m.engine"))
     install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
     with pytest.raises(ModelError, match="cannot load"):
-        build_engine(graph, tmp_path / "n.engine", flavour="trt", say=str)
+        build_engine(graph, tmp_path / "n.engine", flavour="trt")
 
 
 def test_errors_quote_the_parser_and_the_builder(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = (("TopK", "topk_1", "K exceeds\nthe maximum"), ("Foo", "foo", "no"))
     install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), parse_errors=errors)
     with pytest.raises(ModelError, match=r"TensorRT 10.0.1 .* at TopK 'topk_1': K exceeds the maximum \(and 1 more\)"):
-        build_engine(graph, tmp_path / "m.engine", flavour="trt", say=str)
+        build_engine(graph, tmp_path / "m.engine", flavour="trt")
     install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), build_error="Could not find any implementation for node x")
     with pytest.raises(ModelError, match="any implementation for node x"):
-        build_engine(graph, tmp_path / "m.engine", flavour="trt", say=str)
+        build_engine(graph, tmp_path / "m.engine", flavour="trt")
     install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), no_builder=True)
     with pytest.raises(FcosError, match="CUDA initialization failure"):
-        build_engine(graph, tmp_path / "m.engine", flavour="trt", say=str)
+        build_engine(graph, tmp_path / "m.engine", flavour="trt")
 
 
 def test_the_timing_cache_is_used_and_written(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,12 +306,12 @@ def test_invalid_compute_capabilities(
 ) -> None:
     install(monkeypatch, flavour, "1.7.1", gpu=None)
     with pytest.raises(UsageError, match=message):
-        build_engine(graph, tmp_path / "m.engine", flavour=flavour, compute_capabilities=requested, say=str)
+        build_engine(graph, tmp_path / "m.engine", flavour=flavour, compute_capabilities=requested)
 
 
 def test_current_means_the_capability_of_this_gpu(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu((12, 0)))
-    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("current",), say=str)
+    record = build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("current",))
     assert (record.compute_capabilities, record.compute_capability) == (("current",), "12.0")
 
 
@@ -321,23 +320,15 @@ def test_a_machine_that_cannot_build_reports_the_reason_and_a_command_for_anothe
 ) -> None:
     install(monkeypatch, "trt", "11.4.0", gpu=None)
     with pytest.raises(BuildUnavailable, match="on the GPU that will run it") as caught:
-        build_engine(graph, tmp_path / "m.engine", flavour="trt", workspace_mb=512, say=str)
-    assert caught.value.remedy == (
-        f"on another machine, run: trtexec --onnx={graph} --saveEngine={tmp_path / 'm.engine'} "
-        "--minShapes=images:1x3x64x64 --optShapes=images:1x3x64x64 --maxShapes=images:8x3x64x64 "
-        "--stronglyTyped --noTF32 --profilingVerbosity=detailed --memPoolSize=workspace:512 --skipInference"
-    )
+        build_engine(graph, tmp_path / "m.engine", flavour="trt")
+    assert caught.value.remedy == f"on another machine, run: {COMMAND}"
     assert caught.value.exit_code == 1
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     with pytest.raises(
         BuildUnavailable, match=r"TensorRT-RTX cannot be used here: it is not installed .*trt-rtx"
     ) as caught:
-        build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", compute_capabilities=("sm86", "8.9"), say=str)
-    assert caught.value.remedy is not None
-    assert "--computeCapabilities=86,89" in caught.value.remedy
-    with pytest.raises(BuildUnavailable) as caught:
-        build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx", command="fcos export m --format x", say=str)
-    assert caught.value.remedy == "on another machine, run: fcos export m --format x"
+        build_engine(graph, tmp_path / "m.engine", flavour="trt-rtx")
+    assert caught.value.remedy == f"on another machine, run: {COMMAND}"
 
 
 def test_too_old_versions_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,18 +476,18 @@ def test_only_symmetric_int8_is_computed_as_written(
 
 def test_files_that_are_not_exported_detectors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lacks the fact"):
-        build_engine(graph_of(tmp_path / "a.onnx", []), tmp_path / "a.engine", flavour="trt-rtx", say=str)
+        build_engine(graph_of(tmp_path / "a.onnx", []), tmp_path / "a.engine", flavour="trt-rtx")
     (tmp_path / "b.onnx").write_bytes(b"what is this")
     with pytest.raises(ModelError, match="not a readable"):
-        build_engine(tmp_path / "b.onnx", tmp_path / "b.engine", flavour="trt-rtx", say=str)
+        build_engine(tmp_path / "b.onnx", tmp_path / "b.engine", flavour="trt-rtx")
     with pytest.raises(ModelError, match="cannot be read"):
-        build_engine(tmp_path / "c.onnx", tmp_path / "c.engine", flavour="trt-rtx", say=str)
+        build_engine(tmp_path / "c.onnx", tmp_path / "c.engine", flavour="trt-rtx")
     model = detector_graph()
     onnx.helper.set_model_props(model, FACTS.to_metadata())
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     onnx.save(model, str(tmp_path / "d.onnx"))
     with pytest.raises(ModelError, match="not uint8"):
-        build_engine(tmp_path / "d.onnx", tmp_path / "d.engine", flavour="trt-rtx", say=str)
+        build_engine(tmp_path / "d.onnx", tmp_path / "d.engine", flavour="trt-rtx")
 
 
 # Layers reported by the inspector
@@ -583,7 +574,7 @@ def test_an_engine_matches_onnx_runtime(tmp_path: Path, flavour: str, precision:
     except MissingExtra as error:
         pytest.skip(error.what)
     onnx_file = write_onnx(tmp_path / "m.onnx", precision=precision)
-    record = build_engine(onnx_file, tmp_path / "m.engine", flavour=flavour, say=str)
+    record = build_engine(onnx_file, tmp_path / "m.engine", flavour=flavour)
     assert record.body is None or precision in record.body
     images = np.random.default_rng(0).integers(0, 256, (11, 3, 64, 64), np.uint8)
     engine = TensorRtDetector.open(tmp_path / "m.engine", name="e")(images)

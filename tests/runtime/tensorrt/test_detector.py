@@ -12,14 +12,13 @@ import pytest
 import torch
 
 from fcos_cli.errors import FcosError, MissingExtra, ModelError, UsageError
-from fcos_cli.export.tensorrt.engine import build_engine
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt import package
 from fcos_cli.runtime.tensorrt.detector import TensorRtDetector
 from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, read_sidecar, write_sidecar
 from tests.small_onnx import write_onnx
-from tests.tensorrt_stand_in import OUTPUTS, DataType, LayerType, StandInGpu, World, install
+from tests.tensorrt_stand_in import OUTPUTS, DataType, LayerType, StandInGpu, World, build_engine, install
 
 pytest.importorskip("onnx")
 
@@ -39,7 +38,7 @@ def world(monkeypatch: pytest.MonkeyPatch, gpu: StandInGpu) -> World:
 @pytest.fixture
 def engine(tmp_path: Path, world: World) -> Path:
     onnx_file = write_onnx(tmp_path / "m.onnx", score_threshold=0.25)
-    build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", profile=PROFILE, say=str)
+    build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", profile=PROFILE)
     return tmp_path / "m.engine"
 
 
@@ -80,7 +79,7 @@ def test_a_large_batch_is_split(engine: Path, world: World) -> None:
 
 def test_a_fixed_batch_is_padded(tmp_path: Path, world: World) -> None:
     onnx_file = write_onnx(tmp_path / "m.onnx", free=False, batch=4)
-    build_engine(onnx_file, tmp_path / "m.engine", flavour="trt", say=str)
+    build_engine(onnx_file, tmp_path / "m.engine", flavour="trt")
     result = TensorRtDetector.open(tmp_path / "m.engine", name="e")(images_of(1, 2, 3, 4, 5))
     assert world.executed == [(4, 3, 64, 64)] * 2
     np.testing.assert_allclose(result.scores[:, 1], np.arange(1, 6) / 256)
@@ -118,7 +117,7 @@ def test_memory_grows_to_the_largest_call_and_is_reused(engine: Path, monkeypatc
 def test_int32_classes_become_int64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = OUTPUTS | {"classes": DataType.INT32, "counts": DataType.INT32}
     install(monkeypatch, "trt", "10.0.1", gpu=StandInGpu(), outputs=narrow)
-    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt", say=str)
+    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt")
     result = TensorRtDetector.open(tmp_path / "m.engine", name="e")(images_of(1))
     assert (result.classes.dtype, result.counts.dtype) == (np.int64, np.int64)
     assert result.classes[0, :2].tolist() == [0, 1]
@@ -127,7 +126,7 @@ def test_int32_classes_become_int64(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_nms_that_does_not_converge_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = OUTPUTS | {"converged": DataType.BOOL}
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu(), outputs=outputs, unconverged=99)
-    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt-rtx", say=str)
+    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt-rtx")
     detector = TensorRtDetector.open(tmp_path / "m.engine", name="e")
     assert detector(images_of(1, 2)).counts.tolist() == [2, 2]
     with pytest.raises(FcosError, match="chain"):
@@ -153,7 +152,7 @@ def test_kernels_for_a_shape_are_compiled_before_its_first_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flavour: Any, strategy: str | None
 ) -> None:
     world = install(monkeypatch, flavour, "10.1", gpu=StandInGpu())
-    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour=flavour, say=str)
+    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour=flavour)
     TensorRtDetector.open(tmp_path / "m.engine", name="e")
     config = world.contexts[-1]
     assert (config and config.dynamic_shapes_kernel_specialization_strategy.name) == strategy
@@ -201,7 +200,7 @@ def test_an_engine_runs_only_on_the_version_that_built_it(
 ) -> None:
     gpu, path = StandInGpu(), tmp_path / "m.engine"
     install(monkeypatch, "trt", built, gpu=gpu)
-    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour="trt", say=str)
+    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour="trt")
     world = install(monkeypatch, "trt", here, gpu=gpu)
     if runs:
         world.version = built  # the library behind the package's shorter version
@@ -250,7 +249,7 @@ def test_an_engine_runs_only_on_the_gpus_it_was_built_for(
 ) -> None:
     path = tmp_path / "m.engine"
     install(monkeypatch, flavour, "11.4.0", gpu=StandInGpu((8, 9)))
-    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour=flavour, compute_capabilities=requested, say=str)
+    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour=flavour, compute_capabilities=requested)
     install(monkeypatch, flavour, "11.4.0", gpu=StandInGpu(gpu, "NVIDIA Test 2"))
     if runs:
         assert TensorRtDetector.open(path, name="e")(images_of(1)).counts.tolist() == [2]
@@ -266,7 +265,7 @@ def test_an_engine_that_cannot_be_loaded_reports_the_reason(tmp_path: Path, monk
 
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu())
     path = tmp_path / "m.engine"
-    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour="trt-rtx", say=str)
+    build_engine(write_onnx(tmp_path / "m.onnx"), path, flavour="trt-rtx")
     path.write_bytes(b"no plan")
     change(path, engine_sha256=hashlib.sha256(b"no plan").hexdigest())
     with pytest.raises(ModelError, match="malformed engine: Version tag does not match"):
@@ -275,7 +274,7 @@ def test_an_engine_that_cannot_be_loaded_reports_the_reason(tmp_path: Path, monk
 
 def test_an_engine_with_other_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = install(monkeypatch, "trt", "11.4.0", gpu=StandInGpu())
-    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt", say=str)
+    build_engine(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.engine", flavour="trt")
     world.outputs = {"boxes": DataType.FLOAT, "labels": DataType.INT64}
     with pytest.raises(ModelError, match="maps images to boxes, labels"):
         TensorRtDetector.open(tmp_path / "m.engine", name="e")
@@ -290,7 +289,7 @@ def test_the_precision_of_an_engine_built_elsewhere_is_read_when_it_is_opened(
     half = ((LayerType.CONVOLUTION, DataType.HALF),) * 3 + ((LayerType.TOPK, DataType.FLOAT),)
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=None, layers=half)
     path = tmp_path / "m.engine"
-    record = build_engine(write_onnx(tmp_path / "m.onnx", precision="fp16"), path, flavour="trt-rtx", say=str)
+    record = build_engine(write_onnx(tmp_path / "m.onnx", precision="fp16"), path, flavour="trt-rtx")
     assert (record.layers, record.precision_used) == (None, "fp16")
     assert "without a GPU" in str(record.unread)
     install(monkeypatch, "trt-rtx", "1.7.1", gpu=StandInGpu(), layers=half)
