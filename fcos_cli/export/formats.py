@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.tensorrt.package import Flavour
 
 Writer = Callable[[Path, Path, Facts], None]
 
@@ -20,12 +21,12 @@ class ExportFormat(NamedTuple):
     """One value of `--format`.
 
     suffix: suffix of the output file. writer: `module:function` that converts the ONNX file; None for ONNX itself and
-    for engines. engine: whether this is a TensorRT engine, which `export.tensorrt` builds.
+    for engines. engine: which TensorRT builds this engine (`export.tensorrt`); None for other formats.
     """
 
     suffix: str
     writer: str | None = None
-    engine: bool = False
+    engine: Flavour | None = None
 
     def load_writer(self) -> Writer | None:
         """Import and return the writer, or None if the format has none."""
@@ -39,8 +40,8 @@ class ExportFormat(NamedTuple):
 FORMATS = {
     "onnx": ExportFormat(".onnx"),
     "openvino": ExportFormat(".xml", writer="fcos_cli.export.openvino:write_openvino"),
-    "trt": ExportFormat(".engine", engine=True),
-    "trt-rtx": ExportFormat(".engine", engine=True),
+    "trt": ExportFormat(".engine", engine="trt"),
+    "trt-rtx": ExportFormat(".engine", engine="trt-rtx"),
 }
 
 REPOSITORY = "triton"

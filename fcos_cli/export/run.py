@@ -139,7 +139,7 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
     proto, facts = build_graph(artifact, facts, job, calibration=images.calibration)
     save_and_verify = partial(_save_and_verify, artifact, job, images)
     if target.engine:
-        return _export_engine(job, facts, proto, _free(job.out.with_suffix(".onnx")), save_and_verify)
+        return _export_engine(target.engine, job, facts, proto, _free(job.out.with_suffix(".onnx")), save_and_verify)
     if writer is None:
         return save_and_verify(facts, job.out, partial(write, proto, job.out))
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +161,7 @@ def check_job(job: ExportJob) -> None:
     if target.engine:
         from fcos_cli.export.tensorrt.settings import check_settings
 
-        check_settings("trt" if job.options.format == "trt" else "trt-rtx", job.engine)
+        check_settings(target.engine, job.engine)
     if job.options.format == "openvino":
         from fcos_cli.runtime.openvino import make_core
 
@@ -256,6 +256,7 @@ def _file_size(path: Path) -> int:
 
 
 def _export_engine(
+    flavour: Flavour,
     job: ExportJob,
     facts: Facts,
     proto: onnx.ModelProto,
@@ -269,7 +270,6 @@ def _export_engine(
     from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, why_not_run
 
     exported = save_and_verify(facts, onnx_file, partial(write, proto, onnx_file))
-    flavour: Flavour = "trt" if job.options.format == "trt" else "trt-rtx"
     try:
         record = build_engine(onnx_file, job.out, flavour=flavour, command=job.command, say=say, **job.engine)
     except BuildUnavailable as error:
