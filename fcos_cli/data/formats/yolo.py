@@ -180,11 +180,12 @@ def _from_folders(path: Path) -> YoloSource | None:
     lines = [line.strip() for line in read_text(file).splitlines()]
     names = _names({"names": [line for line in lines if line]}, file)
     if flat:
-        return YoloSource(path, {"images": path}, {"images": [str(path)]}, path, names)
+        return YoloSource(path, {"images": path}, {"images": ["."]}, path, names)
     layouts = ("images/{}", "{}/images")
     folders = {split: path / layout.format(split) for layout in layouts for split in _SPLITS}
     folders = {split: folder for split, folder in folders.items() if folder.is_dir()} or {"images": path / "images"}
-    return YoloSource(path, folders, {split: [str(folder)] for split, folder in folders.items()}, path, names)
+    entries = {split: [folder.relative_to(path).as_posix()] for split, folder in folders.items()}
+    return YoloSource(path, folders, entries, path, names)
 
 
 def _is_flat(path: Path) -> bool:

@@ -160,6 +160,21 @@ def test_a_folder_with_classes_txt_needs_no_yaml(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path, split="train").samples[0].boxes) == 1
 
 
+@pytest.mark.parametrize("path", ["photos", "./photos", "../set/photos"])
+def test_without_a_yaml_the_path_may_be_relative(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "set" / "photos"
+    standard(root)
+    (root / "data.yaml").unlink()
+    (root / "classes.txt").write_text("cat\ndog\n")
+    add(tmp_path / "set/flat", "a.png", "a.txt")
+    (tmp_path / "set/flat/classes.txt").write_text("cat\n")
+    monkeypatch.chdir(tmp_path / "set")
+    assert len(read_dataset(Path(path), split="train").samples[0].boxes) == 1
+    assert len(read_dataset(Path(path).parent / "flat", split="all").samples[0].boxes) == 1
+    monkeypatch.chdir(root)
+    assert len(read_dataset(Path(), split="train").samples[0].boxes) == 1
+
+
 def test_an_image_without_label_file_has_no_objects(tmp_path: Path) -> None:
     standard(tmp_path)
     add(tmp_path, "images/train/b.png", None)
