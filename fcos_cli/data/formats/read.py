@@ -18,6 +18,7 @@ nor on the location of the folder.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -165,12 +166,19 @@ def _divide(samples: list[Sample], root: Path, requested: str, *, val_fraction: 
         )
 
     def order(sample: Sample) -> tuple[str, int]:
-        name = sample.image.relative_to(root) if sample.image.is_relative_to(root) else Path(sample.image.name)
-        return hashlib.sha256(f"{seed}:{name.as_posix()}".encode()).hexdigest(), sample.image_id
+        name = _name_in(root, sample.image).as_posix()
+        return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest(), sample.image_id
 
     count = min(max(round(len(samples) * val_fraction), 1), len(samples) - 1)
     held_out = {id(sample) for sample in sorted(samples, key=order)[:count]}
     return [sample for sample in samples if (id(sample) in held_out) == (requested == "val")]
+
+
+def _name_in(root: Path, image: Path) -> Path:
+    """The path of an image from the folder of its data set, however the two were typed; elsewhere its name alone."""
+    if not image.is_relative_to(root):  # one of them may be relative to the working directory
+        root, image = (Path(os.path.abspath(path)) for path in (root, image))  # noqa: PTH100 - keeps links
+    return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
 
 
 def _rename(samples: list[Sample], own: ClassTable, target: ClassTable, path: Path, notes: Notes) -> list[Sample]:

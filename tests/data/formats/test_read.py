@@ -85,6 +85,14 @@ def test_the_division_depends_on_seed_and_names_only(tmp_path: Path) -> None:
     assert names(read_dataset(tmp_path / "b", split="val", seed=1)) != held
 
 
+def test_the_division_is_the_same_however_the_path_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = coco_set(tmp_path / "a" / "train.json", 30)
+    held = names(read_dataset(file, split="val"))
+    for folder, path in ((tmp_path, "a/train.json"), (tmp_path / "a", "train.json"), (tmp_path / "a", ".")):
+        monkeypatch.chdir(folder)
+        assert names(read_dataset(Path(path), split="val")) == held
+
+
 def test_a_file_is_read_whole_unless_train_or_val_is_requested(tmp_path: Path) -> None:
     file = coco_set(tmp_path / "val.json", 10)
     assert len(read_dataset(file)) == len(read_dataset(file, split="all")) == 10
