@@ -27,6 +27,11 @@ def box_intersection(first: Boxes, second: Boxes) -> Floats:
     return np.concatenate([starts, ends], axis=-1, dtype=np.float64)
 
 
+def scale_boxes(boxes: Boxes, *, size: tuple[int, int], to: tuple[int, int]) -> Boxes:
+    """Boxes [..., 4] of an image of one size (width, height) in the pixels of another; themselves if both are equal."""
+    return boxes if size == to else (boxes * np.tile(np.divide(to, size), 2)).astype(np.float32)
+
+
 def box_iou(first: Boxes, second: Boxes) -> Floats:
     """Pairwise IoU, [N, 4] and [M, 4] → [N, M], 0…1; 0 if both boxes are empty."""
     intersection = box_area(box_intersection(first[:, None], second[None]))

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fcos_cli.data.boxes import scale_boxes
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import Tiling
@@ -140,9 +141,10 @@ def collect_detections(
     """Return the detections to score, per image and in the data set's class indices, and notes about the classes.
 
     The model's classes are matched to the data set's by name; detections of other classes are dropped, which is noted.
-    Images are not kept in memory. tiling, batch: as in `predict`. on_progress: called with (images done, total) after
-    each image. on_unreadable: called for each image that cannot be read, which then counts as having no detections;
-    without it, DataError is raised. Also raises DataError if the model and the data set have no class in common.
+    Boxes are in pixels of the annotated size, which may not be that of the file. Images are not kept in memory. tiling,
+    batch: as in `predict`. on_progress: called with (images done, total) after each image. on_unreadable: called for
+    each image that cannot be read, which then counts as having no detections; without it, DataError is raised. Also
+    raises DataError if the model and the data set have no class in common.
     """
     class_map, notes = match_classes(detector.facts.classes, dataset.classes)
     samples = dataset.samples
@@ -151,7 +153,7 @@ def collect_detections(
     predictions = predict(detector, (samples[i].image for i in order), batch=batch, workers=2, tiling=tiling)
     for done, (index, prediction) in enumerate(zip(order, predictions, strict=True), start=1):
         if isinstance(prediction, Prediction):
-            detections[index] = _map_classes(prediction.detections, class_map)
+            detections[index] = _as_annotated(prediction, samples[index], class_map)
         elif on_unreadable is None:
             raise prediction.error  # metrics of the readable images alone would be misleading
         else:
@@ -202,10 +204,11 @@ def format_names(names: Sequence[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _map_classes(detections: Detections, class_map: npt.NDArray[np.int64]) -> Detections:
-    classes = class_map[detections.classes]
+def _as_annotated(prediction: Prediction, sample: Sample, class_map: npt.NDArray[np.int64]) -> Detections:
+    found, size = prediction.detections, (prediction.width, prediction.height)
+    boxes, classes = scale_boxes(found.boxes, size=size, to=(sample.width, sample.height)), class_map[found.classes]
     keep = classes >= 0
-    return Detections(detections.boxes[keep], detections.scores[keep], classes[keep])
+    return Detections(boxes[keep], found.scores[keep], classes[keep])
 
 
 def mean_precision(precision: npt.NDArray[np.float64]) -> float:

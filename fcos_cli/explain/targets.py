@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fcos_cli.data.boxes import scale_boxes
 from fcos_cli.data.geometry import Geometry, ResizeRule
 from fcos_cli.data.samples import Sample
 from fcos_cli.model.classes import ClassTable
@@ -117,7 +118,8 @@ def explain_targets(
     sizes = [(-(-height // stride), -(-width // stride)) for stride in strides]
     grids = make_grids(sizes, strides, conventions=conventions, input_size=(height, width))
     points = all_points(grids)
-    boxes = torch.from_numpy(geometry.forward(sample.boxes))
+    size = (sample.width, sample.height)  # as annotated, which may not be that of the file
+    boxes = torch.from_numpy(geometry.forward(scale_boxes(sample.boxes, size=size, to=geometry.source)))
     indices, ignore = torch.from_numpy(sample.classes), torch.from_numpy(sample.ignore)
 
     truth = to_box_ends(Truth(boxes[None], indices[None], ignore[None]), conventions)

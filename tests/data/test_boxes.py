@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou as torchvision_iou
 
-from fcos_cli.data.boxes import box_area, box_intersection, box_ioa, box_iou
+from fcos_cli.data.boxes import box_area, box_intersection, box_ioa, box_iou, scale_boxes
 
 
 def test_area_and_intersection() -> None:
@@ -29,6 +29,12 @@ def test_intersection_over_the_area_of_the_first_box() -> None:
     assert box_iou(half, whole).tolist() == [[0.5, 0]]
     assert box_ioa(half, whole).tolist() == [[1, 0]]
     assert box_iou(np.zeros((0, 4)), whole).shape == (0, 2)
+
+
+def test_boxes_are_scaled_per_axis_and_untouched_if_the_size_is_the_same() -> None:
+    boxes = np.array([[1, 2, 3, 4]], np.float32)
+    assert scale_boxes(boxes, size=(10, 20), to=(20, 10)).tolist() == [[2, 1, 6, 2]]
+    assert scale_boxes(boxes, size=(10, 20), to=(10, 20)) is boxes
 
 
 def test_integer_boxes_are_exact() -> None:

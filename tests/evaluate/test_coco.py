@@ -368,13 +368,24 @@ def test_images_of_similar_shape_share_a_batch_and_detections_keep_the_sample_or
     assert sorted(detector.shapes) == [(2, 3, 40, 60), (2, 3, 60, 40)]
 
 
+def test_images_of_another_size_than_annotated_are_scored_in_annotated_pixels(tmp_path):
+    samples = painted(tmp_path, [(60, 40), (40, 60)], [20, 30], [0, 1])
+    sizes, ends = ((120, 40), (40, 60)), ([40, 20], [30, 30])  # the first file has half the annotated width
+    annotated = [
+        replace(one, width=width, height=height, boxes=np.array([[0, 0, *end]], np.float32))
+        for one, (width, height), end in zip(samples, sizes, ends, strict=True)
+    ]
+    data = dataset(annotated, AB)
+    detections, _ = collect_detections(PixelDetector(Facts(AB, PlainRule())), data)
+    assert [found.boxes.tolist() for found in detections] == [[[0, 0, 40, 20]], [[0, 0, 30, 30]]]
+    assert evaluate(PixelDetector(Facts(AB, PlainRule())), data).metrics["AP"] == pytest.approx(1)
+
+
 def test_classes_are_matched_by_name_and_unmatched_ones_are_noted(tmp_path):
     # Model: a=0, b=1, c=2. Data set: b=0, z=1, a=2.
     model, data = ClassTable(("a", "b", "c"), (1, 2, 3)), ClassTable(("b", "z", "a"), (5, 6, 7))
     samples = painted(tmp_path, [(50, 50)] * 3, [20, 20, 20], [0, 1, 2])
-    renamed = [
-        sample(s.boxes, [c], image_id=s.image_id, image=str(s.image)) for s, c in zip(samples, [2, 0, 1], strict=True)
-    ]
+    renamed = [replace(s, classes=np.array([c])) for s, c in zip(samples, [2, 0, 1], strict=True)]
     result = evaluate(PixelDetector(Facts(model, PlainRule())), dataset(renamed, data))
     assert [(r.name, r.category_id, r.AP) for r in result.per_class] == [
         ("b", 5, pytest.approx(1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,20 @@ def test_boxes_are_scaled_to_the_network_input():
     result = explained(sample((16, 16, 112, 112), size=128))
     assert result.boxes[0].box == LARGE
     assert result.geometry.resized == (64, 64)
+
+
+def test_boxes_of_a_file_of_another_size_than_annotated_are_scaled_with_it():
+    truth = replace(sample((8, 4, 56, 28)), width=64, height=32)
+    result = explain_targets(
+        truth,
+        np.zeros((128, 128, 3), np.uint8),
+        classes=CLASSES,
+        rule=ResizeRule("letterbox", (64, 64)),
+        strides=STRIDES,
+        ranges=RANGES,
+        conventions=Conventions(),
+    )
+    assert result.boxes[0].box == LARGE
 
 
 def test_an_image_without_boxes_has_no_positive_point():

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fcos_cli.data.boxes import scale_boxes
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
@@ -54,7 +55,7 @@ def worst_image_figure(row: ImageErrors, metrics: ReportMetrics, sample: Sample,
         image = open_image(sample.image)
     except (DataError, OSError) as error:
         return f"<figure><p>{text(error)}</p></figure>"
-    view = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+    view = (0.0, 0.0, float(sample.width), float(sample.height))  # of the boxes; the file's size may be another
     truth, found = _ground_truth_boxes(row.image_index, metrics, view), _detection_boxes(row.image_index, metrics, view)
     pixels = (
         f'<image id="{key}" href="{jpeg(image, SIDE)}" width="{view[2]:g}" height="{view[3]:g}"'
@@ -77,10 +78,13 @@ def suspect_figure(suspect: Suspect, metrics: ReportMetrics, sample: Sample) -> 
         image = open_image(sample.image)
     except (DataError, OSError) as error:
         return f"<figure><p>{text(error)}</p></figure>"
-    left, top, right, bottom = window(suspect.box, image.shape[1], image.shape[0])
+    annotated = (sample.width, sample.height)  # the file's size may be another
+    left, top, right, bottom = window(suspect.box, *annotated)
+    part = scale_boxes(np.array([left, top, right, bottom]), size=annotated, to=image.shape[1::-1])
+    (x1, y1), (x2, y2) = np.floor(part[:2]).astype(int), np.ceil(part[2:]).astype(int)
     view = (float(left), float(top), float(right - left), float(bottom - top))
     pixels = (
-        f'<image href="{jpeg(image[top:bottom, left:right], CROP_SIDE)}" x="{left}" y="{top}"'
+        f'<image href="{jpeg(image[y1:y2, x1:x2], CROP_SIDE)}" x="{left}" y="{top}"'
         f' width="{right - left}" height="{bottom - top}" preserveAspectRatio="none"/>'
     )
     boxes, names = "", metrics.classes.names

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from fcos_cli.config import Config
+from fcos_cli.data.boxes import scale_boxes
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import open_sample
 from fcos_cli.errors import DataError, UsageError
@@ -111,7 +112,8 @@ def _crop(sample: Sample, *, random: np.random.Generator) -> Tensor | None:
         image = open_sample(sample)
     except DataError:  # training leaves such images out, and says so
         return None
-    boxes = sample.boxes[~sample.ignore]
+    annotated, (height, width) = (sample.width, sample.height), image.shape[:2]
+    boxes = scale_boxes(sample.boxes[~sample.ignore], size=annotated, to=(width, height))
     box = boxes[random.integers(len(boxes))]
     center, half = (box[:2] + box[2:]) / 2, MARGIN * float((box[2:] - box[:2]).max()) / 2
     (x1, y1), (x2, y2) = np.maximum(center - half, 0).astype(int), np.ceil(center + half).astype(int)

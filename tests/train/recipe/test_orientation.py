@@ -76,6 +76,17 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path: Path, weights: str) -
     assert upright_share(config_of(init=weights), data) is None
 
 
+def test_crops_of_a_file_of_another_size_than_annotated_show_the_object(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 40), np.uint8)
+    pixels[20:, 20:] = 255
+    Image.fromarray(pixels).save(tmp_path / "half.png")
+    made = replace(sample(80, 80, sides=[20]), image=tmp_path / "half.png")
+    made.boxes[:] += 50
+    crop = orientation._crop(made, random=np.random.default_rng(0))
+    assert crop is not None
+    assert crop.min() == 255
+
+
 def test_few_images_or_a_backbone_without_training_say_nothing(tmp_path: Path, weights: str) -> None:
     few = images(tmp_path, np.zeros((SIZE, SIZE)), count=FEWEST - 1)
     assert upright_share(config_of(init=weights), few) is None
