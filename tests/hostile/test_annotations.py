@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fcos_cli.data.formats.notes import KINDS
 from fcos_cli.data.formats.read import read_dataset
-from fcos_cli.data.formats.records import _KINDS
 from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.model.classes import ClassTable
@@ -46,7 +46,7 @@ def check_dataset(dataset: Dataset) -> None:
 def test_annotations(tmp_path: Path, case: Case) -> None:
     """expect: READ without a finding of severity error, the id of a finding, or the text of the error."""
     path = case.make(tmp_path)
-    readable = case.expect == READ or case.expect in _KINDS
+    readable = case.expect == READ or case.expect in KINDS
     found = outcome(
         lambda: read_dataset(path, split="all"),
         kind=DataError,
@@ -58,7 +58,7 @@ def test_annotations(tmp_path: Path, case: Case) -> None:
         return
     check_dataset(found)
     noted = {finding.id: finding for finding in found.findings}
-    assert case.expect in noted if case.expect in _KINDS else not [f for f in noted.values() if f.severity == "error"]
+    assert case.expect in noted if case.expect in KINDS else not [f for f in noted.values() if f.severity == "error"]
     assert all(len(finding.place) < 1000 for finding in found.findings)
 
 
@@ -81,7 +81,7 @@ def test_annotations_by_command(tmp_path: Path, fcos: Fcos, case: Case) -> None:
         tmp_path / "model.onnx", facts=replace(FACTS, classes=ClassTable(("cat", "dog", "x"), (1, 2, 3)))
     )
     result = fcos("eval", model, case.make(tmp_path / "data"), "--split", "all")
-    assert result.code in ((0, 3) if case.expect == READ or case.expect in _KINDS else (3,))
+    assert result.code in ((0, 3) if case.expect == READ or case.expect in KINDS else (3,))
     assert "Traceback" not in result.err
     assert result.err.count("error: ") <= 1
 

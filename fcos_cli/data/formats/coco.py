@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from fcos_cli.data.formats.coco_images import SPLIT_WORD, is_id, read_images, split_name
-from fcos_cli.data.formats.records import Notes, Rows, check_sizes, is_set, samples
+from fcos_cli.data.formats.notes import Notes, is_set
+from fcos_cli.data.formats.records import Rows, check_sizes, samples
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable, whole_characters

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fcos_cli.data.formats.file_index import FileIndex, files_below
-from fcos_cli.data.formats.records import ImageRecord, Notes, size_of
+from fcos_cli.data.formats.notes import Notes
+from fcos_cli.data.formats.records import ImageRecord, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError
 

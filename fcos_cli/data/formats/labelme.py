@@ -22,7 +22,8 @@ from typing import Any, Literal, NamedTuple
 
 from fcos_cli.data.formats.contents import read_bytes
 from fcos_cli.data.formats.file_index import FileIndex, files_below
-from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, samples, size_of
+from fcos_cli.data.formats.notes import Notes
+from fcos_cli.data.formats.records import ImageRecord, Rows, check_sizes, samples, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError

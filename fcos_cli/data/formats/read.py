@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from fcos_cli.data.formats import coco, labelme, voc, yolo
-from fcos_cli.data.formats.records import Notes, Source
+from fcos_cli.data.formats.notes import Notes
+from fcos_cli.data.formats.records import Source
 from fcos_cli.data.samples import Dataset, Division, Sample
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable

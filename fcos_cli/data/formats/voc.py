@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 
 from fcos_cli.data.formats.contents import exists, read_bytes, read_text
 from fcos_cli.data.formats.file_index import FileIndex, files_below, is_hidden, plain
-from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, check_sizes, is_set, samples, size_of
+from fcos_cli.data.formats.notes import Notes, is_set
+from fcos_cli.data.formats.records import ImageRecord, Rows, check_sizes, samples, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError

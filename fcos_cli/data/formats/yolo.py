@@ -16,7 +16,8 @@ from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
 from fcos_cli.data.formats.contents import exists, read_text
 from fcos_cli.data.formats.data_yaml import read_yaml
 from fcos_cli.data.formats.file_index import FileIndex, files_below, plain
-from fcos_cli.data.formats.records import ImageRecord, Notes, Rows, samples, size_of
+from fcos_cli.data.formats.notes import Notes
+from fcos_cli.data.formats.records import ImageRecord, Rows, samples, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError

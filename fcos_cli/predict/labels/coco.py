@@ -13,7 +13,7 @@ from fcos_cli.atomic import atomic_write
 from fcos_cli.data.formats.coco import CocoSource, load_coco
 from fcos_cli.data.formats.coco_images import locate_images, names_of, read_images
 from fcos_cli.data.formats.file_index import FileIndex
-from fcos_cli.data.formats.records import Notes
+from fcos_cli.data.formats.notes import Notes
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.target import stems, training_split

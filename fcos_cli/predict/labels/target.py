@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fcos_cli.atomic import lock
+from fcos_cli.data.formats.notes import Notes
 from fcos_cli.data.formats.read import find_source, first_split
-from fcos_cli.data.formats.records import Notes, Source
+from fcos_cli.data.formats.records import Source
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.results import Detections

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fcos_cli.data.formats import records
 from fcos_cli.data.formats.file_index import FileIndex
-from fcos_cli.data.formats.records import _KINDS, ImageRecord, Notes, Rows, check_sizes, samples
+from fcos_cli.data.formats.notes import Notes
+from fcos_cli.data.formats.records import ImageRecord, Rows, check_sizes, samples
 
 PICTURES = [ImageRecord(Path("a.png"), 7, 100, 50), ImageRecord(Path("b.png"), 9, 10, 10)]
 
@@ -82,11 +83,3 @@ def test_file_index_finds_files_and_images_by_stem(tmp_path: Path) -> None:
     assert tmp_path / "none" / "c.xml" not in index
     assert index.images(tmp_path) == {"a": "a.JPG"}
     assert index.images(tmp_path / "none") == {}
-
-
-@pytest.mark.parametrize("kind", _KINDS)
-def test_every_finding_says_what_to_do(kind: str) -> None:
-    notes = Notes()
-    notes.add(kind, "a.png")
-    (finding,) = notes.findings()
-    assert finding.remedy

@@ -1,0 +1,116 @@
+"""Problems that readers notice: how many of each kind there are, and where the first ones are."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from fcos_cli.data.samples import Finding, Severity
+
+CHECKED_IMAGES = 200  # images of which the file is compared with the annotations
+EXAMPLES = 3
+LONGEST = 200  # characters of a place; a name in a damaged file can have millions
+
+KINDS: dict[str, tuple[Severity, str, str]] = {
+    "missing-image": ("error", "images in the annotations but not on disk, skipped", "restore the files"),
+    "unreadable-image": ("error", "images that cannot be read", "replace them or remove them from the data set"),
+    "unread-format": ("warning", "pictures in formats that cannot be read, left out", "convert them to JPEG or PNG"),
+    "unknown-category": ("error", "boxes of an undeclared class, dropped", "declare the class"),
+    "unknown-image": ("error", "boxes of an image that the file does not list, dropped", "list the image"),
+    "malformed-row": ("error", "rows that cannot be parsed as a box, dropped", "correct these rows"),
+    "non-finite-box": ("error", "boxes with NaN or infinite coordinates, dropped", "correct these boxes"),
+    "degenerate-box": ("warning", "boxes with zero width or height, dropped", "correct or remove these boxes"),
+    "box-outside": ("warning", "boxes completely outside their image, dropped", "check the units and the image size"),
+    "box-clipped": (
+        "warning",
+        "boxes more than 1 px outside their image, clipped",
+        "correct them if they are many; a few are harmless",
+    ),
+    "mostly-clipped": (
+        "warning",
+        "boxes more than 1 px outside their image, clipped: most of all boxes",
+        "check the numbers: COCO has x, y, width, height; YOLO center x, center y, width, height; VOC two corners",
+    ),
+    "duplicate-box": ("warning", "duplicate boxes (same class and coordinates), dropped", "remove the duplicates"),
+    "size-mismatch": (
+        "warning",
+        f"images whose size (after EXIF orientation) differs from the annotations, of up to {CHECKED_IMAGES} checked",
+        "if width and height are swapped, the boxes were drawn before EXIF rotation: rotate the files or the boxes",
+    ),
+    "more-frames": (
+        "warning",
+        f"images with several pages or frames, of which the first is used, of up to {CHECKED_IMAGES} checked",
+        "save each page or frame as an image of its own if its objects are labelled",
+    ),
+    "other-shape": (
+        "warning",
+        "shapes that are neither a box nor can become one (points, lines, masks), dropped",
+        "draw rectangles or polygons instead",
+    ),
+    "other-json": ("warning", "JSON files without `shapes`, which are not LabelMe's, left out", "move them elsewhere"),
+    "class-not-in-table": ("warning", "boxes of classes missing from the class table, dropped", "check the names"),
+    "unclear-flag": (
+        "warning",
+        "values of `difficult` or `iscrowd` that are neither yes nor no, taken for no",
+        "write 0 or 1",
+    ),
+    "image-listed-twice": ("warning", "images listed twice, whose boxes were put together", "list each image once"),
+    "label-without-image": (
+        "warning",
+        "label files that fit no image, so their boxes are not used",
+        "give each label file the name of its image",
+    ),
+    "no-label-file": (
+        "info",
+        "images without a label file, kept as images without objects",
+        "label them if they show objects; otherwise nothing needs to be done",
+    ),
+    "not-labelled": ("info", "images without a JSON file, left out", "label them, or they are not used"),
+    "shape-as-box": (
+        "info",
+        "polygons and circles, replaced by the boxes around them",
+        "nothing needs to be done; draw rectangles where the box around the shape is not the one you want",
+    ),
+    "ids-renumbered": (
+        "info",
+        "images renumbered 1, 2, 3, … because their own ids cannot be used",
+        "give each image a whole number of its own if you need its id in results",
+    ),
+}
+
+
+class Notes:
+    """Counts problems noticed while reading and keeps the first few locations of each kind.
+
+    Kinds are the keys of `KINDS`.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._places: defaultdict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, place: str, *, count: int = 1) -> None:
+        self._counts[kind] += count
+        if len(self._places[kind]) < EXAMPLES:
+            self._places[kind].append(place if len(place) <= LONGEST else f"{place[:LONGEST]}…")
+
+    def findings(self) -> list[Finding]:
+        """Return one finding per kind, most severe first."""
+        order = list(KINDS)
+        findings = []
+        for kind in sorted(self._counts, key=order.index):
+            severity, message, remedy = KINDS[kind]
+            more = ", …" if self._counts[kind] > len(self._places[kind]) else ""
+            place = ", ".join(self._places[kind]) + more
+            findings.append(Finding(kind, severity, place, f"{message}: {self._counts[kind]}", remedy))
+        return findings
+
+
+_YES, _NO = {"1", "1.0", "true", "yes"}, {"", "0", "0.0", "false", "no", "none", "null", "unspecified"}
+
+
+def is_set(value: object, notes: Notes, *, place: str) -> bool:
+    """Whether a flag (`difficult`, `iscrowd`) says yes: 1, true or yes. Anything unclear is noted."""
+    text = "" if value is None else str(value).strip().lower()
+    if text not in _YES and text not in _NO:
+        notes.add("unclear-flag", f"{place} {value!r:.30}")
+    return text in _YES
