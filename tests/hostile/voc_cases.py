@@ -106,7 +106,7 @@ VOC = [
     Case("voc-corner-empty", box(""), MALFORMED),
     Case("voc-corner-with-markup", box("<b>11</b>"), MALFORMED),
     Case("voc-no-bndbox", raw(annotation(thing(""))), MALFORMED),
-    Case("voc-no-name", raw(annotation(thing(name="") + thing())), READ),
+    Case("voc-no-name", raw(annotation(thing(name="") + thing())), "malformed-row"),
     Case("voc-no-objects", raw(annotation("")), "no classes"),
     Case("voc-name-of-1-mb", raw(lambda: annotation(thing(name="x" * 1_000_000))), READ),
     Case("voc-difficult-unclear", raw(annotation(thing(more="<difficult>9</difficult>"))), "unclear-flag"),

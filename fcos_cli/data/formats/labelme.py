@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 from fcos_cli.data.formats.contents import read_bytes
 from fcos_cli.data.formats.file_index import FileIndex, files_below
 from fcos_cli.data.formats.notes import Notes
-from fcos_cli.data.formats.records import ImageRecord, Rows, check_sizes, samples, size_of
+from fcos_cli.data.formats.records import ImageRecord, Rows, check_sizes, samples, size_of, split_key
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
@@ -103,7 +103,9 @@ def find(path: Path) -> LabelmeSource | None:
     if not path.is_dir():
         return None
     for folders in ([path], sorted(folder for folder in path.iterdir() if folder.is_dir())):
-        splits = {folder.name: folder for folder in folders if any(map(_has_shapes, folder.glob("[!.]*.json")))}
+        splits = {
+            split_key(folder.name): folder for folder in folders if any(map(_has_shapes, folder.glob("[!.]*.json")))
+        }
         if splits:
             return LabelmeSource(path, splits)
     return None

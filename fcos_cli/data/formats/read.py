@@ -94,6 +94,9 @@ def find_source(path: Path) -> Source:
         source = find(path)
         if source is not None:
             return source
+    if voc.is_cvat(path):
+        remedy = "export the labels from CVAT as COCO, YOLO or Pascal VOC"
+        raise DataError("this is CVAT's own format, which cannot be read", where=path, remedy=remedy)
     raise DataError(
         "no data set found here" if path.is_dir() else "this file is not a data set",
         where=path,

@@ -23,6 +23,7 @@ CLIP_TOLERANCE = 1.0  # pixels; smaller excesses are rounding by annotation tool
 MANY = 16  # boxes, or pixels of a side, from which a share of them says something
 FEW = 3  # boxes, fewer than which may all be tiny by chance
 SAME_FACTOR = 0.02  # relative difference of two factors that are the same up to rounding
+SPLITS = ("train", "val", "valid", "validation", "trainval", "test")
 
 
 class ImageRecord(NamedTuple):
@@ -92,6 +93,11 @@ class Source(Protocol):
         ...
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]: ...
+
+
+def split_key(name: str) -> str:
+    """The name of a split as `read_dataset` looks for it: `Train` is train. Names that it does not know stay."""
+    return name.lower() if name.lower() in SPLITS else name
 
 
 def samples(images: Sequence[ImageRecord], rows: Rows, notes: Notes) -> list[Sample]:

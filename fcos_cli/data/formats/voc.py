@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from fcos_cli.data.formats.contents import exists, read_bytes, read_text
 from fcos_cli.data.formats.file_index import FileIndex, files_below, is_hidden, plain
 from fcos_cli.data.formats.notes import Notes, is_set
-from fcos_cli.data.formats.records import ImageRecord, Rows, check_sizes, samples, size_of
+from fcos_cli.data.formats.records import SPLITS, ImageRecord, Rows, check_sizes, samples, size_of, split_key
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
@@ -33,11 +33,11 @@ _MAX_DIGITS = 10  # of a width or height in pixels; more is a mistake, and read 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img")
 """Names of the folder of images, the first of which is the usual one."""
 
-_LISTS = ("train", "val", "trainval", "test")
+_VOC, _CVAT = re.compile(rb"<annotation[\s/>]"), re.compile(rb"<annotations[\s/>]")
 
 
 class VocObject(NamedTuple):
-    """One `<object>`: box xyxy as written, None if it cannot be parsed."""
+    """One `<object>`: its name, empty if it has none; box xyxy as written, None if it cannot be parsed."""
 
     name: str
     box: tuple[float, float, float, float] | None
@@ -69,9 +69,10 @@ class VocSource:
     def classes(self, splits: Sequence[str]) -> ClassTable:  # noqa: ARG002 (part of the Source interface)
         folders = [self.annotations] if self.annotations else list(self.splits.values())
         files = [file for folder in folders for file in sorted(_xml_files(folder))]
-        names = sorted({item.name for file in files for item in self._annotation(file).objects})
+        names = sorted({item.name for file in files for item in self._annotation(file).objects if item.name})
         if not names:
-            raise DataError("no XML file has an object, so there are no classes", where=self.root, remedy="label some")
+            what = "no XML file has an object with a name, so there are no classes"
+            raise DataError(what, where=self.root, remedy="label some")
         return ClassTable.from_names(names, first_id=1)
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:
@@ -79,6 +80,7 @@ class VocSource:
         files = self._members(split)
         images: list[ImageRecord] = []
         rows: list[tuple[int, Sequence[float], int, bool]] = []
+        position: dict[Path, int] = {}
         labels = 0
         for number, file in enumerate(files, start=1):
             annotated = exists(file)
@@ -89,15 +91,19 @@ class VocSource:
             labels += annotated
             if not annotated:
                 notes.add("no-label-file", image.path.name)
+            if image.path in position:
+                notes.add("image-listed-twice", f"{image.path.name} ({file.name})")
+            else:
+                position[image.path] = len(images)
+                images.append(image)
             for item in annotation.objects:
-                if item.box is None:
-                    notes.add("malformed-row", f"{file.name} ({item.name})")
+                if item.box is None or not item.name:
+                    notes.add("malformed-row", f"{file.name} ({item.name or 'no name'})")
                     continue
                 x1, y1, x2, y2 = item.box
                 box = (x1 - 1, y1 - 1, x2, y2)
                 difficult = is_set(item.difficult, notes, place=f"{file.name} difficult")
-                rows.append((len(images), box, classes.index_of_name[item.name], difficult))
-            images.append(image)
+                rows.append((position[image.path], box, classes.index_of_name[item.name], difficult))
         self._check(split, files, images, labels)
         check_sizes(images, notes)
         return samples(images, Rows.of(rows), notes)
@@ -117,16 +123,15 @@ class VocSource:
         if place.is_dir():
             return sorted(_xml_files(place))
         folder = self.annotations or place.parent
-        lines = read_text(place).splitlines()
-        entries = [_CLASS_COLUMN.sub("", line.strip()) for line in lines if line.strip()]
-        stems = {
-            entry[: -len(s)] if (s := Path(entry).suffix).lower() in IMAGE_SUFFIXES else entry for entry in entries
-        }
         files, known = list(_xml_files(folder)), dict[str, list[Path]]()
         for file in files:
             known.setdefault(plain(file.stem), []).append(file)
         known |= {plain(file.relative_to(folder).with_suffix("").as_posix()): [file] for file in files}
-        return sorted(_file_of(stem, known, place) or folder / f"{stem}.xml" for stem in stems)
+        members = set[Path]()
+        for line in filter(None, map(str.strip, read_text(place).splitlines())):
+            whole, stem = _stem(line), _stem(_CLASS_COLUMN.sub("", line))  # a name may end like the column
+            members.add(_file_of(whole, known, place) or _file_of(stem, known, place) or folder / f"{stem}.xml")
+        return sorted(members)
 
     def _annotation(self, file: Path) -> Annotation:
         if file not in self._read:
@@ -156,6 +161,12 @@ class VocSource:
         path = candidates[0]
         size = (annotation.width, annotation.height) if annotation.width > 0 else size_of(path, notes)
         return None if size is None else ImageRecord(path, number, *size)
+
+
+def _stem(entry: str) -> str:
+    """An entry of a list without the suffix of an image."""
+    suffix = Path(entry).suffix
+    return entry[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else entry
 
 
 def _file_of(entry: str, known: dict[str, list[Path]], place: Path) -> Path | None:
@@ -213,15 +224,15 @@ def _annotations_of(base: Path) -> Path | None:
 
 def _with_lists(base: Path) -> VocSource:
     annotations = _annotations_of(base)
-    lists = {name: base / "ImageSets" / "Main" / f"{name}.txt" for name in _LISTS}
-    splits = {name: file for name, file in lists.items() if file.is_file()}
+    lists = {file.stem.lower(): file for file in sorted((base / "ImageSets" / "Main").glob("*.txt")) if file.is_file()}
+    splits = {name: lists[name] for name in SPLITS if name in lists}
     return VocSource(base, splits or {"annotations": annotations or base}, annotations)
 
 
 def _from_folders(path: Path) -> VocSource | None:
     """Read XML files in the folder itself, or in its subfolders, whose names are then the splits."""
     for folders in ([path], sorted(folder for folder in path.iterdir() if folder.is_dir())):
-        splits = {folder.name: folder for folder in folders if _has_annotation(folder)}
+        splits = {split_key(folder.name): folder for folder in folders if _has_annotation(folder)}
         if splits:
             return VocSource(path, splits, None)
     return None
@@ -230,7 +241,14 @@ def _from_folders(path: Path) -> VocSource | None:
 def _has_annotation(folder: Path) -> bool:
     files = (file for file in folder.glob("*.[xX][mM][lL]") if file.is_file() and not is_hidden(file.name))
     first = min(files, default=None)
-    return first is not None and b"<annotation" in read_bytes(first)[:4096]
+    return first is not None and _VOC.search(read_bytes(first)[:4096]) is not None
+
+
+def is_cvat(path: Path) -> bool:
+    """Whether `path` is, or a folder with, a file in the XML that CVAT calls its own; no reader reads it."""
+    files = [path] if path.is_file() else path.glob("*.[xX][mM][lL]")
+    found = (file for file in files if file.suffix.lower() == ".xml" and file.is_file())
+    return any(_CVAT.search(read_bytes(file)[:4096]) for file in found)
 
 
 def _parse(file: Path) -> Annotation:
@@ -244,7 +262,6 @@ def _parse(file: Path) -> Annotation:
     objects = [
         VocObject(_text(node, "name"), _box(node.find("bndbox")), _text(node, "difficult"))
         for node in root.iter("object")
-        if _text(node, "name")
     ]
     width, height = _to_int(_text(root, "size/width")), _to_int(_text(root, "size/height"))
     return Annotation(_text(root, "filename"), width if height else 0, height if width else 0, objects)

@@ -72,6 +72,29 @@ def test_lists_name_the_splits_and_may_have_columns_and_suffixes(tmp_path: Path)
     assert stems(tmp_path, "all") == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("name", ["valid", "validation", "Val", "Validation"])
+def test_lists_have_the_names_of_splits_in_any_case(name: str, tmp_path: Path) -> None:
+    devkit(tmp_path, Train="a\n", **{name: "b\n"})
+    assert stems(tmp_path, "train") == ["a"]
+    assert stems(tmp_path, "val") == ["b"]
+
+
+def test_a_name_that_ends_like_the_column_is_kept(tmp_path: Path) -> None:
+    devkit(tmp_path, train="photo 1\nphoto 1 -1\na 1\nJPEGImages/a.jpg\n", val="b\n")
+    for stem in ("photo 0", "photo 1", "photo"):
+        draw(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        annotate(tmp_path / "Annotations" / f"{stem}.xml", thing())
+    assert stems(tmp_path, "train") == ["a", "photo 1"]
+
+
+def test_two_files_for_one_image_are_put_together(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    annotate(tmp_path / "Annotations" / "a (2).xml", thing("cat", (1, 1, 9, 9)), filename="a.jpg")
+    dataset = read_dataset(tmp_path, split="all")
+    assert [(sample.image.stem, len(sample.boxes)) for sample in dataset.samples] == [("a", 2), ("b", 1), ("c", 0)]
+    assert [(finding.id, finding.place) for finding in dataset.findings] == [("image-listed-twice", "a.jpg (a.xml)")]
+
+
 def cameras(root: Path, **lists: str) -> Path:
     """Images of the same name in two folders: a dog in cam1, a cat in cam2."""
     devkit(root, **lists)
@@ -151,6 +174,26 @@ def test_xml_next_to_the_images_is_read_with_folders_as_splits(tmp_path: Path) -
     assert stems(tmp_path / "valid", "all") == ["valid"]
 
 
+def test_names_of_split_folders_may_be_capitals(tmp_path: Path) -> None:
+    for split in ("Train", "Validation"):
+        draw(tmp_path / split / f"{split}.png")
+        annotate(tmp_path / split / f"{split}.xml", thing())
+    assert stems(tmp_path, "train") == ["Train"]
+    assert stems(tmp_path, "val") == ["Validation"]
+
+
+@pytest.mark.parametrize("path", [".", "annotations.xml"])
+def test_cvats_own_xml_is_told(path: str, tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "a.jpg")
+    image = (
+        '<image id="0" name="a.jpg" width="100" height="50"><box label="dog" xtl="1" ytl="2" xbr="9" ybr="9"/></image>'
+    )
+    (tmp_path / "annotations.xml").write_text(f'<?xml version="1.0"?>\n<annotations>{image}</annotations>')
+    with pytest.raises(DataError, match="CVAT's own format") as caught:
+        read_dataset(tmp_path / path)
+    assert "COCO, YOLO or Pascal VOC" in str(caught.value.remedy)
+
+
 def test_lower_case_folder_names_are_read(tmp_path: Path) -> None:
     draw(tmp_path / "images" / "a.png")
     annotate(tmp_path / "annotations" / "a.xml", thing())
@@ -181,6 +224,14 @@ def test_bad_objects_and_missing_images_are_reported(tmp_path: Path) -> None:
     assert set(found) == {"malformed-row", "degenerate-box", "missing-image"}
     assert found["malformed-row"].message.endswith(": 2")
     assert found["missing-image"].place == "gone.jpg"
+
+
+def test_an_object_without_a_name_is_reported(tmp_path: Path) -> None:
+    devkit(tmp_path)
+    annotate(tmp_path / "Annotations" / "a.xml", thing(""), thing())
+    dataset = read_dataset(tmp_path, split="all")
+    assert len(dataset.samples[0].boxes) == 1
+    assert [(finding.id, finding.place) for finding in dataset.findings] == [("malformed-row", "a.xml (no name)")]
 
 
 def test_a_zero_based_box_is_clipped_without_a_finding(tmp_path: Path) -> None:
