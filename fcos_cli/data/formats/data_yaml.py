@@ -16,7 +16,8 @@ MAX_BYTES = 1_000_000
 
 def read_yaml(file: Path, *, paths: tuple[str, ...]) -> dict[str, Any]:
     """Return the table. `path` and `nc` are text; `names` a list of text, or a table of text by text; each of `paths`
-    text or a list of text; all of these may be missing, or None. Tags are ignored, so that nothing in the file is run.
+    text or a list of text, in the file also as `Train`; all of these may be missing, or None. Tags are ignored, so that
+    nothing in the file is run.
 
     Raises DataError. References (`*a`) are followed in these places only as far as text: a small file of references to
     references can stand for millions of values.
@@ -40,6 +41,7 @@ def read_yaml(file: Path, *, paths: tuple[str, ...]) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise DataError("the file is not a YOLO data set", where=file, remedy="it needs `names`, `train` and `val`")
+    content = {key.lower() if key.lower() in paths else key: value for key, value in content.items()}
     for key in ("path", "nc", "names", *paths):
         value = content.get(key)
         listed = list(value.values()) if isinstance(value, dict) and key == "names" else value

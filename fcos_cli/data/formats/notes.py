@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from fcos_cli.data.samples import Finding, Severity
 
@@ -59,6 +60,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "label files that fit no image, so their boxes are not used",
         "give each label file the name of its image",
     ),
+    "mostly-unlabelled": (
+        "warning",
+        "images without a label file, kept as images without objects: most of all images",
+        "check that the label files are where they belong, if these images show objects",
+    ),
     "no-label-file": (
         "info",
         "images without a label file, kept as images without objects",
@@ -103,6 +109,13 @@ class Notes:
             place = ", ".join(self._places[kind]) + more
             findings.append(Finding(kind, severity, place, f"{message}: {self._counts[kind]}", remedy))
         return findings
+
+
+def note_unlabelled(names: Sequence[str], notes: Notes, *, images: int) -> None:
+    """Note images without a label file; images: the number of all."""
+    kind = "mostly-unlabelled" if 2 * len(names) > images else "no-label-file"
+    for name in names:
+        notes.add(kind, name)
 
 
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"", "0", "0.0", "false", "no", "none", "null", "unspecified"}

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from fcos_cli.data.formats.contents import exists, read_bytes, read_text
 from fcos_cli.data.formats.file_index import FileIndex, files_below, is_hidden, plain
-from fcos_cli.data.formats.notes import Notes, is_set
+from fcos_cli.data.formats.notes import Notes, is_set, note_unlabelled
 from fcos_cli.data.formats.records import SPLITS, ImageRecord, Rows, check_sizes, samples, size_of, split_key
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
@@ -81,6 +81,7 @@ class VocSource:
         images: list[ImageRecord] = []
         rows: list[tuple[int, Sequence[float], int, bool]] = []
         position: dict[Path, int] = {}
+        unlabelled: list[str] = []
         labels = 0
         for number, file in enumerate(files, start=1):
             annotated = exists(file)
@@ -90,7 +91,7 @@ class VocSource:
                 continue
             labels += annotated
             if not annotated:
-                notes.add("no-label-file", image.path.name)
+                unlabelled.append(image.path.name)
             if image.path in position:
                 notes.add("image-listed-twice", f"{image.path.name} ({file.name})")
             else:
@@ -105,6 +106,7 @@ class VocSource:
                 difficult = is_set(item.difficult, notes, place=f"{file.name} difficult")
                 rows.append((position[image.path], box, classes.index_of_name[item.name], difficult))
         self._check(split, files, images, labels)
+        note_unlabelled(unlabelled, notes, images=len(images))
         check_sizes(images, notes)
         return samples(images, Rows.of(rows), notes)
 

@@ -16,8 +16,9 @@ from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
 from fcos_cli.data.formats.contents import exists, read_text
 from fcos_cli.data.formats.data_yaml import read_yaml
 from fcos_cli.data.formats.file_index import FileIndex, files_below, plain
-from fcos_cli.data.formats.notes import Notes
+from fcos_cli.data.formats.notes import Notes, note_unlabelled
 from fcos_cli.data.formats.records import ImageRecord, Rows, samples, size_of
+from fcos_cli.data.formats.yolo_labels import has_labels, label_of, label_places, note_lonely_labels
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
@@ -25,7 +26,6 @@ from fcos_cli.model.classes import ClassTable
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
 _UNSET = (None, "", "~", "null")
-_NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt", "notes.txt"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class YoloSource:
         files = sorted({file for entry in self.entries[split] for file in self._files(entry, split, notes)})
         images: list[ImageRecord] = []
         rows: list[tuple[int, Sequence[float], int, bool]] = []
-        labels = 0
+        unlabelled: list[str] = []
         for number, file in enumerate(files, start=1):
             if file not in index:
                 notes.add("missing-image", str(file))
@@ -59,18 +59,18 @@ class YoloSource:
             size = size_of(file, notes)
             if size is None:
                 continue
-            label = _label_of(file, index)
+            label = label_of(file, index)
             if label is None:
-                notes.add("no-label-file", file.name)
+                unlabelled.append(file.name)
             else:
-                labels += 1
                 boxes = _boxes(label, classes, notes, keypoints=self.keypoints)
                 rows += [
                     (len(images), [v * s for v, s in zip(box, size * 2, strict=True)], c, False) for c, box in boxes
                 ]
             images.append(ImageRecord(file, number, *size))
-        _note_lonely_labels(files, index, notes)
-        if images and not labels:
+        note_lonely_labels(files, index, notes, inside=(self.root, self.base))
+        note_unlabelled(unlabelled, notes, images=len(images))
+        if images and len(unlabelled) == len(images):
             raise DataError(
                 f"none of the {len(images)} images of the {split} split has a label file",
                 where=f"{images[0].path}: looked for {label_places(images[0].path)[0]}",
@@ -83,6 +83,12 @@ class YoloSource:
         places = [_resolve(entry, self.base, self.root) for entry in self.entries[split]]
         return [place for place in places if place is not None and place.is_dir()]
 
+    def _instead(self, split: str) -> str:
+        """What else the remedy for a split that is not there can propose."""
+        others = [name for name in self.entries if name != split]
+        more = ": 10 % of the train images are then held out" if others == ["train"] else ""
+        return f", or remove its line{more}" if "train" in others else ""
+
     def _files(self, entry: str, split: str, notes: Notes) -> Iterator[Path]:
         """Yield the images of a folder and its subfolders, or those listed in a .txt file."""
         place = _resolve(entry, self.base, self.root)
@@ -90,7 +96,7 @@ class YoloSource:
             raise DataError(
                 f"the {split} images are not at the path given by the data set, {entry[:200]}",
                 where=f"{self.splits[split]}; looked in {self.base} and {self.root}",
-                remedy=f"correct the path of `{split}` in the data.yaml",
+                remedy=f"correct the path of `{split}`{self._instead(split)}",
             )
         if place.resolve() == Path(place.resolve().anchor):
             raise DataError(
@@ -118,7 +124,7 @@ def find(path: Path) -> YoloSource | None:
     files = sorted({*path.glob("*.yaml"), *path.glob("*.yml")}, key=lambda file: (file.stem != "data", file.name))
     for file in filter(Path.is_file, files):
         text = read_text(file)
-        if "names:" in text and any(f"{split}:" in text for split in _SPLITS):
+        if "names:" in text and any(f"{split}:" in text.lower() for split in _SPLITS):
             return _from_yaml(file)
     return _from_folders(path)
 
@@ -168,7 +174,7 @@ def _from_folders(path: Path) -> YoloSource | None:
     if (path / "obj.data").is_file():
         return _from_obj_data(path / "obj.data")
     flat = _is_flat(path)
-    if not flat and not any(folder.is_dir() for pattern in ("labels", "*/labels") for folder in path.glob(pattern)):
+    if not flat and not any(has_labels(folder) for pattern in ("labels", "*/labels") for folder in path.glob(pattern)):
         return None
     files = [path / "classes.txt", path / "labels" / "classes.txt", path / "obj.names"]
     file = next((file for file in files if file.is_file()), None)
@@ -182,9 +188,16 @@ def _from_folders(path: Path) -> YoloSource | None:
     names = _names({"names": [line for line in lines if line]}, file)
     if flat:
         return YoloSource(path, {"images": path}, {"images": ["."]}, path, names)
-    layouts = ("images/{}", "{}/images")
-    folders = {split: path / layout.format(split) for layout in layouts for split in _SPLITS}
-    folders = {split: folder for split, folder in folders.items() if folder.is_dir()} or {"images": path / "images"}
+    found = {folder.name.lower(): folder for folder in path.glob("images/*")}
+    found |= {folder.parent.name.lower(): folder for folder in path.glob("*/images")}
+    folders = {split: found[split] for split in _SPLITS if split in found and found[split].is_dir()}
+    if not folders and not (path / "images").is_dir():
+        raise DataError(
+            "there are YOLO labels but no images",
+            where=path / "images",
+            remedy="put the images into a folder `images` beside `labels`; Label Studio calls it YOLO with Images",
+        )
+    folders = folders or {"images": path / "images"}
     entries = {split: [folder.relative_to(path).as_posix()] for split, folder in folders.items()}
     return YoloSource(path, folders, entries, path, names)
 
@@ -199,7 +212,8 @@ def _is_flat(path: Path) -> bool:
 def _from_obj_data(file: Path) -> YoloSource:
     """Read Darknet's obj.data, as CVAT and Datumaro write it: `names = …`, and a list of images per split."""
     lines = read_text(file).splitlines()
-    values = {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
+    pairs = (line.partition("=") for line in lines)
+    values = {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}
     names = _resolve(values.get("names", "obj.names"), file.parent, file.parent)
     if names is None:
         raise DataError("the file with the class names does not exist", where=file, remedy="add the obj.names")
@@ -221,46 +235,6 @@ def _resolve(entry: str, base: Path, root: Path) -> Path | None:
     if written.is_absolute() or ".." in written.parts or PureWindowsPath(entry).drive:
         candidates += [root.joinpath(*parts[start:]) for start in range(len(parts))]
     return next((candidate for candidate in candidates if exists(candidate)), None)
-
-
-def label_places(image: Path) -> list[Path]:
-    """Paths where the label file may be: `labels` replacing the last folder `images`, then next to the image."""
-    parts = list(image.with_suffix(".txt").parts)
-    candidates = [Path(*parts)]
-    if "images" in parts[:-1]:
-        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-        candidates.insert(0, Path(*parts))
-    return candidates
-
-
-def _label_of(image: Path, index: FileIndex) -> Path | None:
-    for path in label_places(image):
-        if (name := index.labels(path.parent).get(plain(image.stem))) is not None:
-            return path.parent / name
-    return None
-
-
-def _note_lonely_labels(files: Sequence[Path], index: FileIndex, notes: Notes) -> None:
-    """Note the label files for which there is no image: beside `files`, and in folders that mirror none of images."""
-    mirrors = {(image.parent, path.parent) for image in files for path in label_places(image)}
-    lonely = []
-    for images, labels in sorted(mirrors):
-        stems = {plain(stem) for stem in index.images(images)}
-        found = index.labels(labels)
-        used = {name for stem, name in found.items() if stem in stems}
-        lonely += [labels / name for name in found.values() if name not in used]
-    for images, labels in sorted({(_root(a, "images"), _root(b, "labels")) for a, b in mirrors if a != b}):
-        for folder in (path for path in labels.rglob("*") if path.is_dir()):
-            if not (images / folder.relative_to(labels)).is_dir():
-                lonely += [folder / name for name in index.labels(folder).values()]
-    for path in dict.fromkeys(lonely):
-        if path.name.lower() not in _NOT_LABELS:
-            notes.add("label-without-image", path.name)
-
-
-def _root(folder: Path, name: str) -> Path:
-    """The folder `name` that `folder` is, or lies in; otherwise `folder` itself."""
-    return next((path for path in (folder, *folder.parents) if path.name == name), folder)
 
 
 def _boxes(

@@ -11,7 +11,8 @@ import yaml
 
 from fcos_cli.atomic import atomic_write
 from fcos_cli.data.formats.contents import read_text
-from fcos_cli.data.formats.yolo import YoloSource, label_places
+from fcos_cli.data.formats.yolo import YoloSource
+from fcos_cli.data.formats.yolo_labels import label_places
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.target import pictures_of, refusal, stems, training_split
 from fcos_cli.runtime.results import Detections

@@ -138,19 +138,6 @@ def test_the_path_key_is_relative_to_the_file_and_stale_paths_work(tmp_path: Pat
         assert len(read_dataset(tmp_path / "data.yaml", split="train")) == 1
 
 
-def test_labels_next_to_the_images_are_found(tmp_path: Path) -> None:
-    add(tmp_path, "photos/a.png", "photos/a.txt")
-    add(tmp_path, "photos/b.png", "photos/b.txt")
-    (tmp_path / "data.yaml").write_text(NAMES + "train: photos\n")
-    assert sum(len(s.boxes) for s in read_dataset(tmp_path, split="all").samples) == 2
-
-
-def test_the_last_images_folder_is_replaced_by_labels(tmp_path: Path) -> None:
-    root = tmp_path / "images" / "set"
-    standard(root)
-    assert len(read_dataset(root, split="train").samples[0].boxes) == 1
-
-
 def test_a_folder_with_classes_txt_needs_no_yaml(tmp_path: Path) -> None:
     standard(tmp_path)
     (tmp_path / "data.yaml").unlink()
@@ -173,24 +160,6 @@ def test_without_a_yaml_the_path_may_be_relative(path: str, tmp_path: Path, monk
     assert len(read_dataset(Path(path).parent / "flat", split="all").samples[0].boxes) == 1
     monkeypatch.chdir(root)
     assert len(read_dataset(Path(), split="train").samples[0].boxes) == 1
-
-
-def test_an_image_without_label_file_has_no_objects(tmp_path: Path) -> None:
-    standard(tmp_path)
-    add(tmp_path, "images/train/b.png", None)
-    add(tmp_path, "images/train/c.png", "labels/train/c.txt", "")
-    dataset = read_dataset(tmp_path, split="train")
-    assert [len(s.boxes) for s in dataset.samples] == [1, 0, 0]
-    assert [s.image_id for s in dataset.samples] == [1, 2, 3]
-    assert [(f.id, f.severity, f.place) for f in dataset.findings] == [("no-label-file", "info", "b.png")]
-
-
-def test_no_label_file_at_all_is_an_error(tmp_path: Path) -> None:
-    add(tmp_path, "images/train/a.png", None)
-    (tmp_path / "data.yaml").write_text(NAMES + "train: images/train\nval: images/train\n")
-    with pytest.raises(DataError, match="none of the 1 images") as caught:
-        read_dataset(tmp_path, split="train")
-    assert "labels" in str(caught.value.where)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +217,41 @@ def test_a_broken_data_yaml_is_an_error_with_place_and_remedy(yaml: str, message
         read_dataset(tmp_path / "data.yaml", split="train")
     assert "data.yaml" in str(caught.value.where)
     assert caught.value.remedy
+
+
+def test_the_error_for_a_missing_val_folder_proposes_to_do_without(tmp_path: Path) -> None:
+    standard(tmp_path)
+    add(tmp_path, "images/train/b.png", "labels/train/b.txt")
+    (tmp_path / "data.yaml").write_text(NAMES + "train: images/train\nval: elsewhere\n")
+    with pytest.raises(DataError, match="the val images are not at the path") as caught:
+        read_dataset(tmp_path, split="val")
+    proposal = "correct the path of `val`, or remove its line: 10 % of the train images are then held out"
+    assert caught.value.remedy == proposal
+    (tmp_path / "data.yaml").write_text(NAMES + "train: images/train\n")
+    assert len(read_dataset(tmp_path, split="val")) == 1
+
+
+def test_labels_without_images_are_told(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    with pytest.raises(DataError, match="YOLO labels but no images") as caught:
+        read_dataset(tmp_path)
+    assert "`images` beside `labels`" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("yaml", [True, False])
+def test_names_of_splits_may_be_capitals(yaml: bool, tmp_path: Path) -> None:
+    for split in ("Train", "Validation"):
+        add(tmp_path, f"images/{split}/{split}.png", f"labels/{split}/{split}.txt")
+    if yaml:
+        (tmp_path / "data.yaml").write_text(NAMES + "Train: images/Train\nValidation: images/Validation\n")
+    else:
+        (tmp_path / "classes.txt").write_text("cat\n")
+    for split, name in (("train", "Train"), ("val", "Validation")):
+        dataset = read_dataset(tmp_path, split=split)
+        assert [s.image.stem for s in dataset.samples] == [name]
+        assert "held out" not in dataset.origin
 
 
 def test_byte_order_marks_and_hidden_files_are_ignored(tmp_path: Path) -> None:
