@@ -72,8 +72,8 @@ def read_dataset(
             _divide(samples, source.root, requested, val_fraction=val_fraction, seed=seed),
             f"{reason}: {held_out}",
         )
-    elif names == ["trainval"]:
-        samples = _without(samples, source, first_split(source, "val"), own)
+    elif requested == "train" and names == ["trainval"] and (val := first_split(source, "val")):
+        samples, origin = _without(samples, source, val, own), f"{origin}, without the images of {val}"
     if classes is not None:
         samples = _rename(samples, own, classes, path, notes)
     return Dataset(samples, classes or own, source.format, requested, path, origin, notes.findings(), division)
@@ -152,13 +152,17 @@ def _read(source: Source, names: Sequence[str], classes: ClassTable, notes: Note
                 notes.add("ids-renumbered", _listing(names), count=len(samples))
             samples = [replace(sample, image_id=number) for number, sample in enumerate(samples, start=1)]
     if not samples:
-        raise DataError("the split has no images", where=f"{source.root}: {_listing(names)}", remedy="add images")
+        what, remedy = "the split has no images", "add images"
+        if noted := notes.findings():
+            what = f"{what} that can be used; {noted[0].message} ({noted[0].place})"
+            remedy = noted[0].remedy
+        raise DataError(what, where=f"{source.root}: {_listing(names)}", remedy=remedy)
     return samples
 
 
-def _without(samples: list[Sample], source: Source, val: str | None, classes: ClassTable) -> list[Sample]:
+def _without(samples: list[Sample], source: Source, val: str, classes: ClassTable) -> list[Sample]:
     """Drop the images of `trainval` that are also in val."""
-    val_images = {sample.image for sample in source.read(val, classes, Notes())} if val else set()
+    val_images = {sample.image for sample in source.read(val, classes, Notes())}
     return [sample for sample in samples if sample.image not in val_images]
 
 

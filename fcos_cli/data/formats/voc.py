@@ -105,7 +105,8 @@ class VocSource:
                 box = (x1 - 1, y1 - 1, x2, y2)
                 difficult = is_set(item.difficult, notes, place=f"{file.name} difficult")
                 rows.append((position[image.path], box, classes.index_of_name[item.name], difficult))
-        self._check(split, files, images, labels)
+        if not any(finding.id == "unreadable-image" for finding in notes.findings()):
+            self._check(split, files, images, labels)
         note_unlabelled(unlabelled, notes, images=len(images))
         check_sizes(images, notes)
         return samples(images, Rows.of(rows), notes)

@@ -56,7 +56,24 @@ def test_val_is_preferred_to_test_and_both_can_be_requested(tmp_path: Path) -> N
 def test_train_falls_back_to_trainval_without_the_val_images(tmp_path: Path) -> None:
     coco_set(tmp_path / "trainval.json", 4)
     coco_set(tmp_path / "val.json", 1)
-    assert names(read_dataset(tmp_path, split="train")) == {"p1.png", "p2.png", "p3.png"}
+    dataset = read_dataset(tmp_path, split="train")
+    assert names(dataset) == {"p1.png", "p2.png", "p3.png"}
+    assert dataset.origin == "no train split found: using trainval (trainval.json), without the images of val"
+    assert len(read_dataset(tmp_path, split="trainval")) == 4
+
+
+def test_a_split_without_a_usable_image_says_what_is_wrong_with_them(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+    (tmp_path / "images/train/a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "images/val/a.heic").touch()
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images/train\nval: images/val\n")
+    with pytest.raises(DataError, match=r"images that cannot be read: 1 \(a.jpg .*Git LFS pointer") as caught:
+        read_dataset(tmp_path, split="train")
+    assert "replace them" in str(caught.value.remedy)
+    with pytest.raises(DataError, match=r"formats that cannot be read, left out: 1 \(a.heic\)") as caught:
+        read_dataset(tmp_path, split="val")
+    assert caught.value.remedy == "convert them to JPEG or PNG"
 
 
 def test_a_tenth_is_held_out_without_a_val_split_and_the_origin_says_so(tmp_path: Path) -> None:

@@ -263,6 +263,14 @@ def test_a_list_with_only_missing_images_is_an_error(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
+def test_unreadable_images_are_not_called_missing(tmp_path: Path) -> None:
+    devkit(tmp_path, train="a\n", val="c\n")
+    annotate(tmp_path / "Annotations" / "a.xml", thing(), size=None)
+    (tmp_path / "JPEGImages" / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match="images that cannot be read: 1"):
+        read_dataset(tmp_path, split="train")
+
+
 def test_the_working_directory_may_be_the_folder_of_annotations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
