@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fcos_cli.data.formats.file_index import FileIndex, files_below
+from fcos_cli.data.formats.file_index import FileIndex, files_below, is_hidden
 from fcos_cli.data.formats.notes import Notes
 from fcos_cli.data.formats.records import ImageRecord, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
@@ -60,6 +61,7 @@ def read_images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list
             continue
         found = index.find(path) or elsewhere.get(name)
         if found is None:
+            index.check_missing()
             notes.add("missing-image", str(name))
         elif size := _size(row, found, notes):
             position[row["id"]] = len(images)
@@ -93,15 +95,18 @@ def _same_file(a: PurePosixPath, b: PurePosixPath, *, where: str) -> DataError:
 def _elsewhere(folder: Path, names: list[PurePosixPath], index: FileIndex) -> dict[PurePosixPath, Path]:
     """Where the images are that are not at their place in `folder`, by their names alone: in it, or in its subfolders.
 
-    A file is left out if it is the place of another image, or if the names of several fit it: of `a/1.jpg` and
-    `b/1.jpg` one cannot stand for the other.
+    At last by their names in another case. A file is left out if it is the place of another image, or if the names of
+    several fit it: of `a/1.jpg` and `b/1.jpg` one cannot stand for the other.
     """
     places = {name: index.find(folder / name) for name in dict.fromkeys(names)}
     missing = [name for name, place in places.items() if place is None]
     if not missing:
         return {}
     below, taken = _below(folder), set(places.values())
-    found = {name: index.find(folder / name.name) or below.get(name.name) for name in missing}
+    found = {
+        name: index.find(folder / name.name) or below.get(name.name) or index.find_any_case(folder / name)
+        for name in missing
+    }
     fits = Counter(found.values())
     return {name: file for name, file in found.items() if file is not None and file not in taken and fits[file] == 1}
 
@@ -132,27 +137,36 @@ def locate_images(file: Path, names: list[PurePosixPath], index: FileIndex) -> t
 
     Candidate folders are tried with up to 20 file names spread over the list. Splits may number their images alike, so
     a folder that is named like the split of the file comes before others, and one that is named like another split
-    last. Names that contain folders of another machine (`C:/job/images/1.jpg`) are then tried without any folder.
+    last. Names that contain folders of another machine (`C:/job/images/1.jpg`) are then tried without any folder, then
+    in subfolders, and at last all names in another case.
     """
-    probes = names[:: max(1, len(names) // 20)][:20]
     candidates = sorted(_image_folders(file), key=lambda folder: _strangeness(folder, file))
-    for shorten in (False, True):
-        hits = {
-            folder: sum(index.find(folder / (name.name if shorten else name)) is not None for name in probes)
-            for folder in candidates
-        }
-        known = [folder for folder in candidates if hits[folder]]
-        if known:  # ties: the first, which is closest to the file
-            best = min(known, key=lambda folder: (_strangeness(folder, file), -hits[folder]))
-            return best, [PurePosixPath(name.name) for name in names] if shorten else names
+    short = [PurePosixPath(name.name) for name in names]
+
+    def best(tried: list[PurePosixPath], find: Callable[[Path], Path | None]) -> Path | None:
+        hits = {folder: sum(find(folder / name) is not None for name in _probes(tried)) for folder in candidates}
+        known = [folder for folder in candidates if hits[folder]]  # ties: the first, which is closest to the file
+        return min(known, key=lambda folder: (_strangeness(folder, file), -hits[folder]), default=None)
+
+    for tried in (names, short):
+        if folder := best(tried, index.find):
+            return folder, tried
     for folder in candidates:
-        if any(name.name in below for below in [_below(folder)] for name in probes):
-            return folder, [PurePosixPath(name.name) for name in names]
+        if any(name.name in below for below in [_below(folder)] for name in _probes(short)):
+            return folder, short
+    for tried in (names, short):
+        if folder := best(tried, index.find_any_case):
+            return folder, tried
+    index.check_missing()
     raise DataError(
-        f"none of the images is on disk, for example {str(probes[0])[:200]}",
+        f"none of the images is on disk, for example {str(names[0])[:200]}",
         where=f"{file}; looked in {', '.join(str(folder) for folder in candidates[:8])}",
         remedy="put the images next to the annotations, into `images/` or into a folder named like the split",
     )
+
+
+def _probes(names: list[PurePosixPath]) -> list[PurePosixPath]:
+    return names[:: max(1, len(names) // 20)][:20]
 
 
 def _strangeness(folder: Path, file: Path) -> int:
@@ -179,5 +193,6 @@ def _image_folders(file: Path) -> list[Path]:
     split = split_name(file, parent)
     tails = (name, f"images/{name}", split, f"images/{split}", "images", ".", "JPEGImages")
     folders = [base / tail for tail in tails for base in bases if (base / tail).is_dir()]
-    folders += [folder for base in bases for folder in sorted(base.iterdir()) if folder.is_dir()]
+    beside = [folder for base in bases for folder in sorted(base.iterdir()) if not is_hidden(folder.name)]
+    folders += filter(Path.is_dir, beside)
     return list(dict.fromkeys(folders))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -24,6 +24,8 @@ class FileIndex:
         self._plain: dict[Path, dict[str, str]] = {}
         self._stems: dict[Path, dict[str, str]] = {}
         self._texts: dict[Path, dict[str, str]] = {}
+        self._cases: dict[Path, defaultdict[str, list[str]]] = {}
+        self._denied: PermissionError | None = None
 
     def __contains__(self, file: Path) -> bool:
         folder = file.parent
@@ -40,6 +42,21 @@ class FileIndex:
             self._plain[folder] = {plain(name): name for name in self._names(folder)}
         name = self._plain[folder].get(plain(file.name))
         return None if name is None else folder / name
+
+    def find_any_case(self, file: Path) -> Path | None:
+        """Return the one file whose name is the same text but for its case; None if there is none, or several."""
+        folder = file.parent
+        if folder not in self._cases:
+            self._cases[folder] = defaultdict(list)
+            for name in self._names(folder):
+                self._cases[folder][plain(name).casefold()].append(name)
+        names = self._cases[folder].get(plain(file.name).casefold(), ())
+        return folder / names[0] if len(names) == 1 else None
+
+    def check_missing(self) -> None:
+        """Raise PermissionError if a file seems to be missing, but a folder where it may be cannot be read."""
+        if self._denied is not None:
+            raise self._denied
 
     def labels(self, folder: Path) -> dict[str, str]:
         """Map the plain stem of an image to its label file (.txt) in a folder: `a.txt`, else `a.TXT` or `a.png.txt`."""
@@ -69,26 +86,28 @@ class FileIndex:
             # not iterdir(): a Path per file would double the time for 100,000 images
             try:
                 self._listed[folder] = sorted(os.listdir(folder))  # noqa: PTH208
-            except (OSError, ValueError):  # no such folder, or a name that no folder can have
+            except (OSError, ValueError) as error:  # no such folder, or a name that no folder can have
                 self._listed[folder] = []
+                if isinstance(error, PermissionError):
+                    self._denied = self._denied or error
         return self._listed[folder]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that tools hide: `.ipynb_checkpoints`, `._a.xml`, `@eaDir`."""
-    return name.startswith((".", "@eaDir"))
+    """Whether a file or folder is one that tools hide: `.ipynb_checkpoints`, `._a.xml`, `@eaDir`, `lost+found`."""
+    return name.startswith((".", "@eaDir")) or name == "lost+found"
 
 
 def files_below(folder: Path) -> Iterator[Path]:
     """The files in a folder and its subfolders, in a fixed order, without hidden ones.
 
     Links to folders are followed, except back to a parent. No folder is entered twice: one that is inside `folder`
-    keeps its own path, and of several links to another it is the first.
+    keeps its own path, and of several links to another it is the first. Raises PermissionError if one cannot be read.
     """
     root, entered, listed = folder.resolve(), set[Path](), list[tuple[Path, list[str]]]()
     starts = deque([folder])  # real folders come before linked ones
     while starts:
-        for place, subfolders, names in os.walk(starts.popleft()):
+        for place, subfolders, names in os.walk(starts.popleft(), onerror=_raise_denied):
             parent, real = Path(place), Path(place).resolve()
             if real in entered:
                 subfolders.clear()
@@ -100,6 +119,11 @@ def files_below(folder: Path) -> Iterator[Path]:
             starts.extend(link for link in links if not _contains(link.resolve(), (root, real)))
     for parent, names in sorted(listed, key=lambda item: item[0].parts):
         yield from (parent / name for name in sorted(names) if not is_hidden(name))
+
+
+def _raise_denied(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        raise error
 
 
 def _contains(folder: Path, others: Iterable[Path]) -> bool:

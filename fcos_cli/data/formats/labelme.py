@@ -3,8 +3,8 @@
 Notable choices:
 - A class is a label as it is written: `Dog` and `dog` are two. The table is alphabetical over all JSON files of the
   data set, with ids 1…C, because LabelMe has no class ids.
-- Rectangles are boxes whichever corners they name. Polygons and circles become the boxes around them, which is noted;
-  other shapes (points, lines, masks) are dropped with a finding.
+- Rectangles are boxes whichever corners they name. Polygons, circles, masks and rotated boxes become the boxes around
+  them, which is noted; other shapes (points, lines) are dropped with a finding.
 - The image is the one beside the JSON with its name, else the one that `imagePath` names. The copy of the image that
   LabelMe can store in `imageData` is not used.
 - A picture without a JSON has not been labelled yet, so it is left out, not taken for background.
@@ -30,6 +30,7 @@ from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable, whole_characters
 
 _LARGEST_SIDE = 2**31  # pixels; more is a mistake
+_BOXES = ("rectangle", "polygon", "circle", "rotation", "mask")  # `rotation` is X-AnyLabeling's
 _SHAPES = re.compile(rb'"shapes"\s*:')
 
 
@@ -154,6 +155,9 @@ def _shape(row: dict[str, Any]) -> Shape:
             (x, y), (on_x, on_y) = points
             radius = ((on_x - x) ** 2 + (on_y - y) ** 2) ** 0.5
             points = [(x - radius, y - radius), (x + radius, y + radius)]
+        if kind == "mask":  # its first and last pixel
+            (x, y), (last_x, last_y) = points
+            points = [(x, y), (last_x + 1, last_y + 1)]
         xs, ys = zip(*points, strict=True)
         box = (min(xs), min(ys), max(xs), max(ys)) if len(points) > 1 else None
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -162,7 +166,7 @@ def _shape(row: dict[str, Any]) -> Shape:
 
 
 def _is_box(shape: Shape) -> bool:
-    return bool(shape.label) and shape.kind in ("rectangle", "polygon", "circle")
+    return bool(shape.label) and shape.kind in _BOXES
 
 
 def _rows(
@@ -170,7 +174,7 @@ def _rows(
 ) -> Iterator[tuple[int, Sequence[float], int, bool]]:
     for number, shape in enumerate(shapes):
         place = f"{file.name}: shapes[{number}] ({shape.label or 'no label'})"
-        if shape.kind not in ("rectangle", "polygon", "circle"):
+        if shape.kind not in _BOXES:
             notes.add("other-shape", f"{place} {shape.kind}")
         elif shape.box is None or not shape.label:
             notes.add("malformed-row", place)
@@ -188,6 +192,7 @@ def _image(file: Path, annotation: Annotation, number: int, index: FileIndex, no
     same_stem = [file.parent / name for name in [index.images(file.parent).get(file.stem)] if name]
     candidates = [*(path for path in named if path.stem == file.stem), *same_stem, *named]
     if not candidates:
+        index.check_missing()
         notes.add("missing-image", annotation.image or file.stem)
         return None
     path = candidates[0]

@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     ),
     "other-shape": (
         "warning",
-        "shapes that are neither a box nor can become one (points, lines, masks), dropped",
+        "shapes that are neither a box nor can become one (points, lines), dropped",
         "draw rectangles or polygons instead",
     ),
     "other-json": ("warning", "JSON files without `shapes`, which are not LabelMe's, left out", "move them elsewhere"),
@@ -73,7 +73,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "not-labelled": ("info", "images without a JSON file, left out", "label them, or they are not used"),
     "shape-as-box": (
         "info",
-        "polygons and circles, replaced by the boxes around them",
+        "polygons, circles, masks and rotated boxes, replaced by the upright boxes around them",
         "nothing needs to be done; draw rectangles where the box around the shape is not the one you want",
     ),
     "ids-renumbered": (

@@ -201,9 +201,10 @@ def check_sizes(images: Sequence[ImageRecord], notes: Notes) -> None:
             annotated = f"{image.width}x{image.height}"
             factors.append((width / image.width, height / image.height))
             notes.add("size-mismatch", f"{image.path.name} (file {width}x{height}, annotations {annotated})")
-    if len(factors) > len(checked) / 2 and np.ptp(factors) <= SAME_FACTOR * np.mean(factors):
+    factor = float(np.mean(factors)) if len(factors) > len(checked) / 2 else 1.0
+    if abs(factor - 1) > SAME_FACTOR and np.ptp(factors) <= SAME_FACTOR * factor:
         raise DataError(
-            f"the images on disk are {np.mean(factors):.3g} times as large as their annotations say",
+            f"the images on disk are {factor:.3g} times as large as their annotations say",
             where=f"{len(factors)} of {len(checked)} images, for example {checked[0].path.name}",
             remedy="restore the original images, or scale the sizes and the boxes in the annotations by this factor",
         )

@@ -159,6 +159,7 @@ class VocSource:
         same_stem += [found for path in by_name if (found := index.find(path))]
         candidates = [*(path for path in named if path.stem == file.stem), *same_stem, *named]
         if not candidates:
+            index.check_missing()
             notes.add("missing-image", declared or file.stem)
             return None
         path = candidates[0]

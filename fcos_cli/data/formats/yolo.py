@@ -54,6 +54,7 @@ class YoloSource:
         unlabelled: list[str] = []
         for number, file in enumerate(files, start=1):
             if file not in index:
+                index.check_missing()
                 notes.add("missing-image", str(file))
                 continue
             size = size_of(file, notes)
@@ -61,6 +62,7 @@ class YoloSource:
                 continue
             label = label_of(file, index)
             if label is None:
+                index.check_missing()
                 unlabelled.append(file.name)
             else:
                 boxes = _boxes(label, classes, notes, keypoints=self.keypoints)

@@ -9,6 +9,7 @@ import pytest
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
 from tests.data.formats.test_coco import coco, draw, write
+from tests.data.formats.test_file_index import deny
 
 NUMBERED = [f"{number:04}.png" for number in range(1, 31)]
 
@@ -64,6 +65,37 @@ def test_images_added_to_a_set_from_another_machine_do_not_hide_the_others(tmp_p
     dataset = read_dataset(write(tmp_path / "train.json", coco(*names)))
     assert places(dataset, tmp_path / "images") == ["1.png", "2.png", "new.png"]
     assert dataset.findings == []
+
+
+@pytest.mark.parametrize("names", [("IMG_1.JPG", "img_2.PNG"), ("img_1.jpg", "img_2.PNG")])
+def test_names_in_another_case_are_found_at_last(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in ("img_1.jpg", "img_2.png"):
+        draw(tmp_path / "images" / name)
+    dataset = read_dataset(write(tmp_path / "train.json", coco(*names)))
+    assert places(dataset, tmp_path / "images") == ["img_1.jpg", "img_2.png"]
+    assert dataset.findings == []
+
+
+def test_a_name_in_another_case_that_fits_two_files_or_the_file_of_another_image_is_missing(tmp_path: Path) -> None:
+    for name in ("a.png", "B.png", "b.png"):
+        draw(tmp_path / "images" / name)
+    dataset = read_dataset(write(tmp_path / "train.json", coco("a.png", "A.png", "b.PNG")))
+    assert places(dataset, tmp_path / "images") == ["a.png"]
+    assert [(finding.id, finding.place) for finding in dataset.findings] == [("missing-image", "A.png, b.PNG")]
+
+
+def test_images_in_a_folder_that_cannot_be_read_are_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "images" / "a.png")
+    draw(tmp_path / "more" / "b.png")
+    file = write(tmp_path / "train.json", coco("a.png"))
+    deny(monkeypatch, tmp_path / "more")
+    assert len(read_dataset(file).samples) == 1  # nothing is missing
+    deny(monkeypatch, tmp_path / "images")
+    with pytest.raises(PermissionError) as caught:
+        read_dataset(file)
+    assert Path(caught.value.filename) in (tmp_path / "images", tmp_path / "more")
 
 
 @pytest.mark.parametrize("given", ["instances_default.json", "."])

@@ -1,6 +1,10 @@
 """The files of a folder: those that tools hide, and those behind links."""
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +15,21 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the folder be one that the user may not read; for root, who may read all, no mode of it does."""
+
+    def denying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def denied(place: Any = ".") -> Any:
+            if not isinstance(place, int) and Path(place) == folder:
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            return function(place)
+
+        return denied
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, denying(getattr(os, name)))
 
 
 def below(folder: Path) -> list[str]:
@@ -69,6 +88,21 @@ def test_a_link_to_a_hidden_folder_of_the_same_place_is_entered(tmp_path: Path) 
 
 def test_a_missing_folder_has_no_files(tmp_path: Path) -> None:
     assert below(tmp_path / "absent") == []
+
+
+def test_a_folder_that_cannot_be_read_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "a.jpg", tmp_path / "deep" / "b.jpg", tmp_path / "lost+found" / "c.jpg")
+    deny(monkeypatch, tmp_path / "lost+found")
+    assert below(tmp_path) == ["a.jpg", "deep/b.jpg"]
+    deny(monkeypatch, tmp_path / "deep")
+    with pytest.raises(PermissionError):
+        below(tmp_path)
+    index = FileIndex()
+    assert tmp_path / "a.jpg" in index
+    index.check_missing()
+    assert tmp_path / "deep" / "b.jpg" not in index
+    with pytest.raises(PermissionError):
+        index.check_missing()
 
 
 def test_a_name_is_found_in_other_spellings(tmp_path: Path) -> None:

@@ -60,12 +60,23 @@ def test_polygons_and_circles_become_the_boxes_around_them(tmp_path: Path) -> No
     assert finding.place == "a.json: shapes[0] (sun) circle, a.json: shapes[1] (hill) polygon"
 
 
+def test_masks_and_rotated_boxes_become_the_boxes_around_them(tmp_path: Path) -> None:
+    mask = shape("sun", [[10, 20], [19, 39]], "mask", mask="iVBORw0KGgo=")  # of 10 x 20 pixels
+    turned = shape("hill", [[30, 10], [40, 20], [30, 30], [20, 20]], "rotation", direction=0.785)
+    annotate(tmp_path / "a.json", mask, turned)
+    dataset = read_dataset(tmp_path, split="all")
+    assert dataset.samples[0].boxes.tolist() == [[10, 20, 20, 40], [20, 10, 40, 30]]
+    assert dataset.classes.names == ("hill", "sun")
+    (finding,) = dataset.findings
+    assert (finding.id, finding.message[-1]) == ("shape-as-box", "2")
+
+
 def test_a_shape_without_a_type_is_a_polygon(tmp_path: Path) -> None:
     annotate(tmp_path / "a.json", shape(points=[[1, 1], [5, 1], [5, 9]], kind=None))
     assert read_dataset(tmp_path, split="all").samples[0].boxes.tolist() == [[1, 1, 5, 9]]
 
 
-@pytest.mark.parametrize("kind", ["point", "line", "linestrip", "points", "mask"])
+@pytest.mark.parametrize("kind", ["point", "line", "linestrip", "points", "cuboid"])
 def test_other_shapes_are_a_finding_and_their_labels_no_class(kind: str, tmp_path: Path) -> None:
     annotate(tmp_path / "a.json", shape(), shape("way", kind=kind))
     dataset = read_dataset(tmp_path, split="all")

@@ -1,5 +1,6 @@
 """Cleaning: the Samples are valid whatever a reader passes in."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from fcos_cli.data.formats import records
 from fcos_cli.data.formats.file_index import FileIndex
 from fcos_cli.data.formats.notes import Notes
 from fcos_cli.data.formats.records import ImageRecord, Rows, check_sizes, samples
+from fcos_cli.errors import DataError
 
 PICTURES = [ImageRecord(Path("a.png"), 7, 100, 50), ImageRecord(Path("b.png"), 9, 10, 10)]
 
@@ -42,6 +44,17 @@ def test_the_sizes_of_up_to_200_images_are_checked(count: int, monkeypatch: pyte
     monkeypatch.setattr(records, "size_of", lambda path, _: looked_at.append(path))
     check_sizes([ImageRecord(Path(f"{number}.png"), number, 10, 10) for number in range(count)], Notes())
     assert len(set(looked_at)) == len(looked_at) == min(count, 200)
+
+
+@pytest.mark.parametrize(("size", "refused"), [((101, 50), False), ((101, 51), False), ((110, 55), True)])
+def test_sizes_that_differ_by_rounding_are_no_error(
+    size: tuple[int, int], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "size_of", lambda *_: size)
+    images, notes = [ImageRecord(Path("a.png"), number, 100, 50) for number in range(3)], Notes()
+    with pytest.raises(DataError, match=r"1\.1 times") if refused else nullcontext():
+        check_sizes(images, notes)
+    assert [finding.id for finding in notes.findings()] == ["size-mismatch"]
 
 
 @given(
