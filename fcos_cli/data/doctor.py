@@ -126,7 +126,7 @@ def examine_splits(
     resize, stride: as in `examine`. Of val they are those of the reader which train does not have too, since both may
     come from one file, and that it has few boxes or none. `train` stands for both where a finding is about both.
     """
-    findings = [*examine(train, resize=resize, stride=stride), *examine_pair(train, val)]
+    findings = [*examine(train, resize=resize, stride=stride), *find_leakage(train, val)]
     of_val = [finding for finding in val.findings if finding not in findings]
     of_val += _small_val(val)
     return [*(("train", finding) for finding in findings), *(("val", finding) for finding in of_val)]
@@ -149,23 +149,17 @@ def _small_val(val: Dataset) -> Iterator[Finding]:
         yield Finding("small-val", "warning", str(val.source), message, remedy)
 
 
-def examine_pair(train: Dataset, val: Dataset) -> list[Finding]:
-    """Find problems between two splits: different class tables, and images in both (by file content).
+def find_leakage(train: Dataset, val: Dataset) -> Iterator[Finding]:
+    """Find images in both splits, by file content.
 
     Files are read only as far as they agree in length and in a part from their middle: uncompressed images of one size
     all have one length. Unreadable files are skipped, since the reader reports them.
     """
-    findings = []
-    if train.classes != val.classes:
-        place = f"{train.source}, {val.source}"
-        message = "train and val have different class tables"
-        findings.append(Finding("class-tables-differ", "error", place, message, "read both from one data set"))
     pairs = _shared([sample.image for sample in train.samples], [sample.image for sample in val.samples])
     shared = [f"{file.name} = {other.name}" for file, other in pairs]
     if shared:
         message = f"images in both train and val, which makes val metrics too high: {len(shared)}"
-        findings.append(Finding("leakage", "error", some(shared), message, "remove them from one of the splits"))
-    return findings
+        yield Finding("leakage", "error", some(shared), message, "remove them from one of the splits")
 
 
 def _shared(train: Iterable[Path], val: Iterable[Path]) -> Iterator[tuple[Path, Path]]:

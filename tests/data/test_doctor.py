@@ -8,7 +8,7 @@ import pytest
 
 from fcos_cli.data import doctor
 from fcos_cli.data.demo_shapes import write_shapes
-from fcos_cli.data.doctor import examine, examine_pair, examine_splits
+from fcos_cli.data.doctor import examine, examine_splits, find_leakage
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset, Finding, Sample
 from fcos_cli.model.classes import ClassTable
@@ -92,7 +92,7 @@ def test_an_image_in_both_splits_is_leakage_whatever_its_name(tmp_path: Path) ->
     for name, content in (("t1", b"same"), ("v1", b"same"), ("t2", b"four"), ("t3", b"longer")):
         (tmp_path / name).write_bytes(content)
     train = dataset(*(sample(image=tmp_path / name) for name in ("t1", "t2", "t3", "gone")))
-    (finding,) = examine_pair(train, dataset(sample(image=tmp_path / "v1"), sample(image=tmp_path / "lost")))
+    (finding,) = find_leakage(train, dataset(sample(image=tmp_path / "v1"), sample(image=tmp_path / "lost")))
     assert (finding.id, finding.severity, finding.place) == ("leakage", "error", "t1 = v1")
 
 
@@ -110,14 +110,9 @@ def test_files_of_one_length_are_read_only_where_they_agree(tmp_path: Path, monk
         (tmp_path / name).write_bytes(bytes(9000) + middle + bytes(8999))
     (tmp_path / "t4").write_bytes(b"x" + bytes(8999) + b"c" + bytes(8999))  # differs in its first byte
     train, val = (dataset(*(sample(image=file) for file in sorted(tmp_path.glob(f"{key}*")))) for key in "tv")
-    (finding,) = examine_pair(train, val)
+    (finding,) = find_leakage(train, val)
     assert finding.place == "t3 = v1"
     assert sorted(digested) == ["t3", "t4", "v1"]
-
-
-def test_different_class_tables_are_reported() -> None:
-    (finding,) = examine_pair(dataset(), dataset(table=ClassTable(("dog", "cat"), (1, 2))))
-    assert finding.id == "class-tables-differ"
 
 
 def test_findings_of_both_splits_are_listed_once_with_their_split() -> None:

@@ -85,13 +85,11 @@ def _with_model_of_init(base: Mapping[str, Any], layers: Mapping[str, Any]) -> t
 def read_splits(config: Config) -> tuple[Dataset, Dataset]:
     """Read the train and val splits; train as tiles, and without those that have no objects, if the settings say so.
 
-    Raises DataError if their class tables differ, and UsageError if tiles are too small.
+    Both have one class table. Raises UsageError if tiles are too small.
     """
     path, data, tiling = Path(config.data.path), config.data, tiles_of(config)
     train_set = read_dataset(path, split="train", val_fraction=data.val_fraction, seed=data.split_seed)
     val_set = read_dataset(path, split="val", val_fraction=data.val_fraction, seed=data.split_seed)
-    if train_set.classes != val_set.classes:
-        raise DataError("train and val have different class tables", where=path)
     if tiling is not None:
         train_set = cut(train_set, tiling, seed=data.split_seed)
     return _without_empty(train_set) if data.drop_empty else train_set, val_set
