@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -34,7 +35,7 @@ RUNTIMES = ("onnxruntime", "openvino", "torch", "torchvision", "tensorrt", "tens
 
 
 def main() -> None:
-    """Run the app and exit. Whatever ends a command becomes a message of up to three lines and an exit code."""
+    """Run the app and exit. Whatever ends a command becomes a message (see `print_error`) and an exit code."""
     _open_closed_streams()
     debug = "--debug" in sys.argv[1:] or os.environ.get("FCOS_DEBUG", "") not in ("", "0")
     interrupts: list[int] = []
@@ -88,7 +89,7 @@ def _is_success(error: BaseException) -> bool:
 def _exit_code(error: BaseException, stdout: int | None, *, debug: bool) -> int | None:
     """Print what ended the command and return its exit code; None if Python is to handle the exception.
 
-    stdout: a descriptor of it, None if it has none.
+    stdout: a descriptor of it, None if it has none. debug: print a traceback instead of the message.
     """
     if isinstance(error, BrokenPipeError) and _has_no_reader(stdout):  # as after `| head`
         _discard_stdout()
@@ -97,12 +98,11 @@ def _exit_code(error: BaseException, stdout: int | None, *, debug: bool) -> int 
         with suppress(OSError):
             sys.stderr.write(f"{error.what}\n")
         return error.exit_code
-    if isinstance(error, OSError) and not debug:
-        error = _explain(error) or error
-    if debug or not isinstance(error, FcosError):
+    shown = _explain(error) if isinstance(error, OSError) else error
+    if not isinstance(shown, FcosError):
         return None
-    if error.elsewhere:
-        return error.exit_code
+    if shown.elsewhere and not debug:
+        return shown.exit_code
     from fcos_cli.console import print_error
 
     try:
@@ -110,8 +110,11 @@ def _exit_code(error: BaseException, stdout: int | None, *, debug: bool) -> int 
     except OSError:
         _discard_stdout()
     with suppress(OSError):  # stderr may be full
-        print_error(error)
-    return error.exit_code
+        if debug:
+            traceback.print_exception(error)
+        else:
+            print_error(shown)
+    return shown.exit_code
 
 
 def _explain(error: OSError) -> FcosError | None:

@@ -17,7 +17,6 @@ import pytest
 
 from fcos_cli import __version__
 from fcos_cli.cli import main
-from fcos_cli.errors import UsageError
 from fcos_cli.export.run import ExportResult
 from fcos_cli.resources import ASSETS
 from fcos_cli.train.checkpoint import Progress
@@ -77,8 +76,19 @@ def test_error_has_a_traceback_only_with_debug(fcos: Fcos) -> None:
     assert result.code == 2
     assert result.err.splitlines()[0] == "error: no data to train on"
     assert "Traceback" not in result.err
-    with pytest.raises(UsageError):
-        fcos("--debug", "train")
+
+
+def test_debug_shows_a_traceback_and_keeps_the_exit_code(fcos: Fcos, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = fcos("--debug", "train")
+    assert (result.code, result.out) == (2, "")
+    assert "Traceback" in result.err
+    assert "UsageError: no data to train on" in result.err
+    monkeypatch.setenv("FCOS_DEBUG", "1")
+    result = fcos("info", "nowhere.onnx")
+    assert result.code == 4
+    assert "Traceback" in result.err
+    result = fcos("info", f"{'x' * 300}.onnx")
+    assert result.code == 2
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
