@@ -75,21 +75,18 @@ def warn(text: str) -> None:
 
 
 def print_error(error: FcosError) -> None:
-    """Print what happened, where, and what to do, in up to three lines."""
+    """Print what happened, where, and what to do: three lines, and the details and the code that some errors have."""
     from rich.text import Text
 
     console = err()
-    do = "  do:    "
     parts = [
-        ("error: ", error.what, "bold red"),
-        ("  where: ", error.where, "dim"),
-        (do, error.remedy, "green"),
+        ("error: ", [error.what], "bold red"),
+        ("  where: ", [error.where or "", *(f"    {line}" for line in error.details)], "dim"),
+        ("  do:    ", (error.remedy or "").split("\n"), "green"),  # may be a few lines of code
     ]
-    for label, text, style in parts:
-        if text:
-            lines = text.split("\n") if label == do else [text]  # a remedy may be a few lines of code
-            shown = "\n".join(map(visible, lines))
-            console.print(Text.assemble((label, style), shown), soft_wrap=True)
+    for label, lines, style in parts:
+        if any(lines):
+            console.print(Text.assemble((label, style), "\n".join(map(visible, lines))), soft_wrap=True)
 
 
 def emit_json(document: Mapping[str, Any]) -> None:

@@ -26,18 +26,22 @@ class FcosError(Exception):
     """An error the user can act on.
 
     `what` is one sentence without a final period; `where` names the file, line or key; `remedy` says what to do. Very
-    long ones, which repeat what is in a damaged file, are shortened. `shared`: whether all processes of a run raise it;
-    `elsewhere`: whether another of them shows it.
+    long ones, which repeat what is in a damaged file, are shortened. `details`: a list that belongs to `where`, line by
+    line; all of it is printed. `shared`: whether all processes of a run raise it; `elsewhere`: whether another of them
+    shows it.
     """
 
     exit_code = 1
     shared = elsewhere = False
 
-    def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, where: object = None, remedy: str | None = None, details: Iterable[str] = ()
+    ) -> None:
         super().__init__(what)
         self.what = _shorten(what)
         self.where = None if where is None else _shorten(str(where))
         self.remedy = remedy
+        self.details = tuple(map(_shorten, details))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without the arguments of `__init__`, which differ from class to class."""
@@ -52,6 +56,7 @@ class FcosError(Exception):
         parts = [self.what]
         if self.where:
             parts.append(f"where: {self.where}")
+        parts += [f"  {line}" for line in self.details]
         if self.remedy:
             parts.append(f"remedy: {self.remedy}")
         return "\n".join(parts)

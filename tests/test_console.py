@@ -39,6 +39,14 @@ def test_error_is_printed_to_stderr_in_three_parts(capsys):
     assert err == "error: box has no area\n  where: val.json:7\n  do:    run fcos doctor\n"
 
 
+def test_details_of_an_error_have_a_line_each(capsys):
+    names = [f"tensor {number}" for number in range(1000)]
+    console.print_error(DataError("unknown tensors", where="x.pth", remedy="fix it", details=[*names, "\x1b[2J"]))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:3] == ["  where: x.pth", "    tensor 0"]
+    assert lines[1001:] == ["    tensor 999", "    \\x1b[2J", "  do:    fix it"]
+
+
 def test_missing_parts_are_omitted_and_markup_is_not_interpreted(capsys):
     long = "/data/[1]/:cat:/" + "x" * 300
     console.print_error(FcosError("[bold]gone[/]", where=long))

@@ -81,3 +81,11 @@ def test_errors_of_libraries_are_quoted_in_one_line() -> None:
 def test_an_error_in_brief_is_one_line() -> None:
     assert FcosError("it broke", where="here", remedy="fix it").brief == "it broke: here"
     assert FcosError("it broke", remedy="fix it").brief == "it broke"
+    assert FcosError("it broke", where="here", details=["a", "b"]).brief == "it broke: here"
+
+
+def test_details_are_all_kept() -> None:
+    names = tuple(f"tensor {number}" for number in range(1000))
+    error = pickle.loads(pickle.dumps(FcosError("it broke", where="here", remedy="fix it", details=names)))
+    assert error.details == names
+    assert str(error).splitlines()[1:-1] == ["where: here", *(f"  {name}" for name in names)]

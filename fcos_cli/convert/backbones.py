@@ -64,8 +64,9 @@ def refuse_unsupported(keys: Iterable[str], *, where: Path) -> None:
         if matches:
             raise ModelError(
                 what,
-                where=f"{where}\n  matching tensors ({len(matches)}):\n    " + "\n    ".join(matches),
+                where=where,
                 remedy="use a checkpoint of a published model; docs/conversion.md lists them",
+                details=(f"matching tensors ({len(matches)}):", *(f"  {key}" for key in matches)),
             )
 
 

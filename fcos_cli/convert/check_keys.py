@@ -35,17 +35,18 @@ def check_fit(
     }
     if not any(problems.values()):
         return
-    details = "".join(
-        f"\n  {kind} ({len(keys)}):" + "".join(f"\n    {key}" for key in sorted(keys))
-        for kind, keys in problems.items()
-        if keys
-    )
     counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in problems.items() if keys)
     raise ModelError(
         f"the file does not fit an FCOS with backbone {config.backbone}, {config.channels} channels and "
         f"{describe_towers(config)}: {counts}",
-        where=f"{where}{details}",
+        where=where,
         remedy=_advice(problems, weights),
+        details=[
+            line
+            for kind, keys in problems.items()
+            if keys
+            for line in (f"{kind} ({len(keys)}):", *(f"  {key}" for key in sorted(keys)))
+        ],
     )
 
 

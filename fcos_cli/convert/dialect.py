@@ -28,11 +28,11 @@ def find_family(keys: Iterable[str], *, requested: str, where: Path) -> str:
     names = list(keys)
     matches = [name for name, family in FAMILIES.items() if any(re.match(family.signature, key) for key in names)]
     if len(matches) != 1:
-        first_names = "\n    ".join(sorted(names)[:10])
         raise ModelError(
             "the tensor names match no known FCOS implementation",
-            where=f"{where}, {len(names)} tensors, starting with:\n    {first_names}",
+            where=where,
             remedy=f"use a checkpoint of {', '.join(family.title for family in FAMILIES.values())}",
+            details=(f"{len(names)} tensors, starting with:", *(f"  {key}" for key in sorted(names)[:10])),
         )
     if requested not in ("auto", matches[0]):
         raise UsageError(

@@ -48,7 +48,7 @@ def test_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> None:
 def test_unknown_tensor_names_are_refused_and_listed(key: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="match no known FCOS") as caught:
         convert(pth(tmp_path / "x.pth", {key: torch.ones(1)}))
-    assert key in str(caught.value.where)
+    assert key in str(caught.value.details)
 
 
 @pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if len(family.presets) > 1])

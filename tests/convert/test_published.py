@@ -107,13 +107,13 @@ def test_misfitting_tensors_are_listed_by_their_names_in_the_file(name: str, vic
     value = state.pop(victim)
     with pytest.raises(ModelError, match=": 1 missing") as caught:
         convert(pth(tmp_path / "x.pth", state), preset=preset)
-    assert f"{victim} {list(value.shape)}" in str(caught.value.where)
+    assert f"{victim} {list(value.shape)}" in str(caught.value.details)
     with pytest.raises(ModelError, match=": 1 missing, 1 unknown") as caught:
         convert(pth(tmp_path / "x.pth", {**state, f"{victim}.more": value}), preset=preset)
-    assert f"{victim}.more {list(value.shape)}" in str(caught.value.where)
+    assert f"{victim}.more {list(value.shape)}" in str(caught.value.details)
     with pytest.raises(ModelError, match=": 1 misshapen") as caught:
         convert(pth(tmp_path / "x.pth", {**state, victim: torch.zeros(7)}), preset=preset)
-    assert f"{victim} [7], expected {list(value.shape)}" in str(caught.value.where)
+    assert f"{victim} [7], expected {list(value.shape)}" in str(caught.value.details)
 
 
 def test_a_larger_dla_does_not_fit_and_every_tensor_is_listed(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_larger_dla_does_not_fit_and_every_tensor_is_listed(tmp_path: Path) ->
             if ".level5." in key and value.ndim == 4}  # fmt: skip
     with pytest.raises(ModelError, match=f"backbone dla34.*: {len(wide)} misshapen") as caught:
         convert(pth(tmp_path / "x.pth", {**state, **wide}), preset="adelaidet")
-    assert all(key in str(caught.value.where) for key in wide)
+    assert all(key in str(caught.value.details) for key in wide)
 
 
 class Network(NamedTuple):

@@ -141,16 +141,16 @@ def test_every_difference_from_torchvision_is_named(change: dict[str, Any], mess
     other = replace(artifact, config=artifact.config.model_copy(update=change))
     with pytest.raises(ModelError, match="would give different results") as caught:
         to_torchvision(other, where=Path("x.safetensors"))
-    assert message in str(caught.value.where)
+    assert message in str(caught.value.details)
     if "conventions" in change:
-        assert str(caught.value.where).count("convention ") > 5
+        assert str(caught.value.details).count("convention ") > 5
 
 
 def test_other_resize_rule_is_refused(artifact: Artifact) -> None:
     other = replace(artifact, geometry={**artifact.geometry, "mode": "letterbox"})
     with pytest.raises(ModelError) as caught:
         to_torchvision(other, where=Path("x"))
-    assert "resize rule: mode is letterbox, torchvision's is shortest" in str(caught.value.where)
+    assert "resize rule: mode is letterbox, torchvision's is shortest" in str(caught.value.details)
     assert "only a model that was converted from torchvision's" in str(caught.value.remedy)
 
 
