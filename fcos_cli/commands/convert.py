@@ -57,13 +57,16 @@ def convert(
     keep_freed_memory()
     from fcos_cli.atomic import check_writable
     from fcos_cli.console import emit_json, say
-    from fcos_cli.errors import UsageError
+    from fcos_cli.errors import ModelError, UsageError
 
     if target not in (None, "torchvision"):
         raise UsageError(f"unknown --to {target!r}", remedy="use --to torchvision, or omit --to")
     if target is not None and (preset, classes, source) != (None, None, "auto"):
         raise UsageError("--from, --preset and --classes cannot be combined with --to")
-    path = out or file.with_name(_default_name(file, target))
+    if target is None and file.is_dir():
+        remedy = "name the checkpoint file in it; a run folder of fcos train needs no conversion"
+        raise ModelError("this is a folder, not a checkpoint", where=file, remedy=remedy)
+    path = out or _default_path(file, target)
     if out is None and path.exists():
         raise UsageError("this file exists, and is not replaced unless --out names it", where=path, remedy="use --out")
     suffixes = (".safetensors",) if target is None else (".pth", ".pt")
@@ -103,8 +106,10 @@ def _export(file: Path, out: Path) -> dict[str, Any]:
     return {"to": "torchvision", "call": state.call, "notes": (f"for {state.call}", state.labels)}
 
 
-def _default_name(file: Path, target: str | None) -> str:
-    """Default name of the output file, always different from that of `file`."""
+def _default_path(file: Path, target: str | None) -> Path:
+    """The default output file, next to `file` and always different from it."""
+    if not file.name:  # `.`, a run folder
+        file = file.resolve()
     if target is not None:
-        return f"{file.stem}-{target}.pth"
-    return f"{file.stem}-fcos.safetensors" if file.suffix.lower() == ".safetensors" else f"{file.stem}.safetensors"
+        return file.parent / f"{file.stem}-{target}.pth"
+    return file.parent / f"{file.stem}{'-fcos' if file.suffix.lower() == '.safetensors' else ''}.safetensors"

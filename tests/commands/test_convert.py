@@ -91,13 +91,29 @@ def test_usage_errors(arguments: tuple[str, ...], code: int, message: str, fcos:
     assert not (tmp_path / "theirs.safetensors").exists()
 
 
+@pytest.mark.parametrize("folder", ["", ".", "..", "run"])
+def test_a_folder_is_no_checkpoint(folder: str, fcos: Fcos) -> None:
+    Path("run").mkdir()
+    code, out, err = fcos("convert", folder)
+    assert (code, out) == (4, "")
+    assert "error: this is a folder, not a checkpoint" in err
+    assert "name the checkpoint file in it" in err
+
+
+def test_a_model_of_this_folder_can_be_converted_back(fcos: Fcos) -> None:
+    assert fcos("convert", ".", "--to", "torchvision").code == 4  # there is none
+
+
 def test_incomplete_checkpoint_is_exit_code_4_and_lists_all_tensors(fcos: Fcos, tmp_path: Path) -> None:
     state = theirs("detectron2", shapes_of())
     gone = [key for key in state if key.startswith("head.bbox_")]
     file = pth(tmp_path / "theirs.pth", {key: value for key, value in state.items() if key not in gone})
     code, _, err = fcos("convert", file)
     assert code == 4
-    assert all(key in err for key in gone)
+    lines = err.splitlines()
+    assert [line.strip() for line in lines[1:3]] == [f"where: {file}", f"missing ({len(gone)}):"]
+    assert [line.split()[0] for line in lines[3:-1]] == sorted(gone)
+    assert lines[-1].startswith("  do:    ")
 
 
 def test_round_trip_to_torchvision(fcos: Fcos, tmp_path: Path) -> None:
