@@ -16,5 +16,8 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL("libc.so.6").mallopt
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # constants of malloc.h
-    settings = ((m_mmap_threshold, 1 << 30), (m_trim_threshold, 2**31 - 1), (m_top_pad, 256 << 20))
-    return bool(sum(mallopt(option, value) for option, value in settings) == len(settings))
+    # glibc before 2.35 takes at most 32 MiB. Any of the settings stops the threshold, at first 128 KiB, from growing by
+    # itself, so the others come only after this one.
+    if not any(mallopt(m_mmap_threshold, size) for size in (1 << 30, 32 << 20)):
+        return False
+    return bool(mallopt(m_trim_threshold, 2**31 - 1) and mallopt(m_top_pad, 256 << 20))
