@@ -43,11 +43,11 @@ def find_family(keys: Iterable[str], *, requested: str, where: Path) -> str:
     return matches[0]
 
 
-def read_metadata(family: Family, checkpoint: Checkpoint) -> CheckpointMetadata:
-    """Read what the checkpoint states in its config, tower biases and pixel statistics."""
+def read_metadata(family: Family, checkpoint: Checkpoint, *, requested: str | None) -> CheckpointMetadata:
+    """Read what the checkpoint states in its config and pixel statistics; and in its tower biases, without --preset."""
     metadata = metadata_from_meta(checkpoint.meta)
     biased = any(re.match(r"bbox_head\.(cls|reg)_convs\.\d+\.conv\.bias$", key) for key in checkpoint.weights)
-    if family.preset_without_bias is not None and metadata.preset is None and not biased:
+    if family.preset_without_bias is not None and (metadata.preset or requested) is None and not biased:
         metadata = metadata.updated(preset=family.preset_without_bias, evidence="the towers without bias")
     return _with_pixels(metadata, checkpoint.weights)
 

@@ -20,6 +20,9 @@ from fcos_cli.errors import ModelError, UsageError, first_line
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which trainers save the weights."""
 
+META = ("cfg", "config", "CLASSES", "dataset_meta", "mmdet_version")
+"""What `mmdet_config` reads of mmdetection's `meta`."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -85,10 +88,12 @@ def _unsafe(path: Path, imported: str) -> ModelError:
         "the file holds more than tensors and plain values; opening it would run code: "
         + (imported or "a pickle not written by torch"),
         where=path,
-        remedy="if you trust its source, save only its tensors and convert those:\n"
+        remedy="if you trust its source, save only its tensors and its config, and convert those:\n"
         f"    import {imports}; file = {load}\n"
         "    tensors = file.get('state_dict', file.get('model', file))\n"
-        "    torch.save({k: torch.as_tensor(v) for k, v in tensors.items()}, 'tensors.pth')",
+        "    tensors = {k: torch.as_tensor(v) for k, v in tensors.items()}\n"
+        f"    meta = {{k: v for k, v in file.get('meta', {{}}).items() if k in {META}}}\n"
+        "    torch.save({'state_dict': tensors, 'meta': meta}, 'tensors.pth')",
     )
 
 

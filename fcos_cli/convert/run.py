@@ -58,7 +58,7 @@ def convert(
     refuse_unsupported(checkpoint.weights, where=path)
     family_name = find_family(checkpoint.weights, requested=source, where=path)
     family = FAMILIES[family_name]
-    metadata = read_metadata(family, checkpoint)
+    metadata = read_metadata(family, checkpoint, requested=preset)
     if metadata.unsupported is not None:
         raise ModelError(metadata.unsupported, where=path)
     preset_name = choose_preset(family, metadata, requested=preset, where=path)

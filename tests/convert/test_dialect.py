@@ -80,10 +80,14 @@ def test_mmdetection_towers_without_bias_mean_the_base_preset(tmp_path: Path) ->
     assert found.preset == "mmdet-base"
     assert not found.artifact.weights["head.regression_head.conv.3.bias"].any()
     assert any("zero biases added" in note for note in found.notes)
-    with pytest.raises(
-        UsageError, match="--preset mmdet-tricks contradicts the file: according to the towers without bias"
-    ):
-        convert(file, preset="mmdet-tricks")
+    assert "(from the towers without bias)" in found.notes[0]
+
+
+def test_the_users_preset_wins_over_towers_without_bias(tmp_path: Path) -> None:
+    """norm_on_bbox=True with conv_bias left at its default."""
+    found = convert(file_of(tmp_path, "mmdet", without_bias=True), preset="mmdet-tricks")
+    assert (found.preset, preset_name(found.artifact.config.conventions)) == ("mmdet-tricks", "mmdet-tricks")
+    assert any("zero biases added" in note for note in found.notes)
 
 
 BASE = """

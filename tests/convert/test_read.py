@@ -3,8 +3,10 @@
 import argparse
 import os
 import pickle
+import sys
 from collections import OrderedDict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fcos_cli.convert.read import read_checkpoint
+from fcos_cli.convert.read import Checkpoint, read_checkpoint
 from fcos_cli.errors import ModelError, UsageError
 from tests.convert.foreign import pth
 
@@ -101,18 +103,37 @@ def test_unsafe_import_is_named_and_the_remedy_works(content: Any, named: str, t
     with pytest.raises(ModelError, match=named) as caught:
         read_checkpoint(file)
     if isinstance(content, dict):
-        lines = [line.strip() for line in str(caught.value.remedy).splitlines()[1:]]
-        exec("\n".join(lines).replace("'tensors.pth'", repr(str(tmp_path / "tensors.pth"))), {})
-        assert read_checkpoint(tmp_path / "tensors.pth").weights.keys() == content["model"].keys()
+        assert follow(caught.value, tmp_path).weights.keys() == content["model"].keys()
+
+
+def follow(error: ModelError, folder: Path) -> Checkpoint:
+    """Run the code of the error's remedy; what it saves."""
+    lines = [line.strip() for line in str(error.remedy).splitlines()[1:]]
+    exec("\n".join(lines).replace("'tensors.pth'", repr(str(folder / "tensors.pth"))), {})
+    return read_checkpoint(folder / "tensors.pth")
+
+
+def test_remedy_for_mmdetection_3_keeps_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files hold a log of the training in a class of mmengine."""
+    module = ModuleType("mmengine.logging.history_buffer")
+    log = type("HistoryBuffer", (), {"__module__": module.__name__})
+    module.HistoryBuffer = log  # type: ignore[attr-defined]
+    for name in ("mmengine", "mmengine.logging", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module)
+    stated = {"cfg": "model = dict()", "dataset_meta": {"classes": ("a", "b")}, "mmdet_version": "3.3.0"}
+    content = {"meta": {**stated, "epoch": 12, "log": log()}, "message_hub": {"loss": log()}, "state_dict": WEIGHTS}
+    file = pth(tmp_path / "x.pth", content)
+    with pytest.raises(ModelError, match=r"would run code: mmengine\.logging\.history_buffer\.HistoryBuffer") as caught:
+        read_checkpoint(file)
+    found = follow(caught.value, tmp_path)
+    assert (found.weights.keys(), found.meta) == (WEIGHTS.keys(), stated)
 
 
 def test_remedy_for_a_plain_pickle_works(tmp_path: Path) -> None:
     (tmp_path / "zoo.pkl").write_bytes(pickle.dumps({"model": {"a": np.ones(3)}, "__author__": "me"}))
     with pytest.raises(ModelError, match="would run code") as caught:
         read_checkpoint(tmp_path / "zoo.pkl")
-    lines = [line.strip() for line in str(caught.value.remedy).splitlines()[1:]]
-    exec("\n".join(lines).replace("'tensors.pth'", repr(str(tmp_path / "tensors.pth"))), {})
-    assert read_checkpoint(tmp_path / "tensors.pth").weights["a"].tolist() == [1, 1, 1]
+    assert follow(caught.value, tmp_path).weights["a"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
