@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fcos_cli.commands.command import Debug
-from fcos_cli.commands.options import Json
+from fcos_cli.commands.options import Json, parse_size
 
 
 def convert(
@@ -34,6 +34,13 @@ def convert(
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Class names: a text file with one name per line, or `coco`.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Network input size: shorter side x limit of the longer one, e.g. 800x1333. Default: from FILE, or "
+            "else that of the published models."
+        ),
     ] = None,
     target: Annotated[
         str | None,
@@ -61,8 +68,10 @@ def convert(
 
     if target not in (None, "torchvision"):
         raise UsageError(f"unknown --to {target!r}", remedy="use --to torchvision, or omit --to")
-    if target is not None and (preset, classes, source) != (None, None, "auto"):
-        raise UsageError("--from, --preset and --classes cannot be combined with --to")
+    if target is not None and (preset, classes, size, source) != (None, None, None, "auto"):
+        remedy = "omit them, or --to"
+        raise UsageError("--from, --preset, --classes and --size cannot be combined with --to", remedy=remedy)
+    sides = None if size is None else parse_size(size, meaning="shorter x longer side")
     if target is None and file.is_dir():
         remedy = "name the checkpoint file in it; a run folder of fcos train needs no conversion"
         raise ModelError("this is a folder, not a checkpoint", where=file, remedy=remedy)
@@ -75,7 +84,7 @@ def convert(
     if path.exists() and file.exists() and path.samefile(file):
         raise UsageError("--out and FILE are the same file", where=path, remedy="choose another --out")
     check_writable(path)
-    result = _import(file, path, source, preset, classes) if target is None else _export(file, path)
+    result = _import(file, path, source, preset, classes, sides) if target is None else _export(file, path)
     for note in result["notes"]:
         say(note)
     say(f"wrote {path}")
@@ -83,13 +92,16 @@ def convert(
         emit_json({"artifact": path, **result})
 
 
-def _import(file: Path, out: Path, source: str, preset: str | None, classes: str | None) -> dict[str, Any]:
+def _import(
+    file: Path, out: Path, source: str, preset: str | None, classes: str | None, sides: tuple[int, int] | None
+) -> dict[str, Any]:
     """Convert a checkpoint of another implementation to an artifact."""
     from fcos_cli.convert.labels import read_names
     from fcos_cli.convert.run import convert
     from fcos_cli.model.artifact import save
 
-    converted = convert(file, source=source, preset=preset, names=read_names(classes))
+    size = None if sides is None else (min(sides), max(sides))
+    converted = convert(file, source=source, preset=preset, names=read_names(classes), size=size)
     save(out, converted.artifact)
     return {"from": converted.family, "preset": converted.preset, "notes": converted.notes}
 

@@ -14,7 +14,6 @@ MODEL_HELP = (
     "detector) or `coco` (torchvision's FCOS, downloaded once)."
 )
 DATA_HELP = "Data set: a folder or annotation file in COCO, YOLO, Pascal VOC or LabelMe format."
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 DeviceFlag = Annotated[str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:1, ... Default: auto.")]
 BackendFlag = Annotated[
     str | None,
@@ -62,8 +61,8 @@ def make_tiling(tile: int | None, overlap: float | None) -> Tiling | None:
     return None
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Parse `320` as (320, 320) and `320x416` as (320, 416), height by width. Raises UsageError."""
+def parse_size(text: str, *, meaning: str = "height x width") -> tuple[int, int]:
+    """Parse `320` as (320, 320) and `320x416` as (320, 416). meaning: of the two numbers. Raises UsageError."""
     from fcos_cli.data.geometry import MAX_SIDE
     from fcos_cli.errors import UsageError
 
@@ -72,4 +71,4 @@ def parse_size(text: str) -> tuple[int, int]:
         part.isdecimal() and len(part) < 10 and 0 < int(part) <= MAX_SIDE for part in parts
     ):
         return int(parts[0]), int(parts[-1])
-    raise UsageError(f"--size {text!r} is not a valid size", remedy="use --size 320 or --size 320x416 (height x width)")
+    raise UsageError(f"--size {text!r} is not a valid size", remedy=f"use --size 320 or --size 320x416 ({meaning})")

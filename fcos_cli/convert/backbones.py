@@ -47,6 +47,9 @@ _OTHER_KINDS = {
 }
 """Start of the names of their tensors → backbone. Others of the same kind have other shapes, which are listed then."""
 
+WITHOUT_1X1 = ("resnet18", "resnet34")
+"""ResNets without 1×1 convolutions in their blocks: there is no choice where the stride is."""
+
 _UNSUPPORTED = (
     (r"_subnet\..*running_(mean|var)$", "detectron2's towers with BatchNorm are not supported"),
     (r"^backbone\.(bottom_up\.base\.|body\.(base_layer|level\d))", "this DLA backbone is not supported"),

@@ -12,7 +12,8 @@ class CheckpointMetadata:
 
     preset: the dialect, if the file determines it. evidence: what determines it, for messages. conventions, model:
     values of Conventions and ModelConfig. bgr: whether the network takes BGR input. names: class names in the order of
-    the rows. unsupported: reason why the file cannot be converted.
+    the rows. size: shorter side of the input and limit of the longer one, in pixels. unsupported: reason why the file
+    cannot be converted.
     """
 
     preset: str | None = None
@@ -21,6 +22,7 @@ class CheckpointMetadata:
     model: dict[str, Any] = field(default_factory=dict)
     bgr: bool | None = None
     names: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
     unsupported: str | None = None
 
     def updated(self, *, conventions: dict[str, Any] | None = None, **changes: Any) -> CheckpointMetadata:

@@ -18,12 +18,19 @@ from torch import Tensor
 
 from fcos_cli import __version__
 from fcos_cli.convert import corrections
-from fcos_cli.convert.backbones import BackboneInfo, deformable_parts, identify_backbone, refuse_unsupported
+from fcos_cli.convert.backbones import (
+    WITHOUT_1X1,
+    BackboneInfo,
+    deformable_parts,
+    identify_backbone,
+    refuse_unsupported,
+)
 from fcos_cli.convert.check_keys import check_fit, describe_towers
 from fcos_cli.convert.checkpoint_metadata import CheckpointMetadata
 from fcos_cli.convert.dialect import choose_preset, find_family, read_metadata
 from fcos_cli.convert.families import FAMILIES, Family
 from fcos_cli.convert.labels import class_rows
+from fcos_cli.convert.mmdet_config import TEST_CFG
 from fcos_cli.convert.read import read_checkpoint
 from fcos_cli.convert.towers import identify_pyramid, identify_towers
 from fcos_cli.errors import ModelError
@@ -48,9 +55,17 @@ class Converted:
 
 
 def convert(
-    path: Path, *, source: str = "auto", preset: str | None = None, names: Sequence[str] | str | None = None
+    path: Path,
+    *,
+    source: str = "auto",
+    preset: str | None = None,
+    names: Sequence[str] | str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Converted:
-    """Convert a foreign checkpoint. source: a key of FAMILIES, or `auto`. names: as for `labels.class_rows`.
+    """Convert a foreign checkpoint.
+
+    source: a key of FAMILIES, or `auto`. names: as for `labels.class_rows`. size: shorter side of the network's input
+    and limit of the longer one, in pixels; None for those of the file, or else of the published models.
 
     Raises UsageError if the user's choices are missing or contradict the file, ModelError if it cannot be converted.
     """
@@ -60,7 +75,7 @@ def convert(
     family = FAMILIES[family_name]
     metadata = read_metadata(family, checkpoint, requested=preset)
     if metadata.unsupported is not None:
-        raise ModelError(metadata.unsupported, where=path)
+        raise ModelError(metadata.unsupported, where=path, remedy="use a model whose config is like a published one's")
     preset_name = choose_preset(family, metadata, requested=preset, where=path)
     weights, unknown, ignored = _rename(checkpoint.weights, family)
     backbone = identify_backbone(weights, where=path)
@@ -79,10 +94,12 @@ def convert(
     classes, selected = class_rows(rows, names or metadata.names, rows_are_ids=family.rows_are_ids, where=path)
     corrections.select_class_rows(weights, selected)
 
+    geometry, input_note = _geometry(preset_name, config, requested=size, stated=metadata.size)
     notes = [
         f"{family.title}, preset {preset_name}" + (f" (from {metadata.evidence})" if metadata.evidence else ""),
         f"backbone {config.backbone}, {config.channels} channels, {describe_towers(config)}",
         f"class layer: {rows} rows, {len(classes)} classes, {classes.names[0]} to {classes.names[-1]}",
+        input_note,
         *_changes(metadata, config, bgr=bgr, biased=biased, without_eps=without_eps),
     ]
     if dropped := _grouped([*checkpoint.dropped, *ignored]):
@@ -91,7 +108,7 @@ def convert(
         weights=weights,
         config=config,
         classes=classes,
-        geometry=_geometry(preset_name, config),
+        geometry=geometry,
         provenance={
             "fcos_cli": __version__,
             "converted_from": {"file": path.name, "sha256": _hash(path), "family": family_name, "preset": preset_name},
@@ -143,6 +160,8 @@ def _config(
         **family.by_backbone.get(backbone.name, {}),
         **metadata.model,
     }
+    if backbone.name in WITHOUT_1X1:  # where mmdetection ignores `style`
+        values["stride_in_1x1"] = False
     bgr = bool(values.pop("bgr", family.bgr)) if metadata.bgr is None else metadata.bgr
     values.pop("bgr", None)
     conventions = replace(preset.conventions, **metadata.conventions)
@@ -152,17 +171,29 @@ def _config(
     try:
         return ModelConfig(**values, conventions=conventions), bgr
     except ValidationError as error:
-        raise ModelError(
-            f"the network in this file is not supported: {error.errors()[0]['msg']}",
-            where=where,
-            remedy="use a network whose towers have GroupNorm with 32 groups and a multiple of 32 channels",
-        ) from error
+        problem = error.errors()[0]
+        what = f"the network in this file is not supported: {problem['msg']}"
+        remedy = "use a network whose towers have GroupNorm with 32 groups and a multiple of 32 channels"
+        if (key := str(next(iter(problem["loc"]), ""))) in metadata.model:
+            name = TEST_CFG.get(key, key)
+            what = f"the file has {name} = {metadata.model[key]}, which is not supported: {problem['msg']}"
+            remedy = f"change {name} in the file (mmdetection has it in the text of its config, in `meta`)"
+        raise ModelError(what, where=where, remedy=remedy) from error
 
 
-def _geometry(preset_name: str, config: ModelConfig) -> dict[str, Any]:
-    """The preset's resize rule, for real-time models at their size, padded with the mean colour: 0 when normalized."""
-    size = {"size": REALTIME_SIZE} if config.strides == REALTIME_STRIDES else {}
-    return {**PRESETS[preset_name].geometry, **size, "pad_value": list(config.mean)}
+def _geometry(
+    preset_name: str, config: ModelConfig, *, requested: tuple[int, int] | None, stated: tuple[int, int] | None
+) -> tuple[dict[str, Any], str]:
+    """The preset's resize rule, padded with the mean colour: 0 when normalized. And a note about the size.
+
+    requested, stated: the size that the user and the file give, if any.
+    """
+    geometry = {**PRESETS[preset_name].geometry, "pad_value": list(config.mean)}
+    usual = REALTIME_SIZE if config.strides == REALTIME_STRIDES else geometry["size"]
+    short, long = geometry["size"] = list(requested or stated or usual)
+    origin = "from the file" if stated else "that of the published models; not stated in the file, --size sets another"
+    note = f"input: shorter side {short} px, longer at most {long} ({'from --size' if requested else origin})"
+    return geometry, note
 
 
 def _class_rows(weights: dict[str, Tensor]) -> int:
@@ -179,7 +210,7 @@ def _changes(
     in_file = metadata.bgr is not None and "mean" in metadata.model
     stride = "stride in the 1x1 convolutions" if config.stride_in_1x1 else "stride in the 3x3 convolutions"
     notes = [f"pixels: {pixels} ({'from the file' if in_file else 'from the preset; not stated in the file'})"]
-    if config.backbone.startswith("res"):
+    if config.backbone.startswith("res") and config.backbone not in WITHOUT_1X1:
         notes += [f"{stride} (from the {'file' if 'stride_in_1x1' in metadata.model else 'preset'})"]
     notes += [f"deformable convolutions: {text}"] if (text := _deformable(config)) else []
     notes += ["first convolution: input channels reversed from BGR to RGB"] if bgr else []
@@ -187,7 +218,7 @@ def _changes(
     notes += [] if biased else ["towers: zero biases added to the convolutions"]
     notes += ["boxes are inclusive: 1 px is added to the results"] if config.conventions.box_ends == "inclusive" else []
     if config.strides == REALTIME_STRIDES:
-        notes += ["three levels, P3 to P5: input of {} px, at most {} (not stated in the file)".format(*REALTIME_SIZE)]
+        notes += ["three levels, P3 to P5"]
     return notes
 
 

@@ -80,6 +80,8 @@ def test_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Path)
         (("--preset", "fcos-v1", "--out", "x.pth"), 2, "must end in .safetensors"),
         (("--to", "onnx"), 2, "unknown --to 'onnx'"),
         (("--to", "torchvision", "--preset", "fcos-v1"), 2, "cannot be combined with --to"),
+        (("--to", "torchvision", "--size", "600"), 2, "cannot be combined with --to"),
+        (("--preset", "fcos-v1", "--size", "600,1000"), 2, "shorter x longer side"),
         (("--preset", "fcos-v1", "--classes", "gone.txt"), 2, "class names cannot be read"),
     ],
 )
@@ -89,6 +91,15 @@ def test_usage_errors(arguments: tuple[str, ...], code: int, message: str, fcos:
     assert (found, out) == (code, "")
     assert message in err
     assert not (tmp_path / "theirs.safetensors").exists()
+
+
+def test_the_input_size_can_be_given(fcos: Fcos, tmp_path: Path) -> None:
+    file = pth(tmp_path / "theirs.pth", theirs("detectron2", ours()))
+    for text, size in (("600x1000", [600, 1000]), ("1000x600", [600, 1000]), ("640", [640, 640])):
+        code, _, err = fcos("convert", file, "--size", text, "--out", "x.safetensors")
+        assert code == 0
+        assert f"shorter side {size[0]} px, longer at most {size[1]} (from --size)" in err
+        assert load(Path("x.safetensors")).geometry["size"] == size
 
 
 @pytest.mark.parametrize("folder", ["", ".", "..", "run"])

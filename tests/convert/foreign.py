@@ -165,3 +165,14 @@ _NAMES = {
 def pth(path: Path, content: Any) -> Path:
     torch.save(content, path)
     return path
+
+
+SCALED_FAMILIES = ("fcos", "adelaidet", "mmdet")
+
+
+def file_of(folder: Path, family: str, *, without_bias: bool = False, meta: Any = None, **shape: Any) -> Path:
+    """Save hollow tensors with the names of a family. without_bias: those of the towers are left out."""
+    state: State = theirs(family, shapes_of(scales=family.split()[-1] in SCALED_FAMILIES, **shape))
+    if without_bias:
+        state = {key: value for key, value in state.items() if not key.endswith(".conv.bias") or "neck" in key}
+    return pth(folder / "theirs.pth", {"state_dict": state, "meta": meta or {}})
