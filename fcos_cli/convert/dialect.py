@@ -49,19 +49,23 @@ def read_metadata(family: Family, checkpoint: Checkpoint, *, requested: str | No
     biased = any(re.match(r"bbox_head\.(cls|reg)_convs\.\d+\.conv\.bias$", key) for key in checkpoint.weights)
     if family.preset_without_bias is not None and (metadata.preset or requested) is None and not biased:
         metadata = metadata.updated(preset=family.preset_without_bias, evidence="the towers without bias")
-    return _with_pixels(metadata, checkpoint.weights)
+    return _with_pixels(metadata, checkpoint.weights, family_bgr=family.bgr)
 
 
-def _with_pixels(metadata: CheckpointMetadata, weights: Mapping[str, Tensor]) -> CheckpointMetadata:
-    """Add the pixel mean and standard deviation that detectron2 models store, and the channel order they imply."""
+def _with_pixels(
+    metadata: CheckpointMetadata, weights: Mapping[str, Tensor], *, family_bgr: bool
+) -> CheckpointMetadata:
+    """Add the pixel mean and standard deviation that detectron2 models store, and the channel order they imply.
+
+    family_bgr: the order of the family's networks, for a mean that implies none.
+    """
     mean, std = weights.get("pixel_mean"), weights.get("pixel_std")
     if mean is None or std is None or mean.numel() != 3 or std.numel() != 3:
         return metadata
     values, deviations = ([round(float(v), 4) for v in tensor.flatten()] for tensor in (mean, std))
-    if values[0] == values[2]:
-        return metadata  # the channel order is ambiguous
-    bgr = values[0] < values[2]  # red has the largest mean in all published models
-    order = slice(None, None, -1) if bgr else slice(None)
+    # red has the largest mean in all published models
+    bgr = None if values[0] == values[2] else values[0] < values[2]
+    order = slice(None, None, -1) if (family_bgr if bgr is None else bgr) else slice(None)
     return metadata.updated(model={"mean": tuple(values[order]), "std": tuple(deviations[order])}, bgr=bgr)
 
 

@@ -207,9 +207,11 @@ def _changes(
     """Describe the corrections and assumptions."""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (config.mean, config.std))
     pixels = f"RGB mean {mean}, standard deviation {std}, trained on {'BGR' if bgr else 'RGB'} input"
-    in_file = metadata.bgr is not None and "mean" in metadata.model
+    origin = "from the file" if "mean" in metadata.model else "from the preset; not stated in the file"
+    if "mean" in metadata.model and metadata.bgr is None:
+        origin = f"from the file, but for {'BGR' if bgr else 'RGB'}, which is from the preset"
     stride = "stride in the 1x1 convolutions" if config.stride_in_1x1 else "stride in the 3x3 convolutions"
-    notes = [f"pixels: {pixels} ({'from the file' if in_file else 'from the preset; not stated in the file'})"]
+    notes = [f"pixels: {pixels} ({origin})"]
     if config.backbone.startswith("res") and config.backbone not in WITHOUT_1X1:
         notes += [f"{stride} (from the {'file' if 'stride_in_1x1' in metadata.model else 'preset'})"]
     notes += [f"deformable convolutions: {text}"] if (text := _deformable(config)) else []

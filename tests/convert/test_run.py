@@ -161,6 +161,15 @@ def test_pixel_statistics_and_channel_order_are_read_from_the_file(
     assert any("(from the file)" in note for note in found.provenance["conversion"])
 
 
+def test_pixel_statistics_that_imply_no_channel_order_are_used(read: Callable[..., Converted]) -> None:
+    state = ours()
+    pixels = {"pixel_mean": torch.full((3, 1, 1), 127.5), "pixel_std": torch.tensor([57.0, 58.0, 59.0]).view(3, 1, 1)}
+    found = read({**theirs("detectron2", state), **pixels})
+    assert (found.artifact.config.mean, found.artifact.config.std) == ((127.5,) * 3, (59.0, 58.0, 57.0))
+    assert torch.equal(found.artifact.weights[STEM], state[STEM].flip(1))
+    assert any("(from the file, but for BGR, which is from the preset)" in note for note in found.notes)
+
+
 def test_notes_name_facts_missing_in_the_file(read: Callable[..., Converted]) -> None:
     found = read(theirs("detectron2", shapes_of()))
     assert any("from the preset; not stated in the file" in note for note in found.notes)
