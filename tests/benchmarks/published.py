@@ -26,7 +26,7 @@ from torchvision.models.detection import fcos_resnet50_fpn
 from fcos_cli.console import table
 from fcos_cli.model.artifact import load, save
 from fcos_cli.runtime.headers import read_header
-from tests.convert.foreign import ours, theirs
+from tests.convert.foreign import lsj_config, ours, theirs
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "vectors"
@@ -42,11 +42,12 @@ State = dict[str, Tensor]
 
 
 class Model(NamedTuple):
-    """One published model: its zoo, `--preset`, and its tensors."""
+    """One published model: its zoo, `--preset`, and its tensors. config: of mmdetection, where the network needs it."""
 
     zoo: str
     preset: str
     tensors: Callable[[], State]
+    config: str = ""
 
 
 def models() -> dict[str, Model]:
@@ -58,7 +59,8 @@ def models() -> dict[str, Model]:
     for name, network in _plain_networks().items():
         found[name] = Model(network.zoo, _preset(name, network.zoo), _seeded(network))
     for depth, backbone in ((18, "resnet18"), (50, "resnet50"), (101, "resnet101")):
-        found[f"fcos_r{depth}_fpn_8xb8-amp-lsj-200e_coco"] = Model("mmdet", "mmdet-base", _mmdet_of(backbone))
+        name = f"fcos_r{depth}_fpn_gn-head-center-normbbox-centeronreg-giou_8xb8-amp-lsj-200e_coco"
+        found[name] = Model("mmdet", _preset(name, "mmdet"), _mmdet_of(backbone), lsj_config(depth))
     for name, network in deformable.PUBLISHED.items():
         found[name] = Model(network.zoo, _preset(name, network.zoo), _seeded(network))
     for name, keys in published.PUBLISHED.items():
@@ -134,7 +136,10 @@ def whole_way(model: Model, folder: Path, *, size: tuple[int, int]) -> Iterator[
     """Yield the cells of a model's row as they are known. Raises SystemExit with what a command said if it fails."""
     state = calmed(model.tensors())
     yield f"{sum(value.numel() for value in state.values()) / 1e6:.1f} M"
-    torch.save({"model": state} if model.zoo in ("fcos", "adelaidet") else state, folder / "theirs.pth")
+    file: dict[str, Any] = {"model": state} if model.zoo in ("fcos", "adelaidet") else state
+    if model.config:
+        file = {"state_dict": state, "meta": {"cfg": model.config}}
+    torch.save(file, folder / "theirs.pth")
     started = perf_counter()
     native = folder / "model.safetensors"
     run("convert", folder / "theirs.pth", "--from", model.zoo, "--preset", model.preset, "--out", native)

@@ -176,3 +176,33 @@ def file_of(folder: Path, family: str, *, without_bias: bool = False, meta: Any 
     if without_bias:
         state = {key: value for key, value in state.items() if not key.endswith(".conv.bias") or "neck" in key}
     return pth(folder / "theirs.pth", {"state_dict": state, "meta": meta or {}})
+
+
+def lsj_config(depth: int) -> str:
+    """The part of mmdetection's LSJ configs that says how the network differs from those with Caffe's weights."""
+    return f"""
+model = dict(
+    type='FCOS',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_size_divisor=32),
+    backbone=dict(type='ResNet', depth={depth}, frozen_stages=1, norm_eval=True, style='pytorch'),
+    neck=dict(type='FPN', add_extra_convs='on_output', num_outs=5, relu_before_extra_convs=True),
+    bbox_head=dict(
+        type='FCOSHead',
+        strides=[8, 16, 32, 64, 128],
+        norm_on_bbox=True,
+        centerness_on_reg=True,
+        dcn_on_last_conv=False,
+        center_sampling=True,
+        conv_bias=True),
+    test_cfg=dict(
+        nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=100))
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='PackDetInputs')]
+"""

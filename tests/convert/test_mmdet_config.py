@@ -10,7 +10,7 @@ from fcos_cli.convert.mmdet_config import read_config
 from fcos_cli.convert.run import convert
 from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.model.presets import IMAGENET_MEAN, IMAGENET_STD, PRESETS, preset_name
-from tests.convert.foreign import file_of, ours, pth, theirs
+from tests.convert.foreign import file_of, lsj_config, ours, pth, theirs
 
 BASE = """
 auto_scale_lr = dict(base_batch_size=16, enable=False)
@@ -72,6 +72,17 @@ def test_stride_of_a_resnet50_comes_from_the_config(tmp_path: Path) -> None:
         meta = {"config": TRICKS.replace("style='pytorch'", f"style='{style}'")}
         config = convert(file_of(tmp_path, "mmdet", meta=meta, backbone="resnet50")).artifact.config
         assert config.stride_in_1x1 == in_1x1
+
+
+@pytest.mark.parametrize(("depth", "backbone"), [(18, "resnet18"), (50, "resnet50"), (101, "resnet101")])
+def test_lsj_models_are_in_the_style_of_pytorch(depth: int, backbone: str, tmp_path: Path) -> None:
+    found = convert(file_of(tmp_path, "mmdet", meta={"cfg": lsj_config(depth)}, backbone=backbone))
+    config = found.artifact.config
+    assert (found.preset, preset_name(config.conventions)) == ("mmdet-tricks", "mmdet-tricks")
+    assert (config.backbone, config.stride_in_1x1) == (backbone, False)
+    assert (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert any("trained on RGB input (from the file)" in note for note in found.notes)
+    assert found.artifact.geometry["size"] == [800, 1333]
 
 
 def test_preset_contradicting_the_config_is_refused(tmp_path: Path) -> None:
