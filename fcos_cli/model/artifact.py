@@ -17,7 +17,7 @@ from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
-from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts
+from fcos_cli.model.metadata import FOREIGN_WEIGHTS, FORMAT_VERSION, metadata_errors, read_facts
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def load(path: Path) -> Artifact:
 
 
 def _from_metadata(path: Path, metadata: dict[str, str], weights: dict[str, Tensor]) -> Artifact:
-    with metadata_errors(path, remedy="it was not written by fcos; if it is a foreign checkpoint: fcos convert FILE"):
+    with metadata_errors(path, remedy=FOREIGN_WEIGHTS):
         shared, facts = read_facts(metadata)
         config = ModelConfig.model_validate({**facts["model"], "conventions": facts["conventions"]})
         return Artifact(weights, config, geometry=facts["geometry"], **shared)

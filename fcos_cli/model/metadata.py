@@ -18,6 +18,9 @@ MAX_CLASSES = 100_000  # four times as many as any data set has
 KEYS = ("format_version", "classes", "geometry", "conventions", "thresholds", "model", "provenance")
 """In every file; exported ones have more."""
 
+FOREIGN_WEIGHTS = "it was not written by fcos; if it is a foreign checkpoint: fcos convert FILE"
+"""Remedy for a .safetensors file that lacks a fact."""
+
 
 def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parse the facts shared by weights and exports. Return them as keyword arguments, and `more`, geometry and model

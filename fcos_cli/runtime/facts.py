@@ -20,6 +20,7 @@ from fcos_cli.model.metadata import FORMAT_VERSION, metadata_errors, read_facts,
 from fcos_cli.runtime.promises import KEY, Promise, read_promises
 
 VECTORS = "vectors"
+NOT_EXPORTED = "only models that `fcos export` wrote can be run"
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,12 @@ class Facts:
         return {**texts, VECTORS: self.vectors} if self.vectors else texts
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], *, where: Path) -> Facts:
-        """Raises ModelError naming `where` if the file was not written by fcos, is too new, or has invalid facts."""
-        with metadata_errors(where, remedy="only models that `fcos export` wrote can be run"):
+    def from_metadata(cls, metadata: Mapping[str, str], *, where: Path, remedy: str = NOT_EXPORTED) -> Facts:
+        """Raises ModelError naming `where` if the file was not written by fcos, is too new, or has invalid facts.
+
+        remedy: for a file that was not written by fcos.
+        """
+        with metadata_errors(where, remedy=remedy):
             shared, facts = read_facts(metadata, "limits", "precision", "verified")
             limits = facts["limits"]
             if facts["verified"] not in (True, False, None):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fcos_cli.errors import ModelError
+from fcos_cli.model.metadata import FOREIGN_WEIGHTS
 from fcos_cli.runtime.facts import Facts
 
 
@@ -67,7 +68,8 @@ def _safetensors(path: Path) -> Header:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the metadata of the file is invalid: {error}", where=path) from error
     metadata |= {"limits": json.dumps(limits), "precision": '"fp32"', "verified": "null"}
-    return Header(Facts.from_metadata(metadata, where=path), path.stat().st_size, parameters)
+    facts = Facts.from_metadata(metadata, where=path, remedy=FOREIGN_WEIGHTS)
+    return Header(facts, path.stat().st_size, parameters)
 
 
 def _tensors(path: Path) -> tuple[dict[str, str], int]:

@@ -66,9 +66,10 @@ def test_foreign_safetensors_file_is_not_overwritten(fcos: Fcos, tmp_path: Path)
     code, _, err = fcos("convert", file, "--out", file)
     assert code == 2
     assert "--out and FILE are the same file" in err
-    code, _, err = fcos("predict", "x.jpg", "--model", file)
-    assert code == 4
-    assert "fcos convert FILE" in err
+    for command in (("predict", "x.jpg", "--model", file), ("info", file)):
+        code, _, err = fcos(*command)
+        assert code == 4
+        assert "fcos convert FILE" in err
 
 
 @pytest.mark.parametrize(
