@@ -20,7 +20,7 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp
 
 
 def environment(*, threads: int | None) -> dict[str, Any]:
-    """Return the `environment` section of the document. threads: as requested; None for all available.
+    """Return the `environment` section of the document. threads: as requested; None for each backend's default.
 
     load: mean number of running processes in the last minute, before measuring; None if unknown.
     """
@@ -32,7 +32,7 @@ def environment(*, threads: int | None) -> dict[str, Any]:
         "cpu": processor(),
         "cpu_flags": [flag for flag in FLAGS if flag in flags],
         "cores": allowed_cores(),
-        "threads": threads or allowed_cores(),
+        "threads": threads,
         "memory_gb": _memory_gb(),
         "gpus": gpus(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,

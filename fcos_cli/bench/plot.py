@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcos_cli.atomic import atomic_write, check_writable
 from fcos_cli.bench.results import BenchResult, pareto_front
-from fcos_cli.bench.tables import number, short_names
+from fcos_cli.bench.tables import number, short_names, threads_text
 from fcos_cli.errors import MissingExtra, UsageError
 from fcos_cli.predict.mark import PLOT_MARK, check_marked
 
@@ -71,7 +71,7 @@ def draw_plot(rows: Sequence[BenchResult], facts: Mapping[str, Any], path: Path)
 def _title(facts: Mapping[str, Any]) -> str:
     gpus = "".join(f", {gpu}" for gpu in facts["gpus"])
     return fill(
-        f"{facts['cpu']}, {facts['threads']} threads{gpus}; medians of {facts['rounds']} alternating rounds, "
+        f"{facts['cpu']}, {threads_text(facts)}{gpus}; medians of {facts['rounds']} alternating rounds, "
         f"{facts['pictures']} images",
         120,
     )

@@ -21,7 +21,7 @@ class BenchResult:
     per batch, from files to detections in source pixels. rounds: the samples of each turn (see `Sample`), in order.
     cold_start_ms: from process start to the first result, with the files in the page cache. peak_memory, model_bytes:
     bytes, of the process (not on a GPU) and of the model's files. ap: 0…1, None if not measured. ratio: speed relative
-    to the first measured row, see `add_ratios`. skipped: why there are no results.
+    to the first row, see `add_ratios`. skipped: why there are no results.
     """
 
     model: str
@@ -97,10 +97,10 @@ class BenchResult:
             "cold_start_ms": _rounded(self.cold_start_ms),
             "peak_memory_mb": _rounded(self.peak_memory and self.peak_memory / 1e6),
             "size_mb": _rounded(self.model_bytes and self.model_bytes / 1e6),
+            "AP": self.ap,
+            "AP_per_ms": self.ap_per_ms,
             "note": self.note,
         }
-        if self.ap is not None:
-            row |= {"AP": self.ap, "AP_per_ms": self.ap_per_ms}
         if self.skipped is not None:
             row["skipped"] = self.skipped
         return row
@@ -117,13 +117,17 @@ def percentiles(values: Sequence[float]) -> dict[str, float] | None:
 def add_ratios(rows: Sequence[BenchResult]) -> None:
     """Set each measured row's `ratio`: median over rounds of the first row's time per image / its own.
 
-    Within a round all rows run within moments of each other, so a temporary slowdown affects all of them.
+    Without measurements of the first row there are none. Within a round all rows run within moments of each other, so a
+    temporary slowdown affects all of them.
     """
-    measured = [row for row in rows if row.measured]
-    for row in measured:
-        pairs = zip(measured[0].rounds, row.rounds, strict=True)
-        base_batch, own_batch = measured[0].batch, row.batch
-        row.ratio = float(np.median([_mean(base) / base_batch / (_mean(own) / own_batch) for base, own in pairs]))
+    first = rows[0]
+    if not first.measured:
+        return
+    for row in rows:
+        if row.measured:
+            pairs = zip(first.rounds, row.rounds, strict=True)
+            ratios = [_mean(base) / first.batch / (_mean(own) / row.batch) for base, own in pairs]
+            row.ratio = float(np.median(ratios))
 
 
 def pareto_front(rows: Sequence[BenchResult]) -> list[BenchResult]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -58,17 +59,18 @@ def run_rounds(
 ) -> tuple[dict[int, list[list[Sample]]], dict[int, JobSkipped]]:
     """Call each function once per round; return the samples per round, and the functions that raised JobSkipped.
 
-    A failed function is not called again; the others continue, and no round takes place without any. The order rotates
-    by one each round, so that no model always runs after the same one.
+    A failed function is not called again; the others continue, and no round takes place without any. The order differs
+    from round to round, so that no model always runs after the same one, and is the same each time.
     """
+    shuffler = random.Random(0)
     turns: dict[int, list[list[Sample]]] = {index: [] for index in measure}
     failed: dict[int, JobSkipped] = {}
     for number in range(rounds):
         active = [index for index in measure if index not in failed]
         if not active:
             break
-        first = number % len(active)
-        for index in active[first:] + active[:first]:
+        shuffler.shuffle(active)
+        for index in active:
             try:
                 turns[index].append(measure[index]())
             except JobSkipped as reason:

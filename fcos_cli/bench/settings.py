@@ -23,6 +23,9 @@ from fcos_cli.runtime.open import BACKENDS
 MAX_PICTURES = 16
 """Every turn runs all images once; with more of them, rounds would be long and drift would affect the results."""
 
+MAX_BATCH = 65_536
+"""As for `fcos predict`."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -84,10 +87,16 @@ def choose_pictures(sources: Sequence[str]) -> tuple[str, ...]:
 
 def parse_batches(text: str) -> tuple[int, ...]:
     """Parse `1,4` to (1, 4). Raises UsageError."""
-    parts = text.split(",")
-    if all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    parts = [part.strip() for part in text.split(",")]
+    if all(part.isdecimal() and len(part) < 10 and 0 < int(part) <= MAX_BATCH for part in parts):
         return tuple(dict.fromkeys(int(part) for part in parts))
-    raise UsageError(f"--batch {text!r} is not a list of batch sizes", remedy="use e.g. --batch 1,4")
+    remedy = f"use e.g. --batch 1,4, from 1 to {MAX_BATCH}"
+    raise UsageError(f"--batch {text[:40]!r} is not a list of batch sizes", remedy=remedy)
+
+
+def parse_backends(text: str | None) -> tuple[str | None, ...]:
+    """Parse `onnxruntime, openvino` to its names; (None,), the default of each model, without any."""
+    return tuple(name.strip() for name in text.split(",")) if text else (None,)
 
 
 def check_settings(settings: Settings) -> None:

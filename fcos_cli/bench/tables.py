@@ -15,10 +15,15 @@ Column = tuple[str, Sequence[str | None]]
 
 def print_environment(facts: Mapping[str, Any]) -> None:
     """Print a line about the machine, and a warning if it is already busy."""
-    machine = ", ".join(filter(None, (facts["cpu"], f"{facts['threads']} threads", *facts["gpus"])))
+    machine = ", ".join(filter(None, (facts["cpu"], threads_text(facts), *facts["gpus"])))
     say(f"{machine}; {facts['pictures']} images, {facts['rounds']} rounds")
     if facts["load"] is not None and facts["load"] > 0.5 * facts["cores"]:
         warn(f"the machine is busy (load {facts['load']:g} on {facts['cores']} cores): times will be too high")
+
+
+def threads_text(facts: Mapping[str, Any]) -> str:
+    """`2 threads`. Without --threads, each backend has a default of its own: physical cores, or all."""
+    return f"{facts['threads']} threads" if facts["threads"] else "default threads"
 
 
 def print_results(rows: Sequence[BenchResult], facts: Mapping[str, Any], *, as_json: bool) -> None:

@@ -38,7 +38,9 @@ def bench(
     size: Annotated[
         str | None, typer.Option(help="Network input size: 640, or HEIGHTxWIDTH. Default: the model's own size.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of CPU threads. Default: the backend's own.")
+    ] = None,
     device: DeviceFlag = None,
     backend: Annotated[
         str | None,
@@ -65,7 +67,7 @@ def bench(
     from fcos_cli.bench import plot, tables
     from fcos_cli.bench.environment import environment
     from fcos_cli.bench.run import exit_code, run_benchmark
-    from fcos_cli.bench.settings import Settings, check_settings, choose_pictures, parse_batches
+    from fcos_cli.bench.settings import Settings, check_settings, choose_pictures, parse_backends, parse_batches
     from fcos_cli.errors import UsageError
 
     if data is None and (split is not None or limit is not None):
@@ -77,7 +79,7 @@ def bench(
     settings = Settings(
         models=tuple(models or ["default"]),
         pictures=choose_pictures(images or []),
-        backends=tuple(backend.split(",")) if backend else (None,),
+        backends=parse_backends(backend),
         precisions=tuple(name for name, selected in precisions.items() if selected) or (None,),
         batches=parse_batches(batch),
         rounds=rounds,

@@ -155,10 +155,12 @@ def _session(runtime: Any, path: Path, attempts: list[list[Provider]], *, thread
             return runtime.InferenceSession(str(path), options, providers=attempt, enable_fallback=0)
         except Exception as error:  # its exceptions have no common base class
             if attempt is attempts[-1]:
+                on_gpu = attempt[0][0] != CPU
                 raise ModelError(
                     f"ONNX Runtime cannot load this model ({one_line(error)})",
                     where=path,
-                    remedy="copy the file again, or export the model again with this version",
+                    remedy=("use --device cpu, " if on_gpu else "")
+                    + "copy the file again, or export the model again with this version",
                 ) from error
     raise AssertionError("no attempt")
 

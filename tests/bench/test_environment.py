@@ -21,7 +21,7 @@ def test_environment_is_json_serializable_and_complete(cpuinfo: None) -> None:
     facts = json.loads(json.dumps(environment(threads=None)))
     assert facts["cpu"] == "Example CPU @ 3 GHz"
     assert facts["cpu_flags"] == ["avx2", "avx512_vnni"]
-    assert facts["threads"] == facts["cores"] == hardware.allowed_cores()
+    assert (facts["threads"], facts["cores"]) == (None, hardware.allowed_cores())
     assert {"fcos-cli", "numpy", "onnxruntime"} <= set(facts["versions"])
     assert environment(threads=1)["threads"] == 1
 

@@ -20,12 +20,12 @@ def row(model: str, total: float, *, tail: float | None = None, **changes: Any) 
     return BenchResult(model, "pytorch", 1, precision="fp32", rounds=[parts], **changes)
 
 
-def texts(path: Path, rows: list[BenchResult], monkeypatch: pytest.MonkeyPatch) -> str:
+def texts(path: Path, rows: list[BenchResult], monkeypatch: pytest.MonkeyPatch, **facts: Any) -> str:
     """Return the plot as SVG with text kept as text."""
     import matplotlib as mpl
 
     monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
-    draw_plot(rows, FACTS, path)
+    draw_plot(rows, {**FACTS, **facts}, path)
     return path.read_text(encoding="utf-8")
 
 
@@ -57,7 +57,11 @@ def test_a_png_is_large_enough_to_read(tmp_path: Path) -> None:
 
 
 def test_plot_without_measured_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no GPU" in texts(tmp_path / "n.svg", [BenchResult("c.engine", None, 1, skipped="no GPU")], monkeypatch)
+    rows = [BenchResult("c.engine", None, 1, skipped="no GPU")]
+    svg = texts(tmp_path / "n.svg", rows, monkeypatch)
+    assert "no GPU" in svg
+    assert "Example CPU, 2 threads" in svg
+    assert "Example CPU, default threads" in texts(tmp_path / "n.svg", rows, monkeypatch, threads=None)
 
 
 @pytest.mark.parametrize("name", ["p.png", "p.svg", "p.PDF"])

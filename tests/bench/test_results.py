@@ -38,8 +38,14 @@ def test_ratios_are_computed_within_rounds_so_that_drift_cancels() -> None:
 
 def test_ratios_are_per_image_and_skip_unmeasured_rows() -> None:
     one, four, absent = row(10.0), row(20.0, batch=4), BenchResult("x", None, 1, skipped="no GPU")
-    add_ratios([absent, one, four])
+    add_ratios([one, absent, four])
     assert (one.ratio, four.ratio, absent.ratio) == (1.0, 2.0, None)
+
+
+def test_there_are_no_ratios_to_a_first_row_that_could_not_run() -> None:
+    one, four, absent = row(10.0), row(20.0, batch=4), BenchResult("x", None, 1, skipped="no GPU")
+    add_ratios([absent, one, four])
+    assert one.ratio is four.ratio is absent.ratio is None
 
 
 def test_pareto_front_holds_the_non_dominated_rows() -> None:
@@ -66,7 +72,7 @@ def test_json_of_a_measured_row_has_every_stage_and_null_if_not_timed() -> None:
     assert document["stages_ms"]["network_decode_nms"] == {"p50": 9.0, "p95": 9.0, "p99": 9.0}
     assert (document["p50_ms"], document["peak_memory_mb"], document["samples"]) == (12.0, 5.0, 2)
     assert "skipped" not in document
-    assert "AP" not in document
+    assert document["AP"] is document["AP_per_ms"] is None
 
 
 def test_json_with_accuracy() -> None:

@@ -29,12 +29,24 @@ def make_turn(name: str, log: list[str], *, until: int | None = None) -> Callabl
     return run
 
 
-def test_each_function_runs_once_per_round_in_rotating_order() -> None:
+def test_each_function_runs_once_per_round_and_not_always_after_the_same_one() -> None:
     log: list[str] = []
-    turns, failed = run_rounds({index: make_turn("abc"[index], log) for index in range(3)}, 4)
-    assert "".join(log) == "abcbcacababc"
-    assert [len(turn) for turn in turns.values()] == [4, 4, 4]
+    turns, failed = run_rounds({index: make_turn("abc"[index], log) for index in range(3)}, 20)
+    rounds = ["".join(log[start : start + 3]) for start in range(0, 60, 3)]
+    assert {"".join(sorted(order)) for order in rounds} == {"abc"}
+    assert [len(turn) for turn in turns.values()] == [20, 20, 20]
     assert not failed
+    before = {
+        name: {order[place - 1] for order in rounds for place in (1, 2) if order[place] == name} for name in "abc"
+    }
+    assert before == {"a": {"b", "c"}, "b": {"a", "c"}, "c": {"a", "b"}}
+
+
+def test_the_order_is_the_same_in_every_run() -> None:
+    logs: tuple[list[str], list[str]] = ([], [])
+    for log in logs:
+        run_rounds({index: make_turn("abc"[index], log) for index in range(3)}, 20)
+    assert logs[0] == logs[1]
 
 
 def test_failed_functions_drop_out_and_the_others_continue() -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fcos_cli.bench.settings import MAX_PICTURES, Settings, check_settings, choose_pictures, parse_batches
+from fcos_cli.bench.settings import (
+    MAX_PICTURES,
+    Settings,
+    check_settings,
+    choose_pictures,
+    parse_backends,
+    parse_batches,
+)
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.resources import ASSETS
 from tests.predict.clips import write_clip
@@ -16,9 +23,15 @@ PHOTO = str(ASSETS / "photos" / "cat.jpg")
 def test_batch_sizes_are_a_list() -> None:
     assert parse_batches("1") == (1,)
     assert parse_batches("4, 1,4") == (4, 1)
-    for wrong in ("", "0", "1,", "two", "-1"):
+    assert parse_batches("65536") == (65536,)
+    for wrong in ("", "0", "1,", "two", "-1", "65537", "1" * 5000):
         with pytest.raises(UsageError, match="batch sizes"):
             parse_batches(wrong)
+
+
+def test_backends_are_a_list() -> None:
+    assert parse_backends("onnxruntime, openvino") == ("onnxruntime", "openvino")
+    assert parse_backends(None) == (None,)
 
 
 def test_the_demo_photos_are_the_default() -> None:

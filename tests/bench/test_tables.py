@@ -77,6 +77,13 @@ def test_warning_on_a_busy_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "busy" in capsys.readouterr().err
 
 
+def test_threads_are_those_that_were_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    print_environment(FACTS)
+    assert "Example CPU, 2 threads;" in capsys.readouterr().err
+    print_environment({**FACTS, "threads": None})
+    assert "Example CPU, default threads;" in capsys.readouterr().err
+
+
 def test_folders_are_dropped_if_names_stay_unique() -> None:
     assert short_names([row("x/a.onnx", 5.0), row("x/a.onnx", 5.0), row("y/b.onnx", 5.0)]) == [
         "a.onnx",

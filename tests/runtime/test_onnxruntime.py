@@ -88,8 +88,11 @@ def test_without_a_working_gpu_auto_takes_the_cpu_and_cuda_is_an_error(tmp_path,
     assert fake.preloaded == 1
     assert fake.tried == ([[CUDA, CPU]] if falls else [[CUDA, CPU], [CPU]])
     assert capfd.readouterr() == ("", "")
-    with pytest.raises(UsageError if falls else ModelError, match="fell back to cpu" if falls else "CUDA failure 35"):
+    with pytest.raises(
+        UsageError if falls else ModelError, match="fell back to cpu" if falls else "CUDA failure 35"
+    ) as caught:
         OnnxRuntimeDetector.open(path, name="m", device="cuda")
+    assert "use --device cpu" in caught.value.remedy
     assert capfd.readouterr() == ("", "Failed to load libcudnn.so.9\n")
 
 
@@ -128,6 +131,7 @@ def test_a_graph_that_onnx_runtime_refuses_is_an_error_told_once(tmp_path, capfd
     with pytest.raises(ModelError, match="NoSuchOperation") as caught:
         OnnxRuntimeDetector.open(path, name="m")
     assert caught.value.where == str(path)
+    assert "--device" not in caught.value.remedy
     assert capfd.readouterr() == ("", "")
 
 
