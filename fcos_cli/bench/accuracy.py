@@ -24,9 +24,9 @@ def accuracy_on(
 ) -> Callable[[Detector], float]:
     """Return a function detector → AP (0…1) on the data set, which is read now.
 
-    models: those to be measured; data without a val split is divided as for their training (see `read_split`). limit:
-    use the first N images only. Raises DataError if the data set cannot be read; the returned function raises it if no
-    AP can be computed.
+    models: those to be measured; data without a val split is divided as for their training, or else used as a whole
+    (see `read_split`). limit: use the first N images only. Raises DataError if the data set cannot be read; the
+    returned function raises it if no AP can be computed.
     """
     dataset = read_split(data, list(_facts(models)), split=split)
     if limit is not None:

@@ -31,7 +31,8 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Split to evaluate: train, val, test or all. Default: val, or all images if DATA is a COCO file."
+            help="Split to evaluate: train, val, test or all. Default: val; all images if DATA is a COCO file, or "
+            "if it has no val split and no model was trained on it."
         ),
     ] = None,
     report: Annotated[

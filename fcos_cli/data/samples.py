@@ -84,13 +84,17 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """Name of the folder or file, also if it was given as `.`."""
-        return os.path.basename(os.path.abspath(self.source))  # noqa: PTH100, PTH119 (a link keeps its own name)
+        return name_of(self.source)
 
     @property
     def has_boxes(self) -> bool:
         """Whether any box counts; ignored ones do not."""
         return any((~sample.ignore).any() for sample in self.samples)
+
+
+def name_of(source: Path) -> str:
+    """Name of the folder or file of a data set, also if it was given as `.`."""
+    return os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119 (a link keeps its own name)
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -111,10 +111,14 @@ def parse_demands(
 
 
 def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> None:
-    """Raise UsageError, before anything is evaluated, for what their classes do not allow. detector: the last one."""
+    """Raise UsageError, before anything is evaluated, for what their classes do not allow, and warn of promises about
+    training images. dataset: all images of the split. detector: the last one.
+    """
     data, model = dataset.classes, detector.facts.classes
     gates.check_classes(demands.gates, data, model)
     make.check_wishes(demands.wishes, data, model)
+    if demands.wishes:
+        make.check_images(dataset, detector.facts)
 
 
 @dataclass(frozen=True)

@@ -1,54 +1,115 @@
 """The images that models are measured on, and those that training used.
 
-Where the data set has no val split, `read_split` reads the images that training held out.
+Where the data set has no val split, `read_split` reads the images that training held out, or all of them if no model
+was trained on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from fcos_cli.console import warn
-from fcos_cli.data.formats.read import read_dataset
-from fcos_cli.data.samples import Dataset, Division, fingerprint
+from fcos_cli.console import say, warn
+from fcos_cli.data.formats.read import find_source, is_divided, read_dataset
+from fcos_cli.data.samples import Dataset, Division, fingerprint, name_of
+from fcos_cli.errors import DataError
 from fcos_cli.runtime.facts import Facts
+
+_FILES = {"train": ("train", "trainval"), "val": ("val", "valid", "validation")}
+"""Single files of these names are a split as a whole, unless training divided them."""
 
 
 def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None) -> Dataset:
     """Read a split of the data set at `path` as `read_dataset` does, divided as for the training of `models`.
 
-    Models whose file does not say how their data was divided do not matter; if no file does, the division is the
-    default. If models were trained with different divisions, that of the last one is used, with a warning; there also
-    is one for a whole file, without `split`, that was divided for training. Raises DataError.
+    Data without a val split that no model was trained on is not divided: without `split`, all its images are read, and
+    a file of the name of `split` is that split. If the models' files do not say what they were trained on, the division
+    is the default, with a warning. If models were trained with different divisions of this data, that of the last one
+    is used, with a warning; there also is one for a whole file, without `split`, that was divided for training. Raises
+    DataError.
     """
-    divisions = list(dict.fromkeys(facts.division for facts in reversed(models) if facts.division is not None))
-    dataset = read_dataset(path, split=split, **(divisions or [Division()])[0]._asdict())
-    if dataset.division is not None and len(divisions) > 1:
+    if not is_divided(path, split=split):
+        dataset = read_dataset(path, split=split)
+        if split is None and dataset.split == "all" and any(_was_divided(dataset, facts) for facts in models):
+            warn(f"training held out a part of {dataset.name}, and these are all its images: --split val is that part")
+        return dataset
+    found = [_division_of(path, facts) for facts in reversed(models)]
+    divisions = list(dict.fromkeys(division for division in found if division is not None))
+    if not divisions:
+        return _read_unused(path, models, split=split)
+    dataset = read_dataset(path, split=split, **divisions[0]._asdict())
+    if len(divisions) > 1:
         used, *others = (f"{division.val_fraction:g} with seed {division.seed}" for division in divisions)
         warn(
             f"the models were trained on different divisions of their data (val: {used}; {'; '.join(others)}): an "
             f"image of this {dataset.split} split may be one that another model was trained on"
         )
-    if split is None and dataset.split == "all" and any(_was_divided(dataset, facts) for facts in models):
-        warn(f"training held out a part of {dataset.name}, and these are all its images: --split val is that part")
     return dataset
+
+
+def _read_unused(path: Path, models: Sequence[Facts], *, split: str | None) -> Dataset:
+    """What `read_split` reads of data that would be divided, but is not known to have been divided for a training."""
+    name = name_of(path)
+    if split is not None:
+        whole = _split_of_file(path) in _FILES[split]
+        return replace(read_dataset(path, split="all"), split=split) if whole else read_dataset(path, split=split)
+    if models and all(facts.data.get("name") not in (None, name) for facts in models):
+        say(f"{name} has no val split, and no model here was trained on it: all its images are evaluated")
+        return read_dataset(path, split="all")
+    warn(
+        f"{name} has no val split, and it is not known which of its images training used: only the part that it would "
+        "hold out is evaluated; --split all evaluates all"
+    )
+    return read_dataset(path)
+
+
+def _division_of(path: Path, model: Facts) -> Division | None:
+    """How training divided the data at `path`; None if the file does not say, or the model was trained on other data.
+
+    The data set may have been renamed since, so the images that training used are compared as well.
+    """
+    if model.division is not None and model.data.get("name") == name_of(path):
+        return model.division
+    if "sha256" not in model.data:
+        return None
+    division = model.division or Division()
+    try:
+        used = read_dataset(path, split="train", **division._asdict())
+    except DataError:  # a single image, which cannot be divided
+        return None
+    return division if model.data["sha256"] in _hashes(used) else None
+
+
+def _hashes(dataset: Dataset) -> tuple[str, str]:
+    """Hashes of a data set that training may have recorded: with and without images that have no boxes."""
+    with_boxes = [sample for sample in dataset.samples if len(sample.boxes)]
+    return fingerprint(dataset), fingerprint(replace(dataset, samples=with_boxes))
 
 
 def _was_divided(dataset: Dataset, model: Facts) -> bool:
     return model.division is not None and model.data.get("name") == dataset.name
 
 
+def _split_of_file(path: Path) -> str | None:
+    """The split that a COCO file has in its name, or else its stem; None if `path` is none."""
+    source = find_source(path) if path.is_file() else None
+    return next(iter(source.splits)) if source is not None and source.format == "coco" else None
+
+
 def may_be_training_images(dataset: Dataset, model: Facts) -> bool:
     """Whether training may have used some of these images: the train split, or all images of the same data set.
 
-    Data of another name than the training data's counts as images that were kept aside.
+    dataset: all images of the split. Data of another name than the training data's counts as images that were kept
+    aside, except a file that is named like a train split.
     """
-    if dataset.split in ("train", "trainval") or fingerprint(dataset) == model.data.get("sha256"):
+    split = dataset.split if dataset.split != "all" else _split_of_file(dataset.source) or "all"
+    if split in _FILES["train"] or model.data.get("sha256") in _hashes(dataset):
         return True
     return dataset.split == "all" and model.data.get("name") == dataset.name
 
 
 def split_held_out(path: Path, model: Facts) -> str | None:
-    """`val` for a whole file that training divided, of which only a part was held out; None for other data."""
-    divided = model.division is not None and path.is_file() and model.data.get("name") == path.name
-    return "val" if divided else None
+    """`val`, except for a whole COCO file that is not known to have been divided for training: None."""
+    divided = model.division is not None and model.data.get("name") == path.name
+    return None if _split_of_file(path) is not None and not divided else "val"

@@ -1,13 +1,15 @@
-"""Data without a val split is divided for a measurement as it was for training."""
+"""Data without a val split is divided for a measurement as it was for training, or not at all."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fcos_cli.data.formats.read import read_dataset
-from fcos_cli.data.samples import Dataset, Division
+from fcos_cli.data.samples import Dataset, Division, fingerprint
 from fcos_cli.evaluate.split import may_be_training_images, read_split, split_held_out
 from fcos_cli.runtime.facts import Facts
 from tests.runtime.onnx_files import FACTS
@@ -21,8 +23,9 @@ def undivided(shapes: Path, tmp_path: Path) -> Path:
     return tmp_path / "shapes"
 
 
-def trained_with(division: Any) -> Facts:
-    return Facts(FACTS.classes, FACTS.resize, provenance={"data": {"name": "shapes", "division": division}})
+def trained_with(division: Any, *, name: str = "shapes", **facts: str) -> Facts:
+    data = {"name": name, "division": division, **facts}
+    return Facts(FACTS.classes, FACTS.resize, provenance={"data": data})
 
 
 def names(dataset: Dataset) -> list[str]:
@@ -35,7 +38,62 @@ def test_the_images_are_those_that_training_held_out(undivided: Path) -> None:
     val = read_split(undivided, [model])
     assert names(val) == names(read_dataset(undivided, split="val", val_fraction=0.25, seed=5))
     assert (len(val), val.division) == (3, Division(0.25, 5))
-    assert names(read_split(undivided, [FACTS])) == names(read_dataset(undivided, split="val"))
+
+
+def test_data_that_no_model_was_trained_on_is_not_divided(
+    undivided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = trained_with({"val_fraction": 0.25, "seed": 5}, name="others")
+    everything = read_split(undivided, [other, other])
+    assert (len(everything), everything.split, everything.division) == (12, "all", None)
+    assert "no model here was trained on it: all its images are evaluated" in capsys.readouterr().err
+    assert len(read_split(undivided, [other], split="val")) == 1  # what was asked for
+    assert len(read_split(undivided, [other, trained_with({"val_fraction": 0.25, "seed": 5})])) == 3
+    assert capsys.readouterr().err == ""
+    content = json.loads((undivided / "train.json").read_text())
+    for row in content["images"]:
+        row["file_name"] = str(next(undivided.rglob(Path(row["file_name"]).name)))
+    content["images"] = content["images"][:1]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] == content["images"][0]["id"]]
+    (tmp_path / "single").mkdir()
+    (tmp_path / "single" / "train.json").write_text(json.dumps(content))
+    assert len(read_split(tmp_path / "single", [trained_with(None, name="others", sha256="0")])) == 1
+
+
+def test_a_file_without_a_record_of_its_data_is_warned_of(undivided: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = trained_with(None, name="others")
+    assert names(read_split(undivided, [FACTS, other])) == names(read_dataset(undivided, split="val"))
+    assert "--split all evaluates all" in capsys.readouterr().err
+    read_split(undivided, [FACTS], split="val")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("left_out", [0, 1])
+def test_data_is_recognized_by_its_images_if_it_was_renamed(undivided: Path, left_out: int) -> None:
+    used = read_dataset(undivided, split="train", val_fraction=0.25, seed=5)
+    if left_out:  # by data.drop_empty
+        file = undivided / "train.json"
+        content = json.loads(file.read_text())
+        image = next(row["id"] for row in content["images"] if row["file_name"].endswith(used.samples[0].image.name))
+        content["annotations"] = [row for row in content["annotations"] if row["image_id"] != image]
+        file.write_text(json.dumps(content))
+        used = read_dataset(undivided, split="train", val_fraction=0.25, seed=5)
+        used = replace(used, samples=[sample for sample in used.samples if len(sample.boxes)])
+    model = trained_with({"val_fraction": 0.25, "seed": 5}, name="shapes v1", sha256=fingerprint(used))
+    assert names(read_split(undivided, [model])) == names(
+        read_split(undivided, [trained_with(model.division._asdict())])
+    )
+
+
+@pytest.mark.parametrize("name", ["val", "train"])
+def test_a_file_that_is_a_split_is_not_divided_further(shapes: Path, name: str) -> None:
+    file = shapes / f"{name}.json"
+    trained = read_dataset(shapes, split="train")
+    model = trained_with(None, sha256=fingerprint(trained))
+    whole = read_split(file, [model, FACTS], split=name)
+    assert (names(whole), whole.split) == (names(read_dataset(shapes, split=name)), name)
+    divided = trained_with({"val_fraction": 0.5, "seed": 5}, name=file.name)
+    assert len(read_split(file, [divided], split=name)) == len(whole) / 2
 
 
 @pytest.mark.parametrize("division", [None, 7, [], {}, {"val_fraction": 2.0, "seed": 1}, {"val_fraction": 0.1}])
@@ -78,8 +136,9 @@ def test_an_export_is_compared_on_the_part_of_a_whole_file_that_was_held_out(und
     division = {"val_fraction": 0.25, "seed": 5}
     model = Facts(FACTS.classes, FACTS.resize, provenance={"data": {"name": "train.json", "division": division}})
     assert split_held_out(undivided / "train.json", model) == "val"
+    shutil.copy(undivided / "train.json", undivided / "val.json")
     assert split_held_out(undivided / "val.json", model) is None
-    assert split_held_out(undivided, trained_with(division)) is None  # read as val anyway
+    assert split_held_out(undivided, trained_with(division)) == split_held_out(undivided, FACTS) == "val"
     assert split_held_out(undivided / "train.json", FACTS) is None
 
 
@@ -90,3 +149,13 @@ def test_all_images_of_other_data_are_not_taken_for_training_images(undivided: P
     assert not may_be_training_images(everything, other)
     assert not may_be_training_images(everything, FACTS)  # nothing is known of its training
     assert may_be_training_images(read_dataset(undivided, split="train"), other)
+    assert may_be_training_images(read_dataset(undivided / "train.json"), FACTS)
+
+
+def test_training_images_are_recognized_also_if_those_without_objects_were_left_out(undivided: Path) -> None:
+    everything = read_dataset(undivided, split="all")
+    objects = [sample for sample in everything.samples if len(sample.boxes)]
+    empty = replace(objects[0], boxes=objects[0].boxes[:0])
+    model = trained_with(None, name="others", sha256=fingerprint(replace(everything, samples=objects)))
+    assert may_be_training_images(replace(everything, samples=[empty, *objects]), model)
+    assert not may_be_training_images(replace(everything, samples=objects[1:]), model)

@@ -79,6 +79,14 @@ def read_dataset(
     return Dataset(samples, classes or own, source.format, requested, path, origin, notes.findings(), division)
 
 
+def is_divided(path: Path, *, split: str | None = None) -> bool:
+    """Whether `read_dataset` divides a single set of images for this split. Raises DataError if it cannot be read."""
+    source = find_source(path)
+    if path.is_file() and source.format == "coco":
+        return split in _FALLBACKS
+    return _resolve(source, split or "val", divide=False)[1] is None
+
+
 def find_source(path: Path) -> Source:
     """Return the data set at `path` without reading it. Raises DataError if there is none."""
     if not path.exists():

@@ -20,6 +20,7 @@ from fcos_cli.evaluate.promise.counts import Kind, count, threshold_grid
 from fcos_cli.evaluate.split import may_be_training_images
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.promises import Promise
 from fcos_cli.runtime.rewrite import write_with_thresholds
 
@@ -111,6 +112,15 @@ def check_wishes(wishes: Sequence[Wish], data: ClassTable, model: ClassTable) ->
                 raise unknown_name(f"class of the {owner}", wish.class_name, table.names, where=where)
 
 
+def check_images(dataset: Dataset, model: Facts) -> None:
+    """Warn of images that promise nothing. dataset: all images of the split, also if not all are evaluated."""
+    if may_be_training_images(dataset, model):
+        warn(
+            f"split {dataset.split}: images that the model was trained on promise nothing about new ones; use --split "
+            "val or test, or a file of images that were kept aside"
+        )
+
+
 def make_promises(
     wishes: Sequence[Wish],
     matches: Matches,
@@ -125,11 +135,6 @@ def make_promises(
     matches: of the detector's detections in `dataset`, which are complete down to the score `lowest`.
     """
     error = (1 - CONFIDENCE) / len(wishes)
-    if may_be_training_images(dataset, detector.facts):
-        warn(
-            f"split {dataset.split}: images that the model was trained on promise nothing about new ones; use --split "
-            "val or test, or a file of images that were kept aside"
-        )
     data = {"name": dataset.name, "split": dataset.split, "images": len(dataset), "sha256": fingerprint(dataset)}
     runs_on = f"{detector.backend} in {detector.precision}" + ("" if tiling is None else f", with {tiling}")
     outcomes = []
