@@ -138,20 +138,23 @@ class Judge:
         return match_detections(evaluator, self.detections, self.dataset.samples)
 
     def answer(self, comparison: Comparison | None = None) -> Answers:
-        """Judge all gates and make all promises. comparison: for `--not-worse`."""
-        demands = self.demands
+        """Make all promises; judge all gates, at the thresholds that will be written. comparison: for `--not-worse`."""
+        demands, facts = self.demands, self.detector.facts
+        outcomes = self._promises() if demands.wishes else []
+        if demands.out is not None:
+            facts = make.with_promised_thresholds(facts, outcomes)
         required = [gate for gate in demands.gates if gate.rule == "require"]
         verdicts = gates.judge_metrics(
             required,
             self.result,
             self.dataset.classes,
             matches=self.matches if any(gate.needs_matches for gate in required) else None,
-            thresholds=thresholds_for(self.detector.facts, self.dataset.classes),
+            thresholds=thresholds_for(facts, self.dataset.classes),
         )
         if comparison is not None:
             relative = [gate for gate in demands.gates if gate.rule == "not-worse"]
             verdicts += gates.judge_comparison(relative, comparison)
-        return Answers(verdicts, self._promises() if demands.wishes else [])
+        return Answers(verdicts, outcomes)
 
     def _promises(self) -> list[Outcome]:
         lowest = max(self.detector.facts.score_threshold, self.demands.lowest)

@@ -1,6 +1,7 @@
 """fcos eval --require, --not-worse and --promise: exit codes, and what is written before them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,21 @@ def test_a_gate_that_is_not_met_keeps_the_promise_from_being_written(fcos: Fcos,
     flags = ("--promise", "recall:circle=0.9", "--require", "precision=0.9", "--out", "new.onnx")
     assert fcos("eval", exported, reds, *flags).code == 6
     assert created_files() == []
+
+
+def test_the_thresholds_that_will_be_written_are_those_that_are_judged(fcos: Fcos, exported: Path, reds: Path) -> None:
+    """Squares, of which none is labelled, have scores from 0.37: a promise of 0.75 for all classes hides them."""
+    flags = ("--promise", "recall=0.9", "--require", "precision=0.9")
+    assert fcos("eval", exported, reds, *flags).code == 6  # the model as it is
+    written = fcos("eval", exported, reds, *flags, "--out", "new.onnx")
+    assert (written.code, "met: precision is 1.0000, required 0.9" in written.err) == (0, True)
+    assert fcos("eval", "new.onnx", reds, "--require", "precision=0.9").code == 0
+
+
+def test_promises_about_training_images_are_warned_of_also_with_a_limit(
+    fcos: Fcos, exported: Path, reds: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(reds.parent, tmp_path / "reds")
+    file = (tmp_path / "reds" / "val.json").rename(tmp_path / "reds" / "train.json")
+    told = fcos("eval", exported, file, "--promise", "recall:circle=0.5", "--limit", 5).err
+    assert "was trained on promise nothing" in told

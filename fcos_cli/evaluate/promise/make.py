@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,14 +183,19 @@ def failure(outcomes: Sequence[Outcome]) -> GateError | None:
     )
 
 
+def with_promised_thresholds(facts: Facts, outcomes: Sequence[Outcome]) -> Facts:
+    """The facts with the thresholds of all promises that were made."""
+    threshold, thresholds = facts.threshold, list(facts.thresholds)
+    for promise in (outcome.promise for outcome in outcomes if outcome.promise is not None):
+        if promise.class_name is None:
+            threshold, thresholds = promise.threshold, [promise.threshold] * len(thresholds)
+        else:
+            thresholds[facts.classes.index_of_name[promise.class_name]] = promise.threshold
+    return replace(facts, threshold=threshold, class_thresholds=tuple(thresholds))
+
+
 def write_model(detector: Detector, source: Path, out: Path, outcomes: Sequence[Outcome]) -> None:
     """Write the model file `source` of `detector` to `out` with the promised thresholds. All promises were made."""
-    facts = detector.facts
-    threshold, thresholds, classes = facts.threshold, list(facts.thresholds), facts.classes
+    facts = with_promised_thresholds(detector.facts, outcomes)
     promises = [outcome.promise for outcome in outcomes if outcome.promise is not None]
-    for promise in promises:
-        if promise.class_name is None:
-            threshold, thresholds = promise.threshold, [promise.threshold] * len(classes)
-        else:
-            thresholds[classes.index_of_name[promise.class_name]] = promise.threshold
-    write_with_thresholds(source, out, threshold=threshold, class_thresholds=thresholds, promises=promises)
+    write_with_thresholds(source, out, threshold=facts.threshold, class_thresholds=facts.thresholds, promises=promises)
