@@ -187,9 +187,12 @@ def judge_comparison(gates: Sequence[Gate], comparison: Comparison) -> list[Verd
     for gate in gates:
         source = comparison.metrics if gate.class_name is None else vars(of_class[gate.class_name])
         row: Difference = source[gate.metric]
-        if row.difference is None or row.low is None or row.high is None:
-            text = f"the difference of {gate.name} cannot be measured (no ground truth of that kind)"
-            verdicts.append(Verdict(gate, False, None, None, None, text))
+        if row.low is None or row.high is None:
+            why = (
+                f"too few images with such ground truth: {row.images}" if row.images else "no ground truth of that kind"
+            )
+            text = f"the difference of {gate.name} cannot be measured ({why})"
+            verdicts.append(Verdict(gate, False, row.difference, None, None, text))
             continue
         met = row.high >= -gate.limit - ROUNDING
         text = (

@@ -73,6 +73,30 @@ def test_a_class_without_truth_has_no_difference():
     assert "–" in comparison_section(comparison, ("x", "y")).content
 
 
+@pytest.mark.parametrize(("count", "measured"), [(6, False), (7, True)])
+def test_a_class_or_size_in_few_images_has_no_interval(count, measured):
+    """With 6 of 100 images, 0.2 % of the resamples have none of them, and no difference either."""
+    small = [300, 0, 320, 20]
+    samples = [sample([A, small] if i < count else [A], [0, 1] if i < count else [0], image_id=i) for i in range(100)]
+    one = [found(row.boxes, classes=row.classes) for row in samples]
+    comparison = compared(one, [found([A])] * 100, samples, TWO, rounds=50)
+    cat, dog = comparison.per_class
+    assert (cat.AP.high, cat.AP.images) == (0, 100)
+    for row in (dog.AP, dog.AP50, comparison.metrics["APs"]):
+        assert (row.difference, row.images) == (pytest.approx(-1), count)
+        assert [value is not None for value in (row.low, row.high, row.better)] == [measured] * 3
+        assert row.significant == measured
+    assert comparison.metrics["APl"].low == 0
+    assert ("<td>–</td>" in comparison_section(comparison, ("x", "y")).content.partition("AP per class")[2]) != measured
+
+
+def test_one_image_of_many_with_ground_truth_is_no_comparison():
+    samples = [sample([A] if not i else [], image_id=i) for i in range(9)]
+    comparison = compared([found([A])] * 9, [found([])] * 9, samples)
+    assert comparison.metrics["AP"].difference == pytest.approx(-1)
+    assert summarize(comparison, ("x", "y")).endswith("too few images with ground truth to compare them by (1).")
+
+
 def test_intervals_of_a_class_agree_with_a_separate_bootstrap():
     rng = np.random.default_rng(3)
     samples, one, other = [], [], []
@@ -104,7 +128,7 @@ def test_the_document_contains_all_metrics_and_the_method():
     document = comparison.to_json()
     assert document.keys() == {"method", "rounds", "confidence", "seed", "metrics", "per_class"}
     assert document["rounds"] == 10
-    assert document["metrics"]["AP"].keys() == {"a", "b", "difference", "low", "high", "better"}
+    assert document["metrics"]["AP"].keys() == {"a", "b", "difference", "low", "high", "better", "images"}
     assert document["per_class"][0].keys() == {"name", "category_id", "AP", "AP50"}
 
 

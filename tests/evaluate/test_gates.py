@@ -135,7 +135,7 @@ def test_the_error_names_everything_that_is_not_met():
 
 def test_only_an_interval_wholly_below_the_margin_fails():
     def met(margin: str, difference: float, low: float, high: float) -> bool:
-        row = Difference(0.5, 0.5 + difference, difference, low, high, 0.1)
+        row = Difference(0.5, 0.5 + difference, difference, low, high, 0.1, 8)
         comparison = Comparison({"AP": row}, [])
         return judge_comparison([parse_gate("not-worse", margin)], comparison)[0].met
 
@@ -161,6 +161,16 @@ def test_a_model_that_lost_a_class_fails_there():
     document = verdicts[2].to_json()
     assert (document["metric"], document["class"], document["met"]) == ("AP50", "dog", False)
     assert (document["measured"], document["low"], document["high"]) == pytest.approx((-1, -1, -1))
+
+
+def test_a_difference_that_few_images_can_show_is_not_met():
+    samples = [sample([A, B], [0, 1] if i < 3 else [0, 0], image_id=i) for i in range(100)]
+    old, new = [found(row.boxes, classes=row.classes) for row in samples], [found([A, B], classes=[0, 0])] * 100
+    results = score(old, samples, TWO), score(new, samples, TWO)
+    comparison = compare(results, (old, new), samples, TWO, rounds=50)
+    (verdict,) = judge_comparison([parse_gate("not-worse", "AP:dog=0.05")], comparison)
+    assert (verdict.met, verdict.measured, verdict.high) == (False, pytest.approx(-1), None)
+    assert verdict.text == "the difference of AP:dog cannot be measured (too few images with such ground truth: 3)"
 
 
 def test_a_class_may_have_the_name_of_a_field():

@@ -14,6 +14,7 @@ def comparison_section(comparison: Comparison, names: tuple[str, str]) -> Sectio
         f"The difference is {b} minus {a}. Its {comparison.confidence:.0%} interval comes from a paired bootstrap over"
         f" images ({comparison.rounds:,} resamples): it shows how much the metrics would vary with another sample of"
         f" such images. Blue: {b} is significantly better. Orange: {a} is significantly better. Grey: not significant."
+        " Without interval: too few images have ground truth of that kind."
     )
     columns = (a, b, "difference", "low", "high", "")
     metrics = list(comparison.metrics.items())
@@ -33,8 +34,10 @@ def comparison_section(comparison: Comparison, names: tuple[str, str]) -> Sectio
 def summarize(comparison: Comparison, names: tuple[str, str]) -> str:
     """Return one sentence on which model is better, and whether the difference is significant."""
     ap = comparison.metrics["AP"]
-    if ap.difference is None or ap.low is None or ap.high is None:
+    if ap.difference is None:
         return "AP cannot be compared: there is no ground truth."
+    if ap.low is None or ap.high is None:
+        return f"AP {ap.a:.3f} and {ap.b:.3f}: too few images with ground truth to compare them by ({ap.images})."
     if not ap.significant:
         return (
             f"AP {ap.a:.3f} and {ap.b:.3f}: the difference is not significant on these images"
@@ -48,7 +51,7 @@ def summarize(comparison: Comparison, names: tuple[str, str]) -> str:
 def _cells(row: Difference, reach: float) -> list[str]:
     values = [format_number(row.a), format_number(row.b)]
     if row.difference is None or row.low is None or row.high is None:
-        return [*values, "–", "–", "–", ""]
+        return [*values, "–" if row.difference is None else f"{row.difference:+.3f}", "–", "–", ""]
     signed = [f"{value:+.3f}" for value in (row.difference, row.low, row.high)]
     return [*values, *signed, interval(row.low, row.difference, row.high, reach=reach)]
 
