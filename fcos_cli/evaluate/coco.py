@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from fcos_cli.runtime.results import Detections
 
 Evaluator = Literal["hotcoco", "pycocotools"]
 NO_DETECTIONS = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+_STDOUT = threading.Lock()  # all threads share stdout: two that replace and restore it at once would lose it
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -100,7 +102,7 @@ def score(
         return CocoResult(dict.fromkeys(METRICS, -1.0), rows, len(samples), tuple(notes))
 
     ground_truth, rows_found = coco_ground_truth(samples, classes), coco_detections(detections, samples)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints to stdout, which is reserved for data
+    with _STDOUT, contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints to stdout, which is reserved for data
         run = _run_hotcoco if evaluator == "hotcoco" else _run_pycocotools
         stats, precision, matches = run(ground_truth, rows_found)
     metrics = {name: float(value) for name, value in zip(METRICS, stats, strict=True)}
@@ -181,13 +183,19 @@ def reading_order(rule: ResizeRule, samples: Sequence[Sample]) -> list[int]:
     return order
 
 
-def match_classes(model: ClassTable, data: ClassTable) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the data set's index of each model class, -1 if there is none [C], and notes about unmatched classes."""
+def match_classes(
+    model: ClassTable, data: ClassTable, *, where: object = None
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return the data set's index of each model class, -1 if there is none [C], and notes about unmatched classes.
+
+    Raises DataError, naming `where`, if there is no class in common.
+    """
     class_map = np.array([-1 if index is None else index for index in model.match(data)], np.int64)
     if not (class_map >= 0).any():
         raise DataError(
             "the model and the data set have no class in common"
             f" (model: {format_names(model.names)}; data set: {format_names(data.names)})",
+            where=where,
             remedy="use a data set with the model's classes, or rename the classes of the data set",
         )
     notes = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
+import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from fcos_cli.data.geometry import Geometry, ResizeRule
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
+from fcos_cli.evaluate import coco
 from fcos_cli.evaluate.coco import METRICS, CocoResult, collect_detections, evaluate, score
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.facts import Facts
@@ -39,6 +42,34 @@ def test_a_perfect_detection_scores_one_and_an_empty_size_bucket_minus_one(evalu
     assert result.metrics["APm"] == result.metrics["APl"] == -1
     (row,) = result.per_class
     assert (row.name, row.category_id, row.truths, row.best_threshold, row.best_f1) == ("cat", 7, 1, 0.5, 1.0)
+
+
+def test_two_threads_leave_stdout_as_it_was(monkeypatch):
+    """Without a lock, the second begins before the first ends, and restores what the first had put in place."""
+    stdout, run, began, ended = sys.stdout, coco._run_hotcoco, [], threading.Event()
+    second_began = threading.Event()
+
+    def slow(*given):
+        began.append(1)
+        if len(began) == 1:
+            second_began.wait(0.3)
+        else:
+            second_began.set()
+            ended.wait(10)
+        return run(*given)
+
+    def work():
+        score([found([[0, 0, 20, 20]])], [sample([[0, 0, 20, 20]])], ONE)
+        ended.set()
+
+    monkeypatch.setattr(coco, "_run_hotcoco", slow)
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is stdout
+    assert len(began) == 2
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
