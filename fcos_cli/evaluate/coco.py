@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -148,7 +149,7 @@ def collect_detections(
     each image that cannot be read, which then counts as having no detections; without it, DataError is raised. Also
     raises DataError if the model and the data set have no class in common.
     """
-    class_map, notes = match_classes(detector.facts.classes, dataset.classes)
+    class_map, notes = match_classes(detector.facts.classes, dataset.classes, where=detector.name)
     samples = dataset.samples
     order = reading_order(detector.facts.resize, samples)
     detections = [NO_DETECTIONS] * len(samples)
@@ -173,6 +174,11 @@ def thresholds_for(facts: Facts, classes: ClassTable) -> npt.NDArray[np.float32]
     own = facts.thresholds
     thresholds = [facts.threshold if index is None else own[index] for index in classes.match(facts.classes)]
     return np.array(thresholds, np.float32)
+
+
+def rounded_down(threshold: float | None) -> float | None:
+    """A threshold to show with three decimals. Rounded up, it would leave out the box whose score it is."""
+    return None if threshold is None else math.floor(1000 * threshold + 1e-4) / 1000  # scores are float32
 
 
 def reading_order(rule: ResizeRule, samples: Sequence[Sample]) -> list[int]:

@@ -162,8 +162,18 @@ def judge_metrics(
             verdicts.append(Verdict(gate, False, None, None, None, text))
             continue
         met = value >= gate.limit - ROUNDING
-        verdicts.append(Verdict(gate, met, value, None, None, f"{gate.name} is {value:.4f}, required {gate.limit:g}"))
+        text = f"{gate.name} is {enough_digits(value, gate.limit)}, required {gate.limit:g}"
+        verdicts.append(Verdict(gate, met, value, None, None, text))
     return verdicts
+
+
+def enough_digits(value: float, limit: float, *, sign: Literal["", "+"] = "") -> str:
+    """The value with four decimals, or with more if the rounded value would be on the other side of the limit."""
+    for digits in range(4, 10):
+        text = f"{value:{sign}.{digits}f}"
+        if (float(text) >= limit - ROUNDING) == (value >= limit - ROUNDING):
+            break
+    return text
 
 
 def _share(metric: str, matches: Matches, thresholds: npt.NDArray[np.float32], index: int | None) -> tuple[float, str]:
@@ -197,7 +207,7 @@ def judge_comparison(gates: Sequence[Gate], comparison: Comparison) -> list[Verd
         met = row.high >= -gate.limit - ROUNDING
         text = (
             f"{gate.name} differs by {row.difference:+.4f} ({comparison.confidence:.0%} interval {row.low:+.4f} …"
-            f" {row.high:+.4f}), allowed {0.0 - gate.limit:g}"
+            f" {enough_digits(row.high, -gate.limit, sign='+')}), allowed {0.0 - gate.limit:g}"
         )
         verdicts.append(Verdict(gate, met, row.difference, row.low, row.high, text))
     return verdicts

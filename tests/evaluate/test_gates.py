@@ -10,7 +10,15 @@ import pytest
 from fcos_cli.errors import UsageError
 from fcos_cli.evaluate.coco import METRICS, score
 from fcos_cli.evaluate.compare import Comparison, Difference, compare
-from fcos_cli.evaluate.gates import Gate, check_classes, failure, judge_comparison, judge_metrics, parse_gate
+from fcos_cli.evaluate.gates import (
+    Gate,
+    check_classes,
+    enough_digits,
+    failure,
+    judge_comparison,
+    judge_metrics,
+    parse_gate,
+)
 from fcos_cli.evaluate.matches import AT_IOU_50, match_detections, run_evaluator
 from fcos_cli.model.classes import ClassTable
 from tests.evaluate.samples import TWO, found, sample
@@ -101,6 +109,16 @@ def test_precision_and_recall_are_those_of_the_boxes_that_predict_shows():
     assert [verdict.measured for verdict in verdicts] == pytest.approx([2 / 3, 2 / 3, 1 / 2, 1 / 2, 1, 1])
     assert [verdict.met for verdict in verdicts] == [True, False, True, False, True, True]
     assert verdicts[1].text == "recall is 0.6667, required 0.7"
+
+
+def test_values_near_the_limit_have_the_digits_to_see_on_which_side_they_are():
+    assert enough_digits(0.89996, 0.9) == "0.89996"
+    assert enough_digits(0.9, 0.9) == enough_digits(0.9 - 1e-12, 0.9) == enough_digits(0.90001, 0.9) == "0.9000"
+    assert enough_digits(0.95, 0.95001) == "0.9500"
+    assert enough_digits(-0.01002, -0.01, sign="+") == "-0.01002"
+    row = Difference(0.5, 0.4, -0.1, -0.2, -0.01002, 0.1, 8)
+    (verdict,) = judge_comparison([parse_gate("not-worse", "0.01")], Comparison({"AP": row}, []))
+    assert (verdict.met, "… -0.01002), allowed -0.01" in verdict.text) == (False, True)
 
 
 def test_coco_metrics_are_those_of_the_evaluation():

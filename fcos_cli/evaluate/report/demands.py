@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fcos_cli.evaluate.demands import Answers
-from fcos_cli.evaluate.gates import Verdict
+from fcos_cli.evaluate.gates import Verdict, enough_digits
 from fcos_cli.evaluate.promise.make import Outcome
 from fcos_cli.evaluate.report.page import Section, format_number, note, table, text
 
@@ -41,10 +41,12 @@ def demands_section(answers: Answers, model: str) -> Section:
 def _gate(verdict: Verdict) -> list[str]:
     gate = verdict.gate
     if gate.rule == "require":
-        return _row(gate.name, f"{gate.limit:g}", format_number(verdict.measured, 4), "", passed=verdict.met)
+        shown = "–" if verdict.measured is None else enough_digits(verdict.measured, gate.limit)
+        return _row(gate.name, f"{gate.limit:g}", shown, "", passed=verdict.met)
     details = ""
     if verdict.low is not None and verdict.high is not None:
-        details = f"interval {verdict.low:+.4f} … {verdict.high:+.4f}"
+        high = enough_digits(verdict.high, -gate.limit, sign="+")
+        details = f"interval {verdict.low:+.4f} … {high}"
     measured = "–" if verdict.measured is None else f"{verdict.measured:+.4f}"
     return _row(f"difference of {gate.name}", f"{0.0 - gate.limit:g}", measured, details, passed=verdict.met)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from fcos_cli.data.boxes import scale_boxes
 from fcos_cli.data.images import open_image
 from fcos_cli.data.samples import Sample
-from fcos_cli.errors import DataError
+from fcos_cli.errors import FcosError, one_line
 from fcos_cli.evaluate.report.metrics import ReportMetrics
 from fcos_cli.evaluate.report.page import text
 from fcos_cli.evaluate.report.suspects import ImageErrors, Suspect
@@ -49,12 +49,18 @@ def jpeg(image: Pixels, side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
+def _unreadable(sample: Sample, error: Exception) -> str:
+    """The figure of an image that cannot be read."""
+    what = error.brief if isinstance(error, FcosError) else f"{sample.image.name}: {one_line(error)}"
+    return f"<figure><p>{text(what)}</p></figure>"
+
+
 def worst_image_figure(row: ImageErrors, metrics: ReportMetrics, sample: Sample, *, key: str) -> str:
     """Return ground truth and detections of an image side by side; the pixels are embedded once."""
     try:
         image = open_image(sample.image)
-    except (DataError, OSError) as error:
-        return f"<figure><p>{text(error)}</p></figure>"
+    except (FcosError, OSError) as error:
+        return _unreadable(sample, error)
     view = (0.0, 0.0, float(sample.width), float(sample.height))  # of the boxes; the file's size may be another
     truth, found = _ground_truth_boxes(row.image_index, metrics, view), _detection_boxes(row.image_index, metrics, view)
     pixels = (
@@ -62,6 +68,8 @@ def worst_image_figure(row: ImageErrors, metrics: ReportMetrics, sample: Sample,
         ' preserveAspectRatio="none"/>'
     )
     counts = f"{row.found} found, {row.missed} missed, {row.false_positives} false positives; F1 {row.f1:.2f}"
+    if len(metrics.matches.of_image(row.image_index)[0]) > MAX_BOXES:
+        counts += f"; the {MAX_BOXES} best are drawn"
     name = sample.image.name
     left = svg(f"Ground truth in {name}", view, f'<use href="#{key}"/>{truth}')
     right = svg(f"Detections in {name}", view, f'{pixels}<g class="over-only">{truth}</g>{found}')
@@ -76,8 +84,8 @@ def suspect_figure(suspect: Suspect, metrics: ReportMetrics, sample: Sample) -> 
     """Return a crop around a suspect label, with the reason as its caption."""
     try:
         image = open_image(sample.image)
-    except (DataError, OSError) as error:
-        return f"<figure><p>{text(error)}</p></figure>"
+    except (FcosError, OSError) as error:
+        return _unreadable(sample, error)
     annotated = (sample.width, sample.height)  # the file's size may be another
     left, top, right, bottom = window(suspect.box, *annotated)
     part = scale_boxes(np.array([left, top, right, bottom]), size=annotated, to=image.shape[1::-1])

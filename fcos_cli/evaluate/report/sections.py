@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from fcos_cli.evaluate.coco import rounded_down
 from fcos_cli.evaluate.matches import Floats
 from fcos_cli.evaluate.report.charts import (
     BOX_SIZE,
@@ -95,10 +96,10 @@ def classes_table(metrics: ReportMetrics) -> str:
                 text(row.name),
                 format_number(row.AP) + (bar(row.AP, "small") if row.AP >= 0 else ""),
                 format_number(row.AP50),
-                format_number(row.best_threshold, 2),
+                format_number(rounded_down(row.best_threshold)),
                 format_number(row.best_f1),
                 f"{row.truths:,}",
-                format_number(float(threshold), 2),
+                format_number(float(threshold)),
                 f"{count.found:,}",
                 f"{count.missed:,}",
                 f"{count.false_positives:,}",
@@ -122,11 +123,12 @@ def curves(metrics: ReportMetrics) -> str:
         return note("No curves: there is no ground truth.")
     precision = [Line(rows[i].name, _points(GRID, metrics.precision[i]), key=f"c{i}") for i in with_truth]
     f1 = [Line(rows[i].name, _points(GRID, metrics.f1[i]), key=f"c{i}") for i in with_truth]
+    best = [f"F1 {format_number(row.best_f1)} at {format_number(rounded_down(row.best_threshold))}" for row in rows]
     peaks = []
     for i in with_truth:
-        threshold, best = rows[i].best_threshold, rows[i].best_f1
-        if threshold is not None and best is not None:
-            peaks.append(Line(f"{rows[i].name}: F1 {best:.3f} at {threshold:.2f}", [(threshold, best)], key=f"c{i}"))
+        threshold, highest = rows[i].best_threshold, rows[i].best_f1
+        if threshold is not None and highest is not None:
+            peaks.append(Line(f"{rows[i].name}: {best[i]}", [(threshold, highest)], key=f"c{i}"))
     mean_precision = np.mean(metrics.precision[with_truth], axis=0)
     mean_f1 = np.mean(metrics.f1[with_truth], axis=0)
     top = int(np.argmax(mean_f1))
@@ -137,10 +139,7 @@ def curves(metrics: ReportMetrics) -> str:
     options = [f'<option value="" data-text="{text(all_text)}">mean over classes</option>']
     for i in with_truth:
         row = rows[i]
-        summary_text = (
-            f"{row.name}: AP50 {format_number(row.AP50)};"
-            f" best F1 {format_number(row.best_f1)} at {format_number(row.best_threshold, 2)}."
-        )
+        summary_text = f"{row.name}: AP50 {format_number(row.AP50)}; best {best[i]}."
         options.append(f'<option value="c{i}" data-text="{text(summary_text)}">{text(row.name)}</option>')
     chooser = (
         f'<div class="controls"><label>Class <select data-curves>{"".join(options)}</select></label>'
@@ -265,7 +264,7 @@ def sizes(metrics: ReportMetrics) -> str:
     buckets = metrics.sizes
     if not buckets:
         return note("No sizes: there is no ground truth.")
-    names = [str(b.low) if b.high is None else f"{b.low}–{b.high}" for b in buckets]
+    names = [f"from {b.low}" if b.high is None else f"{b.low}–{b.high}" for b in buckets]
     lower_edges = [str(b.low) for b in buckets]
     chart = column_chart(
         "AP over box size",

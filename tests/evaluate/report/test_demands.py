@@ -30,6 +30,15 @@ def cells(html: str) -> list[list[str]]:
     return [[re.sub(r"<[^>]*>", "", cell) for cell in re.split("</t[hd]>", row)[:-1]] for row in rows]
 
 
+def test_a_value_that_just_misses_its_limit_does_not_look_as_if_it_reached_it() -> None:
+    unmet = replace(UNMET, measured=0.89996)
+    worse = replace(WORSE, high=-0.01002)
+    assert [row[2:5:2] for row in cells(demands_section(Answers([unmet, worse], []), "m.onnx").content)] == [
+        ["0.89996", ""],
+        ["-0.0500", "interval -0.0712 … -0.01002"],
+    ]
+
+
 def test_each_demand_has_its_limit_its_value_and_its_result() -> None:
     section = demands_section(Answers([MET, UNMET, WORSE], [KEPT, BROKEN, HOPELESS]), "m.onnx")
     assert section.title == "Requirements and promises"

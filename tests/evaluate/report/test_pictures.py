@@ -1,4 +1,4 @@
-"""Pictures of the report, whose boxes are in pixels of the annotated size."""
+"""Images of a report: their boxes, which are in pixels of the annotated size, and their captions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fcos_cli.evaluate.coco import score
 from fcos_cli.evaluate.report.metrics import compute_metrics
-from fcos_cli.evaluate.report.pictures import suspect_figure, worst_image_figure
+from fcos_cli.evaluate.report.pictures import MAX_BOXES, suspect_figure, worst_image_figure
 from fcos_cli.evaluate.report.suspects import suspects, worst_images
-from tests.evaluate.samples import TWO, found, sample
+from tests.evaluate.report.test_metrics import A, computed
+from tests.evaluate.samples import ONE, TWO, found, sample
 
 OBJECT = [400, 300, 600, 450]
 
@@ -51,3 +53,15 @@ def test_boxes_lie_on_a_file_of_another_size_than_annotated(tmp_path: Path) -> N
     center = (np.array([(400 + 600) / 2, (300 + 450) / 2]) - (left, top)) / (width, height) * shown.size
     assert shown.getpixel(tuple(center.astype(int).tolist())) > (200, 200, 200)
     assert shown.getpixel((0, 0)) < (50, 50, 50)
+
+
+@pytest.mark.parametrize("count", [MAX_BOXES, MAX_BOXES + 1])
+def test_a_caption_says_if_only_the_best_detections_are_drawn(tmp_path: Path, count: int) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(np.zeros((480, 640, 3), np.uint8)).save(file)
+    samples = [sample([A], image=str(file))]
+    metrics = computed([found([[i, 200, i + 9, 209] for i in range(count)], [0.6] * count)], samples, ONE)
+    (row,) = worst_images(metrics, count=1)
+    drawn = worst_image_figure(row, metrics, samples[0], key="a")
+    assert drawn.count('class="box found') == MAX_BOXES
+    assert ("; the 60 best are drawn</figcaption>" in drawn) == (count > MAX_BOXES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,12 +107,18 @@ def test_the_page_shows_the_same_metrics_as_eval(page: Path, data: Dataset) -> N
 
 def test_class_and_file_names_are_escaped(data: Dataset, tmp_path: Path) -> None:
     names = ClassTable(("<script>alert(1)</script>", 'a"b', "c&d"), (1, 2, 3))
-    odd = replace(data, classes=names)
+    samples = [replace(s, image=tmp_path / f"<u>{s.image.name}") for s in data.samples]
+    for before, after in zip(data.samples[:6], samples, strict=False):  # the others do not exist
+        shutil.copy(before.image, after.image)
+    odd = replace(data, classes=names, samples=samples)
     write_report(tmp_path / "r.html", odd, [evaluated("<b>", odd, detections_of(odd, shift=9))], title="<i>")
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)" in html
     assert "<i>" not in html
+    assert "<u>" not in html
+    assert "<figcaption>&lt;u&gt;" in html
+    assert "does not exist: " in html
     assert html.count("<script>") == 1
 
 
@@ -142,7 +149,9 @@ def test_many_classes_are_listed_as_pairs_instead_of_a_matrix(data: Dataset, tmp
 def test_a_missing_image_only_affects_its_own_figure(data: Dataset, tmp_path: Path) -> None:
     gone = replace(data, samples=[replace(s, image=tmp_path / s.image.name) for s in data.samples])
     write_report(tmp_path / "r.html", gone, [evaluated("x", gone, detections_of(gone, shift=9))])
-    assert "the image does not exist" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"<figure><p>the image does not exist: {tmp_path}" in html
+    assert "\\n" not in html.partition("<main")[2].partition("<script")[0]
 
 
 def test_without_detections_the_page_is_still_written(data: Dataset, tmp_path: Path, browser: Browser) -> None:
