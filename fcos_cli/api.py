@@ -148,9 +148,14 @@ def evaluate(
     UsageError, ModelError, DataError, MissingExtra.
     """
     from fcos_cli.data.tiling import Tiling
+    from fcos_cli.errors import UsageError
     from fcos_cli.evaluate.run import check_evaluator, check_outputs, run_eval
     from fcos_cli.evaluate.split import read_split
 
+    if limit is not None and limit < 1:
+        raise UsageError(
+            f"limit is {limit}, not the number of images to evaluate", remedy="use a number from 1, or None"
+        )
     check_evaluator(evaluator)
     page, found = (None if path is None else Path(path) for path in (report, save))
     check_outputs(page, found, models=1)

@@ -94,6 +94,12 @@ def test_a_run_is_made_resumed_and_evaluated_in_a_thread(capfd: pytest.CaptureFi
     assert again.images == 2
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_is_a_number_of_images(limit: int) -> None:
+    with pytest.raises(UsageError, match=f"limit is {limit}"):
+        api.evaluate("default", "data", limit=limit)
+
+
 def test_a_run_is_resumed_with_another_device_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     monkeypatch.setattr("fcos_cli.train.start.resume", lambda *_, flags, **__: given.append(flags))

@@ -121,7 +121,7 @@ def evaluate(
         *models, data = paths
         if len(models) not in (1, 2):
             raise UsageError(
-                f"expected one or two models and a data set, got {len(paths)} arguments",
+                f"expected one or two models and a data set, got {len(paths)} argument{'s' * (len(paths) > 1)}",
                 remedy="use fcos eval MODEL [MODEL] DATA",
             )
         demands = parse_demands(

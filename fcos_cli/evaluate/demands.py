@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.console import say
-from fcos_cli.data.samples import Dataset
+from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.errors import GateError, UsageError
+from fcos_cli.errors import DataError, GateError, UsageError
 from fcos_cli.evaluate import gates
 from fcos_cli.evaluate.coco import CocoResult, thresholds_for
 from fcos_cli.evaluate.compare import Comparison
@@ -111,14 +111,26 @@ def parse_demands(
 
 
 def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> None:
-    """Raise UsageError, before anything is evaluated, for what their classes do not allow, and warn of promises about
-    training images. dataset: all images of the split. detector: the last one.
+    """Raise UsageError, before anything is evaluated, for what their classes do not allow, DataError if images are
+    absent, and warn of promises about training images. dataset: all images of the split. detector: the last one.
     """
     data, model = dataset.classes, detector.facts.classes
     gates.check_classes(demands.gates, data, model)
     make.check_wishes(demands.wishes, data, model)
+    if demands.gates or demands.wishes:
+        for finding in absent_images(dataset):
+            raise DataError(
+                f"requirements and promises are about all images of the data set; {finding.message}",
+                where=finding.place,
+                remedy=f"{finding.remedy}, or remove them from the annotations",
+            )
     if demands.wishes:
         make.check_images(dataset, detector.facts)
+
+
+def absent_images(dataset: Dataset) -> list[Finding]:
+    """What the reader noted of images that it left out because their files are missing or unreadable."""
+    return [finding for finding in dataset.findings if finding.id in ("missing-image", "unreadable-image")]
 
 
 @dataclass(frozen=True)
@@ -164,8 +176,10 @@ class Judge:
 
     def finish(self, answers: Answers) -> None:
         """Write the model with the promised thresholds if everything was met. Raises GateError if not."""
+        out, source = self.demands.out, self.demands.source
         if error := answers.failure():
-            raise error
-        if self.demands.source is not None and self.demands.out is not None:
-            make.write_model(self.detector, self.demands.source, self.demands.out, answers.outcomes)
-            say(f"model: {self.demands.out}")
+            what = error.what if out is None else f"{error.what}, so {out} was not written"
+            raise GateError(what, where=error.where, remedy=error.remedy)
+        if source is not None and out is not None:
+            make.write_model(self.detector, source, out, answers.outcomes)
+            say(f"model: {out}")

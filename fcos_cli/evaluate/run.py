@@ -15,10 +15,10 @@ from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.distributed.world import World
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.evaluate.coco import CocoResult, Evaluator, score
+from fcos_cli.evaluate.coco import CocoResult, Evaluator, match_classes, rounded_down, score
 from fcos_cli.evaluate.coco_format import write_results
 from fcos_cli.evaluate.compare import Comparison
-from fcos_cli.evaluate.demands import Answers, Demands, Judge, check_demands
+from fcos_cli.evaluate.demands import Answers, Demands, Judge, absent_images, check_demands
 from fcos_cli.evaluate.sharded import check_alike, detect_together, wait_for_main, while_others_wait
 from fcos_cli.predict import mark
 from fcos_cli.predict.run import hint_at_tiles
@@ -65,6 +65,8 @@ def run_eval(
     tiles of each image. demands: what is required of the last detector; GateError is raised at the end if it is not
     met. world: the processes that share the images; all but the main one return nothing.
     """
+    for detector in detectors:
+        match_classes(detector.facts.classes, dataset.classes, where=detector.name)
     check_demands(demands, dataset, detectors[-1])
     findings = findings_for_metrics(dataset)
     if limit is not None:
@@ -86,11 +88,13 @@ def run_eval(
     if not world.main:
         wait_for_main()
         return []
+    absent = [f"{finding.message} ({finding.place})" for finding in absent_images(dataset)]
     with while_others_wait(world):
         results = [
             _score(detector, detections, notes, dataset, evaluator=evaluator, show_name=len(detectors) > 1)
             for detector, (detections, notes) in zip(detectors, found, strict=True)
         ]
+        results = [replace(r, result=replace(r.result, notes=(*r.result.notes, *absent))) for r in results]
         _conclude(results, dataset, as_json=as_json, report=report, save=save, tiling=tiling, demands=demands)
         return results
 
@@ -105,22 +109,27 @@ def _conclude(
     tiling: Tiling | None,
     demands: Demands,
 ) -> None:
-    """Write and print everything that follows from the results. Raises GateError at the end."""
-    if save is not None:
-        write_results(save, results[0].detections, dataset.samples, dataset.classes)
-        say(f"detections: {save}")
+    """Print and write everything that follows from the results. Raises GateError at the end.
+
+    What is printed does not depend on files that cannot be written.
+    """
     source: dict[str, Any] = {"data": str(dataset.source), "split": dataset.split}
     if tiling is not None:
         source["tiles"] = {"side": tiling.side, "overlap": tiling.overlap_pixels}
     comparison = _compare(results, dataset) if len(results) == 2 else None
     judge = Judge(demands, dataset, results[-1].detector, results[-1].result, results[-1].detections, tiling)
     answers = judge.answer(comparison)
-    _write_report(results, dataset, report, comparison, tiling, answers)
     if not as_json:
         _print_results(results, comparison, dataset, tiling)
     answers.show()
-    if as_json:
-        emit_json({**_document(results, comparison, source), **answers.to_json()})
+    try:
+        if save is not None:
+            write_results(save, results[0].detections, dataset.samples, dataset.classes)
+            say(f"detections: {save}")
+        _write_report(results, dataset, report, comparison, tiling, answers)
+    finally:
+        if as_json:
+            emit_json({**_document(results, comparison, source), **answers.to_json()})
     judge.finish(answers)
 
 
@@ -224,7 +233,9 @@ def _print_results(
     (model,) = results
     title = f"{model.detector.name} on {_place(dataset, tiling)}"
     table(tuple(model.result.metrics), [tuple(model.result.metrics.values())], title=title)
-    rows = [(r.name, r.category_id, r.AP, r.AP50, r.best_threshold, r.truths) for r in model.result.per_class]
+    rows = [
+        (r.name, r.category_id, r.AP, r.AP50, rounded_down(r.best_threshold), r.truths) for r in model.result.per_class
+    ]
     table(("class", "id", "AP", "AP50", "best threshold", "ground truth"), rows)
 
 

@@ -68,7 +68,7 @@ def check_replaceable(file: Path, format: Format) -> None:
         return  # there is none, or opening it for writing will say why not
     if head and not re.match(_HEADS[format], head):
         raise UsageError(
-            "this file exists and is not a result of fcos predict, so it is not replaced",
+            "this file exists and is not a result of fcos in this format, so it is not replaced",
             where=file,
             remedy="choose another name, or move the file away",
         )

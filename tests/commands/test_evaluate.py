@@ -9,8 +9,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from fcos_cli.errors import UsageError
 from fcos_cli.evaluate.coco import METRICS
 from tests.cli_runner import Fcos, created_files
+from tests.runtime.onnx_files import write_onnx
 
 
 @pytest.mark.parametrize("evaluator", ["hotcoco", "pycocotools"])
@@ -106,6 +108,29 @@ def test_tiles_are_used_by_all_models_and_named_in_every_output(fcos: Fcos, mode
     assert "tiles" not in fcos("eval", model_file, shapes, "--json").document
 
 
+def test_a_model_without_a_class_of_the_data_is_named_before_anything_is_evaluated(
+    fcos: Fcos, exported: Path, shapes: Path, tmp_path: Path
+) -> None:
+    other = write_onnx(tmp_path / "other.onnx")
+    result = fcos("eval", exported, other, shapes)
+    assert (result.code, "no class in common" in result.err, str(other) in result.err) == (3, True, True)
+    assert "evaluating" not in result.err
+
+
+@pytest.mark.parametrize("name", ["_write_report", "write_results"])
+def test_results_are_printed_also_if_a_file_cannot_be_written(
+    fcos: Fcos, exported: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise UsageError("the disk is full")
+
+    monkeypatch.setattr(f"fcos_cli.evaluate.run.{name}", fail)
+    people = fcos("eval", exported, shapes, "--report", "r.html", "--save", "d.json")
+    assert (people.code, "best threshold" in people.err, "the disk is full" in people.err) == (2, True, True)
+    programs = fcos("eval", exported, shapes, "--report", "r.html", "--save", "d.json", "--json")
+    assert (programs.code, programs.document["images"]) == (2, 4)
+
+
 @pytest.mark.parametrize("flags", ["--overlap 0.2", "--tile 16", "--tile 640 --overlap 0.9"])
 def test_invalid_tiles_are_exit_code_2_as_in_predict(fcos: Fcos, model_file: Path, shapes: Path, flags: str) -> None:
     result = fcos("eval", model_file, shapes, *flags.split())
@@ -122,6 +147,7 @@ def test_number_of_models_is_one_or_two(fcos: Fcos, model_file: Path, shapes: Pa
         result = fcos("eval", *models, shapes)
         assert (result.code, result.out) == (2, "")
         assert "MODEL [MODEL] DATA" in result.err
+        assert f"got {len(models) + 1} argument{'s' if models else ''}\n" in result.err
 
 
 def test_saved_detections_give_the_same_metrics_in_pycocotools(
@@ -148,7 +174,7 @@ def test_saved_detections_give_the_same_metrics_in_pycocotools(
     assert document["metrics"]["AR100"] == pytest.approx(evaluation.stats[8], abs=1e-9)
     assert fcos("eval", model_file, annotations, "--save", saved).code == 0  # an earlier result is replaced
     refused = fcos("eval", model_file, annotations, "--save", annotations)
-    assert refused.code == 2
+    assert (refused.code, "not a result of fcos in this format" in refused.err) == (2, True)
     assert json.loads(annotations.read_text()) == content
 
 

@@ -123,6 +123,8 @@ def test_a_promise_is_written_only_where_it_is_told_to(fcos: Fcos, exported: Pat
     assert (broken.code, created_files(), exported.read_bytes()) == (6, [], before)
     assert [(row["kept"], row["highest_level"]) for row in broken.document["promises"]] == [(True, None), (False, 0)]
     assert "precision:square=0.9 cannot be promised: at best 0.0000 is measured, in" in broken.err
+    assert "cannot be made from these images, so new.onnx was not written" in broken.err
+    assert "not written" not in fcos("eval", exported, reds, *flags).err
 
     written = fcos("eval", exported, reds, "--promise", "recall:circle=0.9", "--out", "new.onnx")
     assert (written.code, [path.name for path in created_files()]) == (0, ["new.onnx"])
@@ -151,6 +153,33 @@ def test_the_thresholds_that_will_be_written_are_those_that_are_judged(fcos: Fco
     written = fcos("eval", exported, reds, *flags, "--out", "new.onnx")
     assert (written.code, "met: precision is 1.0000, required 0.9" in written.err) == (0, True)
     assert fcos("eval", "new.onnx", reds, "--require", "precision=0.9").code == 0
+
+
+@pytest.mark.parametrize("damage", ["missing", "unreadable"])
+def test_images_that_are_absent_leave_nothing_to_require(
+    fcos: Fcos, exported: Path, reds: Path, tmp_path: Path, damage: str
+) -> None:
+    shutil.copytree(reds.parent, tmp_path / "reds")
+    file, image = tmp_path / "reds" / "val.json", tmp_path / "reds" / "7.png"
+    image.unlink() if damage == "missing" else image.write_bytes(b"no image")
+    for flags in (("--require", "AP=0.1"), ("--promise", "recall:circle=0.5")):
+        result = fcos("eval", exported, file, *flags, "--json")
+        assert (result.code, result.out) == (3, "")
+        assert "requirements and promises are about all images of the data set; images" in result.err
+        assert "where: 7.png" in result.err
+        assert "or remove them from the annotations" in result.err
+
+
+def test_images_that_are_absent_are_noted_in_the_results(
+    fcos: Fcos, exported: Path, reds: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(reds.parent, tmp_path / "reds")
+    (tmp_path / "reds" / "7.png").unlink()
+    result = fcos("eval", exported, tmp_path / "reds" / "val.json", "--json", "--report", "r.html")
+    note = "images in the annotations but not on disk, skipped: 1 (7.png)"
+    assert (result.code, result.document["images"], result.document["notes"]) == (0, IMAGES - 1, [note])
+    assert note in Path("r.html").read_text(encoding="utf-8")
+    assert result.err.count("not on disk") == 1
 
 
 def test_promises_about_training_images_are_warned_of_also_with_a_limit(

@@ -90,7 +90,7 @@ def test_results_replace_results_and_nothing_else(fcos: Fcos, model_file: Path, 
     (folder / name).write_text('{"images": [], "annotations": []}')
     result = fcos(*command)
     assert result.code == 2
-    assert "not a result of fcos predict" in result.err
+    assert "not a result of fcos in this format" in result.err
     assert name in result.err
     assert (folder / name).read_text() == '{"images": [], "annotations": []}'
 

@@ -179,7 +179,7 @@ def failure(outcomes: Sequence[Outcome]) -> GateError | None:
     return GateError(
         f"{len(broken)} of {len(outcomes)} promises cannot be made from these images",
         where="; ".join(broken),
-        remedy=f"{remedy}; no file was written",
+        remedy=remedy,
     )
 
 
