@@ -107,8 +107,7 @@ def _detections(canvas: Canvas, explained: Explanation, corner: Point, width: fl
     )
     for number in reversed(range(len(visible))):
         fill = colour(int(visible.classes[number]))
-        limit = (np.tile(explained.geometry.resized, 2) * scale).tolist()
-        x1, y1, x2, y2 = (min(v * scale, end) for v, end in zip(visible.boxes[number].tolist(), limit, strict=True))
+        x1, y1, x2, y2 = (visible.boxes[number] * scale).tolist()
         box = corner[0] + x1, corner[1] + y1, corner[0] + x2, corner[1] + y2
         canvas.rectangle(box, fill, width=2.5, rim=text_colour(fill))
         label = f"{facts.classes.names[int(visible.classes[number])]} {visible.scores[number]:.2f}"

@@ -28,12 +28,13 @@ def detections_page(explained: Explanation, *, title: str, model: str, score: fl
     """The page of one image's detections. score: initial threshold; None = the model's own, per class."""
     facts = explained.facts
     width, height = explained.geometry.resized
+    limited = "scores" if facts.conventions.threshold_on == "score" else "class probabilities"
     document = {
         **common(explained.image, explained.geometry.resized),
         "subtitle": f"{model}, image at {width} × {height} px of network input: {len(explained.detections)} detections "
-        f"with scores of at least {facts.score_threshold:g}, after NMS per class at IoU > {facts.nms_iou:g}.",
+        f"with {limited} of at least {facts.score_threshold:g}, after NMS per class at IoU > {facts.nms_iou:g}.",
         "threshold": score,
-        "lowest": facts.score_threshold,
+        "lowest": min([facts.score_threshold, *explained.detections.scores.tolist()]),
         "rule": facts.conventions.score,
         "iou": facts.nms_iou,
         "classes": [

@@ -6,7 +6,8 @@ Design notes:
   the point of each candidate, `decode` is called with all distances set to 0, so that every box is its own point.
 - A candidate votes for the detection that suppressed it: the best one of its class that it overlaps by more than the
   model's `nms_iou`. A detection is its own first voter.
-- Everything is in pixels of the network input; `Geometry` maps back to the image.
+- Everything is in pixels of the network input; `Geometry` maps back to the image. `explain` clips the detections to the
+  image, as `fcos predict` does; the distances of a point may reach beyond it.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def explain(model: FCOS, facts: Facts, image: npt.NDArray[np.uint8]) -> Explanat
         hook.remove()
     height, width = pixels.shape[-2:]
     sizes = torch.tensor([geometries[0].resized[::-1]], device=device)
-    detections, votes = find_votes(model, raw, height=height, width=width, sizes=sizes)
+    found = find_votes(model, raw, height=height, width=width, sizes=sizes)
+    detections, votes = _on_image(*found, geometries[0], keep_empty=facts.conventions.empty_boxes == "keep")
     levels = level_maps(raw, height=height, width=width, config=model.config, features=features)
     return Explanation(image, geometries[0], facts, levels, detections, votes)
 
@@ -185,6 +187,20 @@ def find_votes(
         iou=_array(iou[voters]),
     )
     return result, votes
+
+
+def _on_image(
+    detections: DetectionVotes, votes: Votes, geometry: Geometry, *, keep_empty: bool
+) -> tuple[DetectionVotes, Votes]:
+    """Clip the boxes to the image and drop those without area, with their votes, as `to_source` does."""
+    limit = np.tile(np.array(geometry.resized, np.float32), 2)
+    clipped = replace(detections, boxes=np.clip(detections.boxes, 0, limit))
+    keep = (clipped.boxes[:, 2] > clipped.boxes[:, 0]) & (clipped.boxes[:, 3] > clipped.boxes[:, 1])
+    keep |= keep_empty
+    kept = DetectionVotes(**{name: getattr(clipped, name)[keep] for name in clipped.__dataclass_fields__})
+    voters = {name: getattr(votes, name)[keep[votes.detection]] for name in votes.__dataclass_fields__}
+    row = keep.cumsum() - 1  # in `kept`
+    return kept, Votes(**{**voters, "detection": row[voters["detection"]]})
 
 
 def points_of(raw: RawOutputs, *, height: int, width: int, config: ModelConfig) -> Tensor:

@@ -174,7 +174,7 @@ def explain_detections(
         }
         for kind, file in zip(kinds, files, strict=True):
             figures[kind].write(file)
-        say(f"{source}: explained → {page} and {', '.join(f'{kind}.png' for kind in kinds)}")
+        say(f"{source}: explained → {page} and {', '.join(file.name for file in files)}")
 
 
 def with_lowest(artifact: Artifact, score: float | None) -> Artifact:

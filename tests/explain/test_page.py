@@ -20,6 +20,7 @@ from fcos_cli.explain.points import Explanation, explain
 from fcos_cli.explain.targets_page import targets_page
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import FINE_STRIDES
+from fcos_cli.model.conventions import Conventions
 from fcos_cli.runtime.pytorch import facts_of
 from tests.browser import Browser
 from tests.explain.test_targets import LARGE, SMALL, explained, sample
@@ -60,6 +61,21 @@ def test_a_detections_page_has_the_boxes_votes_and_maps(found):
     p3 = document["levels"][0]
     assert (p3["name"], p3["stride"], p3["spacing"], p3["w"], p3["h"]) == ("P3", 8, [8, 8], 8, 8)
     np.testing.assert_array_equal(pixels(p3["maps"]["centerness"]["uri"]), to_grey(found.levels[0].centerness))
+
+
+@pytest.mark.parametrize(
+    ("rule", "words", "limit"), [("score", "scores", 0.004), ("class", "class probabilities", 0.008)]
+)
+def test_the_slider_reaches_down_to_the_lowest_detection(rule, words, limit):
+    """Where the threshold is one of class probabilities, scores are lower than it."""
+    config = tiny_model(conventions=Conventions(threshold_on=rule, score="product"), score_threshold=limit).config
+    artifact = tiny_artifact(config=config)
+    found = explain(artifact.build(), facts_of(artifact), np.zeros((48, 64, 3), np.uint8))
+    document = facts(detections_page(found, title="a", model="tiny"))
+    assert f"with {words} of at least {limit}, after" in document["subtitle"]
+    lowest = float(found.detections.scores.min())
+    assert document["lowest"] == min(lowest, limit)
+    assert (lowest < limit) == (rule == "class")
 
 
 def test_pages_name_the_levels_of_the_model():
@@ -173,9 +189,9 @@ def test_hovering_shows_the_values_and_clicking_selects_the_smallest_box(browser
     expected = [p4.classes[best, 1, 1], p4.centerness[1, 1], p4.scores[best, 1, 1]]
     np.testing.assert_allclose(shown, expected, atol=0.008)  # maps have 256 steps, the text has 100
 
-    point_at(browser, "click", 26, 20)
+    point_at(browser, "click", 26, 22)
     boxes = np.round(found.detections.boxes.astype(float), 1)
-    inside = (boxes[:, 0] <= 26) & (boxes[:, 2] > 26) & (boxes[:, 1] <= 20) & (boxes[:, 3] > 20)
+    inside = (boxes[:, 0] <= 26) & (boxes[:, 2] > 26) & (boxes[:, 1] <= 22) & (boxes[:, 3] > 22)
     area = np.where(inside, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.inf)
     pressed = [row.get_attribute("aria-pressed") for row in browser.find_all("ol.boxes button")]
     assert pressed.index("true") == int(area.argmin())
@@ -198,6 +214,10 @@ def test_a_selected_detection_shows_its_points_and_their_distances(browser, foun
     assert len(browser.find_all("#tags .distance")) == 4
     browser.run("document.querySelectorAll('#details tbody tr')[1].click()")
     assert len(browser.find_all("#drawing .arms")) == 1  # only those of the selected voter
+    browser.slide("#threshold", 0.051)
+    assert len(browser.find_all("#drawing .arms")) == 1
+    marked = [row.get_attribute("class") for row in browser.find_all("#details tbody tr")]
+    assert [index for index, name in enumerate(marked) if name == "chosen"] == [1]
     browser.run("document.querySelectorAll('ol.boxes button')[arguments[0]].click()", number)
     assert browser.find_all("#drawing .voter") == []
     assert browser.errors() == []

@@ -12,7 +12,9 @@ from fcos_cli.model.config import FINE_STRIDES, REALTIME_STRIDES, STRIDES
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.model.decode import decode
 from fcos_cli.model.head import RawOutputs
+from fcos_cli.runtime.detector import to_source
 from fcos_cli.runtime.pytorch import facts_of
+from fcos_cli.runtime.results import RawDetections
 from tests.tiny import tiny_artifact, tiny_model
 
 SIZE = 64
@@ -179,9 +181,37 @@ def test_an_image_is_explained_at_the_models_input_and_the_network_is_unchanged(
         assert level.features.shape == level.centerness.shape
         assert level.features.max() == 1
     assert not model.backbone._forward_hooks
+    assert len(explained.detections) > 3
+    assert_as_predicted(explained, model)
+
+
+def assert_as_predicted(explained, model):
+    facts, found = explained.facts, explained.detections
+    pixels, geometries = facts.resize.batch([explained.image])
     with torch.inference_mode():
-        output = model.detect(torch.from_numpy(facts.resize.batch([image])[0]))
-    np.testing.assert_array_equal(explained.detections.scores, output.scores[0, : int(output.counts[0])].numpy())
+        output = model.detect(torch.from_numpy(pixels))
+    raw = RawDetections(*(part.numpy() for part in output))
+    (predicted,) = to_source(raw, geometries, facts.conventions)
+    np.testing.assert_array_equal(found.scores, predicted.scores)
+    np.testing.assert_array_equal(found.classes, predicted.classes)
+    np.testing.assert_allclose(explained.geometry.inverse(found.boxes), predicted.boxes, atol=1e-3)
+    assert set(explained.votes.detection.tolist()) == set(range(len(found)))
+    for number in range(len(found)):
+        own = explained.votes.of(number)
+        assert (own.score[0], own.level[0]) == (found.scores[number], found.levels[number])
+
+
+@pytest.mark.parametrize("rules", [Conventions(), Conventions(clip="after", empty_boxes="keep")])
+def test_boxes_are_clipped_to_the_image_as_those_of_predict(rules):
+    """Three quarters of the input are padding, and many boxes lie in it."""
+    artifact = tiny_artifact(config=tiny_model(conventions=rules, score_threshold=0.004).config)
+    model = artifact.build()
+    explained = explain(model, facts_of(artifact), np.zeros((80, 20, 3), np.uint8))
+    assert explained.geometry.resized == (16, 64)
+    assert_as_predicted(explained, model)
+    inside = (explained.detections.boxes <= [16, 64, 16, 64]).all()
+    empty = explained.detections.boxes[:, 0] == 16
+    assert (inside, empty.any()) == (True, rules.empty_boxes == "keep")
 
 
 @pytest.mark.parametrize(

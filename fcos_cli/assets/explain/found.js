@@ -141,7 +141,7 @@ function voteTable(found) {
   found.votes.forEach((vote, index) => {
     const cells = [data.levels[vote.level].name, vote.xy.map(pixels).join(", "), fixed(vote.probability),
                    fixed(vote.centerness), fixed(vote.score), fixed(vote.iou), ...vote.ltrb.map(pixels)];
-    const row = make("tr", {}, ...cells.map((text) => make("td", {}, text)));
+    const row = make("tr", {class: state.voter === index && "chosen"}, ...cells.map((text) => make("td", {}, text)));
     row.addEventListener("click", () => {
       state.voter = state.voter === index ? null : index;
       for (const other of body.children) other.classList.toggle("chosen", state.voter !== null && other === row);
