@@ -54,14 +54,19 @@ def _read_unused(path: Path, models: Sequence[Facts], *, split: str | None) -> D
     if split is not None:
         whole = _split_of_file(path) in _FILES[split]
         return replace(read_dataset(path, split="all"), split=split) if whole else read_dataset(path, split=split)
-    if models and all(facts.data.get("name") not in (None, name) for facts in models):
-        say(f"{name} has no val split, and no model here was trained on it: all its images are evaluated")
+    if models and all(_knows_others(facts, name) for facts in models):
+        say(f"{name} has no val split, and no model here is known to have used it: all its images are evaluated")
         return read_dataset(path, split="all")
     warn(
         f"{name} has no val split, and it is not known which of its images training used: only the part that it would "
         "hold out is evaluated; --split all evaluates all"
     )
     return read_dataset(path)
+
+
+def _knows_others(model: Facts, name: str) -> bool:
+    """Whether the file shows that training used other data. Tiles cannot be compared, if that data was divided."""
+    return model.data.get("name") not in (None, name) and not (model.tile and model.division)
 
 
 def _division_of(path: Path, model: Facts) -> Division | None:

@@ -46,7 +46,7 @@ def test_data_that_no_model_was_trained_on_is_not_divided(
     other = trained_with({"val_fraction": 0.25, "seed": 5}, name="others")
     everything = read_split(undivided, [other, other])
     assert (len(everything), everything.split, everything.division) == (12, "all", None)
-    assert "no model here was trained on it: all its images are evaluated" in capsys.readouterr().err
+    assert "no model here is known to have used it: all its images are evaluated" in capsys.readouterr().err
     assert len(read_split(undivided, [other], split="val")) == 1  # what was asked for
     assert len(read_split(undivided, [other, trained_with({"val_fraction": 0.25, "seed": 5})])) == 3
     assert capsys.readouterr().err == ""
@@ -63,6 +63,10 @@ def test_data_that_no_model_was_trained_on_is_not_divided(
 def test_a_file_without_a_record_of_its_data_is_warned_of(undivided: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = trained_with(None, name="others")
     assert names(read_split(undivided, [FACTS, other])) == names(read_dataset(undivided, split="val"))
+    assert "--split all evaluates all" in capsys.readouterr().err
+    tiled = trained_with({"val_fraction": 0.25, "seed": 5}, name="others", sha256="0")
+    tiled = replace(tiled, provenance={**tiled.provenance, "tile": 32})  # perhaps of this data, under another name
+    assert len(read_split(undivided, [tiled])) == 1
     assert "--split all evaluates all" in capsys.readouterr().err
     read_split(undivided, [FACTS], split="val")
     assert capsys.readouterr().err == ""
