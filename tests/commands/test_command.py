@@ -89,7 +89,7 @@ OUTPUTS = (
     "eval MODEL DATA --json --save OUT.json",
     "export MODEL --out OUT.onnx",
     "export MODEL --format openvino --out OUT.xml",
-    "convert IMAGES --out OUT.safetensors",
+    "convert MODEL --out OUT.safetensors",
     "convert MODEL --to torchvision --out OUT.pth",
     "bench MODEL --out OUT.png --rounds 1",
     "train DATA --out OUT",

@@ -22,7 +22,7 @@ from fcos_cli.train import step
 from fcos_cli.train.batches import image_loader
 from fcos_cli.train.run import Run, open_run
 from fcos_cli.train.step import NonFiniteLoss, accumulate_gradients, optimizer_step, split_batch
-from tests.train.runs import config_of, splits
+from tests.train.runs import Recorder, config_of, splits
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,15 @@ def opened(
     config = config_of(batch=5, **train)
     if model is not None:
         config = with_values(config, {f"model.{key}": value for key, value in model.items()})
-    with open_run(config, *data, folder) as run:
+    with open_run(config, *data, folder, listener=Recorder()) as run:
         run.parts.model.train()
         keys = EpochBatches(len(data[0]), batch=5, seed=0, epoch=0).batches
         yield run, next(iter(image_loader(run, keys)))
+
+
+def notes_of(run: Run) -> list[str]:
+    assert isinstance(run.listener, Recorder)
+    return list(run.listener.notes)
 
 
 def gradients(run: Run, batch: Batch, parts: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -141,10 +146,10 @@ def test_without_memory_the_step_is_repeated_in_halves(
         for name, value in run.parts.model.state_dict().items():
             torch.testing.assert_close(value, weights[name], rtol=1e-5, atol=1e-6)
         assert run.accumulation.parts == 4
-        notes = run.listener.notes  # type: ignore[attr-defined]
+        notes = notes_of(run)
         assert [note for note in notes if "computed in 4 parts; the result is the same" in note]
         optimizer_step(run, batch)
-        assert run.listener.notes == notes  # type: ignore[attr-defined]
+        assert notes_of(run) == notes
 
 
 @pytest.mark.parametrize("model", [{"backbone_norm": "trained"}, {"norm": "batch"}], ids=str)
@@ -154,7 +159,7 @@ def test_parts_that_batch_norm_sees_apart_are_told(
     limit_images(monkeypatch, 3, MemoryError())
     with opened(data, tmp_path, model=model) as (run, batch):
         optimizer_step(run, batch)
-        notes = run.listener.notes  # type: ignore[attr-defined]
+        notes = notes_of(run)
         assert [note for note in notes if "in 2 parts; BatchNorm normalizes each part by itself" in note]
 
 
