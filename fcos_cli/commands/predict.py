@@ -193,6 +193,7 @@ def predict(
     from fcos_cli.commands.cluster import run_on_cluster
     from fcos_cli.predict.labels.plan import plan_labels
     from fcos_cli.predict.outputs import OutputNames, source_test
+    from fcos_cli.predict.plan import Outputs, PredictOptions
     from fcos_cli.predict.resume import check_resume, is_resumable
     from fcos_cli.predict.run import check_outputs, run_predict, stdout_format
     from fcos_cli.predict.selection import candidate_score, parse_classes
@@ -257,21 +258,25 @@ def predict(
             explanation.pictures
             if explanation
             else open_sources(sources, frames=frames, every=every, stop=stop, leave_out=leave_out),
-            score=score,
-            viz_dir=out if viz else None,
-            crops_dir=out / "crops" if crops else None,
-            names=names,
-            stdout=stdout,
-            save=save or [],
-            batch=batch,
-            tiling=tiling,
-            labels=labels,
-            chosen=chosen,
-            limit=max_detections,
-            tracked=track,
-            every=every,
-            frames=frames,
-            iou=iou,
+            PredictOptions(
+                score=score,
+                chosen=chosen,
+                limit=max_detections,
+                tracked=track,
+                tiling=tiling,
+                batch=batch,
+                every=every,
+                frames=frames,
+                iou=iou,
+            ),
+            Outputs(
+                stdout=stdout,
+                save=save or [],
+                viz_dir=out if viz else None,
+                crops_dir=out / "crops" if crops else None,
+                names=names,
+                labels=labels,
+            ),
             resumable=resumable,
             resume=resume,
             is_ready=readiness(sources),

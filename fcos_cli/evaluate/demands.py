@@ -18,7 +18,7 @@ from fcos_cli.evaluate.compare import Comparison
 from fcos_cli.evaluate.gates import Gate, Verdict
 from fcos_cli.evaluate.matches import AT_IOU_50, Matches, match_detections, run_evaluator
 from fcos_cli.evaluate.promise import make
-from fcos_cli.evaluate.promise.make import Outcome, Wish
+from fcos_cli.evaluate.promise.make import Outcome
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.open import model_file
 from fcos_cli.runtime.results import Detections
@@ -32,7 +32,7 @@ class Demands:
     """
 
     gates: Sequence[Gate] = ()
-    wishes: Sequence[Wish] = ()
+    wishes: Sequence[Gate] = ()
     source: Path | None = None
     out: Path | None = None
     lowest: float = 0.0
@@ -115,8 +115,7 @@ def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> Non
     absent, and warn of promises about training images. dataset: all images of the split. detector: the last one.
     """
     data, model = dataset.classes, detector.facts.classes
-    gates.check_classes(demands.gates, data, model)
-    make.check_wishes(demands.wishes, data, model)
+    gates.check_classes([*demands.gates, *demands.wishes], data, model)
     if demands.gates or demands.wishes:
         for finding in absent_images(dataset):
             raise DataError(

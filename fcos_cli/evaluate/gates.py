@@ -1,4 +1,4 @@
-"""Requirements that a model has to meet: `fcos eval --require` and `--not-worse`.
+"""Requirements that a model has to meet: `fcos eval --require` and `--not-worse`; `--promise` is written like them.
 
 - `METRIC=VALUE`, the metric must be at least VALUE. METRIC is one of COCO's twelve, `precision` or `recall`; or AP,
   AP50, precision or recall of one class, as in `recall:WBC`.
@@ -24,20 +24,27 @@ from fcos_cli.evaluate.compare import Comparison, Difference
 from fcos_cli.evaluate.matches import Matches
 from fcos_cli.model.classes import ClassTable
 
-Rule = Literal["require", "not-worse"]
+Rule = Literal["require", "not-worse", "promise"]
 
-OF_CLASSES: dict[Rule, tuple[str, ...]] = {
-    "require": ("AP", "AP50", "precision", "recall"),
-    "not-worse": ("AP", "AP50"),
-}
-OVERALL: dict[Rule, tuple[str, ...]] = {"require": (*METRICS, "precision", "recall"), "not-worse": METRICS}
 COUNTED = ("precision", "recall")
+OF_CLASSES: dict[Rule, tuple[str, ...]] = {
+    "require": ("AP", "AP50", *COUNTED),
+    "not-worse": ("AP", "AP50"),
+    "promise": COUNTED,
+}
+OVERALL: dict[Rule, tuple[str, ...]] = {"require": (*METRICS, *COUNTED), "not-worse": METRICS, "promise": COUNTED}
+NOUNS: dict[Rule, str] = {"require": "requirement", "promise": "promise"}
+EXAMPLES: dict[Rule, str] = {
+    "require": "--require recall=0.9",
+    "not-worse": "--not-worse 0.01, or --not-worse AP50=0.01",
+    "promise": "--promise recall=0.95",
+}
 ROUNDING = 1e-9  # to which the metrics are exact
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One requirement. class_name: None: over all classes. limit: VALUE or MARGIN, 0…1."""
+    """One requirement or wanted promise. class_name: None: over all classes. limit: VALUE or MARGIN, 0…1."""
 
     rule: Rule
     metric: str
@@ -47,6 +54,11 @@ class Gate:
     @property
     def name(self) -> str:
         return self.metric if self.class_name is None else f"{self.metric}:{self.class_name}"
+
+    @property
+    def option(self) -> str:
+        """How it is written on the command line."""
+        return f"--{self.rule} {self.name}={self.limit:g}"
 
     @property
     def needs_matches(self) -> bool:
@@ -89,50 +101,45 @@ def parse_gate(rule: Rule, text: str) -> Gate:
     """
     where = f"--{rule} {text}"
     left, equals, right = text.rpartition("=")
-    example = "--require recall=0.9" if rule == "require" else "--not-worse 0.01, or --not-worse AP50=0.01"
-    if not equals and rule == "require":
-        raise UsageError("a requirement is METRIC=VALUE", where=where, remedy=f"write it as in {example}")
+    example = EXAMPLES[rule]
+    if not equals and rule in NOUNS:
+        raise UsageError(f"a {NOUNS[rule]} is METRIC=VALUE", where=where, remedy=f"write it as in {example}")
     name, colon, class_name = left.partition(":")
     metric = "AP" if not equals else name
     known = OF_CLASSES[rule] if colon else OVERALL[rule]
     if metric not in known:
         raise unknown_name("metric of a class" if colon else "metric", metric, known, where=where)
-    return Gate(rule, metric, class_name if colon else None, parse_share(right, where=where, remedy=f"as in {example}"))
-
-
-def parse_share(text: str, *, where: str, remedy: str) -> float:
-    """A number from 0 to 1. Raises UsageError."""
     try:
-        value = float(text)
+        limit = float(right)
     except ValueError:
-        value = np.nan
-    if not 0 <= value <= 1:
-        raise UsageError(f"{text!r} is not a number from 0 to 1", where=where, remedy=remedy)
-    return value
+        limit = np.nan
+    if not 0 <= limit <= 1:
+        raise UsageError(f"{right!r} is not a number from 0 to 1", where=where, remedy=f"as in {example}")
+    return Gate(rule, metric, class_name if colon else None, limit)
 
 
 def check_classes(gates: Sequence[Gate], data: ClassTable, model: ClassTable) -> None:
-    """Raise UsageError for a gate of a class that the data set does not have, or that `check_pooled` refuses."""
-    for gate in gates:
-        where = f"--{gate.rule} {gate.name}={gate.limit:g}"
-        if gate.class_name is None:
-            check_pooled(gate.metric, data, model, where=where)
-        elif gate.class_name not in data.index_of_name:
-            raise unknown_name("class", gate.class_name, data.names, where=where)
-
-
-def check_pooled(metric: str, data: ClassTable, model: ClassTable, *, where: str) -> None:
-    """Raise UsageError for the precision over all classes if the data set does not have all those of the model.
-
-    `fcos predict` shows boxes of the others as well, and nobody knows how many of them are right.
+    """Raise UsageError for a class that the data set does not have, or for a promise the model; also for the precision
+    over all classes if the data set does not have all those of the model.
     """
+    for gate in gates:
+        if gate.class_name is None:
+            _check_pooled(gate, data, model)
+        elif gate.class_name not in data.index_of_name:
+            raise unknown_name("class of the data set", gate.class_name, data.names, where=gate.option)
+        elif gate.rule == "promise" and gate.class_name not in model.index_of_name:
+            raise unknown_name("class of the model", gate.class_name, model.names, where=gate.option)
+
+
+def _check_pooled(gate: Gate, data: ClassTable, model: ClassTable) -> None:
+    """`fcos predict` shows boxes of the model's other classes as well, and nobody knows how many of them are right."""
     match = dict(zip(model.names, model.match(data), strict=True))
     absent = [name for name, index in match.items() if index is None]
     shared = [name for name, index in match.items() if index is not None]
-    if metric == "precision" and absent and shared:  # without any, the evaluation says so
+    if gate.metric == "precision" and absent and shared:  # without any, the evaluation says so
         raise UsageError(
             f"the precision over all classes cannot be measured: the data set lacks {format_names(absent)}",
-            where=where,
+            where=gate.option,
             remedy=f"name a class, as in precision:{shared[0]}",
         )
 

@@ -158,6 +158,8 @@ def check_job(job: ExportJob) -> None:
         raise UsageError(f"--engine is for --format {engines}", remedy="omit --engine, or choose one of them")
     if job.limit is not None and job.data is None:
         raise UsageError("--limit is the number of images of --data", remedy="omit --limit, or add --data")
+    if job.limit is not None and job.limit < 1:
+        raise UsageError(f"limit is {job.limit}, not a number of images", remedy="use a number from 1, or None")
     if target.engine:
         from fcos_cli.export.tensorrt.settings import check_settings
 

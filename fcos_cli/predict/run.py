@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +17,17 @@ from fcos_cli.atomic import check_writable
 from fcos_cli.console import say
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.predict.outputs import OutputNames
 from fcos_cli.predict.pipeline import Failure, Input, Prediction, predict
+from fcos_cli.predict.plan import Outputs, PredictOptions
 from fcos_cli.predict.progress import ProgressReporter
 from fcos_cli.predict.resume import open_targets, settings_of
 from fcos_cli.predict.selection import report_thresholds
 from fcos_cli.predict.sources.prefetch import prefetch
 from fcos_cli.predict.tracking.track import is_mot, low_thresholds, track
-from fcos_cli.predict.writers import Format, check_replaceable, format_of, open_writer
+from fcos_cli.predict.writers import Format, Writer, check_replaceable, format_of, open_writer
 from fcos_cli.runtime.detector import Detector
 
 if TYPE_CHECKING:
-    from fcos_cli.predict.labels.plan import LabelPlan
     from fcos_cli.predict.labels.writer import LabelWriter
 
 Thresholds = npt.NDArray[np.float32]
@@ -37,22 +36,9 @@ Thresholds = npt.NDArray[np.float32]
 def run_predict(
     detector: Detector,
     inputs: Iterable[Input],
+    options: PredictOptions,
+    outputs: Outputs,
     *,
-    score: float | None,
-    viz_dir: Path | None,
-    stdout: Literal["json", "jsonl"] | None,
-    save: list[Path],
-    batch: int,
-    crops_dir: Path | None = None,
-    names: OutputNames | None = None,
-    tiling: Tiling | None = None,
-    labels: LabelPlan | None = None,
-    chosen: Collection[int] | None = None,
-    limit: int | None = None,
-    tracked: bool = False,
-    every: int = 1,
-    frames: int | None = None,
-    iou: float | None = None,
     resumable: bool = False,
     resume: bool = False,
     is_ready: Callable[[], bool] = lambda: True,
@@ -60,64 +46,52 @@ def run_predict(
     """Predict all inputs and write results as they come. Returns the number of sources, images and parts of videos that
     could not be read.
 
-    score: lowest score to report; None uses the model's thresholds per class. viz_dir: folder for annotated images and
-    videos. stdout: format printed on stdout. save: files to write, format by suffix. batch: images (tiles) per network
-    call. crops_dir: folder for crops. names: free names for images, videos and crops. tiling: also run on tiles.
-    labels: the data set to write. chosen: indices of the classes to report; None = all. limit: number of detections per
-    image to report; None = all. tracked: give objects identities; then all inputs must be frames. every, frames, iou:
-    with which `inputs` and `detector` were opened; a run that goes on must have the same. resumable: whether an
-    interrupted run can go on, see `is_resumable`; it keeps what was done. resume: go on with what such a run wrote;
-    what it could not read counts too. is_ready: as in `predict`. Raises DataError if there are no inputs, UsageError
-    for a picture that is to be tracked.
+    resumable: whether an interrupted run can go on, see `is_resumable`; it keeps what was done. resume: go on with what
+    such a run wrote; what it could not read counts too. is_ready: as in `predict`. Raises DataError if there are no
+    inputs, UsageError for a picture that is to be tracked.
     """
-    hint_at_tiles(detector, tiling)
-    classes = detector.facts.classes
-    thresholds = report_thresholds(detector.facts, score=score, chosen=chosen)
-    limits = report_thresholds(detector.facts, score=labels.score if labels else None, chosen=chosen)
-    shared: dict[str, Any] = {"classes": classes, "model": detector.name, "tracked": tracked}
+    hint_at_tiles(detector, options.tiling)
+    facts, labels = detector.facts, outputs.labels
+    thresholds = report_thresholds(facts, score=options.score, chosen=options.chosen)
+    limits = report_thresholds(facts, score=labels.score, chosen=options.chosen) if labels else None
     with ExitStack() as stack:
-        options = {"score": score, "classes": chosen and sorted(chosen), "iou": iou, "max_detections": limit}
-        options |= {"every": every, "frames": frames, "batch": batch}
-        settings = settings_of(detector, **options, tile=tiling and [tiling.side, tiling.overlap])
+        settings = settings_of(detector, **options.to_json())
+        batch = 1 if options.tiling else options.batch
         targets, done = stack.enter_context(
-            open_targets(save, settings, batch=1 if tiling else batch, resumable=resumable, resume=resume)
+            open_targets(outputs.save, settings, batch=batch, resumable=resumable, resume=resume)
         )
-        writers = [
-            stack.enter_context(open_writer(target, **shared, format=_format(file)))
-            for target, file in zip(targets, save, strict=True)
-        ]
-        if stdout is not None:
-            others = save or viz_dir or crops_dir or labels
-            stream = cast(TextIO, _SpareStdout()) if others else sys.stdout
-            writers.append(stack.enter_context(open_writer(stream, **shared, format=stdout)))
-        reporter = stack.enter_context(ProgressReporter(classes))
+        writers = _open_writers(stack, detector, outputs, targets, tracked=options.tracked)
+        reporter = stack.enter_context(ProgressReporter(facts.classes))
         labeller = annotated = None
-        if labels is not None:
+        if labels is not None and limits is not None:
             from fcos_cli.predict.labels.writer import LabelWriter
 
-            labeller = stack.enter_context(LabelWriter(labels, detector.facts, limits=limits, most=limit, every=every))
-        if viz_dir is not None or crops_dir is not None:
+            labeller = stack.enter_context(
+                LabelWriter(labels, facts, limits=limits, most=options.limit, every=options.every)
+            )
+        if outputs.draws:
             from fcos_cli.predict.annotated import AnnotatedWriter  # loads fonts and encoders
 
             annotated = stack.enter_context(
-                AnnotatedWriter(classes, viz_dir=viz_dir, crops_dir=crops_dir, names=names or OutputNames())
+                AnnotatedWriter(
+                    facts.classes, viz_dir=outputs.viz_dir, crops_dir=outputs.crops_dir, names=outputs.names
+                )
             )
-        keep = annotated is not None or labels is not None
         results = predict(
             detector,
             done.remaining(inputs),
-            batch=batch,
-            keep_images=keep,
-            threshold=_least(thresholds, None if labels is None else limits, tiling=tiling, tracked=tracked),
-            tiling=tiling,
-            limit=None if tracked or labels is not None else limit,  # they need more than what is reported
+            batch=options.batch,
+            keep_images=outputs.draws or labels is not None,
+            threshold=_least(thresholds, limits, tiling=options.tiling, tracked=options.tracked),
+            tiling=options.tiling,
+            limit=None if options.tracked or labels is not None else options.limit,  # they need more than is reported
             is_ready=is_ready,
         )
-        if tracked:
-            results = track(results, thresholds=thresholds, limit=limit)
+        if options.tracked:
+            results = track(results, thresholds=thresholds, limit=options.limit)
         if annotated is not None:  # the network keeps running while images are drawn and written
             results = prefetch(results, count=2)
-        for result in results if labeller is None else _labelled(results, labeller, thresholds, limit):
+        for result in results if labeller is None else _labelled(results, labeller, thresholds, options.limit):
             for writer in writers:
                 writer.write(result)
             if isinstance(result, Failure):
@@ -127,6 +101,20 @@ def run_predict(
     if reporter.total + done.rows == 0:
         raise DataError("no images to process", remedy="name images, folders of images, or a .txt list")
     return reporter.failed + done.failed
+
+
+def _open_writers(
+    stack: ExitStack, detector: Detector, outputs: Outputs, targets: Sequence[Path | TextIO], *, tracked: bool
+) -> list[Writer]:
+    """Open the writers of `outputs.save`, which write to `targets`, and that of stdout."""
+    opened: list[tuple[Path | TextIO, Format]] = [
+        (target, _format(file)) for target, file in zip(targets, outputs.save, strict=True)
+    ]
+    if outputs.stdout is not None:
+        others = outputs.save or outputs.draws or outputs.labels
+        opened.append((cast(TextIO, _SpareStdout()) if others else sys.stdout, outputs.stdout))
+    shared: dict[str, Any] = {"classes": detector.facts.classes, "model": detector.name, "tracked": tracked}
+    return [stack.enter_context(open_writer(target, **shared, format=form)) for target, form in opened]
 
 
 class _SpareStdout:

@@ -83,7 +83,7 @@ def test_what_is_no_requirement_is_refused_with_the_nearest_name(rule, text, wor
 
 def test_classes_must_be_those_of_the_data():
     check_classes([parse_gate("require", "AP:dog=0.1"), parse_gate("require", "AP=0.1")], TWO, TWO)
-    with pytest.raises(UsageError, match="unknown class 'dgo'") as caught:
+    with pytest.raises(UsageError, match="unknown class of the data set 'dgo'") as caught:
         check_classes([parse_gate("not-worse", "AP:dgo=0.1")], TWO, TWO)
     assert (caught.value.where, caught.value.remedy) == ("--not-worse AP:dgo=0.1", "did you mean dog?")
 

@@ -216,6 +216,7 @@ WIDE = Shape(1, 640, 640)
         (ExportOptions(), {"data": Path("others")}, DataError, "no class in common"),
         (ExportOptions(precision="int8"), {}, UsageError, "images for calibration"),
         (ExportOptions(), {"limit": 3}, UsageError, "--limit"),
+        (ExportOptions(), {"data": Path("others"), "limit": -1}, UsageError, "limit is -1"),
         (ExportOptions(), {"engine": {"workspace_mb": 9}}, UsageError, "--engine is for --format trt and trt-rtx"),
         (ExportOptions(format="trt"), {"engine": {"compute_capabilities": ["8.6"]}}, UsageError, "GPU of this machine"),
         (ExportOptions(format="trt"), {"engine": {"workspace_mb": 0}}, UsageError, "workspace of 0 MB"),

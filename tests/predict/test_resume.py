@@ -14,10 +14,10 @@ from PIL import Image
 
 from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.predict.resume import check_resume, is_resumable, settings_of
-from fcos_cli.predict.run import run_predict
 from fcos_cli.predict.sources.open import open_sources
 from tests.cli_runner import Fcos
 from tests.predict.clips import write_clip
+from tests.predict.made import predict_with
 from tests.runtime.fakes import CornerDetector
 
 FOUND, PART = Path("found.jsonl"), Path("found.jsonl.part")
@@ -39,12 +39,13 @@ def run(tmp_path, monkeypatch):
     """Predict in an empty folder with at most `last` images. Returns the number of failures and of images done."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*sources, last=10**9, resume=True, resumable=True, detector=None, **changes):
+    def run(*sources, last=10**9, resume=True, resumable=True, detector=None, **options):
         detector = detector or StoppedDetector()
         detector.last = last
-        options = {"score": None, "viz_dir": None, "stdout": None, "save": [FOUND], "batch": 1, **changes}
         try:
-            failed = run_predict(detector, open_sources(sources), resumable=resumable, resume=resume, **options)
+            failed = predict_with(
+                detector, open_sources(sources), save=[FOUND], resumable=resumable, resume=resume, **options
+            )
         except KeyboardInterrupt:
             failed = None
         return failed, len(detector.sizes)

@@ -20,13 +20,14 @@ from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.plan import plan_labels
 from fcos_cli.predict.progress import summary
-from fcos_cli.predict.run import check_outputs, run_predict
+from fcos_cli.predict.run import check_outputs
 from fcos_cli.predict.sources.frames import Clip, Frame, Moment
 from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.results import Detections
 from tests.predict.clips import read_clip, write_clip
+from tests.predict.made import predict_with
 from tests.runtime.fakes import CornerDetector
 
 
@@ -35,9 +36,9 @@ def run(tmp_path, monkeypatch, capfd):
     """Call `run_predict` in an empty folder with a fake detector. Returns the number of failures, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*sources, detector=None, frames=None, every=1, **changes):
-        options = {"score": None, "viz_dir": None, "stdout": None, "save": [], "batch": 1, **changes}
-        failed = run_predict(detector or CornerDetector(), open_sources(sources, frames=frames, every=every), **options)
+    def run(*sources, detector=None, frames=None, every=1, **options):
+        inputs = open_sources(sources, frames=frames, every=every)
+        failed = predict_with(detector or CornerDetector(), inputs, **options)
         return failed, *capfd.readouterr()
 
     return run
@@ -205,7 +206,7 @@ def test_camera_stops_at_the_event_and_its_video_is_complete(tmp_path, monkeypat
     monkeypatch.setattr(av, "open", camera)
     inputs = open_sources(["camera:0"], stop=stop)
     out = tmp_path / "out"
-    assert run_predict(Stopping(), inputs, score=None, viz_dir=out, stdout=None, save=[], batch=1) == 0
+    assert predict_with(Stopping(), inputs, viz_dir=out) == 0
     images, _, _ = read_clip(out / "camera-0.mp4")
     assert 10 <= len(images) <= 20
 
@@ -264,7 +265,7 @@ def test_crops_of_videos_with_long_names_have_the_frame_number(run):
 
 def test_no_inputs_is_a_data_error():
     with pytest.raises(DataError):
-        run_predict(CornerDetector(), iter(()), score=None, viz_dir=None, stdout=None, save=[], batch=1)
+        predict_with(CornerDetector(), iter(()))
 
 
 def test_summary_lists_classes_most_frequent_first():
@@ -318,15 +319,14 @@ def test_frames_of_labels_are_compared_with_the_next_that_are_used(tmp_path):
         Frame(clip.source, np.full((32, 32, 3), red, np.uint8), Moment(clip, number, Fraction(number)))
         for number, red in ((0, 200), (5, 0), (10, 201))
     ]
-    options = {"score": None, "viz_dir": None, "stdout": None, "save": [], "batch": 1, "every": 5}
-    run_predict(CornerDetector(), frames, labels=plan_labels("yolo", out), **options)
+    predict_with(CornerDetector(), frames, labels=plan_labels("yolo", out), every=5)
     assert "no b, but in the frames before and after" in (out / "review.csv").read_text()
 
 
 def test_labels_with_tiles_need_no_more_network_calls_than_detections(tmp_path):
     image, detector, tiling = np.zeros((100, 100, 3), np.uint8), CornerDetector(), Tiling(64)
-    options = {"score": None, "viz_dir": None, "stdout": None, "save": [], "batch": 1, "tiling": tiling}
-    run_predict(detector, [Frame(Path("a.png"), image)], labels=plan_labels("yolo", tmp_path / "out"), **options)
+    labels = plan_labels("yolo", tmp_path / "out")
+    predict_with(detector, [Frame(Path("a.png"), image)], labels=labels, tiling=tiling)
     assert sum(detector.sizes) == len(tiling.tiles(100, 100)) + 1
     assert (tmp_path / "out/review.csv").is_file()
 

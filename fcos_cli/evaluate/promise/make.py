@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fcos_cli.console import warn
 from fcos_cli.data.samples import Dataset, fingerprint
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.errors import GateError, UsageError, unknown_name
-from fcos_cli.evaluate.gates import COUNTED, check_pooled, parse_share
+from fcos_cli.errors import GateError, UsageError
+from fcos_cli.evaluate.gates import Gate, parse_gate
 from fcos_cli.evaluate.matches import Matches
 from fcos_cli.evaluate.promise.choose import choose, highest_level
 from fcos_cli.evaluate.promise.counts import Kind, count, threshold_grid
 from fcos_cli.evaluate.split import may_be_training_images
-from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.promises import Promise
@@ -29,25 +28,12 @@ METHOD = "Learn then Test, fixed sequence of thresholds, betting test over image
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A promise asked for: metric at least level, 0…1, of one class or of all of them together (None)."""
-
-    metric: Kind
-    class_name: str | None
-    level: float
-
-    @property
-    def name(self) -> str:
-        return self.metric if self.class_name is None else f"{self.metric}:{self.class_name}"
-
-
-@dataclass(frozen=True)
 class Outcome:
     """The promise that can be made. If it is None: the highest level that could be promised instead (0: none), the
     highest value measured at any threshold (None without boxes), and the number of images with such boxes.
     """
 
-    wish: Wish
+    wish: Gate
     promise: Promise | None
     highest: float | None = None
     measured: float | None = None
@@ -65,51 +51,29 @@ class Outcome:
     def __str__(self) -> str:
         if self.promise is not None:
             return f"promised: {self.promise}"
-        return f"{self.wish.name}={self.wish.level:g} cannot be promised: {self.reason}"
+        return f"{self.wish.name}={self.wish.limit:g} cannot be promised: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the row of this promise in `promises` of the `fcos eval --json` document."""
-        wish = {"metric": self.wish.metric, "class": self.wish.class_name, "level": self.wish.level}
+        wish = {"metric": self.wish.metric, "class": self.wish.class_name, "level": self.wish.limit}
         kept = None if self.promise is None else self.promise.to_json()
         return {**wish, "kept": kept is not None, "highest_level": self.highest, "promise": kept}
 
 
-def parse_wishes(texts: Sequence[str]) -> list[Wish]:
+def parse_wishes(texts: Sequence[str]) -> list[Gate]:
     """Parse `recall=0.95` or `precision:CLASS=0.99`. Raises UsageError, also for two promises about one threshold."""
-    wishes = []
-    for text in texts:
-        where = f"--promise {text}"
-        left, equals, right = text.rpartition("=")
-        name, colon, class_name = left.partition(":")
-        if not equals:
-            raise UsageError("a promise is METRIC=VALUE", where=where, remedy="write it as in --promise recall=0.95")
-        if name not in COUNTED:
-            raise unknown_name("metric of a promise", name, COUNTED, where=where)
-        level = parse_share(right, where=where, remedy="as in --promise recall=0.95")
-        if level in (0, 1):
-            raise UsageError("a promise of 0 or 1 is none", where=where, remedy="use a number between them")
-        wishes.append(Wish(name, class_name if colon else None, level))  # type: ignore[arg-type]
+    wishes = [parse_gate("promise", text) for text in texts]
+    for wish in wishes:
+        if wish.limit in (0, 1):
+            raise UsageError("a promise of 0 or 1 is none", where=wish.option, remedy="use a number between them")
     about = [wish.class_name for wish in wishes]
     if len(set(about)) < len(about) or (None in about and len(about) > 1):
         raise UsageError(
             "these promises need the same threshold",
-            where=", ".join(f"--promise {text}" for text in texts),
+            where=", ".join(wish.option for wish in wishes),
             remedy="a class has one threshold: promise one number for all classes, or one for each class",
         )
     return wishes
-
-
-def check_wishes(wishes: Sequence[Wish], data: ClassTable, model: ClassTable) -> None:
-    """Raise UsageError for a promise of a class that the data set or the model does not have, or that `check_pooled`
-    refuses.
-    """
-    for wish in wishes:
-        where = f"--promise {wish.name}={wish.level:g}"
-        if wish.class_name is None:
-            check_pooled(wish.metric, data, model, where=where)
-        for table, owner in ((data, "data set"), (model, "model")):
-            if wish.class_name is not None and wish.class_name not in table.index_of_name:
-                raise unknown_name(f"class of the {owner}", wish.class_name, table.names, where=where)
 
 
 def check_images(dataset: Dataset, model: Facts) -> None:
@@ -122,7 +86,7 @@ def check_images(dataset: Dataset, model: Facts) -> None:
 
 
 def make_promises(
-    wishes: Sequence[Wish],
+    wishes: Sequence[Gate],
     matches: Matches,
     dataset: Dataset,
     detector: Detector,
@@ -141,17 +105,18 @@ def make_promises(
     for wish in wishes:
         index = None if wish.class_name is None else dataset.classes.index_of_name[wish.class_name]
         grid = threshold_grid(lowest)
-        counts = count(wish.metric, matches, pictures=len(dataset), thresholds=grid, index=index)
-        choice = choose(wish.metric, counts, level=wish.level, error=error)
+        metric = cast(Kind, wish.metric)
+        counts = count(metric, matches, pictures=len(dataset), thresholds=grid, index=index)
+        choice = choose(metric, counts, level=wish.limit, error=error)
         if choice is None:
-            highest = highest_level(wish.metric, counts, error=error, below=wish.level)
+            highest = highest_level(metric, counts, error=error, below=wish.limit)
             images = int(counts.total.any(axis=1).sum())
             outcomes.append(Outcome(wish, None, highest, float(np.nanmax(counts.pooled)) if images else None, images))
             continue
         promise = Promise(
-            metric=wish.metric,
+            metric=metric,
             class_name=wish.class_name,
-            level=wish.level,
+            level=wish.limit,
             confidence=CONFIDENCE,
             threshold=round(choice.threshold, 6),
             measured=float(counts.pooled[choice.index]),

@@ -52,7 +52,7 @@ def _gate(verdict: Verdict) -> list[str]:
 
 
 def _promise(outcome: Outcome) -> list[str]:
-    name, level, promise = f"promised {outcome.wish.name}", f"{outcome.wish.level:g}", outcome.promise
+    name, level, promise = f"promised {outcome.wish.name}", f"{outcome.wish.limit:g}", outcome.promise
     if promise is None:
         return _row(name, level, "–", outcome.reason, passed=False)
     details = f"threshold {promise.threshold:.3f}, {promise.confidence:.0%} confidence, {promise.images:,} images"

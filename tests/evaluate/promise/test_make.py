@@ -10,12 +10,11 @@ import pytest
 
 from fcos_cli.data.samples import Dataset, fingerprint
 from fcos_cli.errors import UsageError
+from fcos_cli.evaluate.gates import Gate, check_classes
 from fcos_cli.evaluate.matches import AT_IOU_50, match_detections, run_evaluator
 from fcos_cli.evaluate.promise.make import (
     CONFIDENCE,
-    Wish,
     check_images,
-    check_wishes,
     failure,
     make_promises,
     parse_wishes,
@@ -52,9 +51,9 @@ def check(split, source=Path("folder/data")):
 
 
 def test_one_number_for_all_classes_or_one_for_each():
-    assert parse_wishes(["recall=0.95"]) == [Wish("recall", None, 0.95)]
+    assert parse_wishes(["recall=0.95"]) == [Gate("promise", "recall", None, 0.95)]
     both = parse_wishes(["recall:a=b=0.9", "precision:dog=0.5"])
-    assert both == [Wish("recall", "a=b", 0.9), Wish("precision", "dog", 0.5)]
+    assert both == [Gate("promise", "recall", "a=b", 0.9), Gate("promise", "precision", "dog", 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -78,18 +77,18 @@ def test_what_cannot_be_promised_is_refused(texts, words):
 
 
 def test_the_class_must_be_known_to_the_data_and_to_the_model():
-    check_wishes(parse_wishes(["recall:dog=0.9"]), TWO, MODEL.classes)
+    check_classes(parse_wishes(["recall:dog=0.9"]), TWO, MODEL.classes)
     with pytest.raises(UsageError, match="unknown class of the data set 'bird'"):
-        check_wishes(parse_wishes(["recall:bird=0.9"]), TWO, MODEL.classes)
+        check_classes(parse_wishes(["recall:bird=0.9"]), TWO, MODEL.classes)
     with pytest.raises(UsageError, match="unknown class of the model 'cat'"):
-        check_wishes(parse_wishes(["recall:cat=0.9"]), TWO, ClassTable(("dog",), (1,)))
+        check_classes(parse_wishes(["recall:cat=0.9"]), TWO, ClassTable(("dog",), (1,)))
 
 
 def test_the_precision_over_all_classes_needs_data_with_all_of_them():
-    check_wishes(parse_wishes(["recall=0.9"]), TWO, MODEL.classes)
-    check_wishes(parse_wishes(["precision=0.9"]), TWO, ClassTable(("cat",), (1,)))
+    check_classes(parse_wishes(["recall=0.9"]), TWO, MODEL.classes)
+    check_classes(parse_wishes(["precision=0.9"]), TWO, ClassTable(("cat",), (1,)))
     with pytest.raises(UsageError, match="the data set lacks bird") as caught:
-        check_wishes(parse_wishes(["precision=0.9"]), TWO, MODEL.classes)
+        check_classes(parse_wishes(["precision=0.9"]), TWO, MODEL.classes)
     assert caught.value.remedy == "name a class, as in precision:dog"
 
 

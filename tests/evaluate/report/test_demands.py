@@ -10,7 +10,7 @@ import pytest
 
 from fcos_cli.evaluate.demands import Answers
 from fcos_cli.evaluate.gates import Gate, Verdict
-from fcos_cli.evaluate.promise.make import Outcome, Wish
+from fcos_cli.evaluate.promise.make import Outcome
 from fcos_cli.evaluate.report.demands import demands_section
 from fcos_cli.evaluate.report.page import page
 from tests.browser import Browser
@@ -19,9 +19,9 @@ from tests.runtime.test_rewrite import PROMISE
 MET = Verdict(Gate("require", "AP50", None, 0.5), True, 0.61234, None, None, "")
 UNMET = Verdict(Gate("require", "recall", "<b>", 0.9), False, None, None, None, "")
 WORSE = Verdict(Gate("not-worse", "AP", None, 0.01), False, -0.05, -0.0712, -0.0301, "")
-KEPT = Outcome(Wish("recall", None, 0.95), replace(PROMISE, threshold=0.25, measured=0.97, images=61))
-BROKEN = Outcome(Wish("precision", "cat", 0.99), None, 0.9)
-HOPELESS = Outcome(Wish("precision", "dog", 0.99), None, 0, 0.25, 40)
+KEPT = Outcome(Gate("promise", "recall", None, 0.95), replace(PROMISE, threshold=0.25, measured=0.97, images=61))
+BROKEN = Outcome(Gate("promise", "precision", "cat", 0.99), None, 0.9)
+HOPELESS = Outcome(Gate("promise", "precision", "dog", 0.99), None, 0, 0.25, 40)
 
 
 def cells(html: str) -> list[list[str]]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from fcos_cli.predict.cluster.model import ModelFiles, ModelOptions
 from fcos_cli.predict.cluster.worker import Task, Worker
+from fcos_cli.predict.plan import Outputs, PredictOptions
 from fcos_cli.predict.run import run_predict
 from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.runtime.open import open_detector
@@ -38,9 +39,7 @@ def write_pictures(folder: Path, count: int, *, slow: int = 0) -> Path:
 
 def local_rows(model: Path, source: object, file: Path) -> list[dict[str, Any]]:
     """The rows of `fcos predict --jsonl`, by source."""
-    run_predict(
-        open_detector(model), open_sources([str(source)]), score=None, viz_dir=None, stdout=None, save=[file], batch=1
-    )
+    run_predict(open_detector(model), open_sources([str(source)]), PredictOptions(), Outputs(save=[file]))
     return sorted((json.loads(line) for line in file.read_text().splitlines()), key=lambda row: str(row["source"]))
 
 
