@@ -167,12 +167,10 @@ def train(
             summary.print_config(plan)
             summary.print_classes(plan)
             findings = summary.print_data_summary(plan)
-            if any(finding.severity == "error" for finding in findings):
-                raise typer.Exit(3)
             summary.print_estimate(plan)
             if as_json:
                 emit_json({"settings": summary.settings_document(plan)})
-            raise typer.Exit
+            raise typer.Exit(3 if any(finding.severity == "error" for finding in findings) else 0)
         folder, progress, onnx = start.start(plan, folder=place, started=started)
     if not announced().main:
         raise typer.Exit

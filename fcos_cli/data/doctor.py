@@ -68,7 +68,8 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     few = [f"{name} ({count})" for name, count in by_class if 0 < count < FEW_BOXES]
     if few:
         message = f"classes with fewer than {FEW_BOXES} boxes in the {dataset.split} split: {len(few)}"
-        yield Finding("few-boxes", "warning", some(few), message, "metrics of these classes will be noisy; label more")
+        effect = "so few are hardly learned" if dataset.split == "train" else "their metrics will be noisy"
+        yield Finding("few-boxes", "warning", some(few), message, f"{effect}; label more")
     most, large = max(by_class, key=lambda item: item[1])
     least, small = min((item for item in by_class if item[1]), key=lambda item: item[1])
     if large >= IMBALANCE * small:
@@ -104,8 +105,9 @@ def _crowded(dataset: Dataset) -> Iterator[Finding]:
         enough = 100 * -(-max(counts) // 100)
         message = f"images with more than {MOST_DETECTIONS} boxes: {len(names)}"
         remedy = (
-            f"a model finds {MOST_DETECTIONS} per image unless trained with --set model.max_detections={enough}"
-            f" or used with --tile; COCO's AP counts {MOST_DETECTIONS} per image and class in any case"
+            f"a model returns {MOST_DETECTIONS} per image by default: use --max-detections {enough} in predict and"
+            f" export, or train with --set model.max_detections={enough}; COCO's AP counts {MOST_DETECTIONS} per image"
+            " and class"
         )
         yield Finding("crowded-images", "warning", some(names), message, remedy)
 

@@ -222,7 +222,8 @@ def load_offline_weights(backbone: Backbone, config: ModelConfig) -> str:
         raise UsageError(
             f"there are no offline weights for {config.backbone}",
             where="train.init",
-            remedy='use backbone efficientnet_lite0, 1 or 2, init = "pretrained" (network) or init = "random"',
+            remedy="use --init pretrained (downloads them), --init random, or --backbone efficientnet_lite0, "
+            "efficientnet_lite1 or efficientnet_lite2",
         )
     try:
         package = import_module(name)

@@ -111,7 +111,7 @@ def check_limits(iou: float | None, max_detections: int | None, facts: Facts, wh
     instead = "use its .safetensors (of `default`: --backend pytorch)"
     if iou is not None and iou != facts.nms_iou:
         raise UsageError(
-            f"NMS with an IoU of {facts.nms_iou:g} is inside this model, so --iou {iou:g} cannot be had from it",
+            f"NMS with an IoU of {facts.nms_iou:g} is built into this model, so --iou {iou:g} is not possible",
             where=where,
             remedy=f"export it again with fcos export --iou {iou:g}, or {instead}",
         )

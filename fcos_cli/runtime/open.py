@@ -126,7 +126,8 @@ def open_detector(
         raise UsageError(
             f"{detector.backend} cannot run this {detector.precision} model in {precision}",
             where=path,
-            remedy="leave --precision out, export the model in that precision, or try --backend openvino",
+            remedy="omit --precision, export the model in that precision, or for bf16 use the .safetensors "
+            "(of `default`: --backend pytorch)",
         )
     return detector
 

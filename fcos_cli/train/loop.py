@@ -10,7 +10,7 @@ from fcos_cli.data.samples import Dataset
 from fcos_cli.distributed.group import Task, by_main_process, from_main_process, join_world
 from fcos_cli.errors import FcosError
 from fcos_cli.train.batches import BatchStream, explaining_deaths
-from fcos_cli.train.checkpoint import Progress, read_state, restore_state
+from fcos_cli.train.checkpoint import Progress, read_state, restore_state, start_anew
 from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run, plan_schedule
@@ -135,7 +135,7 @@ def _recover(run: Run, error: NonFiniteLoss) -> None:
         raise FcosError(
             f"the loss is not finite ({error}), for the fourth time",
             where=names,
-            remedy="lower --lr, or check these images and their boxes; the last saved state is kept",
+            remedy=f"check these images and their boxes, or {start_anew(run.folder)} and a lower --lr",
         ) from error
     failed, count = progress.step, progress.recoveries + 1
     skipped = [*progress.skipped, [progress.epoch, progress.step_in_epoch]]

@@ -17,6 +17,7 @@ from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.losses import compute_losses, mean_over_processes, normalizers
 from fcos_cli.model.points import Points
 from fcos_cli.model.targets import Targets, Truth, assign_targets, to_box_ends
+from fcos_cli.train.checkpoint import start_anew
 
 if TYPE_CHECKING:
     from fcos_cli.train.run import Run
@@ -127,10 +128,10 @@ def _use_more_parts(run: Run, batch: Batch, error: Exception) -> None:
     """Halve the parts of a step. Raises FcosError if they are single images, or if there are several processes."""
     run.parts.optimizer.zero_grad(set_to_none=True)
     if run.accumulation.parts >= len(batch.names) or run.world.size > 1:
-        raise FcosError(
-            f"out of memory ({first_line(error)})",
-            remedy="lower --size or --batch, or use --set train.accumulate=2; the last saved state is kept",
-        ) from error
+        remedy = f"one image at a time is too much: {start_anew(run.folder)} and a smaller --size"
+        if run.world.size > 1:
+            remedy = f"raise train.accumulate in {run.folder / 'config.toml'} and continue with --resume"
+        raise FcosError(f"out of memory ({first_line(error)})", remedy=remedy) from error
     run.accumulation.parts *= 2
     if run.device.type == "cuda":
         torch.cuda.empty_cache()

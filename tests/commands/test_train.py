@@ -172,6 +172,18 @@ def test_a_dry_run_as_json_has_every_setting_and_where_it_comes_from(fcos: Fcos,
     assert document["settings"]["train.seed"] == {"value": 0, "from": str(settings)}
 
 
+def test_a_dry_run_says_everything_before_it_fails_for_an_error_in_the_data(
+    fcos: Fcos, shapes: Path, settings: Path
+) -> None:
+    shutil.copytree(shapes, "data")
+    next(Path("data/images").glob("train*")).unlink()
+    result = fcos("train", "data", "--config", settings, "--dry-run", "--json")
+    assert result.code == 3
+    assert "missing-image" in result.err
+    assert "on this machine" in result.err
+    assert "train.batch" in json.loads(result.out)["settings"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

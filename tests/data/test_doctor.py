@@ -49,6 +49,7 @@ def test_classes_with_no_or_few_boxes_are_named() -> None:
     findings = found(dataset(sample(*[(0, 50, 50)] * 19)))
     assert findings["class-without-boxes"].place == "dog"
     assert findings["few-boxes"].place == "cat (19)"
+    assert findings["few-boxes"].remedy == "so few are hardly learned; label more"
 
 
 def test_class_imbalance_is_reported_from_fifty_to_one() -> None:
@@ -72,7 +73,7 @@ def test_extreme_aspect_ratios_are_counted() -> None:
 
 def test_crowded_images_are_told_with_the_limits() -> None:
     finding = found(dataset(sample(*PLENTY, *PLENTY)))["crowded-images"]
-    assert "--set model.max_detections=200 " in finding.remedy
+    assert "--set model.max_detections=200;" in finding.remedy
     plenty = [*PLENTY] * 4
     assert f"={100 * -(-len(plenty) // 100)} " in found(dataset(sample(*plenty)))["crowded-images"].remedy
     assert "crowded-images" not in found(dataset(sample(*PLENTY)))

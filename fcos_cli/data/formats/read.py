@@ -29,6 +29,7 @@ import numpy as np
 from fcos_cli.data.formats import coco, labelme, voc, yolo
 from fcos_cli.data.formats.notes import Notes
 from fcos_cli.data.formats.records import Source
+from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Dataset, Division, Sample
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
@@ -105,6 +106,9 @@ def find_source(path: Path) -> Source:
     if voc.is_cvat(path):
         remedy = "export the labels from CVAT as COCO, YOLO or Pascal VOC"
         raise DataError("this is CVAT's own format, which cannot be read", where=path, remedy=remedy)
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for pattern in ("*", "*/*") for file in path.glob(pattern)):
+        remedy = "label boxes first (docs/labelling.md shows how), or give a folder that holds the annotations too"
+        raise DataError("these images have no labels", where=path, remedy=remedy)
     raise DataError(
         "no data set found here" if path.is_dir() else "this file is not a data set",
         where=path,

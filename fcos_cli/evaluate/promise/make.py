@@ -65,7 +65,8 @@ def parse_wishes(texts: Sequence[str]) -> list[Gate]:
     wishes = [parse_gate("promise", text) for text in texts]
     for wish in wishes:
         if wish.limit in (0, 1):
-            raise UsageError("a promise of 0 or 1 is none", where=wish.option, remedy="use a number between them")
+            what = "a promise is between 0 and 1, not 0 or 1 itself"
+            raise UsageError(what, where=wish.option, remedy="as in --promise recall=0.95")
     about = [wish.class_name for wish in wishes]
     if len(set(about)) < len(about) or (None in about and len(about) > 1):
         raise UsageError(

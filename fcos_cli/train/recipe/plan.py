@@ -139,7 +139,7 @@ def check_settings(plan: Plan) -> None:
         raise DataError(
             "patience needs a val split with boxes: without them there is no AP",
             where=plan.val.source,
-            remedy="add labelled images to val, or set train.patience = 0",
+            remedy="add labelled images to val, or omit --patience",
         )
 
 

@@ -208,3 +208,12 @@ def test_the_error_for_other_paths_says_what_a_data_set_is(tmp_path: Path) -> No
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match="not a data set"):
         read_dataset(tmp_path / "a.txt")
+
+
+def test_a_folder_of_images_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data set found here"):
+        read_dataset(tmp_path)
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday/a.JPG").touch()
+    with pytest.raises(DataError, match="these images have no labels"):
+        read_dataset(tmp_path)
