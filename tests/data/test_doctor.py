@@ -75,7 +75,7 @@ def test_crowded_images_are_told_with_the_limits() -> None:
     finding = found(dataset(sample(*PLENTY, *PLENTY)))["crowded-images"]
     assert "--set model.max_detections=200;" in finding.remedy
     plenty = [*PLENTY] * 4
-    assert f"={100 * -(-len(plenty) // 100)} " in found(dataset(sample(*plenty)))["crowded-images"].remedy
+    assert f"={100 * -(-len(plenty) // 100)};" in found(dataset(sample(*plenty)))["crowded-images"].remedy
     assert "crowded-images" not in found(dataset(sample(*PLENTY)))
 
 
