@@ -24,7 +24,8 @@ MIN_SIDE = 320
 
 
 class AnnotatedWriter:
-    """Writes predictions that carry their images. A video is complete once the next clip starts or the context exits.
+    """Writes predictions that carry their images. A video is complete once the next clip or an image follows, or the
+    context exits.
 
     viz_dir: folder for annotated images and videos. crops_dir: folder for crops. None: not written. names: the names
     that are free. Raises UsageError if crops cannot be written.
@@ -55,6 +56,7 @@ class AnnotatedWriter:
             return None
         if prediction.moment is not None:
             return self._write_frame(prediction, prediction.image, prediction.moment)
+        self._finish_clip()  # an interruption after it does not lose the video
         as_png = prediction.source.suffix.lower() == ".png" or max(prediction.image.shape) > JPEG_LIMIT
         crops = self._crops(prediction)
 
@@ -82,8 +84,12 @@ class AnnotatedWriter:
         self._video.write(draw(image, prediction.detections, self.classes), moment.time)
         return self.viz_dir / f"{self._clip_stem}.mp4"
 
-    def _start_clip(self, clip: Clip) -> None:
+    def _finish_clip(self) -> None:
         self._open_files.close()
+        self._clip = self._video = None
+
+    def _start_clip(self, clip: Clip) -> None:
+        self._finish_clip()
         stem = safe_name(clip.source.stem) if clip.live else clip.source.stem
         folder = self.viz_dir
         stem = self.names.choose(stem, lambda name: [] if folder is None else [folder / f"{name}.mp4"])

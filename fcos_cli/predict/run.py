@@ -48,7 +48,7 @@ def run_predict(
 
     resumable: whether an interrupted run can go on, see `is_resumable`; it keeps what was done. resume: go on with what
     such a run wrote; what it could not read counts too. is_ready: as in `predict`. Raises DataError if there are no
-    inputs, UsageError for a picture that is to be tracked.
+    inputs; then earlier outputs stay.
     """
     hint_at_tiles(detector, options.tiling)
     facts, labels = detector.facts, outputs.labels
@@ -98,8 +98,9 @@ def run_predict(
                 reporter.on_failure(result)
             else:
                 reporter.on_prediction(result, None if annotated is None else annotated.write(result))
-    if reporter.total + done.rows == 0:
-        raise DataError("no images to process", remedy="name images, folders of images, or a .txt list")
+        if reporter.total + done.rows == 0:  # inside: no output is replaced by an empty one
+            remedy = "name images, folders of images, or a .txt list; of a camera or a stream, wait for the first frame"
+            raise DataError("no images to process", remedy=remedy)
     return reporter.failed + done.failed
 
 

@@ -172,6 +172,22 @@ def test_interrupted_video_leaves_no_partial_file(run):
     assert list(Path("out").iterdir()) == []
 
 
+def test_a_finished_video_stays_if_the_run_is_interrupted_at_a_later_image(run):
+    write_clip(Path("clip.mp4"), 4)
+    for number in range(4):
+        Image.new("RGB", (20, 10)).save(f"{number}.png")
+
+    class Interrupted(CornerDetector):
+        def __call__(self, images):
+            if len(self.sizes) == 7:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        run("clip.mp4", *(f"{number}.png" for number in range(4)), detector=Interrupted(), viz_dir=Path("out"))
+    assert len(read_clip(Path("out/clip.mp4"))[0]) == 4
+
+
 def test_memory_does_not_grow_with_the_length_of_a_video(run, monkeypatch):
     import gc
 
@@ -263,9 +279,17 @@ def test_crops_of_videos_with_long_names_have_the_frame_number(run):
     ]
 
 
-def test_no_inputs_is_a_data_error():
-    with pytest.raises(DataError):
-        predict_with(CornerDetector(), iter(()))
+def test_without_inputs_nothing_is_replaced(run):
+    Image.new("RGB", (20, 10)).save("photo.png")
+    files = [Path("found.csv"), Path("found.jsonl")]
+    run("photo.png", save=files)
+    before = [file.read_bytes() for file in files]
+    with pytest.raises(DataError, match="no images to process"):
+        predict_with(CornerDetector(), iter(()), save=files)
+    assert [file.read_bytes() for file in files] == before
+    with pytest.raises(DataError, match="no images to process"):
+        predict_with(CornerDetector(), iter(()), save=files[1:], resumable=True)
+    assert sorted(path.name for path in Path().iterdir()) == ["found.csv", "found.jsonl", "photo.png"]
 
 
 def test_summary_lists_classes_most_frequent_first():
