@@ -34,7 +34,7 @@ def track(
 
     results: frames in order, with all boxes above `low_thresholds`. thresholds: scores [C] from which boxes are
     reported; boxes below are reported only if they are objects seen before. limit: number of detections per frame.
-    Raises UsageError for a picture.
+    A picture becomes a Failure: one among videos does not end the run.
     """
     clip: Clip | None = None
     for result in results:
@@ -42,7 +42,8 @@ def track(
             yield result
             continue
         if result.moment is None:
-            raise still_picture(result.source)
+            yield Failure(result.source, still_picture(result.source))
+            continue
         if result.moment.clip is not clip:
             clip, tracker = result.moment.clip, Tracker(thresholds)
         found = result.detections
@@ -68,7 +69,7 @@ def still_picture(source: Source | str) -> UsageError:
 def check_tracking(sources: Sequence[str], save: Sequence[Path], *, wanted: bool) -> None:
     """Raise UsageError, before anything runs, if identities cannot be given or saved as asked.
 
-    A MOTChallenge file holds one clip. Pictures in lists and patterns surface when they are read.
+    A MOTChallenge file holds one clip. Pictures in lists and patterns become failures when they are read.
     """
     files = [file for file in save if is_mot(file)]
     if files and not wanted:

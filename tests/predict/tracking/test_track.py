@@ -64,12 +64,14 @@ def test_failures_pass_and_end_no_clip():
     assert tracked(frame(clip, 0, (BOX, 0.9)), failure, frame(clip, 1, (BOX, 0.9))) == [[1], failure, [1]]
 
 
-def test_a_picture_is_an_error_that_names_it():
+def test_a_picture_among_videos_is_a_failure_that_names_it_and_the_others_are_tracked():
     picture = Prediction(Path("a.jpg"), 320, 240, Detections(*(np.zeros(s, np.float32) for s in ((0, 4), 0, 0))))
-    with pytest.raises(UsageError) as caught:
-        tracked(picture)
-    assert caught.value.where == "a.jpg"
-    assert "ffmpeg" in caught.value.remedy
+    first, second = Clip(Path("a.mp4"), Fraction(25)), Clip(Path("b.mp4"), Fraction(25))
+    before, failure, after = tracked(frame(first, 0, (BOX, 0.9)), picture, frame(second, 0, (BOX, 0.9)))
+    assert before == after == [1]
+    assert isinstance(failure, Failure)
+    assert (failure.source, failure.error.where) == (Path("a.jpg"), "a.jpg")
+    assert "ffmpeg" in failure.error.remedy
 
 
 def test_the_remedy_fits_what_was_named(tmp_path):
