@@ -161,7 +161,9 @@ def _frames(
             broken = 0
         if not number:
             clip = replace(clip, pixel_aspect=pixel_aspect(stream, frame))
-        time = clock.advance(None if frame.pts is None else frame.pts * Fraction(frame.time_base))
+        base = Fraction(frame.time_base or 0)
+        time = clock.advance(None if frame.pts is None else frame.pts * base)
+        end = time + max(clock.step, frame.duration * base)  # a still at the end may be one frame of seconds
         if number % every == 0:
             yield Frame(clip.source, pixels_of(frame), Moment(clip, number, time))
         number += 1
@@ -170,22 +172,25 @@ def _frames(
     if not number:
         raise DataError("no frame can be decoded", where=clip.source, remedy="copy or download the video again")
     if not clip.live:
-        yield from _missing_end(clip, clock, _duration(av, container, stream))
+        yield from _missing_end(clip, end, clock.step, _duration(av, container, stream))
 
 
-def _missing_end(clip: Clip, clock: FrameClock, duration: Fraction | None) -> Iterator[Failure]:
-    """Yield a Failure if the video should last longer than the clock of its frames says."""
-    if duration is not None and float(duration - clock.end) > _MAX_MISSING + float(clock.step):
-        what = f"the video ends after {float(clock.end):.2f} s, but should last {float(duration):.2f} s"
+def _missing_end(clip: Clip, end: Fraction, step: Fraction, duration: Fraction | None) -> Iterator[Failure]:
+    """Yield a Failure if the video should last longer than until the end of its last frame."""
+    if duration is not None and float(duration - end) > _MAX_MISSING + float(step):
+        what = f"the video ends after {float(end):.2f} s, but should last {float(duration):.2f} s"
         remedy = "it is truncated: copy or download it again"
         yield Failure(clip.source, DataError(what, where=clip.source, remedy=remedy))
 
 
 def _duration(av: Any, container: Any, stream: Any) -> Fraction | None:
-    """Return the seconds that the video should last. The sound may last longer."""
+    """Return the seconds that the video should last, None if only the longest of several streams is known (Matroska):
+    sound and subtitles may last longer.
+    """
     if stream.duration is not None:
         return Fraction(stream.duration * stream.time_base)
-    return None if container.duration is None else Fraction(container.duration, av.time_base)
+    known = container.duration is not None and len(container.streams) == 1
+    return Fraction(container.duration, av.time_base) if known else None
 
 
 def _decode(av: Any, container: Any, stream: Any) -> Iterator[Any]:

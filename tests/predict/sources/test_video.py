@@ -102,10 +102,11 @@ def test_one_of_two_films_in_a_file_is_read_from_start_to_end(tmp_path):
     assert [grey_level(f.data) for f in frames] == pytest.approx([grey_level(frames[0].data)] * 4, abs=1)
 
 
-def test_sound_may_last_longer_than_the_film(tmp_path):
+@pytest.mark.parametrize("name", ["c.mp4", "c.mkv"])
+def test_sound_may_last_longer_than_the_film(tmp_path, name):
     import av
 
-    with av.open(str(tmp_path / "c.mp4"), "w") as container:
+    with av.open(str(tmp_path / name), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         sound = container.add_stream("aac", rate=8000, layout="mono")
@@ -117,7 +118,27 @@ def test_sound_may_last_longer_than_the_film(tmp_path):
             tone.sample_rate, tone.pts = 8000, 2048 * n
             container.mux(sound.encode(tone))
         container.mux(sound.encode(None))
-    assert len(read_frames(tmp_path / "c.mp4")) == 1
+    assert len(read_frames(tmp_path / name)) == 1
+
+
+def test_the_last_frame_may_be_shown_for_seconds(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "c.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for n in range(5):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = n, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                packet.duration = 125 if n == 4 else 1  # 5 s
+                container.mux(packet)
+        for packet in stream.encode(None):
+            packet.duration = 125
+            container.mux(packet)
+    with av.open(str(tmp_path / "c.mp4")) as container:
+        assert container.streams.video[0].duration * container.streams.video[0].time_base > 5  # what the test is about
+    assert len(read_frames(tmp_path / "c.mp4")) == 5
 
 
 def test_pixels_that_are_not_square_are_not_stretched(tmp_path):
