@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,9 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes of a file name and of a whole path on Linux."""
 
 ELSEWHERE = "choose a path you can write to"
+
+_ADDRESS = re.compile("([a-zA-Z][a-zA-Z0-9+.-]+):/")
+"""How an address begins as a path, which has lost a slash: `s3:/bucket`."""
 
 
 @contextmanager
@@ -65,6 +69,10 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
     created. Nothing is created.
     """
     check_length(path)
+    if found := _ADDRESS.match(str(path)):  # the rest may hold a password
+        what = "outputs are written to paths, and this is an address"
+        remedy = f"{ELSEWHERE}; fcos predict --engine ray can write to s3:// and gs:// with --out"
+        raise UsageError(what, where=f"{found[1]}://…", remedy=remedy)
     # Path.is_dir and Path.exists would raise in a folder that is not ours
     if not folder and os.path.isdir(path):  # noqa: PTH112
         raise UsageError("this is a folder, not a file", where=path, remedy="give a file name")

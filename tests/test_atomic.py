@@ -54,6 +54,18 @@ def test_files_that_cannot_be_written(place: Path, name: str, words: str) -> Non
     assert snapshot(place) == before
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/found.jsonl", "https://me:secret@host/found", "file:///tmp/found"])
+def test_an_address_is_no_folder_of_that_name(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (False, True):
+        with pytest.raises(UsageError, match="this is an address") as caught:
+            check_writable(Path(address), folder=folder)
+        assert caught.value.where == f"{address.partition(':')[0]}://…"
+    with pytest.raises(UsageError), atomic_write(Path(address)):
+        pass
+    assert snapshot(tmp_path)[1:] == []
+
+
 @pytest.mark.parametrize("name", ["folder", "new", "a/b"])
 def test_folders_that_can_be_written_to(place: Path, name: str) -> None:
     before = snapshot(place)

@@ -95,6 +95,17 @@ def test_results_replace_results_and_nothing_else(fcos: Fcos, model_file: Path, 
     assert (folder / name).read_text() == '{"images": [], "annotations": []}'
 
 
+@pytest.mark.parametrize(
+    "flags", ["--viz --out s3://bucket/out", "--save gs://bucket/a.csv", "--label coco --out s3://b"]
+)
+def test_outputs_at_an_address_need_the_other_engine(fcos: Fcos, model_file: Path, folder: Path, flags: str) -> None:
+    before = digests(folder)
+    result = fcos("predict", "photo.jpg", "--model", model_file, *flags.split())
+    assert result.code == 2
+    assert "--engine ray can write to s3://" in result.err
+    assert digests(folder) == before
+
+
 def test_long_names_are_shortened(fcos: Fcos, model_file: Path, folder: Path) -> None:
     (folder / "photo.jpg").rename(folder / f"{'x' * 240}.jpg")
     result = fcos("predict", f"{'x' * 240}.jpg", "--model", model_file, "--viz", "--crops", "--explain", "--json")

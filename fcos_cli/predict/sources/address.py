@@ -10,6 +10,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from fcos_cli.errors import DataError
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
+STORES = ("s3", "gs")
+"""Kinds of addresses that only --engine ray reads."""
 _BEGINNING = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
@@ -50,8 +52,10 @@ class Address:
             valid = False
         if not valid or _split(self.url).scheme not in SCHEMES:
             what = "this address cannot be read"
-            remedy = f"use an address like {' or '.join(f'{scheme}://host/path' for scheme in ('http', 'rtsp'))}"
-            raise DataError(what, where=self, remedy=f"{remedy}; known are {', '.join(SCHEMES)}")
+            remedy = f"use an address like http://host/path or rtsp://host/path; known are {', '.join(SCHEMES)}"
+            if _split(self.url).scheme in STORES:
+                remedy = "add --engine ray, which reads s3:// and gs://"
+            raise DataError(what, where=self, remedy=remedy)
 
 
 Source = Path | Address

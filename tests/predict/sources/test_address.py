@@ -41,6 +41,13 @@ def test_what_is_no_address_of_a_picture_or_stream_is_an_error(url):
         Address(url).check()
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/a.jpg", "GS://bucket/folder/"])
+def test_the_remedy_for_an_object_store_is_the_engine_that_reads_it(url):
+    with pytest.raises(DataError) as caught:
+        Address(url).check()
+    assert caught.value.remedy == "add --engine ray, which reads s3:// and gs://"
+
+
 def test_paths_and_patterns_are_no_addresses():
     assert is_address("HTTP://host/a.jpg")
     assert not any(map(is_address, ("a.jpg", "http:/host", "C:\\a.jpg", "dir/http://x", "*.jpg", "camera:0")))
