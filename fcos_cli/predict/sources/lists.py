@@ -68,14 +68,18 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def read_list(path: Path) -> Iterator[Path | Failure]:
-    """Paths in a list, as in `open_sources`, and a Failure for an address. Raises DataError if it is not UTF-8 text."""
+    """Paths in a list, as in `open_sources`, and a Failure for an address. Raises DataError if it cannot be read, or
+    does not begin as UTF-8 text; further down, a name may have any bytes.
+    """
+    remedy = "write one path per line, in UTF-8"
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        with path.open("rb") as stream:
+            if not _is_utf8(stream.peek(512)[:512]):
+                raise DataError("cannot read the list (it is not UTF-8 text)", where=path, remedy=remedy)
+            lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
             yield from _parse_lines(lines, path.parent)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"cannot read the list ({error})", where=path, remedy="write one path per line, in UTF-8"
-        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read the list ({error})", where=path, remedy=remedy) from error
 
 
 def check_list(path: Path) -> None:

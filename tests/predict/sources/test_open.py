@@ -150,6 +150,16 @@ def test_binary_list_raises(tmp_path):
         list(open_sources([f"{tmp_path}/l.txt"]))
 
 
+def test_a_listed_name_that_is_not_utf_8_is_found_or_fails_alone(tmp_path):
+    names = [b"a.jpg"] * 100 + [b"caf\xe9.jpg", b"gone\xff.jpg", b"b.jpg"]
+    for name in (b"a.jpg", b"caf\xe9.jpg", b"b.jpg"):
+        (tmp_path / os.fsdecode(name)).write_bytes(encoded("PNG"))
+    (tmp_path / "l.txt").write_bytes(b"\n".join(names))
+    results = list(predict(CornerDetector(), open_sources([f"{tmp_path}/l.txt"])))
+    assert [os.fsencode(result.source.name) for result in results if isinstance(result, Failure)] == [b"gone\xff.jpg"]
+    assert [os.fsencode(result.source.name) for result in results[-3:]] == names[-3:]
+
+
 def test_no_sources_is_a_usage_error():
     with pytest.raises(UsageError):
         open_sources([])
