@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from fcos_cli.data.images import IMAGE_SUFFIXES
-from fcos_cli.errors import DataError, UsageError
+from fcos_cli.errors import DataError, MissingExtra, UsageError
 from fcos_cli.predict.pipeline import Failure, Input
 from fcos_cli.predict.sources.address import Address, is_address
 from fcos_cli.predict.sources.folder import LeftOut, images_in
@@ -62,7 +62,8 @@ def open_sources(
 
     Sources that do not exist come first, as Failures; a source without images is a Failure in its place. If there is
     only one source, DataError is raised instead: at once if it does not exist, during iteration if it has no images.
-    Raises UsageError if `sources` is empty, MissingExtra if one is a video or a camera and PyAV is not installed.
+    Raises UsageError if `sources` is empty, MissingExtra if one is a video, a camera or an RTSP stream and PyAV is not
+    installed.
     """
     if not sources:
         raise UsageError("no images given", remedy="name image files, folders, glob patterns or a .txt list")
@@ -98,6 +99,8 @@ def _expand(source: str, reading: Reading, stop: Stop | None, leave_out: OutputF
         import_av(Path(source))
         return read_video(Path(source), **vars(reading), stop=stop)
     if is_address(source):
+        if source.lower().startswith("rtsp"):
+            import_av(Address(source))
         return read_address(Address(source), **vars(reading), stop=stop)
     paths = paths_of(source, leave_out=leave_out)
     if _is_video(source):
@@ -189,10 +192,10 @@ def _read_videos(items: Iterable[Path | Frame | Failure], reading: Reading) -> I
 
 
 def _errors_as_failures(inputs: Iterator[Input]) -> Iterator[Input]:
-    """Yield a DataError of a source (for example, no images) as a Failure."""
+    """Yield a DataError of a source (for example, no images) as a Failure, and PyAV missing for an http stream too."""
     try:
         yield from inputs
-    except DataError as error:
+    except (DataError, MissingExtra) as error:
         where = error.where or ""
         yield Failure(Address(where) if is_address(where) else Path(where), error)
 

@@ -243,7 +243,7 @@ def import_av(path: Source) -> Any:
     try:
         import av
     except ImportError as error:
-        raise MissingExtra(f"videos need PyAV, which is not installed ({path})", extra="video") from error
+        raise MissingExtra("videos need PyAV, which is not installed", extra="video", where=path) from error
     return av
 
 

@@ -325,13 +325,14 @@ def test_bad_video_is_a_failure_in_its_place(tmp_path):
     assert image == tmp_path / "a.jpg"
 
 
-@pytest.mark.parametrize("source", ["c.mp4", "*.mp4", "camera:0"])
+@pytest.mark.parametrize("source", ["c.mp4", "*.mp4", "camera:0", "rtsp://me:secret@host/live"])
 def test_without_pyav_a_video_is_one_error_before_anything_runs(tmp_path, monkeypatch, source):
     touch(tmp_path, "a.jpg", "c.mp4", "d.mp4")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtra):
+    with pytest.raises(MissingExtra) as caught:
         open_sources(["a.jpg", source])
+    assert caught.value.where == source.replace("me:secret@", "")
     assert list(open_sources(["."])) == [Path("a.jpg")]
 
 

@@ -19,6 +19,7 @@ from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources import streams
 from fcos_cli.predict.sources.address import Address
 from fcos_cli.predict.sources.frames import Frame
+from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.predict.sources.streams import read_address
 from fcos_cli.runtime.detector import detect_batch
@@ -183,6 +184,18 @@ def test_a_missing_pyav_is_exit_code_2(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtra), http_server(cam=mjpeg(3)) as server:
         list(read_address(Address(f"{server.url}cam")))
+
+
+def test_a_stream_without_pyav_does_not_stop_the_other_sources(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "av", None)
+    with http_server(cam=mjpeg(3), a_jpg=content(jpeg(50))) as server:
+        failure, picture = open_sources([f"{server.url}cam", f"{server.url}a.jpg"])
+    assert isinstance(failure, Failure)
+    assert isinstance(failure.error, MissingExtra)
+    assert str(failure.source) == f"{server.url}cam"
+    assert picture.data == jpeg(50)
 
 
 def test_predict_ends_at_frames_with_a_complete_video(fcos: Fcos, model_file):
