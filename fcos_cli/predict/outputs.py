@@ -105,8 +105,8 @@ def _expand(sources: Sequence[str], hides: Callable[..., bool]) -> tuple[list[Pa
     for source in sources:
         if is_address(source):
             continue
-        path = typed_path(source)
         with suppress(OSError, DataError, ValueError):
+            path = typed_path(source)
             if path.is_dir():
                 folders.append(path.resolve())
             elif path.suffix.lower() == ".txt":

@@ -149,8 +149,12 @@ def _paths_of(source: str, leave_out: OutputFolder | None) -> Iterator[Path | Fa
 def typed_path(text: str) -> Path:
     """The path that the user typed, with `~` for a home folder where the shell left it: in quotes, or in a pattern.
 
-    A file whose name begins with `~` has precedence, and a user that does not exist has no home.
+    A file whose name begins with `~` has precedence, and a user that does not exist has no home. Raises DataError for
+    an empty name, which would be the working directory.
     """
+    if not text:
+        remedy = "check the variable it comes from; the working directory is called ."
+        raise DataError("the name of a source is empty", remedy=remedy)
     path = Path(text)
     if os.path.lexists(path):
         return path

@@ -52,6 +52,8 @@ def test_videos_of_a_list_are_errors_and_a_video_itself_is_refused() -> None:
             check_sources([source])
     with pytest.raises(UsageError, match="no images given"):
         check_sources([])
+    with pytest.raises(DataError, match="the name of a source is empty"):
+        check_sources([""])
 
 
 def test_the_results_are_passed_over_if_they_are_inside_the_source() -> None:

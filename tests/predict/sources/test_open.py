@@ -122,6 +122,19 @@ def test_missing_source_is_reported_first_and_does_not_stop_the_others(tmp_path)
     assert image == tmp_path / "a.jpg"
 
 
+def test_an_empty_name_is_not_the_working_directory(tmp_path, monkeypatch):
+    touch(tmp_path, "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="the name of a source is empty"):
+        open_sources([""])
+    failure, image = open_sources(["", "a.jpg"])
+    assert isinstance(failure, Failure)
+    assert failure.error.what == "the name of a source is empty"
+    assert image == Path("a.jpg")
+    assert source_test(["", "a.jpg"])(tmp_path / "a.jpg")
+    assert not source_test([""])(tmp_path / "a.jpg")
+
+
 def test_single_missing_source_raises_immediately():
     with pytest.raises(DataError) as caught:
         open_sources(["nowhere.jpg"])
