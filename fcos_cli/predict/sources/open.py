@@ -77,7 +77,8 @@ def open_sources(
                 raise
             missing.append(Failure(Address(source) if is_address(source) else Path(source), error))
     inputs = found if len(sources) == 1 else [_errors_as_failures(items) for items in found]
-    return chain(missing, chain.from_iterable(inputs))
+    wanted = (items for items in inputs if stop is None or not stop.for_good)
+    return chain(missing, chain.from_iterable(wanted))
 
 
 def readiness(sources: Sequence[str]) -> Callable[[], bool]:

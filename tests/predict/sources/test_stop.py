@@ -1,4 +1,4 @@
-"""Ctrl-C ends a live clip, and interrupts anything else."""
+"""Ctrl-C ends a live clip, SIGTERM the run after it, and both interrupt anything else."""
 
 import signal
 
@@ -29,3 +29,22 @@ def test_what_comes_after_a_live_clip_is_read_and_can_be_interrupted() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert stop.is_set()  # for the threads that still read
+
+
+def test_sigterm_ends_a_live_clip_for_good_and_is_raised_again_at_the_end() -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        with until_interrupted() as stop:
+            with stop.ends_this():
+                signal.raise_signal(signal.SIGTERM)
+                assert stop.is_set()
+            assert stop.is_set()
+            assert stop.for_good
+            assert received == []
+        assert received == [signal.SIGTERM]
+        with until_interrupted() as stop:  # nothing live
+            signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)

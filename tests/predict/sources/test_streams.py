@@ -222,6 +222,17 @@ def test_ctrl_c_ends_a_stream_with_a_complete_video(fcos: Fcos, model_file):
     assert len(read_clip(Path("predictions/cam.mp4"))[0]) == len(rows)
 
 
+def test_sigterm_ends_the_run_with_complete_outputs(fcos: Fcos, model_file):
+    with http_server(cam=mjpeg(10_000, pause=0.02), a_jpg=content(jpeg(50))) as server:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        flags = ("--viz", "--save", "day.jsonl", "--model", model_file)
+        result = fcos("predict", f"{server.url}cam", f"{server.url}a.jpg", *flags)
+    assert result.code == 143, result.err
+    rows = [json.loads(line) for line in Path("day.jsonl").read_text().splitlines()]
+    assert {row["source"] for row in rows} == {f"{server.url}cam"}
+    assert len(read_clip(Path("predictions/cam.mp4"))[0]) == len(rows) > 1
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "c.mp4"])
 def test_ctrl_c_between_pictures_or_frames_of_a_video_keeps_earlier_results(
     fcos: Fcos, model_file, tmp_path, monkeypatch, name
