@@ -92,7 +92,8 @@ def _settings(request: Request, options: ModelOptions, model: ModelFiles, roots:
         "column": request.column,
         "score": options.score,
         "iou": options.iou,
-        "most": options.max_detections,
+        "max_detections": options.max_detections,
+        "batch": options.batch,
         "classes": options.chosen and list(options.chosen),
         "tile": tiling and [tiling.side, tiling.overlap],
         "backend": options.backend,
@@ -109,12 +110,16 @@ def _finish(folder: JobFolder, listed: Listed, task: Task, model: ModelFiles, *,
         say(f"{task.out.name}: {before.pictures:,} of {listed.pictures:,} pictures were done before")
     if not todo:
         return _finished_before(before, task.out)
+    elsewhere = address is not None  # a worker there may still finish a part after Ctrl-C
     try:
         total = before + _run(todo, task, model, address, start=before.pictures, pictures=listed.pictures)
+    except UsageError:  # there is no such cluster
+        elsewhere = False
+        raise
     finally:
         folder.tidy()
         finished = folder.finished()
-        if not finished:
+        if not finished and not elsewhere:
             folder.discard()
         elif len(finished) < listed.partitions:
             say(f"{task.out.name} keeps what was done: the same command with --resume goes on")

@@ -232,6 +232,48 @@ def test_a_job_that_has_done_nothing_leaves_nothing(fcos: Fcos) -> None:
     assert (result.code, Path("out").exists()) == (2, False)
 
 
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs end by Ctrl-C before they do anything."""
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fcos_cli.predict.cluster.run._run", stopped)
+
+
+def test_an_interrupted_job_on_a_joined_cluster_goes_on_although_a_worker_there_finishes_later(
+    fcos: Fcos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_onnx(Path("model.onnx"))
+    write_pictures(Path("in"), 20)
+    line = ("predict", "in", "--model", model, "--engine", "ray", "--out", "out")
+    interrupt(monkeypatch)
+    result = fcos(*line, "--address", "host:6379")
+    assert result.code == 130
+    assert "out keeps what was done: the same command with --resume goes on" in result.err
+    task = task_of(locate("out"), check_sources(["in"]), Path.cwd())
+    worker_here(task, model, monkeypatch).predict(0)
+    result = fcos(*line, "--address", "host:6379", "--resume")
+    assert result.code == 130
+    assert "out: 16 of 20 pictures were done before" in result.err
+    assert fcos(*line[:-1], "other").code == 130
+    assert not Path("other").exists()  # the workers of this machine end with the job
+
+
+def test_a_job_goes_on_with_its_batch_and_number_of_detections_only(
+    fcos: Fcos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_onnx(Path("model.onnx"))
+    write_pictures(Path("in"), 20)
+    line = ("predict", "in", "--model", model, "--engine", "ray", "--out", "out", "--address", "host:6379", "--resume")
+    interrupt(monkeypatch)
+    assert fcos(*line, "--batch", 2).code == 130
+    result = fcos(*line, "--batch", 3, "--max-detections", 1)
+    assert result.code == 2
+    assert "sources or options: batch, max_detections\n" in result.err
+    assert fcos(*line, "--batch", 2).code == 130
+
+
 def test_what_a_job_was_begun_with_is_what_it_goes_on_with(fcos: Fcos) -> None:
     """Pictures that came later are not in the list, and partitions stay as they are."""
     write_pictures(Path("in"), 20)
