@@ -17,7 +17,7 @@ from typing import Any
 from fcos_cli.atomic import check_writable
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.predict.cluster.listing import Entry, Listed, write_listing
-from fcos_cli.predict.cluster.places import Place
+from fcos_cli.predict.cluster.places import Place, write_errors
 from fcos_cli.predict.cluster.schema import Counts, counts_of
 
 FOLDER = "_job"
@@ -74,11 +74,13 @@ class JobFolder:
         return Listed(document["partitions"], document["pictures"], document["base"])
 
     def begin(self, settings: dict[str, Any], entries: Iterable[Entry], *, base: str) -> Listed:
-        """List the pictures and write down the job. Raises what `entries` raises; then nothing is left.
+        """List the pictures and write down the job. Raises what `entries` raises, and FcosError if the folder cannot be
+        written; then nothing is left.
 
         base: the folder from which paths in `entries` count.
         """
-        self.place.system.create_dir(self.place.at(FOLDER).path)
+        with write_errors(self.place):
+            self.place.system.create_dir(self.place.at(FOLDER).path)
         try:
             listed = write_listing(self.listing, entries, base=base)
             self._manifest.write(json.dumps({"settings": settings, **listed._asdict()}, indent=2).encode())

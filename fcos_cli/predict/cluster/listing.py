@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from fcos_cli.predict.cluster.places import Place, store_errors
+from fcos_cli.predict.cluster.places import Place, store_errors, write_errors
 
 SMALLEST, LARGEST = 16, 1024
 """Pictures of a partition."""
@@ -61,12 +61,16 @@ def partitions_of(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def write_listing(place: Place, entries: Iterable[Entry], *, base: str) -> Listed:
-    """Write the list. Raises what `entries` raises."""
+    """Write the list. Raises what `entries` raises, and FcosError if writing fails."""
     import pyarrow as pa
 
     schema = _schema()
     count = pictures = 0
-    with place.system.open_output_stream(place.path) as stream, pa.ipc.new_file(stream, schema) as writer:
+    with (
+        write_errors(place),
+        place.system.open_output_stream(place.path) as stream,
+        pa.ipc.new_file(stream, schema) as writer,
+    ):
         for part in partitions_of(entries):
             rows = [{**entry._asdict(), "source": os.fsencode(entry.source)} for entry in part]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))

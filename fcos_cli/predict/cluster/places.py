@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,8 @@ class Place:
             with atomic_write(Path(self.path), binary=True) as stream:
                 stream.write(content)
             return
-        try:
-            with self.system.open_output_stream(self.path) as stream:
-                stream.write(content)  # in one piece: closing the stream is what makes the object appear
-        except OSError as error:
-            raise FcosError(f"writing failed ({one_line(error)})", where=self.name) from error
+        with write_errors(self), self.system.open_output_stream(self.path) as stream:
+            stream.write(content)  # in one piece: closing the stream is what makes the object appear
 
     def remove(self) -> None:
         """Remove this folder and all in it."""
@@ -160,6 +158,17 @@ class store_errors:  # noqa: N801 - used like a function
             raise DataError("the file does not exist", where=self.place.name, remedy="check the address") from error
         if isinstance(error, OSError | ArrowException):
             raise StoreError(f"cannot read this ({one_line(error)})", where=self.place.name) from error
+
+
+@contextmanager
+def write_errors(place: Place) -> Iterator[None]:
+    """Inside the block, what pyarrow raises becomes an FcosError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:  # Python's own, of a source that is read meanwhile
+            raise
+        raise FcosError(f"writing failed ({one_line(error)})", where=place.name) from error
 
 
 def walk(folder: Place) -> Iterator[Place]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fcos_cli.errors import DataError, UsageError
+from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.predict.cluster.job import JobFolder
 from fcos_cli.predict.cluster.listing import Entry, Listed
-from fcos_cli.predict.cluster.places import locate
+from fcos_cli.predict.cluster.places import Place, locate
 from fcos_cli.predict.cluster.schema import Counts, to_parquet
 
 pytest.importorskip("pyarrow")
@@ -91,6 +92,18 @@ def test_a_list_that_fails_leaves_nothing(job: JobFolder) -> None:
     with pytest.raises(DataError, match="bucket"):
         job.begin(SETTINGS, entries(), base="/")
     assert not Path(job.place.path).exists()
+
+
+@pytest.mark.parametrize("refused", ["create_dir", "open_output_stream"])
+def test_a_bucket_that_cannot_be_written_is_one_error(refused: str) -> None:
+    def refuse(_path: str) -> None:
+        raise OSError("AWS Error ACCESS_DENIED during PutObject operation")
+
+    calls = {"create_dir": lambda _path: None, "delete_dir": lambda _path: None, refused: refuse}
+    store: Any = SimpleNamespace(type_name="s3", **calls)
+    with pytest.raises(FcosError, match=r"writing failed \(AWS Error ACCESS_DENIED") as caught:
+        begin(JobFolder(Place("s3://bucket/found", store, "bucket/found", "s3")))
+    assert str(caught.value.where).startswith("s3://bucket/found")
 
 
 def test_what_killed_workers_left_is_removed_and_results_stay(job: JobFolder) -> None:
