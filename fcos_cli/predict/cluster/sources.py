@@ -6,6 +6,7 @@ the kind of store that the user typed the address of: somebody else may have wri
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,7 @@ from fcos_cli.predict.cluster.places import Place, locate, walk
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.sources.address import Address, is_address
 from fcos_cli.predict.sources.lists import find_listed, require_images
-from fcos_cli.predict.sources.open import expand_pattern, paths_of, typed_path
+from fcos_cli.predict.sources.open import expand_pattern, no_such, paths_of, typed_path
 from fcos_cli.predict.sources.output_folder import OutputFolder
 from fcos_cli.predict.sources.video import VIDEO_SUFFIXES, is_camera
 
@@ -87,18 +88,34 @@ def _stored(place: Place, root: int) -> Iterator[Entry]:
 
 
 def _parquet_files(source: str, root: Place, leave_out: Path | None) -> Iterator[Place]:
-    """The Parquet files that a source names, sorted. Files of this machine are named as the source is."""
-    if root.scheme is not None:
-        if root.kind != "folder":
-            yield root
-        else:
-            yield from (file for file in walk(root) if _suffix(file.name) == PARQUET)
-        return
-    path = typed_path(source)
-    if not path.is_dir():
-        found = [path] if path.exists() else expand_pattern(path)
+    """The Parquet files that a source names, sorted. Raises DataError if there are none."""
+    files = _local_parquet(source, root, leave_out) if root.scheme is None else _stored_parquet(root)
+    first = next(files, None)
+    if first is None:
+        remedy = f"name files that end with {PARQUET}, or a folder with them"
+        raise DataError("no Parquet files found", where=Address(source) if root.scheme else source, remedy=remedy)
+    yield first
+    yield from files
+
+
+def _stored_parquet(root: Place) -> Iterator[Place]:
+    if root.kind != "folder":
+        yield root
     else:
+        yield from (file for file in walk(root) if _suffix(file.name) == PARQUET)
+
+
+def _local_parquet(source: str, root: Place, leave_out: Path | None) -> Iterator[Place]:
+    """Files of this machine, named as the source is."""
+    path = typed_path(source)
+    if path.is_dir():
         found = [file for file in sorted(path.rglob(f"*{PARQUET}")) if not _is_hidden(file.relative_to(path))]
+    elif path.exists():
+        found = [path]
+    elif glob.has_magic(source):
+        found = expand_pattern(path)
+    else:
+        raise no_such(source)
     for file in found:
         if leave_out is None or leave_out not in file.absolute().parents:
             yield Place(str(file), root.system, os.path.abspath(file))  # noqa: PTH100 - keeps links

@@ -140,11 +140,13 @@ def _paths_of(source: str, leave_out: OutputFolder | None) -> Iterator[Path | Fa
     if glob.has_magic(source):
         left_out = LeftOut(leave_out, known_folder(path))
         return require_images(_images_and_videos(expand_pattern(path), source, left_out), source)
-    raise DataError(
-        "no such file or folder",
-        where=source,
-        remedy="check the path; put quotes around patterns, for example 'in/*.jpg'",
-    )
+    raise no_such(source)
+
+
+def no_such(source: str) -> DataError:
+    """The error of a path that does not exist."""
+    remedy = "check the path; put quotes around patterns, for example 'in/*.jpg'"
+    return DataError("no such file or folder", where=source, remedy=remedy)
 
 
 def typed_path(text: str) -> Path:

@@ -84,6 +84,19 @@ def test_sources_that_are_missing_or_empty_are_errors(folder: Path) -> None:
         assert str(error.value.where) == source
 
 
+def test_missing_parquet_files_are_called_so(folder: Path) -> None:
+    for source, what in (
+        ("gone.parquet", "no such file or folder"),
+        ("in", "no Parquet files found"),
+        ("in/*.parquet", "no Parquet files found"),
+        (f"file://{folder}/in", "no Parquet files found"),
+        (f"file://{folder}/gone.parquet", "the file does not exist"),
+    ):
+        with pytest.raises(DataError, match=what) as error:
+            listed(source, column="image")
+        assert str(error.value.where) == source
+
+
 def test_rows_of_parquet_files_that_hold_pictures_are_listed_by_row_groups() -> None:
     Path("p").mkdir()
     for name in ("p/1.parquet", "p/0.parquet", "p/_job.parquet"):
