@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -87,10 +88,12 @@ def run(options: argparse.Namespace, settings: list[str], name: str, samples: li
 def label(out: Path, new: list[Sample], classes: ClassTable) -> tuple[list[Sample], list[Path]]:
     """Label pictures with the detector in OUT/n. Return them, with their own paths, and all paths as in review.csv."""
     folder = out / "labelled"
-    if not folder.is_dir():
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
         (out / "new.txt").write_text("".join(f"{sample.image.resolve()}\n" for sample in new), encoding="utf-8")
         command = ["predict", str(out / "new.txt"), "--model", str(out / "n"), "--label", "coco", "--out", str(folder)]
         subprocess.run([sys.executable, "-m", "fcos_cli", *command, "--link"], check=True)
+        (folder / "done").touch()
     with (folder / "review.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     own = {sample.image.resolve(): sample.image for sample in new}

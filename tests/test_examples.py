@@ -87,6 +87,32 @@ def test_the_label_loop_takes_true_labels_for_the_most_doubtful_pictures_only(sh
     assert [sample.boxes.tolist() for sample in back] == [sample.boxes.tolist() for sample in known]
 
 
+def test_the_label_loop_labels_again_after_an_interruption_only(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = runpy.run_path(str(ROOT / "examples" / "label_loop.py"))
+    train_set = read_dataset(shapes, split="train")
+    new, folder, calls = train_set.samples[:3], tmp_path / "labelled", list[list[str]]()
+
+    def label(command: list[str], *, check: bool) -> None:
+        assert check
+        calls.append(command)
+        folder.mkdir()  # fcos predict wants an empty folder
+        rows = "".join(f"{sample.image.name},{sample.image.resolve()}\n" for sample in new)
+        (folder / "review.csv").write_text(f"picture,source\n{rows}")
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        loop["write_coco"](folder / "train.json", new, train_set.classes)
+
+    monkeypatch.setattr("subprocess.run", label)
+    with pytest.raises(KeyboardInterrupt):
+        loop["label"](tmp_path, new, train_set.classes)
+    for _ in range(2):
+        _, doubtful = loop["label"](tmp_path, new, train_set.classes)
+        assert doubtful == [sample.image for sample in new]
+    assert len(calls) == 2
+
+
 class TritonStandIn:
     """A client of a server that has one model, with at most two images per batch, and runs it in this process."""
 
