@@ -228,7 +228,8 @@ def predict(
             predicts=bool(sources or explain),
             tiled=tile is not None,
             filtered=bool(classes or iou is not None or max_detections is not None or track),
-            shown=bool(stdout or save or viz or crops),
+            needs_run=bool(stdout or save or viz or crops or score is not None or device or backend or precision)
+            or (frames, every, batch) != (None, 1, 1),
             precision=precision,
         )
         explanation = plan_explanation(

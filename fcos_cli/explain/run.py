@@ -67,12 +67,12 @@ class Request:
 
 
 def check_options(
-    *, detections: bool, predicts: bool, tiled: bool, filtered: bool, shown: bool, precision: str | None
+    *, detections: bool, predicts: bool, tiled: bool, filtered: bool, needs_run: bool, precision: str | None
 ) -> None:
     """Raise UsageError for options of `fcos predict` that would have no effect on an explanation, or not the same one.
 
-    detections: with --explain. predicts: whether there is a prediction run as well. shown: whether an option would show
-    or save its detections.
+    detections: with --explain. predicts: whether there is a prediction run as well. needs_run: whether there is an
+    option that only such a run uses.
     """
     if tiled:
         raise UsageError("--explain and --targets cannot be combined with --tile", remedy="omit --tile")
@@ -81,9 +81,9 @@ def check_options(
         raise UsageError(what, remedy="omit them: the page filters by class and score itself")
     if detections and precision not in (None, "fp32"):
         raise UsageError(f"--explain computes in fp32, not in {precision}", remedy="omit --precision")
-    if shown and not predicts:
-        what = "--targets without SOURCE predicts nothing that --json, --jsonl, --save, --viz or --crops could show"
-        raise UsageError(what, remedy="name images, or omit these options")
+    if needs_run and not predicts:
+        what = "--targets without SOURCE predicts nothing, so it takes --model and --out and no other option"
+        raise UsageError(what, remedy="name images, or omit the other options")
 
 
 def plan_explanation(

@@ -144,6 +144,10 @@ def test_explain_and_targets_together_write_both(fcos, tmp_path, model_file, sha
         (["--targets", "x", "--json"], 2, "predicts nothing"),
         (["--targets", "x", "--save", "r.json"], 2, "predicts nothing"),
         (["--targets", "x", "--viz"], 2, "predicts nothing"),
+        (["--targets", "x", "--score", "0"], 2, "predicts nothing"),
+        (["--targets", "x", "--backend", "pytorch"], 2, "predicts nothing"),
+        (["--targets", "x", "--precision", "bf16"], 2, "predicts nothing"),
+        (["--targets", "x", "--every", "2"], 2, "predicts nothing"),
         (["a.png", "--targets", "nowhere"], 3, "does not exist"),
     ],
 )
