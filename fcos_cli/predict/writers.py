@@ -29,17 +29,16 @@ class Writer(Protocol):
 
 @contextmanager
 def open_writer(
-    target: Path | TextIO, *, classes: ClassTable, model: str, format: Format | None = None, tracked: bool = False
+    target: Path | TextIO, *, classes: ClassTable, model: str, format: Format, tracked: bool = False
 ) -> Iterator[Writer]:
     """Open a writer to a file or to an open text stream (for example stdout), which is not closed.
 
     format: `json`, the document of `fcos predict --json`; `jsonl`, one result per line; `coco`, the results list that
-    COCO evaluators read; `csv`, one detection per row; `mot`, the tracks of one clip as MOTChallenge has them. None: by
-    the suffix of `target` (.json, .jsonl, .csv). tracked: whether detections have identities, for the columns of CSV.
-    classes: the classes that detections index. model: model name in the JSON document. Raises UsageError for an unknown
-    suffix, a path that cannot be written and a file that is not an earlier result, FcosError if writing fails.
+    COCO evaluators read; `csv`, one detection per row; `mot`, the tracks of one clip as MOTChallenge has them. tracked:
+    whether detections have identities, for the columns of CSV. classes: the classes that detections index. model: model
+    name in the JSON document. Raises UsageError for a path that cannot be written and a file that is not an earlier
+    result, FcosError if writing fails.
     """
-    format = format or format_of(target)
     if isinstance(target, Path):
         check_replaceable(target, format)
     output: AbstractContextManager[IO[str]] = atomic_write(target) if isinstance(target, Path) else nullcontext(target)
@@ -49,10 +48,10 @@ def open_writer(
         writer.end()
 
 
-def format_of(target: Path | TextIO) -> Format:
+def format_of(target: Path) -> Format:
     """Return the format that the suffix of `target` names. Raises UsageError if it names none."""
     suffixes: dict[str, Format] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
-    suffix = target.suffix.lower() if isinstance(target, Path) else ""
+    suffix = target.suffix.lower()
     if suffix not in suffixes:
         remedy = "use .json, .jsonl, .csv, .coco.json or, with --track, .mot.txt"
         raise UsageError(f"unknown output format {suffix!r}", where=target, remedy=remedy)

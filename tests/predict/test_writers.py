@@ -137,7 +137,7 @@ def test_csv_has_a_row_per_detection():
 @pytest.mark.parametrize(("name", "start"), [("o.json", "{"), ("o.JSONL", "{"), ("o.csv", "source,")])
 def test_format_follows_the_suffix_and_folders_are_created(tmp_path, name, start):
     path = tmp_path / "new" / name
-    with open_writer(path, classes=CLASSES, model="m") as writer:
+    with open_writer(path, classes=CLASSES, model="m", format=format_of(path)) as writer:
         writer.write(TWO)
     assert path.read_text(encoding="utf-8").startswith(start)
     assert [p.name for p in path.parent.iterdir()] == [name]
@@ -149,7 +149,7 @@ def test_failed_write_keeps_the_existing_file(tmp_path):
     path.write_text(before, encoding="utf-8")
 
     def fail_half_way():
-        with open_writer(path, classes=CLASSES, model="m") as writer:
+        with open_writer(path, classes=CLASSES, model="m", format="json") as writer:
             writer.write(TWO)
             assert path.read_text(encoding="utf-8") == before
             raise KeyboardInterrupt
@@ -169,8 +169,8 @@ def test_new_file_has_default_permissions(tmp_path):
 
 def test_file_names_that_are_not_utf8(tmp_path):
     odd = Prediction(Path(os.fsdecode(b"caf\xe9.jpg")), 9, 9, detections((0, 0, 9, 9, 0.5, 0)))
-    for name in ("o.json", "o.jsonl", "o.csv"):
-        with open_writer(tmp_path / name, classes=CLASSES, model="m") as writer:
+    for format in ("json", "jsonl", "csv"):
+        with open_writer(tmp_path / f"o.{format}", classes=CLASSES, model="m", format=format) as writer:
             writer.write(odd)
     assert json.loads((tmp_path / "o.jsonl").read_text(encoding="utf-8"))["source"] == str(odd.source)
     assert b"caf\xe9.jpg" in (tmp_path / "o.csv").read_bytes()
@@ -179,14 +179,15 @@ def test_file_names_that_are_not_utf8(tmp_path):
 def test_the_remedy_for_an_unknown_suffix_names_every_format():
     with pytest.raises(UsageError) as caught:
         format_of(Path("tracks.txt"))
+    assert caught.value.where == "tracks.txt"
     assert caught.value.remedy == "use .json, .jsonl, .csv, .coco.json or, with --track, .mot.txt"
 
 
-def test_unknown_suffix_or_unusable_path_is_a_usage_error(tmp_path):
+def test_an_unusable_path_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "dir.json").mkdir()
-    for target in (tmp_path / "o.xml", tmp_path / "dir.json", tmp_path / "file" / "o.json"):
-        with pytest.raises(UsageError) as caught, open_writer(target, classes=CLASSES, model="m"):
+    for target in (tmp_path / "dir.json", tmp_path / "file" / "o.json"):
+        with pytest.raises(UsageError) as caught, open_writer(target, classes=CLASSES, model="m", format="json"):
             pass
         assert caught.value.where == str(target)
 
