@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tile", type=int, default=640)
     parser.add_argument("--overlap", type=float, default=0.2)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[160, 240, 480, 960])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[160, 240, 480])
     options = parser.parse_args()
     detector = open_detector("default")
     tiling = Tiling(options.tile, options.overlap)

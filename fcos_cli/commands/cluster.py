@@ -60,9 +60,11 @@ def is_ray(context: typer.Context, engine: str) -> bool:
         for name in (ONLY_LOCAL if engine == "ray" else ONLY_RAY)
         if (source := context.get_parameter_source(name)) is not None and source.name != "DEFAULT"
     ]
+    them = "it" if len(wrong) == 1 else "them"
     if wrong and engine == "ray":
         what = f"--engine ray writes Parquet files and nothing else, so it cannot be combined with {', '.join(wrong)}"
-        raise UsageError(what, remedy=f"omit {'it' if len(wrong) == 1 else 'them'}, or --engine ray")
+        raise UsageError(what, remedy=f"omit {them}, or --engine ray")
     if wrong:
-        raise UsageError(f"{', '.join(wrong)} needs --engine ray", remedy="add --engine ray, or omit it")
+        what = f"{', '.join(wrong)} {'needs' if len(wrong) == 1 else 'need'} --engine ray"
+        raise UsageError(what, remedy=f"add --engine ray, or omit {them}")
     return engine == "ray"

@@ -47,7 +47,7 @@ class JobFolder:
             raise UsageError("this is a file, not a folder", where=self.place.name, remedy="choose another --out")
         foreign = [name for name, is_folder in self.place.entries() if not _is_ours(name, is_folder=is_folder)]
         if foreign:
-            what = f"this folder holds something else than such results: {foreign[0]}"
+            what = f"this folder holds something that is not part of such results: {foreign[0]}"
             remedy = "choose another --out: a new folder, such as found.parquet/"
             raise UsageError(what, where=self.place.name, remedy=remedy)
 

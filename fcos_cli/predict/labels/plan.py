@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.atomic import check_writable
-from fcos_cli.errors import UsageError
+from fcos_cli.errors import UsageError, unknown_name
 from fcos_cli.predict.labels.coco import CocoSet
 from fcos_cli.predict.labels.labelme import LabelmeSet
 from fcos_cli.predict.labels.review import REVIEW, check_review
@@ -58,7 +58,7 @@ def plan_labels(
                 raise UsageError(f"{flag} requires --label", remedy="add --label, for example --label coco")
         return None
     if format not in FORMATS:
-        raise UsageError(f"unknown format {format!r}", where="--label", remedy=f"use one of {', '.join(FORMATS)}")
+        raise unknown_name("format", format, FORMATS, where="--label")
     if drawn:
         raise UsageError(
             "--label cannot be combined with --viz, --crops, --explain and --targets, whose pictures would lie in the "

@@ -101,7 +101,8 @@ def _read_live(
         newest.close()
         reader.join(POLL)  # a thread that waits for the network ends later, by itself
         if newest.dropped:
-            say(f"{address}: {newest.dropped} frames were dropped, because the detector is slower than the stream")
+            count = "1 frame was" if newest.dropped == 1 else f"{newest.dropped} frames were"
+            say(f"{address}: {count} dropped, because the detector is slower than the stream")
     if newest.error is not None:
         yield Failure(address, newest.error)
 

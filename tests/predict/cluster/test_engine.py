@@ -204,7 +204,7 @@ def test_a_request_that_cannot_be_met_is_refused_before_a_cluster_is_used(fcos: 
         (("--device", "cuda:1"), 2, "each worker gets a GPU of its own"),
         (("--classes", "nothing"), 2, "unknown class of the model"),
         (("--score", 0.01), 2, "so --score 0.01 is too low"),
-        (("--out", "in"), 2, "something else than such results: 000.png"),
+        (("--out", "in"), 2, "something that is not part of such results: 000.png"),
         (("--model", "gone.onnx"), 4, "no such model"),
         (("--out", "model.onnx/out", "--model", "gone.onnx"), 2, "is not a folder"),
     ):
@@ -219,6 +219,7 @@ def test_a_request_that_cannot_be_met_is_refused_before_a_cluster_is_used(fcos: 
         (("clip.mp4", "--engine", "ray"), 2, "not stdin, cameras and videos"),
         (("in", "--engine", "spark"), 2, "unknown engine 'spark'"),
         (("in", "--address", "auto"), 2, "--address needs --engine ray"),
+        (("in", "--address", "auto", "--column", "a"), 2, "--address, --column need --engine ray"),
     ):
         result = fcos("predict", *arguments, "--model", model, "--out", "out")
         assert (result.code, message in result.err) == (code, True), result.err

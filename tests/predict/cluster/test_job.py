@@ -54,11 +54,11 @@ def test_a_folder_that_holds_something_else_is_refused(job: JobFolder) -> None:
     begin(job)
     folder = Path(job.place.path)
     (folder / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match=r"something else than such results: letter\.txt"):
+    with pytest.raises(UsageError, match=r"something that is not part of such results: letter\.txt"):
         job.check()
     (folder / "letter.txt").unlink()
     (folder / "part-00000.parquet").mkdir()
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="not part of such results"):
         job.check()
 
 
