@@ -28,7 +28,8 @@ def has_native_bf16(device: torch.device) -> bool:
 def available_memory(root: Path = Path("/")) -> int:
     """Bytes of memory that this process can still use; 0 if the system does not tell.
 
-    On Linux also within the limit of a container (cgroup v2). root: where /proc and /sys are.
+    On Linux also within the limit of a container (cgroup v2), whose page cache can be used too. root: where /proc and
+    /sys are.
     """
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text())
@@ -43,7 +44,15 @@ def available_memory(root: Path = Path("/")) -> int:
         limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
     except OSError:
         return free
-    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+    return free if limit == "max" else min(free, max(0, int(limit) - int(used) + _page_cache(group / "memory.stat")))
+
+
+def _page_cache(stat: Path) -> int:
+    """Bytes of files in a container's memory, which the kernel drops when it needs room; 0 if it does not say."""
+    try:
+        return sum(map(int, re.findall(r"^(?:in)?active_file (\d+)$", stat.read_text(), re.MULTILINE)))
+    except OSError:
+        return 0
 
 
 def allowed_cores() -> int:

@@ -37,6 +37,17 @@ def test_available_memory_is_what_the_system_and_the_container_allow(tmp_path: P
     assert available_memory(tmp_path) == expected
 
 
+def test_files_that_a_container_keeps_in_memory_can_make_room(tmp_path: Path) -> None:
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemAvailable:     1000 kB\n")
+    (group / "memory.max").write_text("900000\n")
+    (group / "memory.current").write_text("800000\n")
+    (group / "memory.stat").write_text("anon 50\nfile 300000\ninactive_file 200000\nactive_file 50000\nshmem 7\n")
+    assert available_memory(tmp_path) == 350_000
+
+
 def test_arm_flags_are_read_from_features(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_cpuinfo", lambda: {"Features": "fp asimd asimdhp"})
     assert "asimdhp" in processor_flags()
