@@ -126,6 +126,16 @@ def test_every_kind_of_difference_is_seen(program: Program, vectors: Path, chang
     assert f"failed: {vector['name']}: " in done.stderr
 
 
+def test_without_a_sure_detection_there_is_nothing_to_judge_int8_by(program: Program, vectors: Path) -> None:
+    index = vectors / "vectors.json"
+    content = json.loads(index.read_text())
+    content["tolerance"] |= {"sure": 0.9999, "max_px": None, "max_score": None, "matched": 0.8}
+    index.write_text(json.dumps(content))
+    done = program("verify", DEFAULT, vectors)
+    assert done.returncode == 5
+    assert "failed: no detection of 0.9999 or more on both sides: nothing to judge" in done.stderr
+
+
 def test_files_that_cannot_be_used_are_exit_code_4_and_named(program: Program, vectors: Path, tmp_path: Path) -> None:
     truncated = tmp_path / "truncated.onnx"
     truncated.write_bytes(DEFAULT.read_bytes()[:100_000])

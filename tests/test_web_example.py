@@ -109,6 +109,17 @@ def test_a_wrong_expected_box_fails_and_is_named(browser: Browser, site: tuple[P
     assert problem.text.startswith(content["vectors"][1]["name"])
 
 
+def test_without_a_sure_detection_there_is_nothing_to_judge_int8_by(browser: Browser, site: tuple[Path, str]) -> None:
+    folder, address = site
+    index = folder / "vectors/vectors.json"
+    content = json.loads(index.read_text())
+    content["tolerance"] |= {"sure": 0.9999, "max_px": None, "max_score": None, "matched": 0.8}
+    index.write_text(json.dumps(content))
+    assert open_page(browser, address) == "failed"
+    (problem,) = browser.find_all("#problems li")
+    assert problem.text == "no detection of 0.9999 or more on both sides: nothing to judge"
+
+
 @pytest.mark.parametrize("damage", ["missing", "foreign", "no vectors"])
 def test_what_cannot_be_used_is_one_error(browser: Browser, site: tuple[Path, str], damage: str) -> None:
     folder, address = site

@@ -104,6 +104,12 @@ static bool print(Result& result, const json& tolerance) {
   std::printf("  %-24s  %-13s  allowed\n", "quantity", "measured");
   std::printf("  %-24s  %-13s  %7g%%\n", "matched", count.c_str(), 100 * matched);
   bool good = !result.crashed && result.missing <= std::ceil((1 - matched) * (result.sure + result.missing) - 1e-9);
+  if (const double sure = tolerance.at("sure"); sure > 0 && result.sure == 0) {
+    char text[100];
+    std::snprintf(text, sizeof text, "no detection of %g or more on both sides: nothing to judge", sure);
+    result.notes.push_back(text);
+    good = false;
+  }
   good &= row("largest box difference", quantile(result.px, 1), tolerance.at("max_px"), " px");
   good &= row("median box difference", quantile(result.px, 0.5), tolerance.at("median_px"), " px");
   good &= row("largest score difference", quantile(result.scores, 1), tolerance.at("max_score"), "");

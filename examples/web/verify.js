@@ -67,9 +67,11 @@ function judge({matched, sure, missing, excused, px, scores, problems}, toleranc
     ["median box difference", median, tolerance.median_px, " px"],
     ["largest score difference", largest(scores), tolerance.max_score, ""],
   ].filter(([, , allowed]) => allowed !== null);
+  const nothing = tolerance.sure > 0 && !sure;
+  if (nothing) problems.push(`no detection of ${tolerance.sure} or more on both sides: nothing to judge`);
   const count = `${matched} of ${matched + missing}` + (excused ? `, ${excused} excused` : "");
   return {
-    passed: missing <= Math.ceil((1 - tolerance.matched) * (sure + missing) - 1e-9) &&
+    passed: !nothing && missing <= Math.ceil((1 - tolerance.matched) * (sure + missing) - 1e-9) &&
       measured.every(([, value, allowed]) => value <= allowed),
     rows: [
       ["matched", count, `${100 * tolerance.matched}%`],

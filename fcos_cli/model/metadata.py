@@ -34,7 +34,7 @@ def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any],
     if version > FORMAT_VERSION:  # checked first: anything else may differ in a newer file
         raise ModelError(
             f"the file has format version {version:.20g}, this program knows up to {FORMAT_VERSION}",
-            remedy="pip install --upgrade fcos-cli",
+            remedy="install a newer version of fcos-cli",
         )
     raw = {key: json.loads(metadata[key]) for key in (*KEYS, *more) if key in metadata or key not in KEYS[-2:]}
     classes, per_class = ClassTable.from_json(raw["classes"]), raw["thresholds"]["per_class"]

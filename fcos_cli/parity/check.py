@@ -56,7 +56,8 @@ def check_file(
 def find_exported(model: str) -> Path:
     """The exported file that the user named; of a run folder, best.onnx. Raises ModelError for weights."""
     exported = Path(model, "best.onnx")
-    path = exported if exported.is_file() else find_artifact(model)
+    is_name = model in ("default", "coco")
+    path = exported if exported.is_file() and not is_name else find_artifact(model)
     if path.suffix == ".safetensors":
         other = path.with_suffix(".onnx")
         raise ModelError(

@@ -48,9 +48,6 @@ __all__ = ["ApParity", "Parity", "ap_parity", "prove"]
 
 RAW_OUTPUTS, POST_PROCESSING = "raw outputs", "post-processing"
 
-LEAST_AP = 0.1
-"""AP of the reference (0…1) from which int8 is judged by AP: of a lower one, the allowed loss is too large a share."""
-
 
 def prove(
     artifact: Artifact,
@@ -146,7 +143,7 @@ def _wrong_facts(artifact: Artifact, facts: Facts, stored: Facts) -> Iterator[st
 
 def _judges(ap: ApParity | None, precision: str) -> bool:
     """Whether the AP is the verdict, in place of matching."""
-    return ap is not None and precision == "int8" and ap.reference["AP"] >= LEAST_AP
+    return ap is not None and precision == "int8" and ap.judges(precision)
 
 
 def _notes(post: Sequence[MatchRow], end: Sequence[MatchRow], ap: ApParity | None, *, precision: str) -> Iterator[str]:

@@ -162,6 +162,7 @@ def print_parity(parity: Parity, *, more: str) -> None:
     if parity.ap is not None:
         difference, most = f"{parity.ap.difference:+.4f}", f"{parity.tolerance.ap:g}"
         allowed = f"± {most}" if parity.precision == "fp32" else f"≥ -{most}"
+        allowed = allowed if parity.ap.judges(parity.precision) else "reported"
         rows.append(("AP", f"{parity.ap.images} images", "difference", difference, allowed))
     title = f"parity with PyTorch, {parity.precision} on {parity.backend}, {parity.seconds:.0f} s"
     table(("layer", "inputs", "quantity", "measured", "allowed"), rows, title=title)

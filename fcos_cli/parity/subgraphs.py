@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fcos_cli.data.geometry import Pixels
 from fcos_cli.errors import MissingExtra, ModelError, first_line
 from fcos_cli.runtime.detector import Detector
-from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES, raw_names
+from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES, raw_names
 from fcos_cli.runtime.onnxruntime import allowed_threads
 from fcos_cli.runtime.openvino import leave_signal_stack, make_core
 from fcos_cli.runtime.results import RawDetections
@@ -218,7 +218,7 @@ class OpenVinoModel:
 
     def _detect(self, part: str, feed: list[Any]) -> ModelOutput:
         values = self._run(part, feed)
-        names = (*OUTPUTS, "converged")[: len(values)]  # a runtime may lose the names but keeps the order
+        names = (*OUTPUTS, CONVERGED)[: len(values)]  # a runtime may lose the names but keeps the order
         return to_output(dict(zip(names, values, strict=True)))
 
     def _run(self, part: str, feed: list[Any]) -> list[Any]:
@@ -298,5 +298,5 @@ def _feed(images: Pixels, inside: ImageSizes = None) -> dict[str, npt.NDArray[An
 def to_output(outputs: Mapping[str, npt.NDArray[Any]]) -> ModelOutput:
     """Convert outputs by name."""
     detections = RawDetections.of(*(outputs[name] for name in OUTPUTS))
-    converged = outputs.get("converged")
+    converged = outputs.get(CONVERGED)
     return ModelOutput(detections, None if converged is None else converged.astype(bool))

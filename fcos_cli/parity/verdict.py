@@ -17,6 +17,9 @@ Row = TypeVar("Row")
 END_TO_END = "end to end"
 """Name of the layer from pixels to boxes."""
 
+LEAST_AP = 0.1
+"""AP of the reference (0…1) from which int8 is judged by AP: of a lower one, the allowed loss is too large a share."""
+
 
 @dataclass(frozen=True)
 class RawRow:
@@ -90,6 +93,10 @@ class ApParity:
         """Whether there are boxes to measure the AP of; without them both sides are -1."""
         return min(self.exported["AP"], self.reference["AP"]) >= 0
 
+    def judges(self, precision: str) -> bool:
+        """Whether the allowed loss means something."""
+        return precision != "int8" or self.reference["AP"] >= LEAST_AP
+
 
 @dataclass(frozen=True)
 class Worst:
@@ -139,7 +146,7 @@ class Parity:
         return not self.failures
 
     def _ap_failures(self) -> list[str]:
-        if self.ap is None:
+        if self.ap is None or not self.ap.judges(self.precision):
             return []
         both = self.precision == "fp32"  # the rounding of other precisions may help by chance
         if (abs(self.ap.difference) if both else -self.ap.difference) <= self.tolerance.ap:

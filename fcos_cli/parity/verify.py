@@ -27,8 +27,8 @@ def vectors_of(facts: Facts, *, where: Path) -> list[Vector]:
         raise ModelError(
             "this file has no test vectors, so there is nothing to compare with here",
             where=where,
-            remedy="fcos export RUN writes them, with this version and without --no-verify; "
-            "or compare its metrics: fcos eval MODEL DATA",
+            remedy="fcos export RUN writes them, with this version, without --no-verify and for inputs of up to "
+            f"{LARGEST_INPUT >> 20} megapixels; or compare its metrics: fcos eval MODEL DATA",
         )
     return vectors
 

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from fcos_cli.parity.check import find_exported
 from fcos_cli.resources import ASSETS
 from fcos_cli.runtime.headers import read_header
 from tests.cli_runner import Fcos
@@ -91,6 +92,13 @@ def test_weights_are_exit_code_4_and_the_remedy_names_the_export(fcos: Fcos, mod
 def test_a_run_folder_means_its_export(fcos: Fcos, tmp_path: Path) -> None:
     (tmp_path / "best.onnx").write_bytes(DEFAULT.read_bytes())
     assert fcos("verify", tmp_path).code == 0
+
+
+def test_a_name_comes_before_a_folder_of_this_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default/best.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_exported("default") == DEFAULT
 
 
 def test_saved_vectors_are_the_inputs_and_expected_boxes(fcos: Fcos, tmp_path: Path) -> None:

@@ -275,11 +275,11 @@ def test_int8_is_judged_by_ap_if_available(artifact: Artifact) -> None:
     assert not check(artifact, model, precision="fp16", ap=ap(0.5)).passed
     assert not check(artifact, ap=ap(0.498)).passed
 
-    low = ApParity("cards", 9, {"AP": 0.006}, {"AP": 0.0})
+    low = ApParity("cards", 9, {"AP": 0.09}, {"AP": 0.07})
     assert not check(artifact, model, precision="int8", ap=low).passed
     judged = check(artifact, precision="int8", ap=low)
     assert judged.passed
-    assert judged.notes == ("an AP of 0.0060 is too low to judge int8 by; it is judged by matching",)
+    assert judged.notes == ("an AP of 0.0900 is too low to judge int8 by; it is judged by matching",)
 
 
 def test_a_better_ap_is_a_difference_in_float32_only(artifact: Artifact) -> None:

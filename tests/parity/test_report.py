@@ -76,6 +76,18 @@ def test_names_stay_as_they_are(good: Parity, tmp_path: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8"))["notes"] == ["a picture [1  2].jpg"]
 
 
+@pytest.mark.parametrize(("reference", "allowed"), [(0.5, "≥ -0.01"), (0.09, "reported")])
+def test_an_ap_that_is_no_verdict_is_only_reported(
+    good: Parity, capsys: pytest.CaptureFixture[str], reference: float, allowed: str
+) -> None:
+    ap = ApParity("cards", 9, {"AP": reference}, {"AP": reference - 0.02})
+    parity = replace(good, precision="int8", tolerance=TOLERANCES["int8"], ap=ap)
+    print_parity(parity, more="")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "-0.0200" in line]
+    assert line.rstrip().endswith(allowed)
+    assert parity.passed == (allowed == "reported")
+
+
 def test_the_worst_box_is_drawn_over_its_image(good: Parity, bad: Parity, tmp_path: Path) -> None:
     write_report(bad, tmp_path / "bad.onnx")
     assert bad.worst is not None

@@ -128,3 +128,4 @@ def test_a_file_without_vectors_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ModelError, match="no test vectors") as caught:
         vectors_of(FACTS, where=WHERE)
     assert "fcos export" in str(caught.value.remedy)
+    assert "inputs of up to 4 megapixels" in str(caught.value.remedy)
