@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from fcos_cli.errors import first_line
+
 REFERENCE = "torchvision"
 ROWS = {
     REFERENCE: "r50.safetensors",
@@ -101,11 +103,12 @@ def make_files(folder: Path) -> None:
 
 def make_file(weights: Path, path: Path) -> None:
     """Export like `fcos export`, but without the comparison with PyTorch, which takes 90 seconds per file."""
+    from fcos_cli.export.job import ExportJob
     from fcos_cli.export.onnx import finalize, trace, write
     from fcos_cli.export.openvino import write_openvino
     from fcos_cli.export.options import make_options
     from fcos_cli.export.quantize import quantize
-    from fcos_cli.export.run import ExportJob, export
+    from fcos_cli.export.run import export
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.graph_io import output_names
     from fcos_cli.runtime.pytorch import facts_of
@@ -235,7 +238,7 @@ def worker(row: str, path: Path, threads: int) -> None:
         call = runner(row, path, threads)
         count = [call() for _ in range(2)][-1]
     except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}), flush=True)
+        print(json.dumps({"error": f"{type(error).__name__}: {first_line(error)}"}), flush=True)
         return
     print(json.dumps({"count": count}), flush=True)
     for _ in sys.stdin:
@@ -284,6 +287,8 @@ def measure(rows: list[str], options: argparse.Namespace) -> None:
             print(f"{row}: not measured ({ready['error']})", file=sys.stderr)
             continue
         workers[row], counts[row] = process, ready["count"]
+    if REFERENCE not in workers:
+        sys.exit("the others are measured relative to torchvision")
     times: dict[str, list[float]] = {row: [] for row in workers}
     for _ in range(options.rounds):
         for row, process in workers.items():

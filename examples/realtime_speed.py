@@ -58,8 +58,9 @@ def make_weights(name: str, path: Path) -> None:
 
 def make_files(folder: Path, names: list[str]) -> list[Path]:
     """Create the weights and their exports unless they exist. Exports are not compared with PyTorch."""
+    from fcos_cli.export.job import ExportJob
     from fcos_cli.export.options import make_options
-    from fcos_cli.export.run import ExportJob, export
+    from fcos_cli.export.run import export
 
     folder.mkdir(parents=True, exist_ok=True)
     files = []

@@ -207,6 +207,7 @@ def export(
     require_train("export")
     from fcos_cli.export import run
     from fcos_cli.export.formats import REPOSITORY
+    from fcos_cli.export.job import ExportJob
     from fcos_cli.export.options import make_options
     from fcos_cli.export.triton.repository import export_repository
 
@@ -221,7 +222,7 @@ def export(
         target=target,
         winograd=winograd,
     )
-    job = run.ExportJob(
+    job = ExportJob(
         options, Path(out or "models"), data=None if data is None else Path(data), limit=limit, verify=verify
     )
     with _output(progress=progress), _same_random_numbers():

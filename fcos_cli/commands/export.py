@@ -97,6 +97,7 @@ def export(
     keep_freed_memory()
     from fcos_cli.export import run
     from fcos_cli.export.formats import REPOSITORY
+    from fcos_cli.export.job import ExportJob
     from fcos_cli.export.options import make_options
     from fcos_cli.export.tensorrt.settings import engine_settings
     from fcos_cli.export.triton.repository import export_repository
@@ -112,7 +113,7 @@ def export(
         target=target,
         winograd=winograd,
     )
-    job = run.ExportJob(
+    job = ExportJob(
         options,
         out=out or Path("models"),
         data=data,

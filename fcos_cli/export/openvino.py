@@ -13,7 +13,8 @@ KEY = "fcos"
 
 
 def write_openvino(onnx: Path, xml: Path, facts: Facts) -> None:
-    """Convert an ONNX file to `xml` and its weights (`.bin`) beside it, each written atomically.
+    """Convert an ONNX file to `xml` and its weights (`.bin`) beside it, each written atomically. The old `xml` is
+    deleted first: it must not be found with new weights.
 
     With precision fp16 the weights are stored in half; the precision of the computation is chosen at run time. The
     model is read with OpenVINO's runtime, because its separate converter sends telemetry.
@@ -27,5 +28,6 @@ def write_openvino(onnx: Path, xml: Path, facts: Facts) -> None:
     with tempfile.TemporaryDirectory(dir=xml.parent, prefix=".fcos-") as folder:
         written = Path(folder) / xml.name
         openvino.save_model(model, written, compress_to_fp16=facts.precision == "fp16")
+        xml.unlink(missing_ok=True)
         written.with_suffix(".bin").replace(xml.with_suffix(".bin"))
         written.replace(xml)

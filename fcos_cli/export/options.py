@@ -67,7 +67,7 @@ class ExportOptions:
         """The options with another form of NMS if TensorRT's would leave out some of `count` candidates per image."""
         return replace(self, nms="tensor") if FORMATS[self.format].engine and count > MOST_NMS_BOXES else self
 
-    def command(self, weights: Path, *, data: Path | None) -> str:
+    def command(self, weights: Path, *, out: Path, data: Path | None, limit: int | None) -> str:
         """The command line of this export."""
         flags = {
             "format": self.format,
@@ -79,6 +79,8 @@ class ExportOptions:
             "max-detections": self.max_detections,
             "target": self.target if self.precision == "int8" else None,
             "data": data,
+            "limit": limit,
+            "out": out,
         }
         words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
         return shlex.join(["fcos", "export", str(weights), *words])
@@ -133,6 +135,8 @@ def make_options(
             remedy="omit --target, or add --precision int8",
         )
     is_engine = format_ in FORMATS and FORMATS[format_].engine
+    if is_engine and target == "cpu":
+        raise UsageError("TensorRT does not run the int8 of --target cpu", remedy="omit --target")
     return ExportOptions(
         format=format_,
         precision=cast("Precision", precision),

@@ -9,22 +9,24 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcos_cli import __version__
-from fcos_cli.atomic import check_writable
 from fcos_cli.console import emit_json, say
 from fcos_cli.convert.zoo import cache_folder
-from fcos_cli.errors import ModelError, ParityError, UsageError
-from fcos_cli.export.compare import check_parity, remove_report, report_of
+from fcos_cli.errors import ModelError, ParityError
+from fcos_cli.export.compare import check_parity, report_of
 from fcos_cli.export.formats import FORMATS
+from fcos_cli.export.job import ExportJob, check_job
 from fcos_cli.export.onnx import OPSET, finalize, store_in_half, trace, write
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.sample_images import SampleImages, network_inputs, read_sample_images
+from fcos_cli.export.staging import staged
+from fcos_cli.export.tensorrt.graph_check import check_detections
 from fcos_cli.export.vectors import vector_size, with_vectors
 from fcos_cli.export.winograd import use_winograd
 from fcos_cli.model.artifact import Artifact, load
@@ -41,26 +43,14 @@ if TYPE_CHECKING:
     from fcos_cli.parity.prove import Parity
     from fcos_cli.runtime.tensorrt.package import Flavour
 
+Save = Callable[[Path, Facts], None]
+"""Writes a model file with these facts."""
+
+Check = Callable[[Path, Save], "tuple[Facts, Parity | None]"]
+"""`_save_and_check` of an export, for one of its files."""
+
 FEW_CALIBRATION_IMAGES = 32
 """With fewer images, int8 calibration says little."""
-
-
-@dataclass(frozen=True)
-class ExportJob:
-    """One export.
-
-    out: output file. data: the user's data set, for int8 calibration, the images of the parity check, and AP. limit:
-    number of images of its val split for AP; None = all. verify: whether to check parity. engine: keyword arguments of
-    `build_engine`. command: what finishes the job on another machine; default: the command line of the options.
-    """
-
-    options: ExportOptions
-    out: Path
-    data: Path | None = None
-    limit: int | None = None
-    verify: bool = True
-    engine: dict[str, Any] = field(default_factory=dict)
-    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ class ExportDiffers(ParityError):
             where=report_of(exported.path),
             remedy=f"the file is kept, marked as unverified; {way}, or report this with the .parity.json",
         )
-        self.exported = exported
+        self.exported, self.failure = exported, failure
 
 
 def find_weights(model: str) -> Path:
@@ -126,57 +116,28 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
     writer = target.load_writer()
     artifact = load(weights)
     candidates = artifact.config.candidates * len(artifact.config.strides)
-    command = job.command or job.options.command(weights, data=job.data)
+    command = job.command or job.options.command(weights, out=job.out, data=job.data, limit=job.limit)
     job = replace(job, options=job.options.for_candidates(candidates), command=command)
     facts = facts_of(artifact)
     int8 = job.options.precision == "int8"
     images = read_sample_images(job.data, limit=job.limit, model=facts, weights=weights, int8=int8)
     facts = job.options.apply(facts)
+    if target.engine:
+        check_detections(min(facts.max_detections, candidates))
     if profile := job.engine.get("profile"):
         profile.check((job.options.batch, *(job.options.size or (None, None))), facts.resize)
     facts = with_cost(replace(facts, provenance={**facts.provenance, "export": _provenance(weights)}))
     say(f"exporting {weights} to {job.options.format} {job.options.precision}")
     proto, facts = build_graph(artifact, facts, job, calibration=images.calibration)
-    save_and_verify = partial(_save_and_verify, artifact, job, images)
+    check = partial(_save_and_check, artifact, job, images, facts)
     if target.engine:
-        return _export_engine(target.engine, job, facts, proto, _free(job.out.with_suffix(".onnx")), save_and_verify)
+        return _export_engine(target.engine, job, proto, check)
     if writer is None:
-        return save_and_verify(facts, job.out, partial(write, proto, job.out))
+        return _write(job.out, partial(write, proto), check)
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder, "model.onnx")
         write(proto, onnx_file, facts)
-        return save_and_verify(facts, job.out, partial(writer, onnx_file, job.out))
-
-
-def check_job(job: ExportJob) -> None:
-    """Raise UsageError for options that do not fit together, and for files that have another suffix than the format or
-    could not be written; MissingExtra without OpenVINO.
-    """
-    target = FORMATS[job.options.format]
-    if job.engine and not target.engine:
-        engines = " and ".join(name for name, row in FORMATS.items() if row.engine)
-        raise UsageError(f"--engine is for --format {engines}", remedy="omit --engine, or choose one of them")
-    if job.limit is not None and job.data is None:
-        raise UsageError("--limit is the number of images of --data", remedy="omit --limit, or add --data")
-    if job.limit is not None and job.limit < 1:
-        raise UsageError(f"limit is {job.limit}, not a number of images", remedy="use a number from 1, or None")
-    if target.engine:
-        from fcos_cli.export.tensorrt.settings import check_settings
-
-        check_settings(target.engine, job.engine)
-    if job.options.format == "openvino":
-        from fcos_cli.runtime.openvino import make_core
-
-        make_core()
-    if job.out.suffix != target.suffix:
-        raise UsageError(
-            f"{job.options.format} files end in {target.suffix}",
-            where=job.out,
-            remedy=f"use --out with a {target.suffix} file",
-        )
-    beside = [job.out.with_suffix(".bin")] if target.suffix == ".xml" else []
-    for file in filter(None, (job.out, report_of(job.out), *beside, job.engine.get("timing_cache"))):
-        check_writable(file)
+        return _write(job.out, partial(writer, onnx_file), check)
 
 
 def _free(path: Path) -> Path:
@@ -225,24 +186,37 @@ def _provenance(weights: Path) -> dict[str, Any]:
     }
 
 
-def _save_and_verify(
-    artifact: Artifact, job: ExportJob, images: SampleImages, facts: Facts, path: Path, save: Callable[[Facts], None]
-) -> ExportResult:
-    """Write the file, check its parity, and write the facts again if it passed."""
-    remove_report(path)
-    save(facts)
-    say(f"wrote {path} ({_file_size(path) / 1e6:.1f} MB)")
+def _write(path: Path, save: Save, check: Check) -> ExportResult:
+    """Write a file, which replaces an earlier one only when it is complete. Raises ExportDiffers."""
+    with staged(path) as new:
+        facts, parity = check(new, save)
+    return _told(ExportResult(path, facts, parity))
+
+
+def _save_and_check(
+    artifact: Artifact, job: ExportJob, images: SampleImages, facts: Facts, path: Path, save: Save
+) -> tuple[Facts, Parity | None]:
+    """Save the file, check its parity if that is wanted, and save it again with other facts if it passed."""
+    save(path, facts)
     if not job.verify:
-        say("not compared with PyTorch (--no-verify); the file is marked as unverified")
-        return ExportResult(path, facts, None)
+        return facts, None
     parity = check_parity(artifact, facts, path, images=images)
-    if not parity.passed:
-        raise ExportDiffers(ExportResult(path, facts, parity), parity.failures[0])
-    facts = replace(_noted(facts, ap_images=parity.ap.images) if parity.ap else facts, verified=True)
-    size = vector_size(job.options, facts, profile=job.engine.get("profile"))
-    facts = with_vectors(artifact, facts, path, size=size)
-    save(facts)
-    return ExportResult(path, facts, parity)
+    if parity.passed:
+        facts = replace(_noted(facts, ap_images=parity.ap.images) if parity.ap else facts, verified=True)
+        size = vector_size(job.options, facts, profile=job.engine.get("profile"))
+        facts = with_vectors(artifact, facts, path, size=size)
+        save(path, facts)
+    return facts, parity
+
+
+def _told(exported: ExportResult) -> ExportResult:
+    """Say what was written. Raises ExportDiffers."""
+    say(f"wrote {exported.path} ({_file_size(exported.path) / 1e6:.1f} MB)")
+    if exported.parity is None:
+        say("not compared with PyTorch (--no-verify); the file is marked as unverified")
+    elif not exported.parity.passed:
+        raise ExportDiffers(exported, exported.parity.failures[0])
+    return exported
 
 
 def _noted(facts: Facts, **values: Any) -> Facts:
@@ -257,32 +231,30 @@ def _file_size(path: Path) -> int:
     return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" and weights.exists() else 0)
 
 
-def _export_engine(
-    flavour: Flavour,
-    job: ExportJob,
-    facts: Facts,
-    proto: onnx.ModelProto,
-    onnx_file: Path,
-    save_and_verify: Callable[[Facts, Path, Callable[[Facts], None]], ExportResult],
-) -> ExportResult:
-    """Write and verify the ONNX file, then build the engine and verify it if a GPU can run it.
+def _export_engine(flavour: Flavour, job: ExportJob, proto: onnx.ModelProto, check: Check) -> ExportResult:
+    """Write and verify an ONNX file, then build the engine and verify it if a GPU can run it.
 
     If the engine cannot be built here, keep the ONNX file and print the reason.
     """
     from fcos_cli.export.tensorrt.engine import BuildUnavailable, build_engine, why_not_run
 
-    exported = save_and_verify(facts, onnx_file, partial(write, proto, onnx_file))
+    onnx_file = _free(job.out.with_suffix(".onnx"))
+    exported = _write(onnx_file, partial(write, proto), check)
+    facts, parity, reason = replace(exported.facts, verified=False), None, None
     try:
-        record = build_engine(onnx_file, job.out, flavour=flavour, command=job.command, say=say, **job.engine)
+        with staged(job.out) as new:
+            record = build_engine(onnx_file, new, flavour=flavour, command=job.command, say=say, **job.engine)
+            reason = why_not_run(record, new) if job.verify else None
+            if reason is None:
+                facts, parity = check(new, partial(write_sidecar, record=record))
     except BuildUnavailable as error:
         say(f"{error.what}. The ONNX file is ready; {error.remedy}")
         return replace(exported, unfinished=error.what)
-    if job.verify and (reason := why_not_run(record, job.out)):
-        remove_report(job.out)
-        later = f"; where it can run: fcos verify {job.out}" if exported.facts.vectors else ""
-        say(f"the engine was not compared with PyTorch: {reason}{later}")
-        return ExportResult(job.out, facts, None)
-    return save_and_verify(facts, job.out, lambda facts: write_sidecar(job.out, facts, record))
+    if reason is None:
+        return _told(ExportResult(job.out, facts, parity))
+    later = f"; where it can run: fcos verify {job.out}" if facts.vectors else ""
+    say(f"the engine was not compared with PyTorch: {reason}{later}")
+    return ExportResult(job.out, facts, None)
 
 
 def print_result(exported: ExportResult, *, as_json: bool) -> None:

@@ -35,15 +35,21 @@ def check_copy(source: Path, out: Path) -> None:
     if out.is_file() and out.stat().st_size and not out.samefile(source) and not _is_model(out):
         what = "this file exists and is no model of fcos, so it is not replaced"
         raise UsageError(what, where=out, remedy="move it away, or choose another name for --out")
-    second = _second_file(out)
-    if second is not None:
-        check_writable(second)
-        if second.exists() and not _is_model(out):
-            what = "this file exists and belongs to no model, so it is not replaced"
-            raise UsageError(what, where=second, remedy="move it away, or choose another name for --out")
+    check_second_file(out)
 
 
-def _second_file(path: Path) -> Path | None:
+def check_second_file(out: Path) -> None:
+    """Raise UsageError if the other file of a model at `out` could not be written, or is one of something else."""
+    second = second_file(out)
+    if second is None:
+        return
+    check_writable(second)
+    if second.exists() and not _is_model(out):
+        what = "this file exists and belongs to no model, so it is not replaced"
+        raise UsageError(what, where=second, remedy="move it away, or choose another name for --out")
+
+
+def second_file(path: Path) -> Path | None:
     """The other file of an OpenVINO model or an engine; None for files that hold all."""
     return {".xml": path.with_suffix(".bin"), ".engine": sidecar_path(path)}.get(path.suffix.lower())
 

@@ -9,8 +9,9 @@ from shlex import quote
 from fcos_cli.config import TrainConfig
 from fcos_cli.console import say, warn
 from fcos_cli.errors import FcosError
+from fcos_cli.export.job import ExportJob
 from fcos_cli.export.options import make_options
-from fcos_cli.export.run import ExportJob, export, print_result
+from fcos_cli.export.run import export, print_result
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.train.checkpoint import Progress
 

@@ -117,7 +117,7 @@ def test_convolutions_that_give_offsets_are_found_and_stay_in_float(tmp_path: Pa
 
 @pytest.mark.parametrize("flavour", ["trt", "trt-rtx"])
 def test_an_onnx_file_with_such_a_layer_cannot_become_an_engine(flavour: Any, tmp_path: Path) -> None:
-    graph(tmp_path / "g.onnx")
+    model = graph(tmp_path / "g.onnx")
     with pytest.raises(ModelError, match="cannot build DeformConv 'moved': there is no layer") as caught:
-        check_graph(tmp_path / "g.onnx", flavour)
+        check_graph(model, tmp_path / "g.onnx", flavour)
     assert "ONNX Runtime" in str(caught.value.remedy)

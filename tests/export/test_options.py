@@ -62,11 +62,14 @@ def test_the_command_line_has_all_options_of_an_engine() -> None:
     options = make_options(
         "trt", precision="int8", size=(320, 416), batch="4", score=0.25, iou=0.5, max_detections=7, target="tensorrt"
     )
-    assert options.command(Path("my run/best.safetensors"), data=Path("data")) == (
+    rest = {"out": Path("e.engine"), "data": Path("data"), "limit": 9}
+    assert options.command(Path("my run/best.safetensors"), **rest) == (
         "fcos export 'my run/best.safetensors' --format trt --precision int8 --size 320x416 --batch 4 --score 0.25 "
-        "--iou 0.5 --max-detections 7 --target tensorrt --data data"
+        "--iou 0.5 --max-detections 7 --target tensorrt --data data --limit 9 --out e.engine"
     )
-    assert make_options("trt-rtx").command(Path("w"), data=None) == "fcos export w --format trt-rtx --precision fp32"
+    assert make_options("trt-rtx").command(Path("w"), out=Path("w.engine"), data=None, limit=None) == (
+        "fcos export w --format trt-rtx --precision fp32 --out w.engine"
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,8 @@ def test_the_command_line_has_all_options_of_an_engine() -> None:
         ({"batch": "0"}, "--batch '0'"),
         ({"size": (16, 320)}, "--size 16x320"),
         ({"target": "phone", "precision": "int8"}, "--target 'phone'"),
+        ({"format_": "trt", "precision": "int8", "target": "cpu"}, "--target cpu"),
+        ({"format_": "trt-rtx", "precision": "int8", "target": "cpu"}, "--target cpu"),
         ({"target": "tensorrt"}, "int8 is quantized for; this export is in fp32"),
     ],
     ids=str,

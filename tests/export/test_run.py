@@ -217,6 +217,9 @@ WIDE = Shape(1, 640, 640)
         (ExportOptions(precision="int8"), {}, UsageError, "images for calibration"),
         (ExportOptions(), {"limit": 3}, UsageError, "--limit"),
         (ExportOptions(), {"data": Path("others"), "limit": -1}, UsageError, "limit is -1"),
+        (ExportOptions(), {"data": Path("others"), "limit": 3, "verify": False}, UsageError, "--limit is for"),
+        (ExportOptions(), {"data": Path("others"), "verify": False}, UsageError, "--data is for int8"),
+        (ExportOptions(format="openvino"), {"out": Path("mine.xml")}, UsageError, "belongs to no model"),
         (ExportOptions(), {"engine": {"workspace_mb": 9}}, UsageError, "--engine is for --format trt and trt-rtx"),
         (ExportOptions(format="trt"), {"engine": {"compute_capabilities": ["8.6"]}}, UsageError, "GPU of this machine"),
         (ExportOptions(format="trt"), {"engine": {"workspace_mb": 0}}, UsageError, "workspace of 0 MB"),
@@ -238,6 +241,7 @@ def test_what_cannot_work_is_an_error_before_anything_is_traced_or_replaced(
     if options.format == "openvino":
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     Path("folder.bin").mkdir()
+    Path("mine.bin").touch()
     write_coco(Path("others"), ClassTable.from_names(["zebra"]))
     weights = Path("best.safetensors")
     save(weights, ARTIFACT)
@@ -254,6 +258,24 @@ def test_the_report_of_an_earlier_file_goes_with_it(weights: Path) -> None:
         out.with_suffix(suffix).write_text("of an earlier file")
     run.export(weights, job_of(out, verify=False))
     assert sorted(path.name for path in out.parent.iterdir()) == ["best.onnx", "best.safetensors"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ModelError("it does not run", where="x")])
+def test_an_export_that_ends_early_leaves_the_earlier_file_and_its_report(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    kept = {weights.with_suffix(suffix): suffix for suffix in (".onnx", ".parity.json", ".parity.png")}
+    for path, text in kept.items():
+        path.write_text(text)
+
+    def fail(artifact: Artifact, facts: Facts, path: Path, **_: object) -> None:
+        assert read_header(path).facts.verified is False
+        raise error
+
+    monkeypatch.setattr(run, "check_parity", fail)
+    with pytest.raises((KeyboardInterrupt, ModelError)):
+        run.export(weights, job_of(weights.with_suffix(".onnx")))
+    assert {path: path.read_text() for path in weights.parent.iterdir() if path != weights} == kept
 
 
 def test_an_engine_for_another_gpu_is_written_and_not_compared(
@@ -283,6 +305,18 @@ def test_tensorrt_suppresses_among_all_candidates(
     monkeypatch.setattr(run, "trace", show_nms)
     with pytest.raises(UsageError, match=nms):
         run.export(tmp_path / "best.safetensors", job_of(tmp_path / "e.engine", options=ExportOptions(format="trt")))
+
+
+def test_more_detections_than_tensorrt_can_select_are_an_error_before_tracing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(candidates=1000)
+    save(tmp_path / "best.safetensors", tiny_artifact(weights=model.state_dict(), config=model.config))
+    monkeypatch.setattr(run, "trace", show_nms)
+    for count, words in ((3840, "op"), (3841, "at most 3840 detections per image, and this model has 3841")):
+        options = ExportOptions(format="trt", max_detections=count)
+        with pytest.raises(UsageError, match=words):
+            run.export(tmp_path / "best.safetensors", job_of(tmp_path / "e.engine", options=options))
 
 
 def show_command(_artifact: Artifact, _facts: Facts, job: run.ExportJob, **_: object) -> None:

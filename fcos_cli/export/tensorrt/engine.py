@@ -63,7 +63,7 @@ def build_engine(
     shapes.check(graph.dimensions, graph.facts.resize)
     check_settings(flavour, {"workspace_mb": workspace_mb, "compute_capabilities": compute_capabilities})
     package, gpu = _find_tensorrt(onnx, flavour, command)
-    say(f"building {engine} with {package.label}{f' on {gpu.name}' if gpu else ', ahead of time'}")
+    say(f"building {engine.name} with {package.label}{f' on {gpu.name}' if gpu else ', ahead of time'}")
     began, mark = time.monotonic(), package.log.mark()
     builder = EngineBuilder(package, gpu, onnx)
     _require_precision(graph.facts.precision, builder.precisions, "network's", onnx)
@@ -95,6 +95,7 @@ def build_engine(
         body=layers.body if layers else None,
         unread=unread,
         warnings=tuple(package.log.warnings(mark)[-20:]),
+        outputs=graph.outputs,
     )
     _require_precision(record.precision, record.body or record.layers or {}, "engine's", onnx)
     _write(engine, plan, graph, record)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fcos_cli.errors import ModelError
+from fcos_cli.errors import ModelError, UsageError
 from fcos_cli.export.tensorrt.profile import Dimensions
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES
@@ -31,6 +31,7 @@ class EngineGraph:
 
     facts: Facts
     dimensions: Dimensions
+    outputs: tuple[str, ...]
     weighted_nodes: frozenset[str]
     sha256: str
 
@@ -43,8 +44,8 @@ class EngineGraph:
         """
         model = _read(path)
         facts = Facts.from_metadata({entry.key: entry.value for entry in model.metadata_props}, where=path)
-        inputs, outputs = {value.name: value for value in model.graph.input}, {v.name for v in model.graph.output}
-        if INPUT not in inputs or not set(inputs) <= {INPUT, SIZES} or not set(OUTPUTS) <= outputs:
+        inputs, outputs = {value.name: value for value in model.graph.input}, [v.name for v in model.graph.output]
+        if INPUT not in inputs or not set(inputs) <= {INPUT, SIZES} or not set(OUTPUTS) <= set(outputs):
             raise ModelError(
                 f"the graph maps {', '.join(inputs)} to {', '.join(sorted(outputs))}, not {INPUT} to "
                 f"{', '.join(OUTPUTS)}",
@@ -56,9 +57,10 @@ class EngineGraph:
         kind = facts.resize.dtype.__name__
         if tensor.elem_type != {"float32": 1, "uint8": 2}[kind] or channels != 3:  # TensorProto.FLOAT, UINT8
             raise ModelError(f"{INPUT} is not {kind} [B, 3, H, W]", where=path, remedy=f"{REEXPORT} onnx`")
-        _check(model, path, flavour)
+        check_graph(model, path, flavour)
         names = frozenset(node.name for node in _nodes(model.graph) if node.op_type in WEIGHTED_OPS)
-        return cls(facts, (batch, height, width), names, hashlib.sha256(path.read_bytes()).hexdigest())
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(facts, (batch, height, width), tuple(outputs), names, sha256)
 
     @property
     def is_free(self) -> bool:
@@ -66,12 +68,18 @@ class EngineGraph:
         return None in self.dimensions
 
 
-def check_graph(onnx: Path, flavour: Flavour) -> None:
-    """Raise ModelError naming the first node that `flavour` of TensorRT cannot build or would compute incorrectly."""
-    _check(_read(onnx), onnx, flavour)
+def check_detections(count: int) -> None:
+    """Raise UsageError if TensorRT cannot select so many detections per image. ModelConfig limits candidates."""
+    if count > MAX_TOPK:
+        what = f"TensorRT selects at most {MAX_TOPK} detections per image, and this model has {count}"
+        raise UsageError(what, remedy=f"use --max-detections {MAX_TOPK} or fewer")
 
 
-def _check(model: Any, path: Path, flavour: Flavour) -> None:
+def check_graph(model: Any, path: Path, flavour: Flavour) -> None:
+    """Raise ModelError naming the first node that `flavour` of TensorRT cannot build or would compute incorrectly.
+
+    model: the graph of the file `path`.
+    """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in _nodes(model.graph):
         if node.op_type == "Constant":

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import ModelError
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.graph_io import OUTPUTS
 from fcos_cli.runtime.headers import read_header, sidecar_path
 from fcos_cli.runtime.tensorrt.package import Flavour
 
@@ -45,7 +46,7 @@ class EngineRecord:
     network: number of layers with weights (convolutions, matrix products) by their precision in the strongly typed
     network. layers, body: number of all layers, and of those with weights, by precision as read back from the engine;
     None if they could not be read, with the reason in `unread`. min, opt, max: input shapes. date: UTC, ISO 8601.
-    warnings: the builder's messages that are more severe than INFO.
+    warnings: the builder's messages that are more severe than INFO. outputs: names of the graph's.
     """
 
     flavour: Flavour
@@ -66,6 +67,7 @@ class EngineRecord:
     body: dict[str, int] | None = None
     unread: str | None = None
     warnings: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = OUTPUTS
 
     @property
     def precision_used(self) -> str:
@@ -97,8 +99,8 @@ class EngineRecord:
                 raise KeyError(missing[0])
             for key in ("min", "opt", "max"):
                 known[key] = Shape(*(int(value) for value in known[key]))
-            for key in ("compute_capabilities", "warnings"):
-                known[key] = tuple(str(value) for value in known.get(key, ()))
+            for key in {"compute_capabilities", "warnings", "outputs"} & set(known):
+                known[key] = tuple(str(value) for value in known[key])
             if known["flavour"] not in get_args(Flavour):
                 raise ValueError(f"unknown flavour {known['flavour']!r}")
             return cls(**known)

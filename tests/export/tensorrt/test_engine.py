@@ -19,7 +19,7 @@ from fcos_cli.export.tensorrt.graph_check import check_graph
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.headers import sidecar_path
 from fcos_cli.runtime.tensorrt.layers import precision_of, read_layers
-from fcos_cli.runtime.tensorrt.package import Log, find_package, parse_version
+from fcos_cli.runtime.tensorrt.package import Flavour, Log, find_package, parse_version
 from fcos_cli.runtime.tensorrt.sidecar import Shape, read_sidecar
 from tests import tensorrt_stand_in
 from tests.small_onnx import FACTS, PLACES, detector_graph, write_onnx
@@ -62,6 +62,7 @@ def test_an_engine_is_built_without_a_gpu_with_its_facts_in_a_json_file(
     assert record.max == (8 if free else 1, 64, 64)
     assert (tmp_path / "m.engine").stat().st_size > 10_000
     assert facts.classes == FACTS.classes
+    assert record.outputs == ("boxes", "scores", "classes", "counts")
     assert facts.verified is False, "a verified ONNX file does not make the engine verified"
     assert precision in said[-1]
 
@@ -421,22 +422,26 @@ def graph_of(path: Path, nodes: list, **constants: np.ndarray) -> Path:
     return path
 
 
+def check(path: Path, flavour: Flavour) -> None:
+    check_graph(onnx.load(path), path, flavour)
+
+
 def test_topk_has_a_limit(tmp_path: Path) -> None:
     def topk(count: int) -> Path:
         return graph_of(
             tmp_path / "m.onnx", [helper.make_node("TopK", ["x", "k"], ["y", "i"], "t")], k=np.array([count])
         )
 
-    check_graph(topk(3840), "trt-rtx")
+    check(topk(3840), "trt-rtx")
     with pytest.raises(ModelError, match="cannot build TopK 't': it selects 3841 values, but the limit is 3840"):
-        check_graph(topk(3841), "trt")
+        check(topk(3841), "trt")
 
 
 def test_trt_rtx_has_no_non_max_suppression(tmp_path: Path) -> None:
     path = graph_of(tmp_path / "m.onnx", [helper.make_node("NonMaxSuppression", ["x", "x"], ["y"], "n")])
-    check_graph(path, "trt")
+    check(path, "trt")
     with pytest.raises(ModelError, match="TensorRT-RTX cannot build NonMaxSuppression 'n'") as caught:
-        check_graph(path, "trt-rtx")
+        check(path, "trt-rtx")
     assert "--format trt-rtx" in str(caught.value.remedy)
 
 
@@ -444,7 +449,7 @@ def test_custom_operators_are_found_inside_loops(tmp_path: Path) -> None:
     body = helper.make_graph([helper.make_node("Gelu", ["c"], ["d"], "inner", domain="com.microsoft")], "b", [], [])
     path = graph_of(tmp_path / "m.onnx", [helper.make_node("Loop", ["n", "c", "x"], ["y"], "loop", body=body)])
     with pytest.raises(ModelError, match=r"Gelu 'inner': it belongs to the domain 'com\.microsoft'"):
-        check_graph(path, "trt")
+        check(path, "trt")
 
 
 @pytest.mark.parametrize(
@@ -467,10 +472,10 @@ def test_only_symmetric_int8_is_computed_as_written(
     inputs = ["x" if stored is None else "q", "s", *(() if point is None else ("z",))]
     path = graph_of(tmp_path / "m.onnx", [helper.make_node(operation, inputs, ["y"], "node")], **constants)
     if message is None:
-        check_graph(path, "trt-rtx")
+        check(path, "trt-rtx")
         return
     with pytest.raises(ModelError, match=message) as caught:
-        check_graph(path, "trt")
+        check(path, "trt")
     assert "--target tensorrt" in str(caught.value.remedy)
 
 
