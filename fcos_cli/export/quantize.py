@@ -44,8 +44,9 @@ def quantize(
 ) -> onnx.ModelProto:
     """Return `proto`, which has the raw outputs among its outputs, with backbone and head in int8.
 
-    pictures: network inputs uint8 [B, 3, H, W] for calibration, about a hundred. The first and last layers are also
-    tried in float, and stay in float if that reduces the error enough. between: also quantize the outputs of
+    pictures: network inputs [B, 3, H, W] for calibration, uint8, or float32 as some converted models take them, about a
+    hundred. The first and last layers are also tried in float, and stay in float if that reduces the error enough.
+    between: also quantize the outputs of
     convolutions that go to a normalization layer. ONNX Runtime needs this to run the convolution in int8; OpenVINO does
     not, and saves the conversion. say: called with the measured errors.
     """

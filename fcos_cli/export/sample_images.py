@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from fcos_cli.config import read_toml
+from fcos_cli.console import warn
 from fcos_cli.data.doctor import print_findings
 from fcos_cli.data.geometry import Pixels, ResizeRule
 from fcos_cli.data.images import open_image
@@ -41,7 +43,7 @@ def read_sample_images(
     """Read the val split of `data`, and for int8 its train split or that of the run folder of `weights`.
 
     limit: number of images for AP; None = all. Raises DataError if the data cannot be read, has no images or none of
-    the model's classes; UsageError if there are no images for calibration.
+    the model's classes; UsageError if there are no images for calibration, or the run's config.toml is damaged.
     """
     calibration = _calibration_pictures(data, model=model, weights=weights) if int8 else []
     if data is None:
@@ -62,7 +64,9 @@ def _evenly(paths: Sequence[Path]) -> list[Path]:
 
 
 def _calibration_pictures(data: Path | None, *, model: Facts, weights: Path) -> list[Path]:
-    """A seeded sample of the train split of `data`, or of the data set named in the run folder of `weights`."""
+    """A seeded sample of the train split of `data`, or of the data set named in the run folder of `weights`: only
+    images that can be opened.
+    """
     data = data or _training_data(weights.parent)
     if data is None:
         raise UsageError(
@@ -72,14 +76,27 @@ def _calibration_pictures(data: Path | None, *, model: Facts, weights: Path) -> 
         )
     samples = read_split(data, [model], split="train").samples
     order = np.random.default_rng(0).permutation(len(samples))
-    return [samples[i].image for i in sorted(order[:CALIBRATION_IMAGES])]
+    chosen = sorted(islice((i for i in order if _is_readable(samples[i].image)), CALIBRATION_IMAGES))
+    if not chosen:
+        remedy = f"see what fcos doctor {data} finds"
+        raise DataError("no image of the train split can be read, and int8 needs some", where=data, remedy=remedy)
+    return [samples[i].image for i in chosen]
+
+
+def _is_readable(image: Path) -> bool:
+    try:
+        open_image(image)
+    except DataError as error:
+        warn(f"not used for calibration: {error.brief}")
+        return False
+    return True
 
 
 def _training_data(folder: Path) -> Path | None:
     config = folder / "config.toml"
     if not config.is_file():
         return None
-    path = tomllib.loads(config.read_text(encoding="utf-8")).get("data", {}).get("path")
+    path = read_toml(config).get("data", {}).get("path")
     return Path(path) if path and Path(path).exists() else None
 
 
