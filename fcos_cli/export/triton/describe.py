@@ -8,7 +8,7 @@ from typing import Any
 from fcos_cli.errors import ModelError
 from fcos_cli.export.triton.config import Served, Tensor
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES
+from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 from fcos_cli.runtime.headers import read_header
 from fcos_cli.runtime.speed import typical_size
 
@@ -59,6 +59,8 @@ def _engine(path: Path) -> Served:
     types, places = ("FP32", "FP32", "INT64", "INT64"), facts.max_detections
     shapes = ((batch, places, 4), (batch, places), (batch, places), (batch,))
     outputs = tuple(map(Tensor, OUTPUTS, types, shapes))
+    if CONVERGED in record.outputs:
+        outputs += (Tensor(CONVERGED, "BOOL", (batch,)),)
     inputs = (Tensor(INPUT, pixels, (batch, 3, height, width)), *sizes)
     most = 0 if batch else record.max.batch
     return Served("model.plan", "tensorrt", inputs, outputs, most, (record.opt.height, record.opt.width), facts)

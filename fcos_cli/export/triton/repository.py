@@ -3,13 +3,15 @@
 models/NAME/config.pbtxt      inputs, outputs, batching, warm-up, and the facts of the newest version
 models/NAME/labels.txt        line n names class n - 1
 models/NAME/1/model.onnx      a version; the next export adds 2
-models/NAME/unverified/       a version while it is compared with PyTorch, and after it failed; Triton ignores it
+models/NAME/unverified/       the last version that gave other results than PyTorch; Triton ignores it
+models.unverified/NAME/       the same, if there is no version yet: Triton would try to load a folder without any
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,58 +19,88 @@ from fcos_cli.atomic import atomic_write, check_writable
 from fcos_cli.console import say
 from fcos_cli.errors import UsageError
 from fcos_cli.export import run
-from fcos_cli.export.compare import remove_report
+from fcos_cli.export.job import ExportJob
 from fcos_cli.export.options import make_options
 from fcos_cli.export.triton.config import Served, config_text, interface_text, with_facts
 from fcos_cli.export.triton.describe import describe
 from fcos_cli.runtime.headers import read_header, sidecar_path
 from fcos_cli.runtime.open import find_artifact
 
-CONFIG, LABELS, STAGED = "config.pbtxt", "labels.txt", "unverified"
+CONFIG, LABELS, UNVERIFIED = "config.pbtxt", "labels.txt", "unverified"
 FINISHED = (".onnx", ".engine")
 """Files that are served as they are."""
 
 
-def export_repository(model: str, job: run.ExportJob) -> run.ExportResult:
+def export_repository(model: str, job: ExportJob) -> run.ExportResult:
     """Add a version of `model` to the repository `job.out`, which is created if there is none.
 
     model: weights, which are exported to ONNX and compared with PyTorch, or a finished .onnx or .engine file. Raises
     UsageError if the folder is no repository or holds another model of this name, ModelError if Triton cannot serve the
-    file, ParityError as `run.export` does. What was exported then stays in the folder `unverified`.
+    file, ExportDiffers as `run.export` does. What was exported from weights is kept, see above.
     """
     finished = find_artifact(model) if Path(model).suffix in FINISHED else None
     weights = finished or run.find_weights(model)
     check_repository(job.out)
     folder = job.out / served_name(weights)
-    staged = folder / STAGED
     _check_model(folder)
+    served = _check_finished(finished, job) if finished else None
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        exported = _take(finished, staged, job) if finished else run.export(weights, _onnx_job(job, staged))
-        try:
-            version = _publish(folder, describe(exported.path), exported.path)
-        except UsageError:
-            if finished:  # where it was copied from, it still is
-                shutil.rmtree(staged)
-            raise
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{UNVERIFIED}-") as temporary:
+            staged = Path(temporary, "version")  # it becomes the version, so it has the usual permissions
+            if finished and served:
+                exported = _take(finished, staged / served.file)
+                version = _publish(folder, served, exported.path)
+            else:
+                exported, version = _export(weights, replace(job, out=staged / "model.onnx"), folder)
     finally:
-        for place in (staged, folder):
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
+        if not any(folder.iterdir()):
+            folder.rmdir()
     say(f"to serve it: tritonserver --model-repository={job.out}")
     return replace(exported, path=version)
 
 
+def _export(weights: Path, job: ExportJob, folder: Path) -> tuple[run.ExportResult, Path]:
+    """Export to `job.out` and publish it. What cannot be is kept beside, and the error names the place."""
+    try:
+        exported = run.export(weights, job)
+    except run.ExportDiffers as error:
+        kept = _keep(error.exported.path, folder)
+        raise run.ExportDiffers(replace(error.exported, path=kept), error.failure) from error
+    try:
+        return exported, _publish(folder, describe(exported.path), exported.path)
+    except UsageError:
+        say(f"what was exported is kept: {_keep(exported.path, folder)}")
+        raise
+
+
+def _keep(file: Path, folder: Path) -> Path:
+    """Move the folder of a model file that is not to be served, in place of an earlier one. Returns the file's path."""
+    repository = folder.parent.resolve()
+    beside = repository.with_name(f"{repository.name}.{UNVERIFIED}") / folder.name
+    kept = folder / UNVERIFIED if (folder / CONFIG).is_file() else beside
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(file.parent, kept)
+    return kept / file.name
+
+
 def served_name(weights: Path) -> str:
-    """The name of a model: of its file, or of the run for `best` and `last`. Other than A-Z a-z 0-9 _ . - becomes _."""
-    known = weights.stem in ("best", "last") and weights.resolve().parent.name
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", known or weights.stem).lstrip(".-") or "fcos"
+    """The name of a model: of its file, or of the run for `best` and `last`, also in `best-fp16`.
+
+    Other characters than A-Z a-z 0-9 _ . - become _.
+    """
+    name, best = weights.stem, re.fullmatch(r"(?:best|last)(-.*)?", weights.stem)
+    if best and (run_name := weights.resolve().parent.name):
+        name = run_name + (best[1] or "")
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-") or "fcos"
 
 
 def check_repository(root: Path) -> None:
     """Raise UsageError if `root` exists and is neither empty nor a model repository, or cannot be written to."""
     check_writable(root, folder=True)
     found = [entry for entry in sorted(root.iterdir()) if entry.name[0] != "."] if root.exists() else []
-    models = [entry for entry in found if _versions(entry) or (entry / CONFIG).is_file() or (entry / STAGED).is_dir()]
+    models = [entry for entry in found if (entry / CONFIG).is_file() or _versions(entry) or _left_over(entry)]
     strange = [entry for entry in found if entry not in models and (entry.is_dir() or not models)]
     if strange:
         raise UsageError(
@@ -89,22 +121,26 @@ def _versions(folder: Path) -> list[int]:
     return [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
 
 
-def _onnx_job(job: run.ExportJob, staged: Path) -> run.ExportJob:
-    return replace(job, out=staged / "model.onnx")
+def _left_over(folder: Path) -> bool:
+    """Whether there is a version that was not published, as of an export that was killed."""
+    return any(folder.glob(f"{UNVERIFIED}*"))
 
 
-def _take(file: Path, staged: Path, job: run.ExportJob) -> run.ExportResult:
-    """Copy a finished file. Its options are inside, so others are an error."""
-    if job != replace(run.ExportJob(make_options("onnx"), out=job.out), command=job.command):
+def _check_finished(file: Path, job: ExportJob) -> Served:
+    """Describe a finished file. Its options are inside, so others are an error."""
+    if job != replace(ExportJob(make_options("onnx"), out=job.out), command=job.command):
         what = "this file is finished: it can be served, but not exported with other options"
         raise UsageError(what, where=file, remedy="omit them, or give the weights")
-    served = describe(file)
-    staged.mkdir(parents=True, exist_ok=True)
-    remove_report(staged / served.file)
-    shutil.copyfile(file, staged / served.file)
+    return describe(file)
+
+
+def _take(file: Path, out: Path) -> run.ExportResult:
+    """Copy a finished file."""
+    out.parent.mkdir()
+    shutil.copyfile(file, out)
     if file.suffix == ".engine":
-        shutil.copyfile(sidecar_path(file), sidecar_path(staged / served.file))
-    return run.ExportResult(staged / served.file, read_header(file).facts, None)
+        shutil.copyfile(sidecar_path(file), sidecar_path(out))
+    return run.ExportResult(out, read_header(file).facts, None)
 
 
 def _without_batch(config: str) -> str:

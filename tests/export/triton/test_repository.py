@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from fcos_cli.data.geometry import ResizeRule
-from fcos_cli.errors import FcosError, ModelError, ParityError, UsageError
+from fcos_cli.errors import FcosError, ModelError, UsageError
 from fcos_cli.export import run
+from fcos_cli.export.job import ExportJob
 from fcos_cli.export.options import make_options
 from fcos_cli.export.triton.config import Served, Tensor, config_text
 from fcos_cli.export.triton.describe import describe
@@ -21,12 +23,13 @@ from fcos_cli.export.triton.repository import check_repository, export_repositor
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.conventions import Conventions
 from fcos_cli.runtime.facts import Facts
+from fcos_cli.runtime.graph_io import CONVERGED, OUTPUTS
 from fcos_cli.runtime.open import open_detector
 from fcos_cli.runtime.tensorrt.sidecar import EngineRecord, Shape, write_sidecar
 from tests.cli_runner import Fcos
 from tests.small_onnx import FACTS, write_onnx
 
-JOB = run.ExportJob(make_options("onnx"), Path("models"))
+JOB = ExportJob(make_options("onnx"), Path("models"))
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +49,12 @@ def config_of(model: str) -> Any:
     return parsed(Path("models", model, "config.pbtxt").read_text(encoding="utf-8"))
 
 
-def write_engine(path: Path, *, least: Shape, most: Shape, flavour: Any = "trt", **changes: Any) -> Path:
+def write_engine(
+    path: Path, *, least: Shape, most: Shape, flavour: Any = "trt", outputs: tuple[str, ...] = OUTPUTS, **changes: Any
+) -> Path:
     shapes = {"min": least, "opt": Shape(most.batch, 64, 96), "max": most}
-    hashes = {"onnx_sha256": "", "engine_sha256": ""}
-    record = EngineRecord(flavour, "10.1", "fp16", {"fp16": 2}, seconds=1.0, date="", **shapes, **hashes)
+    rest = {"onnx_sha256": "", "engine_sha256": "", "outputs": outputs}
+    record = EngineRecord(flavour, "10.1", "fp16", {"fp16": 2}, seconds=1.0, date="", **shapes, **rest)
     path.write_bytes(b"engine")
     write_sidecar(path, replace(FACTS, **changes), record)
     return path
@@ -119,6 +124,13 @@ def test_an_engine_gets_the_shapes_of_its_profile() -> None:
     assert [sample.batch_size for sample in config.model_warmup] == [1, 16]
     assert list(config.model_warmup[1].inputs["images"].dims) == [3, 64, 96]
     assert list(config.parameters) == ["fcos"]
+
+
+def test_an_engine_whose_nms_may_not_converge_says_so_to_clients() -> None:
+    shape, outputs = Shape(1, 64, 64), (*OUTPUTS, CONVERGED)
+    file = write_engine(Path("e.engine"), least=shape, most=shape, outputs=outputs)
+    assert describe(file).outputs[-1] == Tensor("converged", "BOOL", (1,))
+    assert [tensor.name for tensor in describe(file).outputs] == list(outputs)
 
 
 def test_engines_that_triton_cannot_run_are_an_error() -> None:
@@ -198,6 +210,9 @@ def test_a_model_that_another_program_wrote_is_not_touched() -> None:
     [
         ("runs/train/birds/best.safetensors", "birds"),
         ("runs/train/birds 2/last.safetensors", "birds_2"),
+        ("runs/train/birds/best-fp16.onnx", "birds-fp16"),
+        ("runs/train/birds/last-trt.engine", "birds-trt"),
+        ("runs/train/birds/bestiary.onnx", "bestiary"),
         ("a/photo model.onnx", "photo_model"),
         ("a/.hidden.onnx", "hidden"),
         ("a/Ω.onnx", "_"),
@@ -207,25 +222,66 @@ def test_models_are_named_after_the_run_or_the_file(path: str, name: str) -> Non
     assert served_name(Path(path)) == name
 
 
+def quick_export(weights: Path, job: ExportJob, *, fails: bool = False, **changes: Any) -> run.ExportResult:
+    """An export without tracing and comparison. changes: to the graph."""
+    job.out.parent.mkdir(parents=True)
+    exported = run.ExportResult(write_onnx(job.out, **changes), FACTS, None)
+    if fails:
+        raise run.ExportDiffers(exported, "one box")
+    return exported
+
+
 def test_weights_are_exported_and_compared_first(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[run.ExportJob] = []
-
-    def export(weights: Path, job: run.ExportJob, *, fails: bool = False) -> run.ExportResult:
-        asked.append(job)
-        job.out.parent.mkdir(parents=True)
-        write_onnx(job.out)
-        if fails:
-            raise ParityError("differs")
-        return run.ExportResult(job.out, FACTS, None)
-
-    monkeypatch.setattr(run, "export", export)
+    monkeypatch.setattr(run, "export", quick_export)
     assert export_repository(str(model_file), JOB).path == Path("models/tiny/1/model.onnx")
-    assert [job.out for job in asked] == [Path("models/tiny/unverified/model.onnx")]
-    monkeypatch.setattr(run, "export", lambda *arguments: export(*arguments, fails=True))
-    with pytest.raises(ParityError):
+    names = sorted(path.name for path in Path("models/tiny").iterdir())
+    assert names == ["1", "config.pbtxt", "labels.txt"]
+    kept = Path("models/tiny/unverified")
+    kept.mkdir()
+    (kept / "earlier").touch()
+    monkeypatch.setattr(run, "export", partial(quick_export, fails=True))
+    with pytest.raises(run.ExportDiffers, match="one box") as caught:
         export_repository(str(model_file), JOB)
+    assert caught.value.exported.path.resolve() == (kept / "model.onnx").resolve()
+    assert "models/tiny/unverified" in str(caught.value.where)
+    assert [path.name for path in kept.iterdir()] == ["model.onnx"]
     names = sorted(path.name for path in Path("models/tiny").iterdir())
     assert names == ["1", "config.pbtxt", "labels.txt", "unverified"]  # which Triton does not serve
+
+
+def test_a_first_version_that_failed_is_kept_outside_the_repository(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "export", partial(quick_export, fails=True))
+    for _ in range(2):
+        with pytest.raises(run.ExportDiffers) as caught:
+            export_repository(str(model_file), JOB)
+        assert caught.value.exported.path == Path("models.unverified/tiny/model.onnx").resolve()
+        assert caught.value.exported.path.is_file()
+        assert list(Path("models").iterdir()) == []  # a server would try to load a folder without versions
+
+
+def test_an_export_that_cannot_be_the_next_version_is_kept(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "export", quick_export)
+    export_repository(str(model_file), JOB)
+    monkeypatch.setattr(run, "export", partial(quick_export, free=False))
+    with pytest.raises(UsageError, match="other inputs"):
+        export_repository(str(model_file), JOB)
+    assert Path("models/tiny/unverified/model.onnx").is_file()
+    assert f"kept: {Path('models/tiny/unverified/model.onnx')}" in capsys.readouterr().err
+
+
+def test_what_is_left_of_an_earlier_export_is_neither_published_nor_deleted() -> None:
+    kept = Path("models/e/unverified/model.onnx")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"failed")
+    Path("models/e/unverified-of-a-killed-export").mkdir()
+    shape = Shape(1, 64, 64)
+    version = export_repository(str(write_engine(Path("e.engine"), least=shape, most=shape)), JOB).path.parent
+    assert sorted(path.name for path in version.iterdir()) == ["model.plan", "model.plan.json"]
+    assert kept.read_bytes() == b"failed"
 
 
 def test_a_version_that_failed_stays_if_a_finished_file_is_refused() -> None:
@@ -238,7 +294,7 @@ def test_a_version_that_failed_stays_if_a_finished_file_is_refused() -> None:
 
 
 def test_a_failed_export_leaves_no_empty_folders(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(weights: Path, job: run.ExportJob) -> None:
+    def fail(weights: Path, job: ExportJob) -> None:
         job.out.parent.mkdir(parents=True)
         raise FcosError("the disk is full")
 
