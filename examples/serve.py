@@ -144,7 +144,7 @@ process_resident_memory_bytes {memory()}
 
     def _check_header(self, request: Request) -> None:
         kind = request.headers.get("content-type", TYPES[-1])
-        if not kind.startswith(TYPES):
+        if not kind.lower().startswith(TYPES):
             raise Refused(
                 415, f"the content type is {kind[:80]}", "send the bytes of a picture as image/jpeg or image/…"
             )
@@ -226,14 +226,17 @@ def main() -> None:
     hint_at_tiles(detector, tiling)
     service = Service(detector, score=options.score, tiling=tiling, queue=options.queue, max_bytes=options.max_bytes)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when all is answered
-    print(f"serving {detector.name} on http://{options.host}:{options.port}", file=sys.stderr, flush=True)
-    uvicorn.run(
+    config = uvicorn.Config(
         service.app(),
         host=options.host,
         port=options.port,
         log_level="warning",
         timeout_graceful_shutdown=int(SLOWEST),
     )
+    socket = config.bind_socket()  # ends the program if the port is taken
+    print(f"serving {detector.name} on http://{options.host}:{options.port}", file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt):  # which uvicorn raises again, too
+        uvicorn.Server(config).run(sockets=[socket])
 
 
 if __name__ == "__main__":

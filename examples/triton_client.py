@@ -26,9 +26,9 @@ from fcos_cli.predict.pipeline import Failure, predict
 from fcos_cli.predict.selection import report_thresholds
 from fcos_cli.predict.sources.open import open_sources
 from fcos_cli.predict.writers import open_writer
-from fcos_cli.runtime.exported import InputLimits, run_in_batches
+from fcos_cli.runtime.exported import InputLimits, check_score, run_in_batches
 from fcos_cli.runtime.facts import Facts
-from fcos_cli.runtime.graph_io import INPUT, OUTPUTS, SIZES
+from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 
 
 class TritonDetector:
@@ -54,6 +54,7 @@ class TritonDetector:
         batch, _, height, width = self._shape(config)
         self.limits = InputLimits(batch or 1, batch or int(config["max_batch_size"]), height, width)
         self.types = {value["name"]: value["data_type"].removeprefix("TYPE_") for value in config["input"]}
+        self.outputs = [*OUTPUTS, *(value["name"] for value in config["output"] if value["name"] == CONVERGED)]
 
     def __call__(self, images: np.ndarray, sizes: np.ndarray | None = None) -> Any:
         return run_in_batches(images, sizes, self._run, limits=self.limits, score=None, where=Path(self.name))
@@ -81,11 +82,11 @@ class TritonDetector:
                 value.set_data_from_numpy(given[name])
                 inputs.append(value)
         try:
-            wanted = [self.triton.InferRequestedOutput(name) for name in OUTPUTS]
+            wanted = [self.triton.InferRequestedOutput(name) for name in self.outputs]
             answer = self.client.infer(self.name, inputs, outputs=wanted)
-        except self.triton.InferenceServerException as error:
+        except Exception as error:  # of the client, of gRPC or of the socket
             raise FcosError(f"the server did not answer ({error})", where=f"{self.device} {self.name}") from error
-        found = {name: answer.as_numpy(name) for name in OUTPUTS}
+        found = {name: answer.as_numpy(name) for name in self.outputs}
         return {**found, "counts": found["counts"].reshape(-1)}  # Triton has no scalars: [batch, 1]
 
 
@@ -98,9 +99,12 @@ def main() -> int:
     parser.add_argument("--score", type=float, help="lowest score; default: the model's thresholds")
     parser.add_argument("--batch", type=int, default=1)
     options = parser.parse_args()
+    if options.score is not None and not 0 <= options.score <= 1:
+        parser.error("--score must be between 0 and 1")
     failed = 0
     try:
         detector = TritonDetector(options.url, options.model, grpc=options.grpc)
+        check_score(options.score, detector.facts, Path(options.model))
         limits = report_thresholds(detector.facts, score=options.score, chosen=None)
         shared = {"classes": detector.facts.classes, "model": detector.name}
         with open_writer(sys.stdout, format="jsonl", **shared) as writer:

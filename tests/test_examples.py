@@ -18,7 +18,9 @@ from PIL import Image
 
 from fcos_cli.config import resolve
 from fcos_cli.data.formats.read import read_dataset
+from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.resources import ASSETS
+from fcos_cli.runtime.graph_io import CONVERGED, OUTPUTS
 from fcos_cli.runtime.open import open_detector
 from tests.cli_runner import Fcos
 from tests.runtime.onnx_files import FACTS, write_onnx
@@ -125,13 +127,17 @@ class TritonStandIn:
             raise ValueError("unknown model")
         images = {"name": "images", "data_type": "TYPE_UINT8", "dims": [3, -1, -1]}
         parameters = {"fcos": {"string_value": json.dumps(FACTS.to_metadata())}}
-        return {"max_batch_size": 2, "input": [images], "parameters": parameters}
+        outputs = [{"name": name} for name in (*OUTPUTS, CONVERGED)]
+        return {"max_batch_size": 2, "input": [images], "output": outputs, "parameters": parameters}
 
     def infer(self, name: str, inputs: list[Any], outputs: list[str]) -> Any:
         (images,) = inputs
         assert (name, images.name, images.shape, images.type) == ("small", "images", images.data.shape, "UINT8")
         assert len(images.data) <= 2
+        if self.url == "gone:8000":
+            raise ConnectionResetError("the connection was closed")
         found = self.detector(images.data)._asdict()
+        found["converged"] = np.full((len(images.data), 1), self.url != "stopped:8000")
         found["counts"] = found["counts"][:, None]  # as Triton answers
         return SimpleNamespace(as_numpy={name: found[name] for name in outputs}.get)
 
@@ -149,7 +155,6 @@ def triton(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     """Run examples/triton_client.py with the stand-in. Returns exit code, stdout and stderr."""
     package, http = ModuleType("tritonclient"), ModuleType("tritonclient.http")
     vars(http).update(InferenceServerClient=TritonStandIn, InferInput=TritonInput, InferRequestedOutput=str)
-    vars(http).update(InferenceServerException=ValueError)
     vars(package).update(http=http)
     monkeypatch.setitem(sys.modules, "tritonclient", package)
     monkeypatch.setitem(sys.modules, "tritonclient.http", http)
@@ -179,6 +184,39 @@ def test_the_triton_client_says_which_server_lacks_which_model(fcos: Fcos, trito
     assert (code, out) == (4, "")
     assert "unknown model" in err
     assert "host:8000 large" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--url", "gone:8000"], 1, "the server did not answer (the connection was closed)"),
+        (["--url", "stopped:8000"], 1, "NMS did not converge"),
+        (["--score", "0.01"], 2, "drops detections below 0.05, so --score 0.01 is too low"),
+    ],
+)
+def test_what_the_triton_client_cannot_do_is_one_error(
+    fcos: Fcos, triton: Any, arguments: list[str], code: int, words: str
+) -> None:
+    write_onnx(Path("small.onnx"))
+    ended, _, err = triton(ROOT / "examples" / "photos" / "cat.jpg", "--model", "small", *arguments)
+    assert ended == code
+    assert err.startswith("error: ")
+    assert words in err
+
+
+def test_the_triton_client_takes_scores_from_0_to_1(triton: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        triton("cat.jpg", "--score", "1.5")
+    assert ended.value.code == 2
+
+
+def test_the_script_refuses_a_model_that_resizes_by_another_rule(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, resize=ResizeRule("shortest", (64, 96))))
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(model), "cat.jpg"])
+    with pytest.raises(AssertionError, match="another rule"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
 @pytest.mark.parametrize("script", sorted(ROOT.glob("examples/**/*.py")), ids=lambda path: path.name)

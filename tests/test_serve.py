@@ -113,6 +113,22 @@ def test_the_answer_is_the_document_of_predict(server: Server, model: Path, fcos
     assert served == {**known, "model": str(model)}
 
 
+def test_the_content_type_is_not_case_sensitive(server: Server) -> None:
+    assert server.post(picture(), "Image/PNG").code == 200
+
+
+def test_a_port_that_is_taken_is_said_and_nothing_is_served(model: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, str(ROOT / "examples/serve.py"), str(model), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr.lower()
+    assert "serving" not in done.stderr
+
+
 def test_tiles_are_as_of_predict_and_a_model_that_needs_them_hints_at_them(tmp_path: Path, fcos: Fcos) -> None:
     model = write_onnx(tmp_path / "tiled.onnx", facts=replace(FACTS, provenance={"tile": 128}))
     photo = ROOT / "examples/photos/cat.jpg"
