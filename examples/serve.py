@@ -234,7 +234,8 @@ def main() -> None:
         timeout_graceful_shutdown=int(SLOWEST),
     )
     socket = config.bind_socket()  # ends the program if the port is taken
-    print(f"serving {detector.name} on http://{options.host}:{options.port}", file=sys.stderr, flush=True)
+    port = socket.getsockname()[1]  # of --port 0, one that is free
+    print(f"serving {detector.name} on http://{options.host}:{port}", file=sys.stderr, flush=True)
     with suppress(KeyboardInterrupt):  # which uvicorn raises again, too
         uvicorn.Server(config).run(sockets=[socket])
 
