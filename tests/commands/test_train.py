@@ -166,6 +166,36 @@ def test_dry_run_writes_nothing(fcos: Fcos, shapes: Path, settings: Path) -> Non
     assert created_files() == []
 
 
+def test_a_dry_run_of_several_processes_says_that_one_was_timed(
+    fcos: Fcos, shapes: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("train", shapes, "--config", settings, "--dry-run")
+    assert "in one process" not in fcos(*line).err
+    facts = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "29500"}
+    for name, value in facts.items():
+        monkeypatch.setenv(name, value)
+    assert " in one process; 2 of them share the steps\n" in fcos(*line).err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_dry_run_and_its_loaders(
+    fcos: Fcos, shapes: Path, settings: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    loaders: list[Any] = []
+
+    def strike(*_: object) -> None:
+        loaders.extend(multiprocessing.active_children())
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("fcos_cli.train.estimate.optimizer_step", strike)
+    result = fcos("train", shapes, "--config", settings, "--workers", 1, "--dry-run")
+    assert (result.code, result.out) == (code, "")
+    assert "--resume" not in result.err
+    assert len(loaders) == 1
+    assert not loaders[0].is_alive()
+    assert created_files() == []
+
+
 def test_a_dry_run_as_json_has_every_setting_and_where_it_comes_from(fcos: Fcos, shapes: Path, settings: Path) -> None:
     document = json.loads(fcos("train", shapes, "--config", settings, "--batch", 3, "--dry-run", "--json").out)
     assert document["settings"]["train.batch"] == {"value": 3, "from": "flag"}

@@ -12,11 +12,11 @@ from fcos_cli.config import flatten
 from fcos_cli.console import say, table
 from fcos_cli.data.doctor import examine_splits, print_findings
 from fcos_cli.data.samples import Finding
+from fcos_cli.distributed.world import announced
 from fcos_cli.train.estimate import estimate
 from fcos_cli.train.recipe.automatic import AUTO
 from fcos_cli.train.recipe.plan import Plan, check_settings
 from fcos_cli.train.run import open_run, repeats_of, resize_rule
-from fcos_cli.train.signals import catching_signals
 from fcos_cli.train.tracking.terminal import TerminalReporter
 
 
@@ -66,11 +66,11 @@ def print_config(plan: Plan) -> None:
 
 
 def print_estimate(plan: Plan) -> None:
-    """Measure a few steps, and print how long the run will take."""
+    """Measure a few steps, and print how long the run will take. Only one process does, whatever torchrun announces."""
     check_settings(plan)
     with (
         tempfile.TemporaryDirectory() as folder,
-        catching_signals() as stop,
-        open_run(plan.config, plan.train, plan.val, Path(folder), listener=TerminalReporter(), stop=stop) as run,
+        open_run(plan.config, plan.train, plan.val, Path(folder), listener=TerminalReporter()) as run,
     ):
-        say(estimate(run))
+        size = announced().size
+        say(estimate(run) + (f" in one process; {size} of them share the steps" if size > 1 else ""))
