@@ -9,6 +9,7 @@ from shlex import quote
 from fcos_cli.config import TrainConfig
 from fcos_cli.console import say, warn
 from fcos_cli.errors import FcosError
+from fcos_cli.export.compare import remove_report
 from fcos_cli.export.job import ExportJob
 from fcos_cli.export.options import make_options
 from fcos_cli.export.run import export, print_result
@@ -43,18 +44,21 @@ def reserved_seconds(config: TrainConfig, progress: Progress) -> float:
 def export_best(folder: Path, config: TrainConfig, progress: Progress) -> Path | None:
     """Export `folder`/best.safetensors to best.onnx with the defaults of `fcos export`, unless it is there already.
 
-    Return its path, or None, with a reason: an export that fails does not make a complete run fail.
+    One of other weights is removed in any case. Return its path, or None, with a reason: an export that fails does not
+    make a complete run fail.
     """
     weights, path = folder / "best.safetensors", folder / "best.onnx"
     again = f"fcos export {quote(str(folder))} writes it"
+    current = _is_export_of(path, weights)
+    if not current:
+        remove_export(folder)
     if not config.export:
         return None
     if not has_time(config, progress):
         say(f"best.onnx was left out: it takes more than {LARGEST_SHARE:.0%} of the time limit; {again}")
         return None
     try:
-        if not _is_export_of(path, weights):
-            path.unlink(missing_ok=True)  # of earlier weights: no file is better than one that looks current
+        if not (current and read_header(path).facts.verified):
             print_result(export(weights, ExportJob(make_options("onnx"), out=path)), as_json=False)
     except Exception as error:  # torch and onnx raise many types
         reason = error.what if isinstance(error, FcosError) else f"{type(error).__name__}: {error}"
@@ -63,10 +67,16 @@ def export_best(folder: Path, config: TrainConfig, progress: Progress) -> Path |
     return path
 
 
+def remove_export(folder: Path) -> None:
+    """Remove best.onnx and the report on it: no file is better than one of earlier weights, which looks current."""
+    remove_report(folder / "best.onnx")
+    (folder / "best.onnx").unlink(missing_ok=True)
+
+
 def _is_export_of(path: Path, weights: Path) -> bool:
-    """Whether `path` is a verified export of these weights."""
-    if not path.is_file():
+    """Whether `path` is an export of these weights, and can be read."""
+    try:
+        exported = read_header(path).facts.provenance["export"]["weights_sha256"]
+        return bool(exported == hashlib.sha256(weights.read_bytes()).hexdigest())
+    except Exception:  # it is missing, damaged or of another program
         return False
-    facts = read_header(path).facts
-    exported = facts.provenance.get("export", {}).get("weights_sha256")
-    return bool(facts.verified) and exported == hashlib.sha256(weights.read_bytes()).hexdigest()

@@ -241,19 +241,20 @@ def _open_metrics(folder: Path, progress: Progress) -> MetricsFile:
 def plan_schedule(run: Run) -> None:
     """Set the warm-up of a new run, or of one that goes on for longer than it was planned."""
     progress, schedule, config = run.progress, run.parts.schedule, run.config.train
-    longer, over = progress.planned != [config.epochs, config.time], False
+    longer = progress.planned != [config.epochs, config.time]
     if longer:
         progress.end, progress.stale = None, 0
-        over = from_main_process(run.length.is_over(progress))
+    remaining = from_main_process(run.length.remaining(progress))  # each process has a clock of its own
+    over, warmup = longer and remaining < 1, min(config.warmup, int(remaining) // 10)
+    if longer:
         progress.finished = progress.finished and over
     if over and run.length.limit is not None:
         kept = format_duration(run.length.seconds_at_end)
         run.listener.note(f"no time is left for a step: validation and export at the end are expected to take {kept}")
     if progress.step == 0:
-        warmup = min(config.warmup, int(run.length.remaining(progress)) // 10)
         schedule.restart(warmup=warmup, warmup_from=0.0)
     elif longer and not over:
-        schedule.restart(warmup=min(config.warmup, int(run.length.remaining(progress)) // 10))
+        schedule.restart(warmup=warmup)
         run.listener.note(
             f"going on after step {progress.step}: {schedule.warmup} steps of warm-up, then the learning rate falls "
             "along a new cosine to the new end"

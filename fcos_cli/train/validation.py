@@ -19,6 +19,7 @@ from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import PyTorchDetector, facts_of
 from fcos_cli.runtime.results import Detections
 from fcos_cli.runtime.speed import with_cost
+from fcos_cli.train.export import remove_export
 from fcos_cli.train.run import Run, resize_rule, tiles_of
 from fcos_cli.train.signals import share_stop, wait_for_main
 from fcos_cli.train.tracking.listener import Evaluation, Row
@@ -63,7 +64,7 @@ def validate(run: Run) -> None:
         progress.best, progress.val_hash = max(ap, best), run.val_hash
         if better:
             progress.best_epoch = progress.epoch
-            save(run.folder / "best.safetensors", artifact)
+            _save_best(run, artifact)
         if run.metrics is not None:
             run.metrics.add(row)
         _check_patience(run)
@@ -99,9 +100,8 @@ def _measure_best(run: Run) -> Evaluation | None:
 
     Of other val data, they store the new metrics and thresholds.
     """
-    path = run.folder / "best.safetensors"
     try:
-        artifact = load(path)
+        artifact = load(run.folder / "best.safetensors")
     except FcosError as error:
         run.listener.note(f"the best weights of the earlier session cannot be validated: {error.brief}")
         return None
@@ -109,8 +109,14 @@ def _measure_best(run: Run) -> Evaluation | None:
     detections, result = _measure(run, artifact)
     if run.val_changed:
         artifact = with_result(artifact, result)
-        save(path, artifact)
+        _save_best(run, artifact)
     return Evaluation(facts_of(artifact), result, detections, best=True)
+
+
+def _save_best(run: Run, artifact: Artifact) -> None:
+    """Write best.safetensors. Until the export at the end there is no best.onnx, which would be of earlier weights."""
+    remove_export(run.folder)
+    save(run.folder / "best.safetensors", artifact)
 
 
 def _check_patience(run: Run) -> None:

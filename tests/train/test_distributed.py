@@ -45,7 +45,6 @@ def start(data: Path, folder: Path, *, rank: int, port: int) -> subprocess.Popen
     return subprocess.Popen(command, env=environ, cwd=root, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one_process_with_twice_the_batch(shapes: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -87,3 +87,29 @@ def test_a_slower_network_or_a_busy_machine_takes_longer() -> None:
     assert export_seconds(0.2, crowding=3) == export_seconds(0.2) + 2 * TRACE_SECONDS
     assert export_seconds(0.0) == TRACE_SECONDS
     assert export_seconds(0.2) == 2 * export_seconds(0.1) - TRACE_SECONDS
+
+
+@pytest.mark.parametrize("config", [TrainConfig(export=False), TrainConfig(time=100)], ids=["off", "no time"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_file_of_other_weights_is_removed_though_none_takes_its_place(
+    run: Path, config: TrainConfig, *, damaged: bool
+) -> None:
+    write_onnx(run / "best.onnx")
+    if damaged:
+        (run / "best.onnx").write_bytes(b"damaged")
+    (run / "best.parity.json").write_text("{}")
+    assert export_best(run, config, Progress(export_seconds=26)) is None
+    assert [path.name for path in run.iterdir()] == ["best.safetensors"]
+
+
+def test_a_file_of_these_weights_stays(run: Path) -> None:
+    made = {"export": {"weights_sha256": hashlib.sha256((run / "best.safetensors").read_bytes()).hexdigest()}}
+    write_onnx(run / "best.onnx", facts=replace(FACTS, provenance=made))
+    export_best(run, TrainConfig(export=False), Progress())
+    assert (run / "best.onnx").is_file()
+
+
+def test_a_damaged_file_is_exported_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "best.onnx").write_bytes(b"damaged")
+    monkeypatch.setattr(export, "export", lambda _, job: ExportResult(write_onnx(job.out), FACTS, None))
+    assert export_best(run, TrainConfig(), Progress()) == run / "best.onnx"

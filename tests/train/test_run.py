@@ -17,6 +17,7 @@ from fcos_cli.evaluate.coco import CocoResult, score
 from fcos_cli.model.artifact import load
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
+from fcos_cli.train.run import open_run, plan_schedule
 from fcos_cli.train.tracking.listener import Evaluation
 from tests.train.runs import Recorder, config_of, rows, splits, state
 
@@ -172,3 +173,26 @@ def test_a_state_of_an_older_version_says_nothing_of_its_val_data(
     listener = work(tmp_path, other, resume=True, epochs=2)
     assert not [note for note in listener.notes if "the val data has changed" in note]
     assert state(tmp_path)["progress"]["best"] == 0.9
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_all_processes_warm_up_for_as_many_steps_as_the_main_one(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    with open_run(config_of(time=60.0, warmup=50), *data, tmp_path) as run:
+        run.progress.step, run.length.pace.initial = step, 1.0  # at most 60 steps by the clock of this process
+        monkeypatch.setattr("fcos_cli.train.run.from_main_process", lambda _: 230.0)
+        plan_schedule(run)
+        assert run.parts.schedule.warmup == 23
+
+
+@pytest.mark.parametrize(("best", "kept"), [(0.0, False), (0.9, True)])
+def test_an_export_is_removed_once_there_are_better_weights(
+    data: tuple[Dataset, Dataset], tmp_path: Path, *, best: float, kept: bool
+) -> None:
+    work(tmp_path, data, epochs=1)
+    with_progress(tmp_path, best=best)
+    for name in ("best.onnx", "best.parity.json"):
+        (tmp_path / name).write_text("of the weights so far")
+    work(tmp_path, data, resume=True, epochs=2)
+    assert [(tmp_path / name).exists() for name in ("best.onnx", "best.parity.json")] == [kept] * 2
