@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from time import sleep
 from typing import Any, NamedTuple
 
 from fcos_cli.atomic import check_writable
 from fcos_cli.config import Config, Origins, resolve, with_values
 from fcos_cli.console import say
-from fcos_cli.data.demo_shapes import write_shapes
 from fcos_cli.distributed.group import by_main_process, exchange, failing_together, join_world, telling_others
 from fcos_cli.distributed.world import World, announced, messages_of, use_own_gpu
 from fcos_cli.errors import DataError, UsageError
@@ -22,20 +20,13 @@ from fcos_cli.train.checkpoint import Progress, has_state, read_progress, start_
 from fcos_cli.train.export import export_best
 from fcos_cli.train.folder import RUNS, check_folder, hold_folder, new_folder
 from fcos_cli.train.loop import train
+from fcos_cli.train.recipe.demo import DEMO, demo_data
 from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, read_splits, with_chosen_batch
 from fcos_cli.train.recipe.summary import print_choices, print_data_summary
 from fcos_cli.train.tracking.listener import Listener, Listeners
 from fcos_cli.train.tracking.report import ORIGINS, RunReport
 from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration
 from fcos_cli.train.tracking.trackers import open_tracker
-
-DEMO: dict[str, Any] = {
-    "model": {"channels": 64, "convs": 1, "ranges": [32.0, 64.0, 128.0, 256.0], "backbone_norm": "frozen"},
-    "data": {"size": [160, 160]},
-    "augment": {"crop": 0.0, "zoom_out": 0.0, "scale": [0.9, 1.1], "colour": 0.0, "mosaic": 0.0},
-    "train": {"epochs": 4, "batch": 16, "lr": 0.001, "backbone_lr": 0.5, "freeze": 0, "val_every": 2, "ema": 0.98},
-}
-"""Settings of `--demo`, which takes minutes on a CPU."""
 
 
 class Outcome(NamedTuple):
@@ -90,9 +81,11 @@ def plan_new(
     Raises UsageError and DataError; nothing is written but the demo data.
     """
     with messages_of(_this_process()), telling_others("fcos train") if check else nullcontext():
-        if demo and name is None:
-            name = "demo"
+        if demo and data is not None:
+            raise UsageError("--demo trains on images of its own", where=f"DATA: {data}", remedy="give one of the two")
         folder = out or (None if name is None else RUNS / name)
+        if folder == RUNS and out is None:
+            raise UsageError(f"a run cannot have the name {name!r}", where="--name", remedy="check it, or omit --name")
         if check:
             if folder is not None and file is not None and file.resolve() == (folder / "config.toml").resolve():
                 raise UsageError(
@@ -112,7 +105,7 @@ def plan_new(
             network=network,
         )
         path = str(Path(plan.config.data.path).absolute())  # a run may be resumed from another working directory
-        plan = replace(plan, config=with_values(plan.config, {"data.path": path}))
+        plan = replace(plan, config=with_values(plan.config, {"data.path": path}), demo=demo)
         return (with_chosen_batch(plan) if choose_batch else plan), folder
 
 
@@ -120,7 +113,7 @@ def _with_length(flags: Mapping[str, Any], time: str | float | None) -> dict[str
     """The flags of a new run with its time limit. A number of epochs sets aside a limit that a file has."""
     epochs = flags.get("train.epochs")
     if isinstance(epochs, int):
-        _check_length(epochs, time)
+        _check_length(epochs, flags.get("train.time") or None if time is None else time)
         return {"train.time": 0.0, **flags}
     limit = parse_duration(time) if isinstance(time, str) else time
     return {**flags} if limit is None else {**flags, "train.time": limit}
@@ -140,7 +133,7 @@ def start(plan: Plan, *, folder: Path | None, started: float | None = None) -> O
 
     started: `time.monotonic()` when the command began, from which a time limit counts.
     """
-    data = Path(plan.config.data.path)
+    data = Path("demo" if plan.demo else plan.config.data.path)
     with messages_of(_this_process()), join_world("fcos train"), ExitStack() as held:
         with failing_together():
             place = by_main_process(lambda: held.enter_context(new_folder(folder, data=data)))
@@ -277,14 +270,3 @@ def _read_origins(folder: Path) -> Origins:
         return {str(key): str(value) for key, value in origins.items()}
     except (OSError, ValueError, AttributeError):
         return {}
-
-
-def demo_data(folder: Path) -> Path:
-    """Generate the data set of `--demo`, unless it exists. Of several processes on a machine, one does it."""
-    last = folder / "val.json"
-    if announced().local_rank == 0 and not last.is_file():
-        say(f"generating the demo images in {folder}")
-        write_shapes(folder, train=800, val=100, size=160)
-    while not last.is_file():
-        sleep(0.1)
-    return folder

@@ -134,9 +134,41 @@ def test_a_number_of_epochs_and_a_time_limit_exclude_each_other(shapes: Path, tm
     assert caught.value.where == "--epochs 10 --time 2h"
     with pytest.raises(UsageError, match="epochs or within a time limit"):
         start.resume(tmp_path, flags={**flags, "train.time": "+2h"})
-    for given, time, length in ((flags, None, (10, 0.0)), ({}, "90s", (5, 90.0)), ({}, None, (5, 60.0))):
+    with pytest.raises(UsageError, match="epochs or within a time limit"):  # as `settings` of the Python interface
+        start.plan_new(shapes, flags={**flags, "train.time": 60.0}, time=None, **options)
+    off = {**flags, "train.time": 0}
+    cases = ((flags, None, (10, 0.0)), (off, None, (10, 0.0)), ({}, "90s", (5, 90.0)), ({}, None, (5, 60.0)))
+    for given, time, length in cases:
         new, _ = start.plan_new(shapes, flags=given, time=time, **options)
         assert (new.config.train.epochs, new.config.train.time) == length
+
+
+def test_the_demo_is_named_and_numbered(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def train(*_: object, folder: Path, **__: object) -> None:
+        folders.append(folder)
+        (folder / "state.pt").touch()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start, "demo_data", lambda _: shapes)
+    monkeypatch.setattr(start, "train", train)
+    monkeypatch.setattr(start, "export_best", lambda *_: None)
+    options: dict[str, Any] = {"name": None, "out": None, "file": None, "assignments": [], "time": None}
+    options |= {"network": None, "choose_batch": False, "flags": {"train.batch": 2}, "demo": True}
+    for _ in range(2):
+        made, folder = start.plan_new(None, **options)
+        start.start(made, folder=folder)
+    assert folders == [Path("runs/train/demo"), Path("runs/train/demo-2")]
+    with pytest.raises(UsageError, match="images of its own"):
+        start.plan_new(shapes, **options)
+
+
+@pytest.mark.parametrize("name", ["", "."])
+def test_the_folder_of_all_runs_is_no_name(shapes: Path, name: str) -> None:
+    options: dict[str, Any] = {"out": None, "file": None, "assignments": [], "flags": {}, "time": None}
+    with pytest.raises(UsageError, match="cannot have the name"):
+        start.plan_new(shapes, name=name, network=None, demo=False, choose_batch=False, **options)
 
 
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:

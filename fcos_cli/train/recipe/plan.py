@@ -27,12 +27,13 @@ INVISIBLE = 0.9
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings and data of a training run that is ready to start."""
+    """Settings and data of a training run that is ready to start. demo: whether it is that of `--demo`."""
 
     config: Config
     origins: Origins
     train: Dataset
     val: Dataset
+    demo: bool = False
 
 
 def make_plan(
