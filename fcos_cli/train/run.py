@@ -169,8 +169,8 @@ def open_run(
         length=length,
         accumulation=Accumulation(config.train.accumulate),
     )
-    _tell_start(run, saved)
     try:
+        _tell_start(run, saved)
         yield run
     finally:
         run.listener.close()
@@ -207,8 +207,8 @@ def _length(config: TrainConfig, progress: Progress, clock: Clock, *, steps_per_
 
 def _tell_start(run: Run, saved: SavedState | None) -> None:
     """Tell the listener how the run starts or goes on."""
+    run.listener.begun()
     if saved is None:
-        run.listener.begun()
         run.listener.note(f"starting from {run.origin}")
     elif saved.problem is not None:
         run.listener.note(f"{saved.problem}: continuing from the state before it, step {run.progress.step}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fcos_cli.atomic import check_writable
-from fcos_cli.config import Config, Origins, resolve, with_values
+from fcos_cli.config import Config, Origins, flatten, resolve, with_values
 from fcos_cli.console import say
 from fcos_cli.distributed.group import by_main_process, exchange, failing_together, join_world, telling_others
 from fcos_cli.distributed.world import World, announced, messages_of, use_own_gpu
@@ -23,10 +23,10 @@ from fcos_cli.train.loop import train
 from fcos_cli.train.recipe.demo import DEMO, demo_data
 from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, read_splits, with_chosen_batch
 from fcos_cli.train.recipe.summary import print_choices, print_data_summary
-from fcos_cli.train.tracking.listener import Listener, Listeners
+from fcos_cli.train.tracking.listener import Listeners
 from fcos_cli.train.tracking.report import ORIGINS, RunReport
 from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration
-from fcos_cli.train.tracking.trackers import open_tracker
+from fcos_cli.train.tracking.trackers import check_tracker, make_tracker
 
 
 class Outcome(NamedTuple):
@@ -157,6 +157,7 @@ def resume(folder: Path, *, flags: Mapping[str, Any], started: float | None = No
             if not Path(config.data.path).exists():
                 remedy = f"if it was moved, set data.path in {folder / 'config.toml'}"
                 raise DataError("the data of this run is not there any more", where=config.data.path, remedy=remedy)
+            check_tracker(config)
             plan = Plan(config, origins, *read_splits(config))
             check_settings(plan)
         return _run(plan, folder, resume=True, started=started)
@@ -194,8 +195,10 @@ def _saved_settings(folder: Path, flags: Mapping[str, Any]) -> tuple[Config, Ori
             f"a resumed run keeps its settings; {', '.join(changed)} cannot be given",
             remedy=f"omit them, or {start_anew(folder)}",
         )
-    config, origins = resolve(file=folder / "config.toml", environ={}, flags=_longer(folder, flags))
-    return config, {**origins, **_read_origins(folder)}
+    config, _ = resolve(file=folder / "config.toml", environ={}, flags=_longer(folder, flags))
+    before = flatten(resolve(file=folder / "config.toml", environ={})[0].model_dump())
+    changed = [key for key, value in flatten(config.model_dump()).items() if value != before[key]]
+    return config, {**_read_origins(folder), **dict.fromkeys(changed, "--resume")}
 
 
 MACHINE = {"train.device", "train.workers", "train.amp", "train.export"}
@@ -251,10 +254,8 @@ def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Ou
     world = announced()
     main = world.main
     report = RunReport(plan.config, plan.train, plan.val, folder=folder, world=world.size, origins=plan.origins)
-    terminal = TerminalReporter()
-    tracker = open_tracker(folder, plan.config) if main else Listener()
     say(f"run folder: {folder}")
-    listener = Listeners(terminal, report, tracker)
+    listener = Listeners(TerminalReporter(), report, make_tracker(folder, plan.config))
     progress = train(
         plan.config, plan.train, plan.val, folder=folder, resume=resume, listener=listener, started=started
     )

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,10 @@ def test_reasons_are_said_and_stored_and_survive_a_resumed_run(fcos: Fcos, shape
     assert stored["model.ranges"] == f"auto: {reason}"
     assert stored["train.lr"] == "flag"
     Path("run/report.html").unlink()
-    assert fcos("train", "--resume", "run", "--epochs", 2).code == 0
-    assert json.loads(Path("run/origins.json").read_text(encoding="utf-8")) == stored
+    for flags in (("--epochs", 2), ()):
+        assert fcos("train", "--resume", "run", *flags).code == 0
+        again = json.loads(Path("run/origins.json").read_text(encoding="utf-8"))
+        assert again == {**stored, "train.epochs": "--resume"}
     assert reason in Path("run/report.html").read_text(encoding="utf-8")
 
 
@@ -246,6 +249,19 @@ def test_invalid_setting_is_exit_code_2_and_writes_nothing(
     assert (result.code, result.out) == (2, "")
     assert message in result.err
     assert created_files() == []
+
+
+def test_a_run_that_cannot_start_leaves_no_events(
+    fcos: Fcos, shapes: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+    monkeypatch.setattr("fcos_cli.train.tracking.trackers.find_spec", find_spec)
+    line = ("train", shapes, "--config", settings, "--set", "train.tracker=tensorboard")
+    assert fcos(*line, "--device", "warp").code == 2
+    assert created_files() == []
+    assert fcos(*line, "--out", "run").code == 0
+    assert fcos("train", "--resume", "run", "--epochs", 2).code == 0
+    assert len(list(Path("run").glob("events.*"))) == 2
 
 
 def test_unusable_data_is_exit_code_3(fcos: Fcos, settings: Path, tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from fcos_cli.data.demo_shapes import write_shapes
-from fcos_cli.errors import DataError, UsageError
+from fcos_cli.errors import DataError, MissingExtra, UsageError
 from fcos_cli.train import start
 from fcos_cli.train.checkpoint import Progress
 from fcos_cli.train.folder import hold_folder
 from fcos_cli.train.recipe.plan import Plan, make_plan
-from fcos_cli.train.tracking.listener import Listener
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,6 @@ def test_a_run_holds_its_folder_and_its_number(shapes: Path, tmp_path: Path, mon
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(start, "train", train)
-    monkeypatch.setattr(start, "open_tracker", lambda *_: Listener())
     with pytest.raises(UsageError, match="before the first step"):
         start.start(plan(shapes), folder=None)
     assert folders == [Path("runs/train/data"), Path("runs/train/data-2")]
@@ -169,6 +167,31 @@ def test_the_folder_of_all_runs_is_no_name(shapes: Path, name: str) -> None:
     options: dict[str, Any] = {"out": None, "file": None, "assignments": [], "flags": {}, "time": None}
     with pytest.raises(UsageError, match="cannot have the name"):
         start.plan_new(shapes, name=name, network=None, demo=False, choose_batch=False, **options)
+
+
+def test_a_resumed_run_knows_where_its_settings_came_from(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.pt").touch()
+    (tmp_path / "config.toml").write_text(f"[data]\npath = '{shapes}'\n[train]\nbatch = 2\nepochs = 3\nworkers = 1\n")
+    (tmp_path / "origins.json").write_text('{"train.epochs": "auto: a few images", "train.batch": "flag"}')
+    found: list[dict[str, str]] = []
+    monkeypatch.setattr(start, "_run", lambda plan, *_, **__: found.append(plan.origins))
+    monkeypatch.setattr(start, "read_progress", lambda _: Progress(epoch=3))
+    start.resume(tmp_path, flags={"train.epochs": 4, "train.workers": 1})
+    assert found == [{"train.epochs": "--resume", "train.batch": "flag"}]
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_the_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.pt").touch()
+    (tmp_path / "config.toml").write_text(f"[data]\npath = '{tmp_path}'\n[train]\ntracker = 'wandb'\n")
+    monkeypatch.setattr("fcos_cli.train.tracking.trackers.find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match="wandb is not installed"):
+        plan(tmp_path, **{"train.tracker": "wandb"})
+    with pytest.raises(MissingExtra, match="wandb is not installed"):
+        start.resume(tmp_path, flags={})
 
 
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fcos_cli.train.initial_weights import model_of_init
 from fcos_cli.train.recipe.automatic import AUTO, FROM_BATCH, with_automatic
 from fcos_cli.train.recipe.batch_size import choose_batch
 from fcos_cli.train.run import resize_rule, tiles_of
+from fcos_cli.train.tracking.trackers import check_tracker
 
 INVISIBLE = 0.9
 """Nothing is learned if more than this share of the boxes is smaller than a pixel of the network input."""
@@ -56,6 +57,7 @@ def make_plan(
             "no data to train on",
             remedy="fcos train DATA, a folder with COCO, YOLO, VOC or LabelMe annotations; or try fcos train --demo",
         )
+    check_tracker(config)
     train_set, val_set = read_splits(config)
     config, origins = with_automatic(config, origins, train_set, val_set, network=network)
     check_maps(config.model, size=config.data.size)

@@ -30,7 +30,7 @@ class Listener:
     """Receives the events of a run, in the main process. This one ignores them; others override some methods."""
 
     def begun(self) -> None:
-        """Called once for a new run, when its folder is there and before its first step."""
+        """Called once, for a resumed run too, when the run's folder is there and nothing keeps it from starting."""
 
     def note(self, text: str) -> None:
         """Called with a message of one line."""

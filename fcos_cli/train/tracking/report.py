@@ -60,6 +60,7 @@ class RunReport(Listener):
         self.config, self.folder, self.world = config, folder, world
         self.train_set, self.val_set, self.tiling = train_set, val_set, tiles_of(config)
         self.best: EvaluatedModel | None = None
+        self.best_epoch: int | None = None  # from 1
         self.first_batches = ""  # they are always the same
 
     def begun(self) -> None:
@@ -70,6 +71,7 @@ class RunReport(Listener):
         thresholds = thresholds_for(evaluation.facts, self.val_set.classes)
         about = [("input", describe_input(evaluation.facts, self.tiling))]
         self.best = EvaluatedModel("best", evaluation.result, evaluation.detections, thresholds, about)
+        self.best_epoch = evaluation.facts.provenance.get("epoch")
 
     def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the interface)
         if evaluation.best:
@@ -90,8 +92,10 @@ class RunReport(Listener):
     def _write(self, path: Path) -> None:
         model = self.best or self._evaluate_best()
         self.first_batches = self.first_batches or first_batches(self.config, self.train_set, world=self.world)
+        rows = read_rows(self.folder / "metrics.jsonl")
+        training = summary(rows, ap=model.result.metrics["AP"], epoch=self.best_epoch) + curves(rows)
         extra = [
-            Section("training", "Training", curves(read_rows(self.folder / "metrics.jsonl"))),
+            Section("training", "Training", training),
             Section("labels", "Training data", histogram(self.train_set, self.val_set)),
             Section("batches", "First batches", self.first_batches),
             Section("settings", "Settings", settings(self.config, self.origins)),
@@ -111,8 +115,19 @@ class RunReport(Listener):
                 on_progress=update,
                 on_unreadable=lambda failure: unreadable.append(f"no detections in an image: {failure.error.brief}"),
             )
+        self.best_epoch = detector.facts.provenance.get("epoch")
         result = score(detections, self.val_set.samples, self.val_set.classes, notes=[*notes, *unreadable])
         return EvaluatedModel.of(detector, result, detections, self.val_set, tiling=self.tiling)
+
+
+def summary(rows: Sequence[dict[str, Any]], *, ap: float, epoch: int | None) -> str:
+    """How long the run is so far, and the best weights. Rows of other val data, say, may have a higher AP."""
+    if not rows:
+        return ""
+    return note(
+        f"{rows[-1]['step']:,} steps in {rows[-1]['epoch']} epochs; best AP on val {ap:.3f} after epoch {epoch}."
+        " The rest of this page is about these weights, `best.safetensors`."
+    )
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> str:
@@ -152,17 +167,7 @@ def curves(rows: Sequence[dict[str, Any]]) -> str:
         chart("Learning rate.", train, ("lr",)),
         chart("Gradient norm, before clipping.", train, ("grad_norm",)),
     ]
-    charts = [item for item in charts if item]
-    best = max(val, key=lambda row: (row["AP"], row["step"]), default=None)  # as validate keeps it
-    summary = (
-        ""
-        if best is None
-        else note(
-            f"{rows[-1]['step']:,} steps in {rows[-1]['epoch']} epochs; best AP on val {best['AP']:.3f} after epoch"
-            f" {best['epoch']}. The rest of this page is about these weights, `best.safetensors`."
-        )
-    )
-    return summary + pair(*charts)
+    return pair(*filter(None, charts))
 
 
 def histogram(train_set: Dataset, val_set: Dataset) -> str:

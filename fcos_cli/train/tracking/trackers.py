@@ -14,6 +14,7 @@ from typing import Any
 
 from fcos_cli.config import Config, flatten
 from fcos_cli.console import warn
+from fcos_cli.distributed.world import announced
 from fcos_cli.errors import MissingExtra, one_line
 from fcos_cli.train.tracking.listener import Evaluation, Listener, Row
 from fcos_cli.train.tracking.metrics import LOG_EVERY
@@ -22,16 +23,26 @@ from fcos_cli.train.tracking.metrics import LOG_EVERY
 class Tracker(Listener):
     """Sends the numbers of every twentieth step and of every validation to `log`, as `train/loss`, `val/AP` …
 
-    If that fails, since a server is away say, it is told once, and the run goes on without the tracker.
+    It is opened once the run has begun: one that cannot start leaves nothing. If the tracker fails, since a server is
+    away say, it is told once, and the run goes on without it.
     """
 
     lost = False
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder, self.config = folder, config
+
+    def open(self) -> None:
+        raise NotImplementedError
 
     def log(self, values: dict[str, float], step: int) -> None:
         raise NotImplementedError
 
     def end(self) -> None:
         raise NotImplementedError
+
+    def begun(self) -> None:
+        self._try(self.open)
 
     def step(self, row: Row) -> None:
         if row["step"] % LOG_EVERY == 0:
@@ -50,11 +61,8 @@ class Tracker(Listener):
             call(*values)
         except Exception as error:  # of many libraries
             self.lost = True
-            _tell(type(self).__name__, error)
-
-
-def _tell(name: str, error: Exception) -> None:
-    warn(f"{name} failed ({one_line(error)}): the run goes on without it; metrics.jsonl has all numbers")
+            name = type(self).__name__
+            warn(f"{name} failed ({one_line(error)}): the run goes on without it; metrics.jsonl has all numbers")
 
 
 def numbers(row: Row) -> dict[str, float]:
@@ -70,10 +78,10 @@ def numbers(row: Row) -> dict[str, float]:
 class TensorBoard(Tracker):
     """Writes TensorBoard events into the run folder."""
 
-    def __init__(self, folder: Path, config: Config) -> None:  # noqa: ARG002 (as the others)
+    def open(self) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(folder))
+        self.writer: Any = SummaryWriter(str(self.folder))
 
     def log(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
@@ -86,15 +94,15 @@ class TensorBoard(Tracker):
 class MLflow(Tracker):
     """Logs to MLflow; without a tracking URI, to a database in the run folder."""
 
-    def __init__(self, folder: Path, config: Config) -> None:
+    def open(self) -> None:
         import mlflow
 
         self.mlflow: Any = mlflow
         if not self.mlflow.is_tracking_uri_set():
-            mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+            mlflow.set_tracking_uri(f"sqlite:///{(self.folder / 'mlflow.db').resolve()}")
         mlflow.set_experiment("fcos")
-        mlflow.start_run(run_name=folder.name)
-        mlflow.log_params(settings(config))
+        mlflow.start_run(run_name=self.folder.name)
+        mlflow.log_params(settings(self.config))
 
     def log(self, values: dict[str, float], step: int) -> None:
         self.mlflow.log_metrics(values, step=step)
@@ -106,13 +114,12 @@ class MLflow(Tracker):
 class WeightsAndBiases(Tracker):
     """Logs to Weights & Biases; offline into the run folder unless WANDB_MODE says otherwise."""
 
-    def __init__(self, folder: Path, config: Config) -> None:
+    def open(self) -> None:
         import wandb
 
         mode: Any = os.environ.get("WANDB_MODE", "offline")
-        self.run: Any = wandb.init(
-            project="fcos", name=folder.name, dir=str(folder), config=settings(config), mode=mode
-        )
+        name, folder = self.folder.name, str(self.folder)
+        self.run: Any = wandb.init(project="fcos", name=name, dir=folder, config=settings(self.config), mode=mode)
 
     def log(self, values: dict[str, float], step: int) -> None:
         self.run.log(values, step=step)
@@ -130,22 +137,17 @@ def settings(config: Config) -> dict[str, str]:
     return {key: str(value) for key, value in flatten(config.model_dump(mode="json")).items()}
 
 
-def open_tracker(folder: Path, config: Config) -> Listener:
-    """The listener that `train.tracker` names; `auto` is TensorBoard if it is installed. One that fails is left out.
+def check_tracker(config: Config) -> None:
+    """Raise MissingExtra if the package of `train.tracker` is not installed. Only the main process needs it."""
+    name = config.train.tracker
+    if announced().main and name in PACKAGES and find_spec(PACKAGES[name]) is None:
+        raise MissingExtra(f"{name} is not installed", extra=name, where=f"train.tracker = {name}")
 
-    Raises MissingExtra if the package is not installed.
-    """
+
+def make_tracker(folder: Path, config: Config) -> Listener:
+    """The listener that `train.tracker` names; `auto` is TensorBoard if it is installed."""
     name = config.train.tracker
     if name == "auto":
         name = "tensorboard" if find_spec("tensorboard") else "none"
-    if name == "none":
-        return Listener()
-    if find_spec(PACKAGES[name]) is None:
-        raise MissingExtra(f"{name} is not installed", extra=name)
-    folder.mkdir(parents=True, exist_ok=True)
     kinds = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
-    try:
-        return kinds[name](folder, config)
-    except Exception as error:  # of many libraries
-        _tell(kinds[name].__name__, error)
-        return Listener()
+    return Listener() if name == "none" else kinds[name](folder, config)

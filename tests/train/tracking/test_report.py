@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fcos_cli.train import loop
 from fcos_cli.train.loop import train
 from fcos_cli.train.tracking import report
 from fcos_cli.train.tracking.metrics import read_rows
-from fcos_cli.train.tracking.report import RunReport, curves, first_examples, histogram
+from fcos_cli.train.tracking.report import RunReport, curves, first_examples, histogram, summary
 from tests.browser import Browser
 from tests.train.runs import Recorder, config_of, splits
 
@@ -94,6 +95,26 @@ def test_each_validation_writes_the_report_about_the_best_weights_so_far(
     assert shown == [0.3, 0.3, 0.4]
 
 
+def test_the_best_ap_is_that_of_the_weights_shown(
+    run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(report, "write_report", lambda *_, extra, **__: texts.append(extra[0].content))
+    shutil.copytree(run[0], tmp_path / "run")
+    rows = read_rows(run[0] / "metrics.jsonl")
+    (last,) = [row for row in rows if row["kind"] == "val"]
+    other = {**last, "epoch": 7, "AP": 0.9}  # on val data that has changed since
+    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (other, *rows)))
+    RunReport(CONFIG, *data, folder=tmp_path / "run").write()
+    recorder = Recorder()
+    train(config_of(epochs=2), *data, folder=tmp_path / "run", resume=True, listener=recorder)
+    listener = RunReport(CONFIG, *data, folder=tmp_path / "run")
+    listener.validated({}, recorder.evaluations[0]._replace(best=True))
+    expected = [(last["AP"], 1), (recorder.evaluations[0].result.metrics["AP"], 2)]
+    for text, (ap, epoch) in zip(texts, expected, strict=True):
+        assert f"best AP on val {ap:.3f} after epoch {epoch}." in text
+
+
 def test_the_first_batches_are_made_once(
     run: tuple[Path, list[Any]], data: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +168,8 @@ def test_incomplete_rows_are_skipped_and_no_rows_give_no_curves(tmp_path: Path) 
     assert read_rows(tmp_path / "m.jsonl") == rows
     drawn = curves(rows)
     assert drawn.count("<circle") == 3
-    assert "best AP on val 0.500 after epoch 1" in drawn
+    assert summary([], ap=0.5, epoch=1) == ""
+    assert "3 steps in 1 epochs; best AP on val 0.500 after epoch 1." in summary(rows, ap=0.5, epoch=1)
 
 
 def test_histogram_counts_boxes_and_images(data: tuple[Dataset, Dataset]) -> None:

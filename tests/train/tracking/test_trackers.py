@@ -13,7 +13,7 @@ from fcos_cli.config import Config
 from fcos_cli.errors import MissingExtra
 from fcos_cli.train.tracking import trackers
 from fcos_cli.train.tracking.listener import Listener, Listeners
-from fcos_cli.train.tracking.trackers import Tracker, numbers, open_tracker
+from fcos_cli.train.tracking.trackers import Tracker, check_tracker, make_tracker, numbers
 from tests.train.runs import Recorder, config_of
 
 NOTHING: Any = None
@@ -24,7 +24,9 @@ VAL = {"kind": "val", "step": 30, "epoch": 1, "AP": 0.25, "seconds": 3.0, "best"
 def tracked(folder: Path, name: str) -> Config:
     """Send two rows to a tracker, one of them between two logged steps."""
     config = config_of(tracker=name)
-    tracker = open_tracker(folder, config)
+    tracker = make_tracker(folder, config)
+    assert not any(folder.iterdir())
+    tracker.begun()
     tracker.step(TRAIN)
     tracker.step({**TRAIN, "step": 21, "loss": 99.0})
     tracker.validated(VAL, NOTHING)
@@ -53,6 +55,7 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     before = mlflow.get_tracking_uri()
     try:
+        (tmp_path / "run").mkdir()
         config = tracked(tmp_path / "run", "mlflow")
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
         (experiment,) = [e for e in client.search_experiments() if e.name == "fcos"]
@@ -83,9 +86,13 @@ def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_tracker_that_is_not_installed_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match="wandb is not installed"):
-        open_tracker(tmp_path, config_of(tracker="wandb"))
-    assert type(open_tracker(tmp_path, config_of(tracker="auto"))) is Listener
-    assert type(open_tracker(tmp_path, config_of(tracker="none"))) is Listener
+        check_tracker(config_of(tracker="wandb"))
+    for name in ("auto", "none"):
+        check_tracker(config_of(tracker=name))
+        assert type(make_tracker(tmp_path, config_of(tracker=name))) is Listener
+    for variable, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    check_tracker(config_of(tracker="wandb"))  # the main process may be on another machine
 
 
 class Away(Tracker):
@@ -117,16 +124,19 @@ def test_a_tracker_that_fails_is_told_once_and_left_out(capsys: pytest.CaptureFi
     assert "Away failed (not open)" in capsys.readouterr().err
 
 
-def test_a_tracker_that_cannot_be_opened_is_left_out(
+def test_a_tracker_that_cannot_be_opened_is_told_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def away(*_: object) -> None:
+    def away(_: object) -> None:
         raise ConnectionError("no answer")
 
-    monkeypatch.setattr(trackers, "find_spec", lambda _: True)
-    monkeypatch.setattr(trackers.MLflow, "__init__", away)
-    assert type(open_tracker(tmp_path, config_of(tracker="mlflow"))) is Listener
+    monkeypatch.setattr(trackers.MLflow, "open", away)
+    tracker = make_tracker(tmp_path, config_of(tracker="mlflow"))
+    tracker.begun()
     assert "MLflow failed (no answer)" in capsys.readouterr().err
+    tracker.step(TRAIN)
+    tracker.close()
+    assert capsys.readouterr().err == ""
 
 
 def test_every_listener_hears_every_event() -> None:
