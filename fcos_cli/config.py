@@ -55,13 +55,10 @@ class DataConfig(BaseModel):
         (320, 320), description="height, width; for shortest: shorter side, limit of the longer side"
     )
     tile: int = Field(
-        0,
-        ge=0,
-        le=1_000_000,
-        description="train and validate on tiles of so many pixels of the source, at least 32; 0: off",
+        0, ge=0, le=1_000_000, description="train and validate on tiles of so many source pixels, at least 32; 0: off"
     )
     val_fraction: float = Field(0.1, gt=0, lt=1, description="fraction held out if the data has no val split")
-    split_seed: int = Field(0, description="seed of that split")
+    split_seed: int = Field(0, ge=0, description="seed of that split")
     drop_empty: bool = Field(False, description="skip images without objects")
     cache: bool = Field(True, description="keep decoded images in memory, shrunk to twice the input, if they fit")
 
@@ -95,7 +92,7 @@ class AugmentConfig(BaseModel):
     @classmethod
     def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if scale[0] > scale[1]:
-            raise ValueError("the first value must not be larger than the second")
+            raise ValueError(f"the first value of {scale} must not be larger than the second")
         return scale
 
 
@@ -276,9 +273,8 @@ def _put(tree: dict[str, Any], origins: Origins, key: str, value: Any, origin: s
     """Set a dotted key in the nested tree. Raises UsageError if Config has no such key."""
     known = list(flatten(Config().model_dump()))
     if key not in known:
-        closest = (
-            get_close_matches(key, known, n=1) or [k for k in known if k.endswith("." + key.rpartition(".")[2])][:1]
-        )
+        same_name = [k for k in known if k.endswith("." + key.rpartition(".")[2])]
+        closest = get_close_matches(key, known, n=1) or same_name[:1]
         remedy = f"did you mean {closest[0]}?" if closest else "fcos train --dry-run prints all keys"
         raise UsageError(f"unknown setting {key!r}", where=origin, remedy=remedy)
     *sections, name = key.split(".")
@@ -299,4 +295,6 @@ def _explain(error: ValidationError, origins: Origins) -> UsageError:
     # a check across several settings is reported for their section: name those that were set explicitly
     set_keys = [k for k in origins if k == key or k.startswith(f"{key}.")]
     where = ", ".join(f"{k} ({origins[k]})" for k in set_keys) or key
-    return UsageError(f"{first['msg']}, but got {first['input']!r}"[:300], where=where)
+    ours = first["type"] == "value_error"  # it says what the values are
+    what = str(first["ctx"]["error"]) if ours else f"{first['msg']}, but got {first['input']!r}"
+    return UsageError(what[:300], where=where)

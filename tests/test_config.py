@@ -155,6 +155,7 @@ def test_invalid_value_names_the_highest_layer(file: Path) -> None:
 def test_contradicting_values_name_their_origins() -> None:
     with pytest.raises(UsageError, match="channels = 100 is not a multiple of groups = 32") as caught:
         resolve(environ={}, assignments=["model.channels=100"])
+    assert caught.value.what == "channels = 100 is not a multiple of groups = 32"
     assert "--set model.channels" in str(caught.value.where)
     with pytest.raises(UsageError, match="ascending"):
         resolve(environ={}, assignments=["model.ranges=[64, 32, 128, 256]"])

@@ -19,6 +19,17 @@ NAMES = {"model", "models", "paths", "sources", "images", "classes", "init", "na
 class Command(TyperCommand):
     """A command whose arguments are checked first. A name that is too long would otherwise surface in mid-work."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments. Raises UsageError for an empty value: as a path, it would be the current folder."""
+        for text, following in zip(args, [*args[1:], None], strict=False):
+            option, equals, value = text.partition("=")
+            if option.startswith("--") and (following == "" if not equals else not value):
+                from fcos_cli.errors import UsageError
+
+                remedy = "give one, or omit the option; a variable of the shell may not be set"
+                raise UsageError("an option has an empty value", where=option, remedy=remedy)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises UsageError, naming the argument, for a name that no file can have."""
         from fcos_cli.atomic import check_length

@@ -95,7 +95,8 @@ class ModelConfig(BaseModel):
     @classmethod
     def _known(cls, strides: tuple[int, ...]) -> tuple[int, ...]:
         if strides not in (STRIDES, FINE_STRIDES, REALTIME_STRIDES):
-            raise ValueError(f"strides must be {list(STRIDES)}, {list(FINE_STRIDES)} or {list(REALTIME_STRIDES)}")
+            known = f"{list(STRIDES)}, {list(FINE_STRIDES)} or {list(REALTIME_STRIDES)}"
+            raise ValueError(f"strides = {list(strides)} must be {known}")
         return strides
 
     @field_validator("deformable_stages")

@@ -42,9 +42,9 @@ def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
         return model, "random weights"
     if init == "pretrained":
         return model, f"timm's pretrained {config.model.backbone} (ImageNet)"
-    if init == "offline":
+    path = detector_file(init)
+    if path is None:  # offline
         return model, load_offline_weights(model.backbone, config.model)
-    path = detector_file(init) or Path(init)
     names = {"default": "the default detector", "coco": "torchvision's FCOS trained on COCO"}
     return model, copy_matching(model, load(path), classes, name=names.get(init, str(path)))
 

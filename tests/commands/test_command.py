@@ -127,3 +127,23 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     assert f"{Path.cwd() / 'file'} is not a folder" in result.err
     assert [path.name for path in created_files()] == ["file"]
     assert Path("file").read_text() == "somebody's"
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        (("train", "data", "--name", ""), "--name"),
+        (("train", "data", "--out", "", "--epochs", "3"), "--out"),
+        (("train", "data", "--out="), "--out"),
+        (("export", "default", "--out="), "--out"),
+    ],
+)
+def test_an_empty_value_is_not_the_current_folder(fcos: Fcos, line: tuple[str, ...], where: str) -> None:
+    result = fcos(*line)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.splitlines()[:2] == ["error: an option has an empty value", f"  where: {where}"]
+    assert created_files() == []
+
+
+def test_a_setting_can_be_empty(fcos: Fcos) -> None:
+    assert "no data to train on" in fcos("train", "--set=data.path=").err

@@ -63,6 +63,7 @@ SETTINGS = [
     Setting("set-batch-huge", assign("train.batch=10000000000"), "less than"),
     Setting("set-workers-huge", assign("train.workers=1000000"), "less than"),
     Setting("set-seed-beyond-64-bits", assign(f"train.seed={2**70}"), "less than"),
+    Setting("set-split-seed-negative", assign("data.split_seed=-1"), "greater than or equal to 0"),
     Setting("set-size-of-one", assign("data.size=[320]"), "required|at least|missing"),
     Setting("set-size-of-three", assign("data.size=[1, 2, 3]"), "at most 2"),
     Setting("set-choice-unknown", assign("train.optimizer=sgdd"), "'adamw' or 'sgd'"),

@@ -392,6 +392,11 @@ def test_batch_norm_can_be_trained(data: tuple[Dataset, Dataset], tmp_path: Path
     config = Config.model_validate({**SETTINGS, "model": model})
     train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder())
     load(tmp_path / "run" / "best.safetensors").build()
+    means = {key: value for key, value in state(tmp_path / "run")["model"].items() if key.endswith("running_mean")}
+    for part in ("backbone.body.", "head.classification_head.", "head.regression_head."):
+        moved = [bool(mean.any()) for key, mean in means.items() if key.startswith(part)]  # from 0
+        assert moved, part
+        assert all(moved), part
 
 
 def test_signal_handlers_are_restored(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
