@@ -84,7 +84,7 @@ def test_the_program_finds_what_pytorch_found(program: Program, vectors: Path) -
     table = {row[1]: [cell.strip() for cell in row[2:] if cell.strip()] for row in rows if len(row) > 3}
     assert table["matched"] == ["300 of 300", "100%"]
     assert float(table["largest box difference"][0].removesuffix("px")) < 0.01
-    assert "the same as PyTorch on 3 pictures" in done.stdout
+    assert "the same as PyTorch on 3 images" in done.stdout
 
 
 def test_other_weights_are_exit_code_5(program: Program, vectors: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def found_in(browser: Browser, picture: Path) -> list[tuple[str, float, list[flo
 def test_the_page_finds_what_pytorch_and_predict_found(browser: Browser, site: tuple[Path, str], fcos: Fcos) -> None:
     folder, address = site
     assert open_page(browser, address) == "passed"
-    assert browser.find("#verdict").text == "The same as PyTorch on 3 pictures"
+    assert browser.find("#verdict").text == "The same as PyTorch on 3 images"
     rows = [[cell.text for cell in row.find_elements("css selector", "td")] for row in browser.find_all("#rows tr")]
     assert [row[0] for row in rows] == ["matched", "largest box difference", "largest score difference"]
     assert rows[0][1:] == ["300 of 300", "100%"]

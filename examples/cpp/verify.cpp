@@ -153,7 +153,7 @@ static int verify(const fs::path& model, const fs::path& folder) {
     compare(expected, found, detector, index.at("tolerance"), name, result);
   }
   if (print(result, index.at("tolerance"))) {
-    std::printf("%s: the same as PyTorch on %zu pictures\n", model.string().c_str(), index.at("vectors").size());
+    std::printf("%s: the same as PyTorch on %zu images\n", model.string().c_str(), index.at("vectors").size());
     return 0;
   }
   for (std::size_t i = 0; i < std::min<std::size_t>(result.notes.size(), 8); ++i)

@@ -28,7 +28,7 @@ def predict(
         typer.Argument(
             metavar="SOURCE",
             help="Images, videos, folders, quoted glob patterns, .txt files that list paths, camera:0, http://, "
-            "https:// or rtsp:// addresses of pictures and streams, or - for an image or a list on stdin. In lists, a "
+            "https:// or rtsp:// addresses of images and streams, or - for an image or a list on stdin. In lists, a "
             "line that starts with # is a comment, unless a file has that name.",
         ),
     ] = None,
@@ -108,16 +108,16 @@ def predict(
         typer.Option(
             "--resume",
             help="Continue an interrupted run: what is in FILE.jsonl.part is not done again. Needs --save FILE.jsonl "
-            "as the only output, or --engine ray, which goes on in the folder --out.",
+            "as the only output, or --engine ray, which continues in the folder --out.",
         ),
     ] = False,
     label: Annotated[
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="Write the pictures and their detections to OUT as a data set to correct and train on: yolo, coco, "
-            "voc or labelme. OUT must be empty, or see --merge. JPEG and PNG files are copied, other pictures and "
-            "frames of videos converted. review.csv lists the most doubtful pictures first.",
+            help="Write the images and their detections to OUT as a data set to correct and train on: yolo, coco, "
+            "voc or labelme. OUT must be empty, or see --merge. JPEG and PNG files are copied, other images and "
+            "frames of videos converted. review.csv lists the most doubtful images first.",
         ),
     ] = None,
     label_score: Annotated[
@@ -130,7 +130,7 @@ def predict(
         bool,
         typer.Option(
             "--merge",
-            help="With --label: add to the data set in OUT. Its pictures and labels stay as they are, and pictures "
+            help="With --label: add to the data set in OUT. Its images and labels stay as they are, and images "
             "that it has already are skipped.",
         ),
     ] = False,
@@ -172,7 +172,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="With --engine ray: SOURCE is Parquet, and this column holds pictures, paths or addresses. Default: "
+            help="With --engine ray: SOURCE is Parquet, and this column holds images, paths or addresses. Default: "
             "image, in files called .parquet.",
         ),
     ] = None,

@@ -24,7 +24,7 @@ def verify(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Also write the pictures to FOLDER, as raw network inputs, with the expected detections as JSON, to "
+            help="Also write the images to FOLDER, as raw network inputs, with the expected detections as JSON, to "
             "check programs in other languages.",
         ),
     ] = None,
@@ -36,7 +36,7 @@ def verify(
 ) -> None:
     """Check on this machine that an exported file gives PyTorch's results. Needs no torch and no data.
 
-    `fcos export` and `fcos train` store small pictures with PyTorch's detections in the files they write. Exit code 5
+    `fcos export` and `fcos train` store small images with PyTorch's detections in the files they write. Exit code 5
     if a detection differs by more than the precision explains.
     """
     from fcos_cli.parity.check import check_file

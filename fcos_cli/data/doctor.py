@@ -117,7 +117,7 @@ def _empty(dataset: Dataset) -> Iterator[Finding]:
     if names:
         message = f"images without objects, used as background examples: {len(names)} of {len(dataset)}"
         remedy = "label them if they show objects of these classes; otherwise nothing needs to be done"
-        yield Finding("pictures-without-objects", "info", some(list(dict.fromkeys(names))), message, remedy)
+        yield Finding("images-without-objects", "info", some(list(dict.fromkeys(names))), message, remedy)
 
 
 def examine_splits(

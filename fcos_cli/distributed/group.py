@@ -130,7 +130,7 @@ def _explaining_losses(task: Task, minutes: float) -> Iterator[None]:
             what = f"another process of this run has not answered for {minutes:g} minutes"
         else:
             raise
-        again = "run the command again" if task == "fcos eval" else "go on with --resume and the run folder"
+        again = "run the command again" if task == "fcos eval" else "continue with --resume and the run folder"
         raise FcosError(what, remedy=f"see its messages; then {again}") from error
 
 

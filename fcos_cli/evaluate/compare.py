@@ -73,7 +73,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return the `comparison` of the `fcos eval A B --json` document."""
-        return {"method": "paired bootstrap over pictures", **asdict(self)}
+        return {"method": "paired bootstrap over images", **asdict(self)}
 
 
 def compare(

@@ -31,7 +31,7 @@ def with_vectors(artifact: Artifact, facts: Facts, path: Path, *, size: tuple[in
         say(f"the file has no test vectors for `fcos verify`: {reason}")
         return facts
     text = write_vectors(vectors)
-    say(f"added test vectors for `fcos verify` ({len(vectors)} pictures, {len(text) / 1e3:.0f} kB)")
+    say(f"added test vectors for `fcos verify` ({len(vectors)} images, {len(text) / 1e3:.0f} kB)")
     return replace(facts, vectors=text)
 
 

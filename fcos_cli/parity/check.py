@@ -50,7 +50,7 @@ def check_file(
             remedy="copy the file again; try another --backend, --device or version of the runtime; "
             "do not use it here until it passes",
         )
-    say(f"{path}: the same as PyTorch on {len(vectors)} pictures ({detector.backend}, {detector.device})")
+    say(f"{path}: the same as PyTorch on {len(vectors)} images ({detector.backend}, {detector.device})")
 
 
 def find_exported(model: str) -> Path:

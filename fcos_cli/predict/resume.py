@@ -121,14 +121,14 @@ def open_part(path: Path, settings: dict[str, Any], *, batch: int, resume: bool)
         if error.errno not in FULL:
             raise
         what = f"writing failed ({error.strerror})"
-        raise FcosError(what, where=path, remedy="free some space, and go on with --resume") from error
+        raise FcosError(what, where=path, remedy="free some space, and continue with --resume") from error
     finally:
         with suppress(OSError):  # what could not be written was reported
             raw.close()
         if finished or part.stat().st_size <= len(head):  # no row
             part.unlink()
         else:
-            say(f"{part} keeps what was done: the same command with --resume goes on")
+            say(f"{part} keeps what was done: to continue, repeat the command with --resume")
 
 
 def part_of(path: Path) -> Path:
@@ -161,13 +161,15 @@ def check_resume(save: Sequence[Path], *, resumable: bool) -> bool:
         done, end = _read_rows(stream)
         whole = end == stream.seek(0, io.SEEK_END)
     if not whole:
-        what = f"this file is incomplete or damaged after row {done.rows:,}, and there is no part to go on with"
+        what = (
+            f"this file is incomplete or damaged after row {done.rows:,}, without a .part file to continue from"
+        )
         raise UsageError(what, where=path, remedy="omit --resume to run again")
     if done.failed:
         what = f"the run is finished, and {done.failed:,} of its {done.rows:,} rows are errors"
         raise FcosError(what, where=path, remedy="omit --resume to run again")
     rows = "1 row" if done.rows == 1 else f"{done.rows:,} rows"
-    say(f"{path} is finished, with {rows}: nothing to go on with; omit --resume to run again")
+    say(f"{path} is finished, with {rows}: nothing left to do; omit --resume to run again")
     return False
 
 

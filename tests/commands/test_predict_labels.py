@@ -49,7 +49,7 @@ def test_labels_are_the_detections_and_every_command_reads_them(
         assert [name for name, _ in found] == [name for name, _ in wanted]
         np.testing.assert_allclose([b for _, b in found], [b for _, b in wanted], atol=0.01)
     assert [len(sample.boxes) for sample in dataset.samples] == [3, 1, 0]
-    assert "more: 3 pictures with 4 labels added; look at" in result.err
+    assert "more: 3 images with 4 labels added; look at" in result.err
     assert fcos("doctor", "more").code == 0
     evaluated = fcos("eval", model, "more", "--split", "all", "--json")
     assert evaluated.code == 0
@@ -89,7 +89,7 @@ def test_merge_skips_what_is_there(fcos: Fcos, model: Path, new: Path) -> None:
     result = fcos(*line, "--merge")
     assert result.code == 0
     assert "already in the data set as more/images/a.png, whose labels are left alone" in result.err
-    assert "more: 0 pictures with 0 labels added, 3 already there" in result.err
+    assert "more: 0 images with 0 labels added, 3 already there" in result.err
     assert Path("more/train.json").read_bytes() == before
 
 
@@ -103,7 +103,7 @@ def test_nothing_is_written_without_pictures(fcos: Fcos, model: Path, tmp_path: 
     (tmp_path / "empty").mkdir()
     result = fcos("predict", tmp_path / "empty", "--model", model, "--label", "yolo", "--out", "more")
     assert result.code == 3
-    assert "0 pictures" not in result.err
+    assert "0 images" not in result.err
     assert not Path("more").exists()
 
 

@@ -42,7 +42,7 @@ def test_a_valid_data_set_has_no_findings() -> None:
 def test_the_readers_findings_are_included_and_the_most_severe_come_first() -> None:
     told = Finding("missing-image", "error", "b.png", "…")
     listed = examine(dataset(sample(*PLENTY), sample(), findings=[told]))
-    assert [finding.id for finding in listed] == ["missing-image", "pictures-without-objects"]
+    assert [finding.id for finding in listed] == ["missing-image", "images-without-objects"]
 
 
 def test_classes_with_no_or_few_boxes_are_named() -> None:
@@ -86,7 +86,7 @@ def test_ignored_boxes_do_not_count_as_boxes() -> None:
 def test_a_data_set_without_objects_is_an_error() -> None:
     findings = found(dataset(sample(), sample()))
     assert findings["no-boxes"].severity == "error"
-    assert findings["pictures-without-objects"].message.endswith(": 2 of 2")
+    assert findings["images-without-objects"].message.endswith(": 2 of 2")
 
 
 def test_an_image_in_both_splits_is_leakage_whatever_its_name(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_the_bundled_detector_passes(fcos: Fcos) -> None:
     assert result.document["passed"]
     assert (result.document["backend"], result.document["device"]) == ("onnxruntime", "cpu")
     assert [row["times"] for row in result.document["end_to_end"]["pictures"]] == [2, 2, 2]
-    assert "the same as PyTorch on 3 pictures" in result.err
+    assert "the same as PyTorch on 3 images" in result.err
     assert "largest box difference" in result.err
 
 

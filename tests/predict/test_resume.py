@@ -269,7 +269,7 @@ def test_the_command_promises_to_go_on_only_where_it_does(
     monkeypatch.setattr("fcos_cli.predict.writers._JsonLines.end", interrupt)
     result = fcos("predict", pictures(Path("in"), 2), "--model", model_file, "--save", FOUND)
     assert result.code == 130
-    assert ("with --resume goes on" in result.err) is not live
+    assert ("repeat the command with --resume" in result.err) is not live
     assert PART.exists() is not live
 
 

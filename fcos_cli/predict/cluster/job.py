@@ -60,12 +60,12 @@ class JobFolder:
         document = self._document()
         if document is None:
             if self.finished():
-                what = "this folder has results, but no job that could go on"
+                what = "this folder has results, but no job that could be continued"
                 raise UsageError(what, where=self.place.name, remedy="choose another --out")
             return None
         if not resume:
             what = "this folder has the results of a job"
-            raise UsageError(what, where=self.place.name, remedy="add --resume to go on, or choose another --out")
+            raise UsageError(what, where=self.place.name, remedy="add --resume to continue, or choose another --out")
         before, now = document["settings"], json.loads(json.dumps(settings))
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if changed:

@@ -34,7 +34,7 @@ def holds_bytes(file: Place, column: str) -> bool:
         return True
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return False
-    what = f"the column {column!r} holds {kind}, neither bytes of pictures nor text"
+    what = f"the column {column!r} holds {kind}, neither bytes of images nor text"
     raise DataError(what, where=file.name, remedy=f"--column NAME; it has {', '.join(schema.names[:12])}")
 
 

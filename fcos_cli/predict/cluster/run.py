@@ -107,7 +107,7 @@ def _finish(folder: JobFolder, listed: Listed, task: Task, model: ModelFiles, *,
     todo = [number for number in range(listed.partitions) if number not in done]
     before = folder.counts(done)
     if done:
-        say(f"{task.out.name}: {before.pictures:,} of {listed.pictures:,} pictures were done before")
+        say(f"{task.out.name}: {before.pictures:,} of {listed.pictures:,} images were done before")
     if not todo:
         return _finished_before(before, task.out)
     elsewhere = address is not None  # a worker there may still finish a part after Ctrl-C
@@ -122,7 +122,7 @@ def _finish(folder: JobFolder, listed: Listed, task: Task, model: ModelFiles, *,
         if not finished and not elsewhere:
             folder.discard()
         elif len(finished) < listed.partitions:
-            say(f"{task.out.name} keeps what was done: the same command with --resume goes on")
+            say(f"{task.out.name} keeps what was done: to continue, repeat the command with --resume")
     if missing := listed.partitions - len(finished):
         raise FcosError(f"{missing} of {listed.partitions} parts are missing", where=task.out.name)
     if total.noted:
@@ -135,7 +135,7 @@ def _finished_before(counts: Counts, out: Place) -> int:
     if counts.failed:
         what = f"the job is finished, and {counts.failed:,} of its {counts.pictures:,} rows are errors"
         raise FcosError(what, where=out.name, remedy="to run again, choose another --out")
-    say(f"{out.name} is finished: nothing to go on with")
+    say(f"{out.name} is finished: nothing left to do")
     return 0
 
 
@@ -149,7 +149,7 @@ def _run(
         pool = plan_pool(task, model)
         each = "a GPU" if pool.gpus else "one core"
         where = f"on {pool.nodes} nodes" if pool.nodes > 1 else "on one machine"
-        say(f"{pictures:,} pictures; {pool.workers} workers with {each} each, {where}")
+        say(f"{pictures:,} images; {pool.workers} workers with {each} each, {where}")
         if pool.gpus:  # which wait for pictures unless several cores open them
             task = replace(task, threads=None, openers=pool.cpus)
         with progress("pictures", total=pictures) as update:

@@ -34,7 +34,7 @@ def check_sources(sources: Sequence[str]) -> list[Place]:
         raise UsageError("no images given", remedy="name a folder, a .txt list, a Parquet file or s3://BUCKET/FOLDER/")
     for source in sources:
         if source == "-" or is_camera(source) or Path(source).suffix.lower() in VIDEO_SUFFIXES:
-            what = "--engine ray reads pictures, not stdin, cameras and videos"
+            what = "--engine ray reads images, not stdin, cameras and videos"
             raise UsageError(what, where=source, remedy="omit --engine for this source")
     return [locate(source) for source in sources]
 

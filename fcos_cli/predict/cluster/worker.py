@@ -112,7 +112,7 @@ class Worker:
     def _report(self, number: int) -> Report:
         try:
             if self._attempt(number) > MAX_ATTEMPTS:
-                what = f"workers died {MAX_ATTEMPTS} times while they were at the same pictures"
+                what = f"workers died {MAX_ATTEMPTS} times while they were at the same images"
                 where = f"{self.listing.partition(number)[0].source} or one after it"
                 raise FcosError(what, where=where, remedy="give them more memory; see if it is damaged")
             for pause in PAUSES:
@@ -161,7 +161,7 @@ class Worker:
             else:
                 noted += result.note is not None
         if lost == len(rows):  # rows of errors would not be tried again when the store is back
-            what = f"the store gives none of {lost} pictures: {errors[0].what}"
+            what = f"the store gives none of {lost} images: {errors[0].what}"
             raise StoreError(what, where=errors[0].where, remedy="see whether it answers, and your access to it")
         counts = Counts(len(rows), failed, noted)
         self.job.part(number).write(to_parquet(rows, counts))

@@ -106,10 +106,10 @@ class LabelWriter:
         elif not self._skipped:
             return
         there = f", {self._skipped} already there" if self._skipped else ""
-        pictures = "1 picture" if len(rows) == 1 else f"{len(rows)} pictures"
+        images = "1 image" if len(rows) == 1 else f"{len(rows)} images"
         labels = "1 label" if self._labels == 1 else f"{self._labels} labels"
         first = f"; look at {rows[0].picture} first ({REVIEW})" if rows and rows[0].score else ""
-        say(f"{self.plan.folder}: {pictures} with {labels} added{there}{first}")
+        say(f"{self.plan.folder}: {images} with {labels} added{there}{first}")
 
 
 @contextmanager

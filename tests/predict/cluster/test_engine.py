@@ -33,7 +33,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray
 
 STORE = 80 * 2**20
-OURS = re.compile(r"pictures |error: |  |out[: ]|\d+ pictures; |\d+ images processed, ")
+OURS = re.compile(r"pictures |error: |  |out[: ]|\d+ images; |\d+ images processed, ")
 """How each line on stderr begins; lines of Ray do not."""
 VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
 
@@ -132,7 +132,7 @@ def test_an_interrupted_job_goes_on_without_doing_anything_again(fcos: Fcos, mon
         patch.setattr("fcos_cli.predict.cluster.run._run", stopped)
         result = fcos(*line)
     assert result.code == 130
-    assert "out keeps what was done: the same command with --resume goes on" in result.err
+    assert "out keeps what was done: to continue, repeat the command with --resume" in result.err
     before = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert len(before) == 2
 
@@ -142,7 +142,7 @@ def test_an_interrupted_job_goes_on_without_doing_anything_again(fcos: Fcos, mon
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert all(OURS.match(text) for text in done.stderr.splitlines()), done.stderr
-    assert "out: 32 of 60 pictures were done before" in done.stderr
+    assert "out: 32 of 60 images were done before" in done.stderr
     assert "59 images processed, 1 could not be read" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert job_rows(out) == local_rows(model, "in", Path("local.jsonl"))
@@ -251,12 +251,12 @@ def test_an_interrupted_job_on_a_joined_cluster_goes_on_although_a_worker_there_
     interrupt(monkeypatch)
     result = fcos(*line, "--address", "host:6379")
     assert result.code == 130
-    assert "out keeps what was done: the same command with --resume goes on" in result.err
+    assert "out keeps what was done: to continue, repeat the command with --resume" in result.err
     task = task_of(locate("out"), check_sources(["in"]), Path.cwd())
     worker_here(task, model, monkeypatch).predict(0)
     result = fcos(*line, "--address", "host:6379", "--resume")
     assert result.code == 130
-    assert "out: 16 of 20 pictures were done before" in result.err
+    assert "out: 16 of 20 images were done before" in result.err
     assert fcos(*line[:-1], "other").code == 130
     assert not Path("other").exists()  # the workers of this machine end with the job
 

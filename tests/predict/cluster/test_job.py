@@ -65,7 +65,7 @@ def test_a_folder_that_holds_something_else_is_refused(job: JobFolder) -> None:
 def test_parts_without_their_job_are_refused(job: JobFolder) -> None:
     job.part(0).system.create_dir(job.place.path)
     job.part(0).write(to_parquet([], Counts()))
-    with pytest.raises(UsageError, match="no job that could go on"):
+    with pytest.raises(UsageError, match="no job that could be continued"):
         job.open(SETTINGS, resume=True)
 
 

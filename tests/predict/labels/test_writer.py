@@ -406,7 +406,7 @@ def _fail_for(file: Path, bad: Path) -> str:
 
 def test_one_label_is_no_labels(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write("coco", tmp_path / "out", prediction(picture(tmp_path / "in/a.jpg"), (1, 2, 9, 9, 0.9, 0)))
-    assert "out: 1 picture with 1 label added" in capfd.readouterr().err
+    assert "out: 1 image with 1 label added" in capfd.readouterr().err
 
 
 def test_frames_become_pictures_with_their_number(tmp_path: Path) -> None:
