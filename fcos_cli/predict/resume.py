@@ -161,9 +161,7 @@ def check_resume(save: Sequence[Path], *, resumable: bool) -> bool:
         done, end = _read_rows(stream)
         whole = end == stream.seek(0, io.SEEK_END)
     if not whole:
-        what = (
-            f"this file is incomplete or damaged after row {done.rows:,}, without a .part file to continue from"
-        )
+        what = f"this file is incomplete or damaged after row {done.rows:,}, without a .part file to continue from"
         raise UsageError(what, where=path, remedy="omit --resume to run again")
     if done.failed:
         what = f"the run is finished, and {done.failed:,} of its {done.rows:,} rows are errors"
