@@ -174,7 +174,7 @@ def test_newer_format_version_asks_for_an_upgrade(path: Path) -> None:
     change_metadata(path, format_version=str(FORMAT_VERSION + 1))
     with pytest.raises(ModelError, match=f"version {FORMAT_VERSION + 1}.*up to {FORMAT_VERSION}") as caught:
         load(path)
-    assert "upgrade" in str(caught.value.remedy)
+    assert "newer version" in str(caught.value.remedy)
 
 
 def test_newer_format_version_is_reported_before_unknown_metadata(path: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_file_of_a_later_version_asks_for_an_upgrade(tmp_path, kind):
         engine_files(path, {"facts": metadata})
     with pytest.raises(ModelError, match="version 99") as caught:
         read_header(path)
-    assert "upgrade" in caught.value.remedy
+    assert "newer version" in caught.value.remedy
 
 
 def test_a_missing_fact_is_named(tmp_path):
