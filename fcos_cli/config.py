@@ -87,6 +87,7 @@ class AugmentConfig(BaseModel):
     colour: float = Field(0.5, ge=0, le=1, description="brightness, contrast, saturation, hue")
     mosaic: float = Field(0.0, ge=0, le=1, description="four images side by side in place of one")
     mixup: float = Field(0.0, ge=0, le=1, description="a second image over the first, half transparent")
+    close_mosaic: float = Field(0.15, ge=0, le=1, description="share of the run, at its end, without mosaic and mixup")
 
     @field_validator("scale")
     @classmethod

@@ -58,10 +58,13 @@ class Batch(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What the sampler yields: the index of a sample and the seed of its augmentation."""
+    """What the sampler yields: the index of a sample, the seed of its augmentation, and whether the image stays alone,
+    without mosaic and mixup.
+    """
 
     number: int
     seed: int
+    alone: bool = False
 
 
 class TrainingSet(Dataset[Example | Unreadable]):
@@ -83,21 +86,20 @@ class TrainingSet(Dataset[Example | Unreadable]):
 
     def __getitem__(self, key: Key) -> Example | Unreadable:
         random = np.random.default_rng(key.seed)
-        mixup = self.augmentation.mixup
+        mosaic, mixup = (0.0, 0.0) if key.alone else (self.augmentation.mosaic, self.augmentation.mixup)
         try:
-            example, numbers = self._drawn(key.number, random)
+            example, numbers = self._drawn(key.number, mosaic, random)
         except DataError as error:
             return Unreadable(error.brief)  # one bad file must not stop the run; it is reported
         if mixup and random.random() < mixup:
             with suppress(DataError):  # that of another image is reported in its own turn
-                other, more = self._drawn(int(random.integers(len(self.samples))), random)
+                other, more = self._drawn(int(random.integers(len(self.samples))), mosaic, random)
                 example, numbers = mix(example, other), numbers + more
         name, *others = [str(self.samples[number].image) for number in numbers]
         return Example(*example, name=name, others=tuple(others))
 
-    def _drawn(self, number: int, random: np.random.Generator) -> tuple[Drawn, list[int]]:
-        """The image alone or in a mosaic, and the numbers of all samples in it."""
-        mosaic = self.augmentation.mosaic
+    def _drawn(self, number: int, mosaic: float, random: np.random.Generator) -> tuple[Drawn, list[int]]:
+        """The image alone or, with this probability, in a mosaic, and the numbers of all samples in it."""
         if mosaic and random.random() < mosaic:
             return self._mosaic(number, random)
         return self._single(number, self.augmentation, random), [number]

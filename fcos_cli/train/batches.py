@@ -127,8 +127,20 @@ def _positions(run: Run, epoch: int, first: int, *, left_out: set[tuple[int, int
         )
         for number, keys in enumerate(batches):
             if number >= first and (epoch, number) not in left_out:
-                yield Position(epoch, number, keys)
+                alone = _mosaic_is_closed(run, epoch + number / len(batches))
+                yield Position(epoch, number, [key._replace(alone=alone) for key in keys])
         epoch, first = epoch + 1, 0
+
+
+def _mosaic_is_closed(run: Run, epochs: float) -> bool:
+    """Whether the last part of a run begins before a batch after this many epochs: images come alone from then on
+    (YOLOX, §2.1).
+
+    With a time limit, the batches that are being loaded at that moment are the last mosaics.
+    """
+    share = run.config.augment.close_mosaic
+    done = epochs / run.length.epochs if run.length.limit is None else run.parts.schedule.progress
+    return share > 0 and done >= 1 - share
 
 
 class _Keys(Sampler[list[Key]]):

@@ -280,7 +280,8 @@ def tiles_of(config: Config) -> Tiling | None:
 def training_set(config: Config, samples: Sequence[Sample], *, cache: ImageCache | None = None) -> TrainingSet:
     """Return the samples as augmented network inputs."""
     fill = resize_rule(config).colour
-    augmentation = Augmentation(size=config.data.size, fill=fill, **config.augment.model_dump())
+    changes = config.augment.model_dump(exclude={"close_mosaic"})
+    augmentation = Augmentation(size=config.data.size, fill=fill, **changes)
     return TrainingSet(samples, augmentation, longest=longest_side(config), cache=cache)
 
 

@@ -219,6 +219,15 @@ def test_a_mixed_image_has_the_objects_of_two(samples: list[Sample]) -> None:
     assert {len(example.others) for example in both if isinstance(example, Example)} == {3, 7}
 
 
+def test_an_image_stays_alone_if_its_key_says_so(samples: list[Sample]) -> None:
+    changes = augmentation()
+    changes.mosaic, changes.mixup = 1.0, 1.0
+    training = TrainingSet(samples, changes, longest=128)
+    assert all(len(example.others) == 7 for seed in range(5) if isinstance(example := training[Key(5, seed)], Example))
+    alone = [training[Key(5, seed, alone=True)] for seed in range(5)]
+    assert all(isinstance(example, Example) and example.others == () for example in alone)
+
+
 def test_an_image_stays_alone_if_the_one_that_would_be_laid_over_it_cannot_be_read(
     samples: list[Sample], tmp_path: Path
 ) -> None:

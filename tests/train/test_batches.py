@@ -50,7 +50,8 @@ def names(data: tuple[Dataset, Dataset], keys: list[Key]) -> list[str]:
 def test_every_epoch_has_its_own_order_without_end(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     with opened(data, tmp_path) as run:
         found = list(islice(positions(run), 9))
-    assert [position.keys for position in found] == [*order(0), *order(1), *order(2)]
+    keys = [[key._replace(alone=False) for key in position.keys] for position in found]
+    assert keys == [*order(0), *order(1), *order(2)]
     assert [(position.epoch, position.number) for position in found] == [(e, n) for e in range(3) for n in range(3)]
 
 
@@ -62,6 +63,31 @@ def test_positions_go_on_where_the_run_was_without_what_it_leaves_out(
         found = positions(run)
         run.progress.epoch = 7  # positions are those of the moment at which they were asked for
         assert [(position.epoch, position.number) for position in islice(found, 4)] == [(1, 1), (2, 1), (2, 2), (3, 0)]
+
+
+@pytest.mark.parametrize(("share", "first"), [(0.0, None), (0.15, (5, 1)), (0.5, (3, 0)), (1.0, (0, 0))])
+def test_in_the_last_part_of_a_run_images_come_alone(
+    data: tuple[Dataset, Dataset], tmp_path: Path, share: float, first: tuple[int, int] | None
+) -> None:
+    config = config_of(batch=2, epochs=6)
+    config = config.model_copy(update={"augment": config.augment.model_copy(update={"close_mosaic": share})})
+    with open_run(config, *data, tmp_path) as run:
+        found = list(islice(positions(run), 18))  # 6 epochs of 3 steps
+    alone = [(position.epoch, position.number) for position in found if position.keys[0].alone]
+    assert alone == [place for place in ((e, n) for e in range(6) for n in range(3)) if first and place >= first]
+    assert all(key.alone == position.keys[0].alone for position in found for key in position.keys)
+
+
+def test_with_a_time_limit_images_come_alone_when_the_schedule_nears_its_end(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    with open_run(config_of(batch=2, time=600), *data, tmp_path) as run:
+        ahead = positions(run)
+        assert not next(ahead).keys[0].alone
+        run.parts.schedule.progress = 0.84
+        assert not next(ahead).keys[0].alone
+        run.parts.schedule.progress = 0.86
+        assert next(ahead).keys[0].alone
 
 
 def test_after_a_pending_validation_comes_the_next_epoch(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
