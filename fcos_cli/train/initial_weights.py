@@ -21,6 +21,9 @@ from fcos_cli.runtime.open import default_weights, find_artifact
 BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1", "deformable_stages"}
 """Model settings that depend on the backbone and its weights."""
 
+WITHOUT_WEIGHTS = {"ranges", "backbone_norm", "candidates", "score_threshold", "nms_iou", "max_detections"}
+"""Model settings that say nothing about what weights mean."""
+
 _LEVEL = re.compile(
     r"(backbone\.fpn\.(?:inner|layer)_blocks\.|head\.regression_head\.scales\."
     r"|head\.(?:\w+_head\.conv|shared_tower)\.\d+\.)(\d+)(.*)"
@@ -33,7 +36,7 @@ def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
 
     `train.init`: `random`; `offline` (ImageNet weights from the extra `weights`); `pretrained` (downloaded by timm);
     `default`, `coco` (torchvision's FCOS) or the path of a detector (all tensors that fit are copied, class rows by
-    name); `auto`: offline if installed, else the default detector if it has the same backbone, else random.
+    name); `auto`: see `resolve_init`.
     """
     init = resolve_init(config) if config.train.init == "auto" else config.train.init
     torch.manual_seed(config.train.seed)
@@ -77,14 +80,25 @@ def model_of_init(config: Config, origins: Origins) -> dict[str, Any]:
 
 
 def resolve_init(config: Config) -> str:
-    """Return what `auto` stands for on this machine."""
+    """Return what `auto` stands for on this machine.
+
+    The default detector, if it is the same network: a pyramid and a head that know what boxes are save a good part of
+    the training, whatever the objects. Otherwise offline if installed, else the default detector if it has the same
+    backbone, else random.
+    """
+    path = default_weights()
+    known = load(path).config if path.is_file() else None
+    if known is not None and _weights_fit(known, config.model):
+        return "default"
     package = OFFLINE_BACKBONES.get(config.model.backbone)
     if package is not None and find_spec(package) is not None:
         return "offline"
-    path = default_weights()
-    if path.is_file() and load(path).config.backbone == config.model.backbone:
-        return "default"
-    return "random"
+    return "default" if known is not None and known.backbone == config.model.backbone else "random"
+
+
+def _weights_fit(known: ModelConfig, wanted: ModelConfig) -> bool:
+    """Whether the weights of one network, those of its classes apart, mean the same in the other."""
+    return known.model_dump(exclude=WITHOUT_WEIGHTS) == wanted.model_dump(exclude=WITHOUT_WEIGHTS)
 
 
 def _at_levels_of(config: ModelConfig, artifact: Artifact) -> dict[str, Tensor]:

@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.learning DATA [--time 30m] [--seeds 3] [--out runs/learning]
 
-For each seed: `fcos train DATA --time TIME` with no other setting, and torchvision's class for the same time, with the
-same backbone weights, frozen stages, channels, towers, batch and input size, in mixed precision and channels last. It
-is trained as torchvision's reference script does (SGD with momentum, linear warm-up, two steps down, horizontal flips,
-frozen BatchNorm); its learning rate is the best of three, chosen with the first seed. Both are scored on val by the
-same code, after the last step. Runs that are in OUT/results.jsonl are not repeated.
+For each seed: `fcos train DATA --time TIME --init offline` with no other setting, and torchvision's class for the same
+time, with the same backbone weights, frozen stages, channels, towers, batch and input size, in mixed precision and
+channels last. It is trained as torchvision's reference script does (SGD with momentum, linear warm-up, two steps down,
+horizontal flips, frozen BatchNorm); its learning rate is the best of three, chosen with the first seed. Both are scored
+on val by the same code, after the last step. Runs that are in OUT/results.jsonl are not repeated.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def train_ours(options: argparse.Namespace, seed: int) -> tuple[dict[str, float]
     folder = options.out / f"{options.data.name}-fcos-{seed}"
     shutil.rmtree(folder, ignore_errors=True)  # of a benchmark that was interrupted
     command = [sys.executable, "-m", "fcos_cli", "train", str(options.data), "--time", options.time, "--no-export"]
-    subprocess.run([*command, "--seed", str(seed), "--out", str(folder)], check=True)
+    subprocess.run([*command, "--init", "offline", "--seed", str(seed), "--out", str(folder)], check=True)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if row["kind"] == "val"][-1], folder
 

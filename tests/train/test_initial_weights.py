@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -108,13 +109,32 @@ def test_ranges_of_other_levels_are_not_taken_from_the_detector(model_file: Path
 def test_auto_uses_the_best_weights_available(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lite = Config.model_validate({"model": {"backbone": "efficientnet_lite0"}})
     tiny = config_of(init="auto")
+    wider = Config.model_validate({"model": {**SHAPE, "channels": 32}})  # than the default detector
     monkeypatch.setattr(initial_weights, "default_weights", lambda: model_file)
     monkeypatch.setattr(initial_weights, "find_spec", lambda _: object())
-    assert (resolve_init(lite), resolve_init(tiny)) == ("offline", "default")
+    assert [resolve_init(config) for config in (lite, tiny, wider)] == ["offline", "default", "default"]
     monkeypatch.setattr(initial_weights, "find_spec", lambda _: None)
-    assert (resolve_init(lite), resolve_init(tiny)) == ("random", "default")
+    assert [resolve_init(config) for config in (lite, tiny, wider)] == ["random", "default", "default"]
     monkeypatch.setattr(initial_weights, "default_weights", lambda: model_file.parent / "gone.safetensors")
-    assert resolve_init(tiny) == "random"
+    assert [resolve_init(config) for config in (lite, tiny, wider)] == ["random"] * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "init"),
+    [
+        ({}, "default"),  # the network of `--model small`
+        ({"ranges": [64, 128, 256, 512], "backbone_norm": "trained", "nms_iou": 0.5}, "default"),
+        ({"channels": 64}, "offline"),
+        ({"strides": FINE_STRIDES}, "offline"),
+        ({"conventions": {"activation": "exp"}}, "offline"),  # the same shapes, but other distances
+        ({"backbone": "efficientnet_lite2"}, "offline"),
+    ],
+)
+def test_auto_starts_from_the_bundled_detector_if_it_is_the_same_network(
+    settings: dict[str, Any], init: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(initial_weights, "find_spec", lambda _: object())
+    assert resolve_init(Config.model_validate({"model": settings})) == init
 
 
 def test_offline_weights_are_imagenet_weights() -> None:
