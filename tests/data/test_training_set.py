@@ -223,7 +223,8 @@ def test_an_image_stays_alone_if_its_key_says_so(samples: list[Sample]) -> None:
     changes = augmentation()
     changes.mosaic, changes.mixup = 1.0, 1.0
     training = TrainingSet(samples, changes, longest=128)
-    assert all(len(example.others) == 7 for seed in range(5) if isinstance(example := training[Key(5, seed)], Example))
+    mixed = [training[Key(5, seed)] for seed in range(5)]
+    assert all(isinstance(example, Example) and len(example.others) == 7 for example in mixed)
     alone = [training[Key(5, seed, alone=True)] for seed in range(5)]
     assert all(isinstance(example, Example) and example.others == () for example in alone)
 
