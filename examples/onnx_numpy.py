@@ -9,14 +9,15 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 metadata = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-assert metadata["geometry"]["mode"] == "letterbox", "this model resizes images by another rule"
-height, width = metadata["geometry"]["size"]  # letterbox: fit the image into it, pad right and bottom
+rule = metadata["geometry"]
+assert (rule["mode"], rule["filter"]) == ("letterbox", "pillow"), "this model resizes images by another rule"
+height, width = rule["size"]  # letterbox: fit the image into it, pad right and bottom
 
 photo = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
 scale = min(height / photo.height, width / photo.width)
 sides = [max(1, round(side * scale)) for side in photo.size]
 small = photo.resize(sides, Image.Resampling.BILINEAR)
-images = np.full((1, 3, height, width), metadata["geometry"]["pad_value"], np.uint8)
+images = np.full((1, 3, height, width), np.reshape(rule["pad_value"], (-1, 1, 1)), np.uint8)
 images[0, :, : small.height, : small.width] = np.asarray(small).transpose(2, 0, 1)
 
 boxes, scores, classes, counts = session.run(None, {"images": images})[:4]

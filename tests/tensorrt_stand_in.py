@@ -493,6 +493,6 @@ def install(monkeypatch: Any, flavour: str, version: str, *, gpu: StandInGpu | N
     module = module_of(world)
     for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else None)
-    for module_name in ("fcos_cli.runtime.tensorrt.detector", "fcos_cli.export.tensorrt.engine"):
-        monkeypatch.setattr(f"{module_name}.find_gpu", lambda device="auto", flavour="trt": gpu)
+    for module_name in ("runtime.tensorrt.detector", "export.tensorrt.capabilities", "export.tensorrt.engine"):
+        monkeypatch.setattr(f"fcos_cli.{module_name}.find_gpu", lambda device="auto", flavour="trt": gpu)
     return world

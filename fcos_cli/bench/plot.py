@@ -16,6 +16,7 @@ from fcos_cli.predict.mark import PLOT_MARK, check_marked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
 MARK_KEYS = {"png": "Comment", "svg": "Description", "pdf": "Subject"}
@@ -47,6 +48,14 @@ def check_plot_path(path: Path) -> None:
 
 def draw_plot(rows: Sequence[BenchResult], facts: Mapping[str, Any], path: Path) -> None:
     """Write the plot of the measured rows; the others are listed below it. facts: the environment."""
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}), atomic_write(path, binary=True) as stream:  # a name may contain $
+        kind = path.suffix.lower().removeprefix(".")
+        _figure(rows, facts).savefig(stream, format=kind, metadata={MARK_KEYS[kind]: PLOT_MARK})
+
+
+def _figure(rows: Sequence[BenchResult], facts: Mapping[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     measured = [row for row in rows if row.measured]
@@ -63,9 +72,7 @@ def draw_plot(rows: Sequence[BenchResult], facts: Mapping[str, Any], path: Path)
     if skipped := [row for row in rows if row.skipped is not None]:
         lines = [shorten(f"not measured: {row.label}: {row.skipped}", 130) for row in skipped]
         figure.supxlabel("\n".join(lines), fontsize=7, x=0.01, ha="left", color="#555555")
-    with atomic_write(path, binary=True) as stream:
-        kind = path.suffix.lower().removeprefix(".")
-        figure.savefig(stream, format=kind, metadata={MARK_KEYS[kind]: PLOT_MARK})
+    return figure
 
 
 def _title(facts: Mapping[str, Any]) -> str:

@@ -114,7 +114,7 @@ def _add_accuracy(entries: Sequence[tuple[BenchResult, Worker]], accuracy: Accur
             try:
                 results[key] = accuracy(RemoteDetector(worker, name=row.model))
             except (JobSkipped, FcosError) as reason:
-                results[key] = str(reason).splitlines()[0]
+                results[key] = reason.brief if isinstance(reason, FcosError) else str(reason)
                 warn(f"{row.label}: no AP ({results[key]})")
         result = results[key]
         if isinstance(result, str):

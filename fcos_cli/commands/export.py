@@ -80,7 +80,7 @@ def export(
             "--engine",
             metavar="KEY=VALUE",
             help="TensorRT build setting; can be repeated. min, opt, max: input shapes (BATCHxHEIGHTxWIDTH); "
-            "workspace: memory limit in MB; cache: timing cache file; sm: compute capabilities, separated by commas.",
+            "workspace: memory limit in MiB; cache: timing cache file; sm: compute capabilities, separated by commas.",
         ),
     ] = None,
     as_json: Json = False,

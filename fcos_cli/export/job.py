@@ -11,7 +11,7 @@ from fcos_cli.errors import UsageError
 from fcos_cli.export.compare import report_of
 from fcos_cli.export.formats import FORMATS
 from fcos_cli.export.options import ExportOptions
-from fcos_cli.runtime.rewrite import check_second_file
+from fcos_cli.runtime.rewrite import check_is_ours, check_second_file
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def check_job(job: ExportJob) -> None:
         )
     for file in filter(None, (job.out, report_of(job.out), job.engine.get("timing_cache"))):
         check_writable(file)
+    check_is_ours(job.out)
     check_second_file(job.out)
 
 

@@ -57,6 +57,11 @@ class ExportOptions:
                 where="--winograd",
                 remedy="omit --winograd",
             )
+        for flag, limit in (("--score", self.score), ("--iou", self.iou)):
+            if limit is not None and not 0 <= limit <= 1:
+                raise UsageError(f"{flag} {limit} is not between 0 and 1")
+        if self.max_detections is not None and self.max_detections < 1:
+            raise UsageError(f"--max-detections {self.max_detections} is not a number of boxes", remedy="use 1 or more")
         if self.size is not None and min(self.size) < SMALLEST_FIXED:
             raise UsageError(
                 f"--size {self.size[0]}x{self.size[1]} is too small for the pyramid's levels",
@@ -127,7 +132,7 @@ def make_options(
 
     Raises UsageError naming the flag.
     """
-    if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
+    if batch != "dynamic" and not (batch.isdecimal() and len(batch) < 10 and int(batch) > 0):
         raise UsageError(f"--batch {batch!r} is not a batch size", remedy="use --batch 1 or --batch dynamic")
     if target is not None and precision != "int8":
         raise UsageError(

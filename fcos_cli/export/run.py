@@ -70,15 +70,22 @@ class ExportDiffers(ParityError):
     """The outputs differ from PyTorch's. All files were written, marked as unverified; `exported` names them."""
 
     def __init__(self, exported: ExportResult, failure: str) -> None:
-        by_matching = exported.parity is None or exported.parity.ap is None
-        int8 = exported.facts.precision == "int8"
-        way = "judge int8 by its AP with --data" if int8 and by_matching else "try --precision fp32"
         super().__init__(
             f"the exported model's outputs differ from PyTorch: {failure}",
             where=report_of(exported.path),
-            remedy=f"the file is kept, marked as unverified; {way}, or report this with the .parity.json",
+            remedy=f"the file is kept, marked as unverified; {_way_out(exported)}report this with the .parity.json",
         )
         self.exported, self.failure = exported, failure
+
+
+def _way_out(exported: ExportResult) -> str:
+    """What may help if the outputs differ, to be followed by what else can be done."""
+    facts, parity = exported.facts, exported.parity
+    if facts.precision == "fp32":
+        return "try --no-winograd, or " if facts.winograd else ""
+    if facts.precision == "int8" and (parity is None or parity.ap is None):
+        return "judge int8 by its AP with --data, or "
+    return "try --precision fp32, or "
 
 
 def find_weights(model: str) -> Path:
@@ -120,7 +127,7 @@ def export(weights: Path, job: ExportJob) -> ExportResult:
     job = replace(job, options=job.options.for_candidates(candidates), command=command)
     facts = facts_of(artifact)
     int8 = job.options.precision == "int8"
-    images = read_sample_images(job.data, limit=job.limit, model=facts, weights=weights, int8=int8)
+    images = read_sample_images(job.data, limit=job.limit, model=facts, weights=weights, int8=int8, compare=job.verify)
     facts = job.options.apply(facts)
     if target.engine:
         check_detections(min(facts.max_detections, candidates))
@@ -161,7 +168,7 @@ def build_graph(
     if job.options.precision == "int8":
         from fcos_cli.export.quantize import quantize
 
-        pictures = network_inputs(calibration, facts.resize)
+        pictures = network_inputs(calibration, facts.resize, tile=facts.tile)
         say(f"calibrating int8 on {len(pictures)} images")
         if len(pictures) < FEW_CALIBRATION_IMAGES:
             say(f"{FEW_CALIBRATION_IMAGES} or more images give better ranges: --data with more training images")
@@ -211,7 +218,7 @@ def _save_and_check(
 
 def _told(exported: ExportResult) -> ExportResult:
     """Say what was written. Raises ExportDiffers."""
-    say(f"wrote {exported.path} ({_file_size(exported.path) / 1e6:.1f} MB)")
+    say(f"wrote {exported.path.name} ({_file_size(exported.path) / 1e6:.1f} MB)")
     if exported.parity is None:
         say("not compared with PyTorch (--no-verify); the file is marked as unverified")
     elif not exported.parity.passed:

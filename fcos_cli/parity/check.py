@@ -55,8 +55,11 @@ def check_file(
 
 def find_exported(model: str) -> Path:
     """The exported file that the user named; of a run folder, best.onnx. Raises ModelError for weights."""
+    if model == "coco":  # it would be downloaded in vain
+        remedy = "fcos export coco, then fcos verify the file that it names"
+        raise ModelError("PyTorch weights are the reference itself; exported files are verified", remedy=remedy)
     exported = Path(model, "best.onnx")
-    is_name = model in ("default", "coco")
+    is_name = model == "default"
     path = exported if exported.is_file() and not is_name else find_artifact(model)
     if path.suffix == ".safetensors":
         other = path.with_suffix(".onnx")

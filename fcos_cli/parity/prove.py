@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from fcos_cli.console import warn
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiling import Tiling
-from fcos_cli.evaluate.coco import evaluate
+from fcos_cli.evaluate.coco import collect_detections, score
 from fcos_cli.model.artifact import Artifact
 from fcos_cli.parity.inputs import (
     Size,
@@ -41,6 +42,7 @@ from fcos_cli.parity.verdict import (
     judge_raw,
     worst_of,
 )
+from fcos_cli.predict.pipeline import Failure
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.facts import Facts
 
@@ -165,19 +167,22 @@ def ap_parity(
 ) -> ApParity:
     """Evaluate the COCO metrics of both detectors on every image of `dataset`, in tiles if they were trained on tiles.
 
-    Raises DataError like `evaluate`.
+    In an image that cannot be read, which is warned of, neither finds anything. Raises DataError if the model and the
+    data set have no class in common.
     """
-    total = 2 * len(dataset)
-
-    def second(done: int, _: int) -> None:
-        if on_progress:
-            on_progress(len(dataset) + done, total)
-
-    def first(done: int, _: int) -> None:
-        if on_progress:
-            on_progress(done, total)
-
     tiling = Tiling(exported.facts.tile) if exported.facts.tile else None
-    expected = evaluate(reference, dataset, tiling=tiling, on_progress=first)
-    actual = evaluate(exported, dataset, tiling=tiling, on_progress=second)
-    return ApParity(dataset.name, expected.images, expected.metrics, actual.metrics)
+
+    def metrics_of(detector: Detector, *, before: int) -> dict[str, float]:
+        def update(done: int, total: int) -> None:
+            if on_progress:
+                on_progress(before + done, 2 * total)
+
+        def unreadable(failure: Failure) -> None:
+            if before == 0:  # the same images for both
+                warn(f"no detections in an image: {failure.error.brief}")
+
+        found, _ = collect_detections(detector, dataset, tiling=tiling, on_progress=update, on_unreadable=unreadable)
+        return score(found, dataset.samples, dataset.classes).metrics
+
+    expected, actual = metrics_of(reference, before=0), metrics_of(exported, before=len(dataset))
+    return ApParity(dataset.name, len(dataset), expected, actual)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -26,20 +24,18 @@ STEP = 8
 """Pixels are rounded down to multiples of this."""
 
 
-def record_vectors(
-    artifact: Artifact, facts: Facts, *, size: Size | None = None, pictures: Sequence[Path] | None = None
-) -> list[Vector]:
-    """What `artifact` finds with the limits of the exported file, whose facts are given.
+def record_vectors(artifact: Artifact, facts: Facts, *, size: Size | None = None) -> list[Vector]:
+    """What `artifact` finds in the bundled photos with the limits of the exported file, whose facts are given.
 
-    size: (height, width) of the network input, if the file does not take any. pictures: default: the bundled photos.
-    Returns nothing for a network input too large to be worth it.
+    size: (height, width) of the network input, if the file does not take any. Returns nothing for a network input too
+    large to be worth it.
     """
     size = size or LARGEST
     if size[0] * size[1] > LARGEST_INPUT:
         return []
     reference, tolerance = Reference(artifact, facts), tolerance_of(facts.precision)
     within = (min(size[0], LARGEST[0]), min(size[1], LARGEST[1]))
-    photos = load_photos(demo_photos() if pictures is None else pictures)
+    photos = load_photos(demo_photos())
     small = batch_at_size(photos, within, PICTURES, replace(facts.resize, filter="pillow", pad_value=0))
     vectors = []
     for name, shown in zip(small.names, small.shown, strict=True):

@@ -32,10 +32,16 @@ def check_copy(source: Path, out: Path) -> None:
             where=out,
             remedy=f"use {out.with_suffix(source.suffix)}",
         )
-    if out.is_file() and out.stat().st_size and not out.samefile(source) and not _is_model(out):
+    if not (out.exists() and out.samefile(source)):
+        check_is_ours(out)
+    check_second_file(out)
+
+
+def check_is_ours(out: Path) -> None:
+    """Raise UsageError if there is a file at `out` that is neither empty nor a model of fcos."""
+    if out.is_file() and out.stat().st_size and not _is_model(out):
         what = "this file exists and is no model of fcos, so it is not replaced"
         raise UsageError(what, where=out, remedy="move it away, or choose another name for --out")
-    check_second_file(out)
 
 
 def check_second_file(out: Path) -> None:

@@ -13,6 +13,7 @@ from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.errors import DataError
 from fcos_cli.evaluate.coco import evaluate
+from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.open import open_detector
 from tests.runtime.fakes import CornerDetector
@@ -45,7 +46,7 @@ def test_data_without_a_val_split_is_divided_as_for_training(
     shutil.copytree(shapes, tmp_path / "shapes")
     (tmp_path / "shapes" / "val.json").unlink()
     trained = {"data": {"name": "shapes", "division": {"val_fraction": 0.25, "seed": 3}}}
-    model = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, provenance=trained))
+    model = write_onnx(tmp_path / "m.onnx", facts=replace(FACTS, classes=CLASSES, provenance=trained))
     accuracy_on(tmp_path / "shapes", models=("none.onnx", str(model)))
     assert "25 % of 12 images held out, seed 3" in capsys.readouterr().err
 
@@ -55,8 +56,17 @@ def test_data_without_boxes_raises(model_file: Path, tmp_path: Path) -> None:
     annotations = next(tmp_path.rglob("*val*.json"))
     content = json.loads(annotations.read_text(encoding="utf-8"))
     annotations.write_text(json.dumps({**content, "annotations": []}), encoding="utf-8")
-    with pytest.raises(DataError, match="no box"):
-        accuracy_on(tmp_path / "shapes")(open_detector(model_file))
+    with pytest.raises(DataError, match="no image has a box"):
+        accuracy_on(tmp_path / "shapes", models=(str(model_file),))
+
+
+def test_data_without_a_class_of_any_model_raises_before_measuring(
+    model_file: Path, shapes: Path, tmp_path: Path
+) -> None:
+    zebras = write_onnx(tmp_path / "z.onnx", facts=replace(FACTS, classes=ClassTable.from_names(["zebra"])))
+    with pytest.raises(DataError, match="no class in common"):
+        accuracy_on(shapes, models=(str(zebras),))
+    accuracy_on(shapes, models=(str(zebras), str(model_file)))
 
 
 def test_missing_data_raises_before_measuring(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_bars_show_names_times_and_skipped_rows(tmp_path: Path, monkeypatch: pyt
     assert ">AP<" not in svg
 
 
+def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row("a$_$b.onnx", 40.0, ap=0.4), BenchResult("c$^$.engine", None, 1, skipped="no GPU for c$^$")]
+    svg = texts(tmp_path / "d.svg", rows, monkeypatch)
+    assert "a$_$b.onnx" in svg
+    assert "c$^$" in svg
+
+
 def test_pareto_front_is_drawn_with_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     svg = texts(tmp_path / "f.svg", [row("a.onnx", 40.0, ap=0.4), row("b.onnx", 20.0, ap=0.3)], monkeypatch)
     assert ">AP<" in svg

@@ -170,9 +170,9 @@ def test_accuracy_is_measured_once_for_all_batch_sizes_by_the_timed_worker(fake_
 
 def test_a_model_without_accuracy_keeps_its_times(fake_workers: FakeWorkers) -> None:
     def accuracy(_: Detector) -> float:
-        raise DataError("no class in common", remedy="another data set")
+        raise DataError("no class in common", where="data/1.jpg", remedy="another data set")
 
     (row,) = run_benchmark(Settings(("a",), ("p",), rounds=1), accuracy=accuracy)
     assert row.measured
     assert row.ap is None
-    assert row.note == "no AP: no class in common"
+    assert row.note == "no AP: no class in common: data/1.jpg"

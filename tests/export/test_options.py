@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,14 @@ def test_the_format_determines_the_form_of_nms_and_the_int8_target() -> None:
     assert forms["trt"].for_candidates(5000) == forms["trt"]
     assert [forms[name].target for name in forms] == ["cpu", "cpu", "tensorrt", "tensorrt"]
     assert make_options("onnx", precision="int8", target="tensorrt").target == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"), [({"score": 1.5}, "--score"), ({"iou": -0.1}, "--iou"), ({"max_detections": 0}, "--max-det")]
+)
+def test_limits_outside_of_their_range_are_an_error(changes: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UsageError, match=flag):
+        ExportOptions(**changes)
 
 
 def test_winograd_is_for_float32_on_cpus() -> None:

@@ -90,6 +90,30 @@ def test_a_file_that_passes_parity_is_marked_verified_and_has_a_report(weights: 
     assert verify(open_detector(exported.path), vectors).passed
 
 
+@pytest.mark.parametrize(
+    ("facts", "way"),
+    [
+        ({}, "unverified; report this"),
+        ({"winograd": 3}, "unverified; try --no-winograd, or report this"),
+        ({"precision": "fp16"}, "unverified; try --precision fp32, or report this"),
+        ({"precision": "int8"}, "unverified; judge int8 by its AP with --data, or report this"),
+    ],
+)
+def test_the_remedy_for_a_difference_is_something_that_was_not_done(facts: dict[str, Any], way: str) -> None:
+    exported = run.ExportResult(Path("m.onnx"), replace(facts_of(ARTIFACT), **facts), None)
+    assert way in str(run.ExportDiffers(exported, "one box").remedy)
+
+
+def test_a_file_whose_test_vectors_would_hold_nothing_has_none(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ExportOptions(score=0.99)
+    exported = run.export(weights, run.ExportJob(options, weights.with_suffix(".onnx")))
+    assert exported.facts.verified
+    assert exported.facts.vectors == ""
+    assert "PyTorch finds nothing in the bundled photos" in " ".join(capsys.readouterr().err.split())
+
+
 def test_without_a_parity_check_the_file_is_unverified(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exported = run.export(weights, job_of(weights.with_suffix(".onnx"), verify=False))
     assert (exported.parity, read_header(exported.path).facts.verified) == (None, False)
@@ -110,6 +134,7 @@ def test_a_file_that_fails_parity_is_an_error_and_stays_unverified(
         run.export(weights, job_of(out))
     assert raised.value.exit_code == 5
     assert "raw outputs" in raised.value.what
+    assert "marked as unverified; report this" in str(raised.value.remedy)  # it is in fp32, and without Winograd
     assert isinstance(raised.value, run.ExportDiffers)
     run.print_result(raised.value.exported, as_json=True)
     assert json.loads(capsys.readouterr().out)["parity"]["passed"] is False
@@ -222,7 +247,7 @@ WIDE = Shape(1, 640, 640)
         (ExportOptions(format="openvino"), {"out": Path("mine.xml")}, UsageError, "belongs to no model"),
         (ExportOptions(), {"engine": {"workspace_mb": 9}}, UsageError, "--engine is for --format trt and trt-rtx"),
         (ExportOptions(format="trt"), {"engine": {"compute_capabilities": ["8.6"]}}, UsageError, "GPU of this machine"),
-        (ExportOptions(format="trt"), {"engine": {"workspace_mb": 0}}, UsageError, "workspace of 0 MB"),
+        (ExportOptions(format="trt"), {"engine": {"workspace_mb": 0}}, UsageError, "workspace of 0 MiB"),
         (ExportOptions(format="trt"), {"engine": {"profile": Profile(WIDE, WIDE, WIDE)}}, UsageError, "64 x 64 pixels"),
         (ExportOptions(format="openvino", size=(200, 200)), {"out": Path("folder.xml")}, UsageError, "folder.bin"),
     ],
@@ -246,10 +271,15 @@ def test_what_cannot_work_is_an_error_before_anything_is_traced_or_replaced(
     weights = Path("best.safetensors")
     save(weights, ARTIFACT)
     out = run.default_out(weights, options)
-    out.write_bytes(b"verified")
+    out.touch()
+    before = out.stat()
     with pytest.raises(error, match=words):
         run.export(weights, replace(run.ExportJob(options, out), **changes))
-    assert out.read_bytes() == b"verified"
+    assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    out.write_bytes(b"of another program")
+    with pytest.raises(UsageError, match="no model of fcos, so it is not replaced"):
+        run.export(weights, run.ExportJob(options, out))
+    assert out.read_bytes() == b"of another program"
 
 
 def test_the_report_of_an_earlier_file_goes_with_it(weights: Path) -> None:
@@ -264,9 +294,10 @@ def test_the_report_of_an_earlier_file_goes_with_it(weights: Path) -> None:
 def test_an_export_that_ends_early_leaves_the_earlier_file_and_its_report(
     weights: Path, monkeypatch: pytest.MonkeyPatch, error: Any
 ) -> None:
-    kept = {weights.with_suffix(suffix): suffix for suffix in (".onnx", ".parity.json", ".parity.png")}
-    for path, text in kept.items():
-        path.write_text(text)
+    run.export(weights, job_of(weights.with_suffix(".onnx"), verify=False))
+    for suffix in (".parity.json", ".parity.png"):
+        weights.with_suffix(suffix).write_text(suffix)
+    kept = {path: path.read_bytes() for path in weights.parent.iterdir()}
 
     def fail(artifact: Artifact, facts: Facts, path: Path, **_: object) -> None:
         assert read_header(path).facts.verified is False
@@ -275,7 +306,7 @@ def test_an_export_that_ends_early_leaves_the_earlier_file_and_its_report(
     monkeypatch.setattr(run, "check_parity", fail)
     with pytest.raises((KeyboardInterrupt, ModelError)):
         run.export(weights, job_of(weights.with_suffix(".onnx")))
-    assert {path: path.read_text() for path in weights.parent.iterdir() if path != weights} == kept
+    assert {path: path.read_bytes() for path in weights.parent.iterdir()} == kept
 
 
 def test_an_engine_for_another_gpu_is_written_and_not_compared(

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from fcos_cli.parity import check
 from fcos_cli.parity.check import find_exported
 from fcos_cli.resources import ASSETS
 from fcos_cli.runtime.headers import read_header
@@ -92,6 +93,13 @@ def test_weights_are_exit_code_4_and_the_remedy_names_the_export(fcos: Fcos, mod
 def test_a_run_folder_means_its_export(fcos: Fcos, tmp_path: Path) -> None:
     (tmp_path / "best.onnx").write_bytes(DEFAULT.read_bytes())
     assert fcos("verify", tmp_path).code == 0
+
+
+def test_weights_that_would_be_downloaded_are_refused_before(fcos: Fcos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "find_artifact", lambda *_: pytest.fail("downloaded"))
+    result = fcos("verify", "coco")
+    assert result.code == 4
+    assert "fcos export coco, then fcos verify" in " ".join(result.err.split())
 
 
 def test_a_name_comes_before_a_folder_of_this_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

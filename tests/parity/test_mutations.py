@@ -76,12 +76,11 @@ def exported(artifact: Artifact, mutation: Mutation, folder: Path, monkeypatch: 
     return folder / "mutant.onnx"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nothing", *MUTATIONS])
 def test_a_fault_in_an_exported_file_is_detected_in_every_runtime(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
     artifact, mutation = detecting_artifact(), MUTATIONS.get(name, NOTHING)
     path = exported(artifact, mutation, tmp_path, monkeypatch)

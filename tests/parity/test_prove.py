@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -322,6 +323,19 @@ def test_ap_of_both_is_measured_on_the_same_images(artifact: Artifact, shapes: P
     found = ap_parity(detector, detector, dataset, on_progress=lambda *done: calls.append(done))
     assert (found.images, found.difference, found.data) == (4, 0.0, shapes.name)
     assert calls[-1] == (8, 8)
+
+
+def test_in_an_image_that_cannot_be_read_neither_finds_anything(
+    artifact: Artifact, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(shapes, tmp_path / "data")
+    dataset = read_dataset(tmp_path / "data")
+    damaged = dataset.samples[0].image
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    detector = PyTorchDetector.from_artifact(artifact, name="a", device="cpu")
+    found = ap_parity(detector, detector, dataset)
+    assert (found.images, found.difference) == (len(dataset), 0.0)
+    assert capsys.readouterr().err.count(damaged.name) == 1
 
 
 def test_models_that_were_trained_on_tiles_are_measured_with_tiles(artifact: Artifact, shapes: Path) -> None:

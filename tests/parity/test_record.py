@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fcos_cli.errors import UsageError
 from fcos_cli.export.options import ExportOptions
 from fcos_cli.export.tensorrt.profile import Profile, Shape
 from fcos_cli.export.vectors import vector_size
@@ -61,12 +60,6 @@ def test_a_box_in_a_wrong_place_has_no_excuse_though_it_overlaps() -> None:
 def test_an_input_of_many_megapixels_has_none() -> None:
     artifact = detecting_artifact()
     assert record_vectors(artifact, facts_of(artifact), size=(4096, 4096)) == []
-
-
-def test_without_pictures_there_is_nothing_to_record() -> None:
-    artifact = detecting_artifact()
-    with pytest.raises(UsageError):
-        record_vectors(artifact, facts_of(artifact), pictures=[])
 
 
 def test_the_size_of_the_inputs_is_one_that_the_file_takes() -> None:

@@ -16,7 +16,7 @@ from fcos_cli.runtime.tensorrt.sidecar import Shape as Box
 from tests.parity.toy import RAW, write_toy
 from tests.runtime.fakes import CornerDetector
 
-pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 
 def open_model(backend: str, path: Path) -> ExportedModel:

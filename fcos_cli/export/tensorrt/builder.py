@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.atomic import atomic_write
-from fcos_cli.errors import FcosError, ModelError, UsageError
+from fcos_cli.errors import FcosError, ModelError
+from fcos_cli.export.tensorrt.capabilities import capability_members, dotted_name
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.graph_io import INPUT, SIZES
 from fcos_cli.runtime.tensorrt.package import Gpu, Package
-from fcos_cli.runtime.tensorrt.sidecar import CURRENT_GPU
 
 TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 
@@ -107,20 +107,7 @@ class EngineBuilder:
         """
         if not capabilities:
             return
-        known = {n: c for n, c in self.module.ComputeCapability.__members__.items() if n.startswith("SM")}
-        chosen = [_member_name(capability) for capability in capabilities]
-        supported = ", ".join(dotted_name(name) for name in known)
-        unknown = [c for c, name in zip(capabilities, chosen, strict=True) if name not in (*known, "CURRENT")]
-        if unknown:
-            raise UsageError(
-                f"{self.package.label} does not build for compute capability {unknown[0]}",
-                remedy=f"choose from {supported}",
-            )
-        if len(set(chosen)) < len(chosen) or ("CURRENT" in chosen and (len(chosen) > 1 or self.gpu is None)):
-            raise UsageError(
-                f"invalid list of compute capabilities: {' '.join(capabilities)}",
-                remedy=f"use each of {supported} at most once, or only {CURRENT_GPU} on a machine with a GPU",
-            )
+        chosen = capability_members(self.package, self.gpu, capabilities)
         config.num_compute_capabilities = len(chosen)
         for index, name in enumerate(chosen):
             if not config.set_compute_capability(getattr(self.module.ComputeCapability, name), index):
@@ -152,15 +139,3 @@ class EngineBuilder:
                 quantized = producers.get(tensor.name) == kinds.DEQUANTIZE
                 counts["int8" if quantized else TYPES.get(tensor.dtype.name, "other")] += 1
         return dict(counts)
-
-
-def _member_name(capability: str) -> str:
-    """`8.6`, `86`, `sm86`, `SM_86` → `SM86`; `current` → `CURRENT_GPU`."""
-    text = capability.strip().upper().replace(".", "").replace("_", "")
-    return text if text == "CURRENT" else f"SM{text.removeprefix('SM')}"
-
-
-def dotted_name(capability: str) -> str:
-    """`SM86`, `sm86`, `86` → `8.6`; `CURRENT_GPU` → `current`."""
-    text = _member_name(capability).removeprefix("SM")
-    return CURRENT_GPU if text == "CURRENT" else f"{text[:-1]}.{text[-1:]}"

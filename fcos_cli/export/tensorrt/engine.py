@@ -22,7 +22,8 @@ from pathlib import Path
 from fcos_cli import console
 from fcos_cli.atomic import atomic_write
 from fcos_cli.errors import FcosError, MissingExtra, ModelError
-from fcos_cli.export.tensorrt.builder import EngineBuilder, dotted_name
+from fcos_cli.export.tensorrt.builder import EngineBuilder
+from fcos_cli.export.tensorrt.capabilities import dotted_name
 from fcos_cli.export.tensorrt.graph_check import EngineGraph
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.export.tensorrt.settings import check_settings

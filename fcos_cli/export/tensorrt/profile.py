@@ -33,11 +33,11 @@ class Profile:
 
     @classmethod
     def default(cls, resize: ResizeRule, dimensions: Dimensions = (None, None, None)) -> Profile:
-        """Profile for images resized by `resize`: batches of 1 to 8, the letterbox size or every canvas of the rule.
+        """Profile for images resized by `resize`: batches of 1 to 8, the letterbox size or the canvases of the rule.
 
-        If the shorter side is scaled, canvas sides range from SMALLEST (a very elongated image) to the rule's longest
-        side, in steps of its divisor, and `opt` is the canvas of a 4:3 image. Fixed `dimensions` of the graph stay as
-        they are.
+        If the shorter side is scaled, canvas sides range from SMALLEST to the rule's longest side, in steps of its
+        divisor, and `opt` is the canvas of a 4:3 image. Very elongated images, whose canvas would be narrower than
+        SMALLEST, do not fit. Fixed `dimensions` of the graph stay as they are.
         """
         if resize.mode == "letterbox":
             heights, widths = ((side,) * 3 for side in resize.size)

@@ -1,4 +1,4 @@
-"""`--engine KEY=VALUE`: parse the settings of a TensorRT engine build. Does not need TensorRT."""
+"""`--engine KEY=VALUE`: parse the settings of a TensorRT engine build. TensorRT need not be installed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fcos_cli.errors import UsageError
+from fcos_cli.export.tensorrt.capabilities import check_capabilities
 from fcos_cli.export.tensorrt.profile import Profile
 from fcos_cli.runtime.tensorrt.package import Flavour
 from fcos_cli.runtime.tensorrt.sidecar import Shape
@@ -17,7 +18,7 @@ KEYS = ("min", "opt", "max", "workspace", "cache", "sm")
 def engine_settings(assignments: Sequence[str]) -> dict[str, Any]:
     """Parse `--engine` assignments into keyword arguments of `build_engine`.
 
-    `min`, `opt` and `max` (BxHxW, all three or none) make the profile; `workspace` is in MB; `cache` is a file of
+    `min`, `opt` and `max` (BxHxW, all three or none) make the profile; `workspace` is in MiB; `cache` is a file of
     kernel timings; `sm` is a comma-separated list of compute capabilities. Raises UsageError naming the assignment.
     """
     values: dict[str, str] = {}
@@ -49,12 +50,15 @@ def check_settings(flavour: Flavour, settings: Mapping[str, Any]) -> None:
     """Raise UsageError if a build of this flavour cannot have these keyword arguments of `build_engine`."""
     workspace = settings.get("workspace_mb")
     if workspace is not None and workspace < 1:
-        raise UsageError(f"a workspace of {workspace} MB is too small: use at least 1", where="workspace")
-    if settings.get("compute_capabilities") and flavour == "trt":
+        raise UsageError(f"a workspace of {workspace} MiB is too small: use at least 1", where="workspace")
+    capabilities = settings.get("compute_capabilities")
+    if capabilities and flavour == "trt":
         raise UsageError(
             "TensorRT builds for the GPU of this machine; only TensorRT-RTX builds for chosen compute capabilities",
             remedy="use --format trt-rtx, or build on the GPU that will run the engine",
         )
+    if capabilities:
+        check_capabilities(capabilities)
 
 
 def _shape(text: str) -> Shape:

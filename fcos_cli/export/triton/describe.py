@@ -21,7 +21,7 @@ TYPES = {"UINT8": "UINT8", "INT64": "INT64", "FLOAT": "FP32", "BOOL": "BOOL"}
 
 def describe(path: Path) -> Served:
     """Describe an ONNX file, or an engine with its JSON file beside it. Raises ModelError if Triton cannot serve it."""
-    return _onnx(path, read_header(path).facts) if path.suffix == ".onnx" else _engine(path)
+    return _onnx(path, read_header(path).facts) if path.suffix.lower() == ".onnx" else _engine(path)
 
 
 def _onnx(path: Path, facts: Facts) -> Served:

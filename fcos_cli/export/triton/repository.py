@@ -4,7 +4,8 @@ models/NAME/config.pbtxt      inputs, outputs, batching, warm-up, and the facts 
 models/NAME/labels.txt        line n names class n - 1
 models/NAME/1/model.onnx      a version; the next export adds 2
 models/NAME/unverified/       the last version that gave other results than PyTorch; Triton ignores it
-models.unverified/NAME/       the same, if there is no version yet: Triton would try to load a folder without any
+models.unverified/NAME/       the same, if there is no version yet: Triton would try to load a folder without any; in
+                              the folder for temporary files if nothing can be written beside the repository
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def export_repository(model: str, job: ExportJob) -> run.ExportResult:
     UsageError if the folder is no repository or holds another model of this name, ModelError if Triton cannot serve the
     file, ExportDiffers as `run.export` does. What was exported from weights is kept, see above.
     """
-    finished = find_artifact(model) if Path(model).suffix in FINISHED else None
+    finished = find_artifact(model) if Path(model).suffix.lower() in FINISHED else None
     weights = finished or run.find_weights(model)
     check_repository(job.out)
     folder = job.out / served_name(weights)
@@ -80,7 +81,10 @@ def _keep(file: Path, folder: Path) -> Path:
     beside = repository.with_name(f"{repository.name}.{UNVERIFIED}") / folder.name
     kept = folder / UNVERIFIED if (folder / CONFIG).is_file() else beside
     shutil.rmtree(kept, ignore_errors=True)
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:  # the repository may be a mounted volume, beside which nothing can be written
+        kept = Path(tempfile.mkdtemp(prefix="fcos-"), folder.name)
     shutil.move(file.parent, kept)
     return kept / file.name
 
@@ -138,14 +142,18 @@ def _take(file: Path, out: Path) -> run.ExportResult:
     """Copy a finished file."""
     out.parent.mkdir()
     shutil.copyfile(file, out)
-    if file.suffix == ".engine":
+    if file.suffix.lower() == ".engine":
         shutil.copyfile(sidecar_path(file), sidecar_path(out))
     return run.ExportResult(out, read_header(file).facts, None)
 
 
-def _without_batch(config: str) -> str:
-    """A config's text without the largest batch, which the user may change, but not between none and some."""
-    return re.sub(r"max_batch_size: [1-9]\d*", "max_batch_size: N", config)
+def _lines(config: str) -> set[str]:
+    """The lines of a config, between which the user may have added others.
+
+    Without the largest batch, which the user may change, but not between none and some.
+    """
+    text = re.sub(r"max_batch_size: [1-9]\d*", "max_batch_size: N", config)
+    return {line.strip() for line in text.splitlines() if line.strip()}
 
 
 def _publish(folder: Path, served: Served, file: Path) -> Path:
@@ -156,7 +164,7 @@ def _publish(folder: Path, served: Served, file: Path) -> Path:
     if config.is_file():
         before = config.read_text(encoding="utf-8")
         known = labels.is_file() and labels.read_text(encoding="utf-8") == names
-        if _without_batch(interface_text(served)) not in _without_batch(before) or not known:
+        if not _lines(interface_text(served)) <= _lines(before) or not known:
             what = "the model of this name has other inputs, outputs or classes, so this cannot be its next version"
             raise UsageError(what, where=config, remedy="use another --out, or move that model away")
         text = with_facts(before, served.facts)

@@ -368,7 +368,7 @@ def test_the_log_keeps_the_last_messages() -> None:
         (ResizeRule("letterbox", (640, 640)), (1, 640, 640), [(1, 640, 640)] * 3),
     ],
 )
-def test_the_default_profile_covers_every_image_of_the_rule(
+def test_the_default_profile_covers_usual_images(
     rule: ResizeRule, dimensions: tuple[int | None, ...], expected: list[tuple[int, ...]]
 ) -> None:
     profile = Profile.default(rule, dimensions)

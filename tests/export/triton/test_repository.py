@@ -157,10 +157,11 @@ def test_the_next_export_is_the_next_version_and_edits_stay() -> None:
     export_repository(str(write_onnx(Path("m.onnx"), threshold=0.4)), JOB)
     config = Path("models/m/config.pbtxt")
     edited = config.read_text().replace("count: 1", "count: 3").replace("max_batch_size: 8", "max_batch_size: 16")
-    config.write_text(edited)
+    config.write_text(edited.replace("\ninput [", "\n# of the cats\noptimization { }\ninput ["))
     assert export_repository(str(write_onnx(Path("m.onnx"), threshold=0.7)), JOB).path.parent.name == "2"
     text = config.read_text()
     assert "count: 3" in text
+    assert "# of the cats" in text
     assert "max_batch_size: 16" in text
     assert text.count('key: "fcos"') == 1
     assert json.loads(json.loads(config_of("m").parameters["fcos"].string_value)["thresholds"])["global"] == 0.7
@@ -259,6 +260,17 @@ def test_a_first_version_that_failed_is_kept_outside_the_repository(
         assert caught.value.exported.path == Path("models.unverified/tiny/model.onnx").resolve()
         assert caught.value.exported.path.is_file()
         assert list(Path("models").iterdir()) == []  # a server would try to load a folder without versions
+
+
+def test_a_first_version_that_failed_is_kept_if_nothing_can_be_written_beside_the_repository(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "export", partial(quick_export, fails=True))
+    Path("models.unverified").touch()
+    with pytest.raises(run.ExportDiffers) as caught:
+        export_repository(str(model_file), JOB)
+    assert caught.value.exported.path.is_file()
+    assert caught.value.exported.path.name == "model.onnx"
 
 
 def test_an_export_that_cannot_be_the_next_version_is_kept(
