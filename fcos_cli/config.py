@@ -52,7 +52,9 @@ class DataConfig(BaseModel):
         "letterbox", description="resize rule at prediction time; stored in the model"
     )
     size: tuple[Side, Side] = Field(
-        (320, 320), description="height, width; for shortest: shorter side, limit of the longer side"
+        (320, 320),
+        description="height, width; for shortest: shorter side, limit of the longer side, and training shows images of "
+        "the rarer orientation, portrait or landscape, smaller",
     )
     tile: int = Field(
         0, ge=0, le=1_000_000, description="train and validate on tiles of so many source pixels, at least 32; 0: off"

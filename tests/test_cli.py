@@ -24,7 +24,7 @@ from fcos_cli.train.start import Outcome
 from tests.cli_runner import CliResult, Fcos
 from tests.runtime.onnx_files import FACTS
 
-COMMANDS = {"train", "eval", "predict", "info", "doctor"}
+COMMANDS = {"train", "eval", "predict", "export", "verify", "bench", "convert", "info", "doctor"}
 
 
 def test_help_lists_the_commands(fcos: Fcos) -> None:
@@ -195,7 +195,7 @@ def line_of(
     exported = ExportResult(Path("x.onnx"), FACTS, None)
     monkeypatch.setattr("fcos_cli.export.run.export", lambda *_: exported)
     monkeypatch.setattr("fcos_cli.train.start.start", start)
-    monkeypatch.setattr("fcos_cli.train.recipe.summary.print_estimate", lambda _: None)
+    monkeypatch.setattr("fcos_cli.train.recipe.summary.print_estimate", lambda *_, **__: None)
     one = next((shapes / "images").rglob("val*.*"))
     names = {"MODEL": model_file, "DATA": shapes, "IMAGES": photos, "ONE": one}
 

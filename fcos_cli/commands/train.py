@@ -167,7 +167,7 @@ def train(
             summary.print_config(plan)
             summary.print_classes(plan)
             findings = summary.print_data_summary(plan)
-            summary.print_estimate(plan)
+            summary.print_estimate(plan, started=started)
             if as_json:
                 emit_json({"settings": summary.settings_document(plan)})
             raise typer.Exit(3 if any(finding.severity == "error" for finding in findings) else 0)

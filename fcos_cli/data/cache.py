@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
+import sys
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
@@ -12,6 +12,10 @@ import numpy.typing as npt
 
 from fcos_cli.data.samples import Sample
 from fcos_cli.hardware import available_memory
+
+START_METHOD = "fork" if sys.platform == "linux" else None
+"""How data loader processes start; None: as Python does by default. Only forked ones inherit the cache, and Python
+3.14 would no longer fork by default."""
 
 SHARE_OF_MEMORY = 0.25
 """Share of the available memory that the cache may use."""
@@ -43,7 +47,7 @@ class ImageCache:
 
         processes: number of training processes on this machine, each of which has a cache.
         """
-        if not samples or multiprocessing.get_start_method() != "fork":  # others cannot inherit the memory
+        if not samples or START_METHOD != "fork":
             return None
         shapes = [reduced_size(sample.height, sample.width, longest=longest) for sample in samples]
         needed = sum(3 * height * width for height, width in shapes)

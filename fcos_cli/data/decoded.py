@@ -9,11 +9,13 @@ than 0.92 for all of these. They tell apart images of plain background, whose ha
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +23,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from fcos_cli.data.doctor import same_content, some
-from fcos_cli.data.images import open_image
+from fcos_cli.data.images import image_size, open_image
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.errors import DataError
+from fcos_cli.hardware import allowed_cores
 
 SIDE = 8
 ALIKE = 12  # bits that may differ
@@ -34,14 +37,20 @@ GRAY = 8  # levels by which the channels of a gray thumbnail may differ, after J
 BLOCK = 64  # images that are decoded between two reports of progress, or before Ctrl-C is obeyed
 ROWS = 1024  # of the table of distances, computed at a time
 THREADS = 4
+LARGE = 12_000_000  # pixels; larger images are decoded one at a time, to need less memory
+NARROW = 32  # of 256 levels
 
 Bits = npt.NDArray[np.bool_]
 
 
 class Decoded(NamedTuple):
-    """One image file: (width, height) as displayed, its hash [128] and thumbnail [16, 16, 3], or what is wrong."""
+    """One image file: (width, height) as displayed, its hash [128] and thumbnail [16, 16, 3], or what is wrong.
+
+    span: between its darkest and its brightest value, 0…255.
+    """
 
     size: tuple[int, int] = (0, 0)
+    span: int = 255
     bits: Bits | None = None
     thumbnail: npt.NDArray[np.uint8] | None = None
     problem: str = ""
@@ -51,22 +60,29 @@ def decode_all(files: Sequence[Path], *, on_progress: Callable[[int, int], None]
     """Decode each file once, in a few threads. on_progress: called with (files done, total)."""
     decoded: dict[Path, Decoded] = {}
     unique = list(dict.fromkeys(files))
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+    decode = partial(_decode, alone=Lock())
+    with ThreadPoolExecutor(min(THREADS, allowed_cores())) as pool:
         for start in range(0, len(unique), BLOCK):
             block = unique[start : start + BLOCK]
-            decoded.update(zip(block, pool.map(_decode, block), strict=True))
+            decoded.update(zip(block, pool.map(decode, block), strict=True))
             if on_progress is not None:
                 on_progress(len(decoded), len(unique))
     return decoded
 
 
-def _decode(file: Path) -> Decoded:
+def _decode(file: Path, *, alone: Lock) -> Decoded:
+    """alone: held while a large image is in memory."""
     try:
-        pixels = open_image(file)
+        with alone if math.prod(image_size(file)) > LARGE else nullcontext():
+            return _described(open_image(file))
     except DataError as error:
         return Decoded(problem=error.what)
+
+
+def _described(pixels: npt.NDArray[np.uint8]) -> Decoded:
     small = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return Decoded((pixels.shape[1], pixels.shape[0]), difference_hash(pixels), np.asarray(small))
+    span = int(pixels.max()) - int(pixels.min())
+    return Decoded((pixels.shape[1], pixels.shape[0]), span, difference_hash(pixels), np.asarray(small))
 
 
 def difference_hash(pixels: npt.NDArray[np.uint8]) -> Bits:
@@ -89,7 +105,7 @@ def examine_decoded(train: Dataset, val: Dataset, decoded: dict[Path, Decoded]) 
 
 
 def _of_split(dataset: Dataset, decoded: dict[Path, Decoded]) -> Iterator[Finding]:
-    damaged, mismatched = [], []
+    damaged, mismatched, narrow = [], [], []
     for sample in dataset.samples:
         image = decoded[sample.image]
         if image.problem:
@@ -99,6 +115,8 @@ def _of_split(dataset: Dataset, decoded: dict[Path, Decoded]) -> Iterator[Findin
             mismatched.append(
                 f"{sample.image.name} (file {width}x{height}, annotations {sample.width}x{sample.height})"
             )
+        if image.span < NARROW:
+            narrow.append(f"{sample.image.name} ({image.span + 1})")
     if damaged:
         message = f"images that cannot be decoded: {len(damaged)} of {len(dataset)}"
         remedy = "copy these files again, or remove them from the data set; training skips them"
@@ -110,6 +128,10 @@ def _of_split(dataset: Dataset, decoded: dict[Path, Decoded]) -> Iterator[Findin
             "otherwise restore the original images"
         )
         yield Finding("size-mismatch", "warning", some(mismatched), message, remedy)
+    if 2 * len(narrow) > len(dataset):
+        message = f"images that use fewer than {NARROW} of 256 levels, so little can be seen: {len(narrow)}"
+        remedy = "16-bit images are read with 65535 as white: if yours hold fewer bits, scale them to 8 or to all 16"
+        yield Finding("narrow-range", "warning", some(narrow), message, remedy)
 
 
 def _look_alike(train: Dataset, val: Dataset, decoded: dict[Path, Decoded]) -> Iterator[Finding]:

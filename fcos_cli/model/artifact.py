@@ -39,7 +39,7 @@ class Artifact:
 
     def build(self) -> FCOS:
         """Build the network with its weights, in eval mode. Raises ModelError naming keys that do not fit."""
-        self._check_weights()
+        self.check_weights()
         try:
             with torch.random.fork_rng(devices=[]):  # opening a file must not change what a caller draws next
                 model = FCOS(self.config, classes=len(self.classes))
@@ -62,7 +62,7 @@ class Artifact:
         model.load_state_dict(given)
         return model.eval()
 
-    def _check_weights(self) -> None:
+    def check_weights(self) -> None:
         """Raise ModelError for weights that no network has. A file of any size may ask for terabytes of them."""
         layers = 2 * self.config.convs + self.config.shared_convs
         towers, given = layers * self.config.channels**2, sum(map(Tensor.numel, self.weights.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
@@ -98,6 +99,11 @@ class ModelConfig(BaseModel):
             known = f"{list(STRIDES)}, {list(FINE_STRIDES)} or {list(REALTIME_STRIDES)}"
             raise ValueError(f"strides = {list(strides)} must be {known}")
         return strides
+
+    @field_validator("conventions")
+    @classmethod
+    def _readable(cls, conventions: Conventions) -> Conventions:
+        return Conventions.from_json(asdict(conventions))  # or no program could read the weights
 
     @field_validator("deformable_stages")
     @classmethod

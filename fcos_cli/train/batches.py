@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
+from fcos_cli.data.cache import START_METHOD
 from fcos_cli.data.training_set import Batch, EpochBatches, Example, Key, Unreadable, collate
 from fcos_cli.errors import FcosError
 from fcos_cli.hardware import allowed_cores
@@ -69,15 +70,16 @@ class BatchStream:
         """The next batch. A signal ends the wait for it, with the state saved: a loader process may hang."""
         run = self.run
         try:
-            run.stop.waiting = run.world.size == 1  # several processes have to stop after the same step
-            return next(self.loaded)
+            try:
+                run.stop.waiting = run.world.size == 1  # several processes have to stop after the same step
+                return next(self.loaded)
+            finally:
+                run.stop.waiting = False
         except StoppedWaiting:
             run.save()
             raise run.stopped() from None
         except (EOFError, ConnectionError) as error:  # it died while it handed over a batch
             raise RuntimeError("the loader process exited unexpectedly") from error
-        finally:
-            run.stop.waiting = False
 
 
 @contextmanager
@@ -134,11 +136,13 @@ def _positions(run: Run, epoch: int, first: int, *, left_out: set[tuple[int, int
 
 def _mosaic_is_closed(run: Run, epochs: float) -> bool:
     """Whether the last part of a run begins before a batch after this many epochs: images come alone from then on
-    (YOLOX, §2.1).
+    (YOLOX, §2.1). So they do in the cool-down of a run that ends early.
 
     With a time limit, the batches that are being loaded at that moment are the last mosaics.
     """
     share = run.config.augment.close_mosaic
+    if share > 0 and run.progress.end is not None:
+        return True
     done = epochs / run.length.epochs if run.length.limit is None else run.parts.schedule.progress
     return share > 0 and done >= 1 - share
 
@@ -161,6 +165,7 @@ def image_loader(run: Run, keys: Iterable[list[Key]]) -> DataLoader[Any]:
         batch_sampler=keys,
         collate_fn=_shared,
         num_workers=workers,
+        multiprocessing_context=START_METHOD if workers else None,
         pin_memory=run.device.type == "cuda",
         worker_init_fn=_ignore_signals if workers else None,
         generator=torch.Generator(),  # iterators draw a seed; the global generator must stay as it is for resuming

@@ -172,7 +172,10 @@ def restore_state(saved: SavedState, parts: Parts) -> Progress:
         parts.model.load_state_dict(content["model"])
         if parts.average is not None:
             parts.average.load_state_dict(content["average"])
+        fused = [group.get("fused") for group in parts.optimizer.param_groups]  # of this precision
         parts.optimizer.load_state_dict(content["optimizer"])
+        for group, value in zip(parts.optimizer.param_groups, fused, strict=True):
+            group["fused"] = value
         parts.schedule.load_state_dict(content["schedule"])
         if content["scaler"]:  # empty from another precision than float16
             parts.scaler.load_state_dict(content["scaler"])

@@ -49,7 +49,9 @@ def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
     if path is None:  # offline
         return model, load_offline_weights(model.backbone, config.model)
     names = {"default": "the default detector", "coco": "torchvision's FCOS trained on COCO"}
-    return model, copy_matching(model, load(path), classes, name=names.get(init, str(path)))
+    artifact = load(path)
+    artifact.check_weights()
+    return model, copy_matching(model, artifact, classes, name=names.get(init, str(path)))
 
 
 def detector_file(init: str) -> Path | None:
@@ -111,7 +113,7 @@ def _at_levels_of(config: ModelConfig, artifact: Artifact) -> dict[str, Tensor]:
         place = _LEVEL.match(key)
         if place is None:
             weights[key] = value
-        elif (stride := artifact.config.strides[int(place[2])]) in config.strides:
+        elif (stride := dict(enumerate(artifact.config.strides)).get(int(place[2]))) in config.strides:
             weights[f"{place[1]}{config.strides.index(stride)}{place[3]}"] = value
     return weights
 

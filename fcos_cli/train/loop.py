@@ -71,7 +71,10 @@ def train(
                         stream.restart()
                         run.length.pace.pause()
                         continue
+                end = progress.end
                 _end_epoch(run)
+                if progress.end != end:  # the run ends early, and what was loaded ahead has mosaics
+                    stream.restart()
         return progress
 
 

@@ -213,7 +213,10 @@ def _tell_start(run: Run, saved: SavedState | None) -> None:
     elif saved.problem is not None:
         run.listener.note(f"{saved.problem}: continuing from the state before it, step {run.progress.step}")
     if run.val_changed:
-        run.listener.note("the val data has changed: the next validation repeats that of the best weights")
+        ended = run.progress.finished and run.progress.planned == [run.config.train.epochs, run.config.train.time]
+        later = "the next validation repeats that of the best weights"
+        text = "fcos eval measures the best weights on it" if ended else later
+        run.listener.note(f"the val data has changed: {text}")
     for note in (run.precision.note, run.tuning.describe()):
         if note:
             run.listener.note(note)
@@ -281,8 +284,15 @@ def training_set(config: Config, samples: Sequence[Sample], *, cache: ImageCache
     """Return the samples as augmented network inputs."""
     fill = resize_rule(config).colour
     changes = config.augment.model_dump(exclude={"close_mosaic"})
-    augmentation = Augmentation(size=config.data.size, fill=fill, **changes)
+    augmentation = Augmentation(size=_canvas(config, samples), fill=fill, **changes)
     return TrainingSet(samples, augmentation, longest=longest_side(config), cache=cache)
+
+
+def _canvas(config: Config, samples: Sequence[Sample]) -> tuple[int, int]:
+    """(height, width) of the network inputs of training. Where `data.size` is (shorter, longer), as most images are."""
+    portraits = sum(sample.height > sample.width for sample in samples)
+    upright = config.data.resize == "shortest" and 2 * portraits > len(samples)
+    return config.data.size[::-1] if upright else config.data.size
 
 
 def longest_side(config: Config) -> int:

@@ -15,22 +15,28 @@ from fcos_cli.distributed.group import largest
 from fcos_cli.errors import FcosError, Interrupted, Stopped
 
 
-class StoppedWaiting(Exception):
-    """A signal came while the run waited for something that may never come."""
+class StoppedWaiting(BaseException):
+    """A signal came while the run waited for something that may never come.
+
+    Like KeyboardInterrupt it is no Exception, which the code that decodes images takes for a damaged one.
+    """
 
 
 class StopRequest:
     """Set by the first signal. A second Ctrl-C raises KeyboardInterrupt.
 
-    waiting: whether a signal also raises StoppedWaiting at once. Only where nothing is half done.
+    signal: what this process received. agreed: what any process had received when all of them last called `share_stop`;
+    only then is the request true. waiting: whether a signal also raises StoppedWaiting at once. Only where nothing is
+    half done.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.agreed: int | None = None
         self.waiting = False
 
     def __bool__(self) -> bool:
-        return self.signal is not None
+        return self.agreed is not None
 
     def receive(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
@@ -42,7 +48,7 @@ class StopRequest:
 
     def error(self, *, remedy: str) -> FcosError:
         """Return the exception that ends the run: exit code 143 after SIGTERM, 130 after Ctrl-C."""
-        if self.signal == signal.SIGTERM:
+        if (self.agreed or self.signal) == signal.SIGTERM:
             return Stopped("stopped by SIGTERM; the state is saved", remedy=remedy)
         return Interrupted("interrupted; the state is saved", remedy=remedy)
 
@@ -68,7 +74,7 @@ def share_stop(stop: StopRequest, *, done: bool = False) -> bool:
     All processes must call it together.
     """
     number, finished = largest(float(stop.signal or 0), float(done))
-    stop.signal = int(number) or None
+    stop.agreed = int(number) or None
     return bool(finished)
 
 

@@ -20,6 +20,7 @@ from fcos_cli.train.checkpoint import Progress, has_state, read_progress, start_
 from fcos_cli.train.export import export_best
 from fcos_cli.train.folder import RUNS, check_folder, hold_folder, new_folder
 from fcos_cli.train.loop import train
+from fcos_cli.train.recipe.choices import choose_val_every
 from fcos_cli.train.recipe.demo import DEMO, demo_data
 from fcos_cli.train.recipe.plan import Plan, check_settings, make_plan, read_splits, with_chosen_batch
 from fcos_cli.train.recipe.summary import print_choices, print_data_summary
@@ -229,14 +230,17 @@ def _longer(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
         if done.planned and limit < done.planned[1]:
             say(f"the time limit is {format_duration(limit)} in all now, instead of {format_duration(done.planned[1])}")
         flags["train.time"] = limit
-    elif epochs is not None and (epochs <= done.epoch or (done.finished and done.planned == [epochs, 0.0])):
+        return flags
+    assert epochs is not None
+    if epochs <= done.epoch or (done.finished and done.planned == [epochs, 0.0]):
         raise UsageError(
             f"this run has already done {done.epoch} epochs{ended}",
             where=f"--epochs {epochs}",
             remedy=f"give more than {max(epochs, done.epoch)} epochs in all",
         )
-    else:
-        flags["train.time"] = 0.0
+    flags["train.time"] = 0.0
+    if done.planned and done.planned[1] and "train.val_every" not in _read_origins(folder):
+        flags["train.val_every"] = choose_val_every(epochs=epochs).value  # with a time limit it has no meaning
     return flags
 
 

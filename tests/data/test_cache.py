@@ -115,7 +115,7 @@ def test_there_is_no_cache_if_the_images_do_not_fit(samples: Sequence[Sample], m
 def test_there_is_no_cache_if_loader_processes_cannot_inherit_it(
     samples: Sequence[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache.multiprocessing, "get_start_method", lambda: "spawn")
+    monkeypatch.setattr(cache, "START_METHOD", None)
     assert ImageCache.for_samples(samples, longest=80) is None
 
 

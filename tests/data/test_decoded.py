@@ -174,3 +174,11 @@ def test_each_file_is_decoded_once_and_progress_reaches_the_total(tmp_path, monk
     calls = []
     assert list(decode_all([*files, *files], on_progress=lambda *at: calls.append(at))) == files
     assert calls == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_images_of_few_bits_are_told_about(tmp_path):
+    for number in range(3):
+        pixels = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)  # 12 bits of 16
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    train = split("train", *sorted(tmp_path.glob("*.png")))
+    assert found(train, split("val"))["train", "narrow-range"].place.startswith("0.png (17)")

@@ -37,6 +37,8 @@ def many_keys() -> str:
 
 SETTINGS = [
     Setting("set-text-for-number", assign("train.lr=fast"), "valid number"),
+    Setting("convention-below-0", assign("model.conventions.radius=-1"), "not a number from 0"),
+    Setting("convention-too-large", assign("model.conventions.radius=2000000"), "not a number from 0"),
     Setting("set-list-for-number", assign("train.lr=[1]"), "valid number"),
     Setting("set-fraction-for-count", assign("train.epochs=1.5"), "valid integer"),
     Setting("set-nan", assign("train.lr=nan"), "finite|greater than 0"),

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from PIL import ImageFile
 from torch.utils import data as torch_data
 
 from fcos_cli.config import to_toml
@@ -90,6 +91,15 @@ def test_with_a_time_limit_images_come_alone_when_the_schedule_nears_its_end(
         assert next(ahead).keys[0].alone
 
 
+def test_in_the_cool_down_of_a_run_that_ends_early_images_come_alone(
+    data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    with opened(data, tmp_path) as run:
+        assert not next(positions(run)).keys[0].alone
+        run.progress.end = 4
+        assert next(positions(run)).keys[0].alone
+
+
 def test_after_a_pending_validation_comes_the_next_epoch(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     with opened(data, tmp_path) as run:
         run.progress.epoch, run.progress.step_in_epoch, run.progress.pending_validation = 1, 2, True
@@ -159,6 +169,21 @@ def test_a_signal_ends_the_wait_for_a_loader_that_hangs(
         assert (tmp_path / "state.pt").is_file()
         stream.close()
     assert multiprocessing.active_children() == []
+
+
+def test_a_signal_while_an_image_is_decoded_does_not_make_it_a_damaged_one(
+    data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(image: ImageFile.ImageFile) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail(f"{image} was decoded")
+
+    with opened(data, tmp_path) as run, catching_signals() as stop:
+        monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+        stream = BatchStream(replace(run, stop=stop))
+        with pytest.raises(Stopped, match="stopped by SIGTERM"):
+            next(stream.epoch(0))
+        assert (tmp_path / "state.pt").is_file()
 
 
 def test_other_processes_outlive_a_stream(data: tuple[Dataset, Dataset], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ CODE = """
 import os, signal, sys
 from pathlib import Path
 from fcos_cli.errors import FcosError
-from fcos_cli.train import loop, validation
+from fcos_cli.train import loop, signals, validation
 from tests.train.runs import Recorder, config_of, splits
 
 data, folder, victim, moment, number = Path(sys.argv[1]), Path(sys.argv[2]), *map(str, sys.argv[3:])
@@ -48,6 +48,18 @@ elif moment == "validation":
         strike()
         return true(run)
     loop.validate = spy
+elif moment == "waiting":
+    true, validating, struck = signals.largest, validation.validate, []
+    def spy(*values):
+        answer = true(*values)
+        if struck == [False]:
+            struck[0] = True
+            strike()  # after the others have been told that nothing came
+        return answer
+    def begin(run):
+        struck.append(False)
+        return validating(run)
+    signals.largest, loop.validate = spy, begin
 try:
     resume = moment == "resume"
     loop.train(config_of(batch=1, epochs=4), *splits(data), folder=folder, resume=resume, listener=Recorder())
@@ -77,7 +89,7 @@ def run_two(data: Path, folder: Path, *, victim: int, moment: str, number: int) 
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("moment", ["step", "validation"])
+@pytest.mark.parametrize("moment", ["step", "validation", "waiting"])
 def test_sigterm_to_one_process_ends_both_with_the_state_saved(
     shapes: Path, tmp_path: Path, victim: int, moment: str
 ) -> None:
@@ -87,7 +99,7 @@ def test_sigterm_to_one_process_ends_both_with_the_state_saved(
     assert all("the state is saved" in errors for _, errors in ended)
     assert time.monotonic() - started < 60
     progress = torch.load(tmp_path / "state.pt", weights_only=True)["progress"]
-    assert progress["step"] == (3 if moment == "validation" else 4)
+    assert progress["step"] == (4 if moment == "step" else 3)
     assert progress["world"] == 2
 
 

@@ -198,6 +198,14 @@ def test_class_layer_stays_new_if_the_file_has_none(tmp_path: Path) -> None:
     assert model.state_dict()[f"{LAYER}.bias"].tolist() == pytest.approx([-4.595] * 3, abs=1e-3)
 
 
+def test_weights_that_are_not_finite_are_refused(model_file: Path, tmp_path: Path) -> None:
+    artifact = load(model_file)
+    artifact.weights[f"{LAYER}.bias"][0] = float("nan")
+    save(tmp_path / "broken.safetensors", artifact)
+    with pytest.raises(ModelError, match="not finite"):
+        build_initial(config_of(init=str(tmp_path / "broken.safetensors")), CLASSES)
+
+
 def test_init_accepts_a_run_folder(model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "best.safetensors").write_bytes(model_file.read_bytes())

@@ -17,7 +17,7 @@ from fcos_cli.evaluate.coco import CocoResult, score
 from fcos_cli.model.artifact import load
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
-from fcos_cli.train.run import open_run, plan_schedule
+from fcos_cli.train.run import open_run, plan_schedule, training_set
 from fcos_cli.train.tracking.listener import Evaluation
 from tests.train.runs import Recorder, config_of, rows, splits, state
 
@@ -139,6 +139,8 @@ def test_other_val_data_is_told_and_the_best_weights_are_measured_on_it(
     progress = state(tmp_path)["progress"]
     assert progress["best"] == listener.validations[-1]["AP"] == 0  # no longer the AP on other data
     assert [evaluation.result.images for evaluation in listener.earlier] == [3] * kept
+    ended = work(tmp_path, data, resume=True, epochs=3)
+    assert [note for note in ended.notes if "has changed: fcos eval measures the best weights" in note]
     again = work(tmp_path, corrected, resume=True, epochs=4)
     assert not [note for note in again.notes if "the val data has changed" in note]
     assert again.earlier == []
@@ -196,3 +198,11 @@ def test_an_export_is_removed_once_there_are_better_weights(
         (tmp_path / name).write_text("of the weights so far")
     work(tmp_path, data, resume=True, epochs=2)
     assert [(tmp_path / name).exists() for name in ("best.onnx", "best.parity.json")] == [kept] * 2
+
+
+def test_portraits_are_trained_in_a_canvas_of_their_shape(data: tuple[Dataset, Dataset]) -> None:
+    config = config_of()
+    config = config.model_copy(update={"data": config.data.model_copy(update={"resize": "shortest", "size": (32, 64)})})
+    for width, height, canvas in ((80, 60, (32, 64)), (60, 80, (64, 32))):
+        samples = [replace(sample, width=width, height=height) for sample in data[0].samples]
+        assert training_set(config, samples).augmentation.size == canvas

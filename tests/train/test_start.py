@@ -270,3 +270,22 @@ def test_a_run_that_has_ended_is_not_continued_with_the_length_that_it_had(
     with pytest.raises(UsageError, match=words) as caught:
         start.resume(tmp_path, flags=flags)
     assert re.search(remedy, str(caught.value.remedy))
+
+
+OWN = '{"train.val_every": "--set"}'
+
+
+@pytest.mark.parametrize(
+    ("planned", "origins", "expected"), [([30, 7200.0], "{}", 8), ([30, 0.0], "{}", 1), ([30, 7200.0], OWN, 1)]
+)
+def test_a_time_limited_run_that_is_continued_for_epochs_does_not_validate_after_each(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planned: list[float], origins: str, expected: int
+) -> None:
+    (tmp_path / "state.pt").write_bytes(b"")
+    (tmp_path / "config.toml").write_text(f"[data]\npath = '{shapes}'\n[train]\nbatch = 2\n")
+    (tmp_path / "origins.json").write_text(origins)
+    found: list[int] = []
+    monkeypatch.setattr(start, "_run", lambda plan, *_, **__: found.append(plan.config.train.val_every))
+    monkeypatch.setattr(start, "read_progress", lambda _: Progress(epoch=4, seconds=1800, planned=planned))
+    start.resume(tmp_path, flags={"train.epochs": 400})
+    assert found == [expected]

@@ -12,6 +12,7 @@ from fcos_cli.data.repeat import epoch_length, repeat_factors
 from fcos_cli.data.samples import Dataset
 from fcos_cli.data.tiny_boxes import FINER_COST
 from fcos_cli.distributed.world import announced
+from fcos_cli.model.backbone import check_maps
 from fcos_cli.model.networks.named import named_network
 from fcos_cli.train.estimate import step_seconds
 from fcos_cli.train.recipe.choices import (
@@ -118,6 +119,7 @@ def _epoch_length(config: Config, train_set: Dataset) -> int:
 def _pixel_rate(config: Config, train_set: Dataset, val_set: Dataset) -> float:
     """Input pixels per second that this machine trains on, from a few steps with a small input."""
     size = input_shape(facts_of(train_set), SMALLEST)
+    check_maps(config.model, size=size)
     tried = with_values(config, {"data.size": size})
     with tempfile.TemporaryDirectory() as folder, open_run(tried, train_set, val_set, Path(folder)) as run:
         return size[0] * size[1] * config.train.batch / step_seconds(run)

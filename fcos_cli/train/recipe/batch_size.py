@@ -11,6 +11,7 @@ import torch
 from fcos_cli.config import Config
 from fcos_cli.console import say
 from fcos_cli.data.samples import Dataset
+from fcos_cli.distributed.world import announced
 from fcos_cli.hardware import available_memory
 from fcos_cli.train.estimate import peak_memory, step_seconds
 from fcos_cli.train.run import open_run
@@ -42,7 +43,7 @@ def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
                 raise MemoryError
             return seconds / batch, share_of_memory(run.device)
 
-    return search(measure, largest=max(SIZES[0], len(train_set) // STEPS_PER_EPOCH))
+    return search(measure, largest=max(SIZES[0], len(train_set) // (STEPS_PER_EPOCH * announced().size)))
 
 
 def share_of_memory(device: torch.device) -> float:
@@ -54,7 +55,8 @@ def share_of_memory(device: torch.device) -> float:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return used / max(1, free + torch.cuda.memory_reserved(device))
-    return used / max(1, used + available_memory())
+    free = available_memory()
+    return used / (used + free) if free else 0.0  # not known on this system
 
 
 def search(measure: Callable[[int], tuple[float, float]], *, largest: int) -> int:
@@ -72,6 +74,10 @@ def search(measure: Callable[[int], tuple[float, float]], *, largest: int) -> in
             if not is_out_of_memory(error) or not times:
                 raise
             say(f"batch {batch}: out of memory")
+            break
+        if used > SHARE_OF_MEMORY and len(times) > 1:
+            del times[batch]
+            say(f"batch {batch}: takes {100 * used:.0f} % of the memory")
             break
         say(f"batch {batch}: {1000 * times[batch]:.0f} ms per image")
         if used > SHARE_OF_MEMORY or times[batch] > 1.3 * min(times.values()):

@@ -14,6 +14,7 @@ from fcos_cli.data.doctor import examine_splits, print_findings
 from fcos_cli.data.samples import Finding
 from fcos_cli.distributed.world import announced
 from fcos_cli.train.estimate import estimate
+from fcos_cli.train.pace import Clock
 from fcos_cli.train.recipe.automatic import AUTO
 from fcos_cli.train.recipe.plan import Plan, check_settings
 from fcos_cli.train.run import open_run, repeats_of, resize_rule
@@ -65,12 +66,16 @@ def print_config(plan: Plan) -> None:
     table(("setting", "value", "from"), rows, title="settings")
 
 
-def print_estimate(plan: Plan) -> None:
-    """Measure a few steps, and print how long the run will take. Only one process does, whatever torchrun announces."""
+def print_estimate(plan: Plan, *, started: float) -> None:
+    """Measure a few steps, and print how long the run will take. Only one process does, whatever torchrun announces.
+
+    started: `time.monotonic()` when the command began, from which a time limit counts.
+    """
     check_settings(plan)
+    listener, clock = TerminalReporter(), Clock(started=started)
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_run(plan.config, plan.train, plan.val, Path(folder), listener=TerminalReporter()) as run,
+        open_run(plan.config, plan.train, plan.val, Path(folder), listener=listener, clock=clock) as run,
     ):
         size = announced().size
         say(estimate(run) + (f" in one process; {size} of them share the steps" if size > 1 else ""))

@@ -91,8 +91,9 @@ class TunedConv2d(nn.Conv2d):
         if x.shape[-1] == 1 and self.geometry.stride != (1, 1):
             plan = plan._replace(weight_grad="fp32")  # see `guard_narrow_maps`
         weight, bias = self.weight, self.bias
-        if self.training and self.scale is not None:
-            weight, bias = weight * self.scale, self.shift
+        if self.training and self.scale is not None and self.shift is not None:
+            weight = weight * self.scale
+            bias = self.shift if bias is None else self.shift + bias * self.scale.flatten()
         if plan == Plan() or not torch.is_grad_enabled():
             return self.geometry.run(x, weight, bias)
         result: Tensor = _Convolution.apply(x, weight, bias, self.geometry, plan)

@@ -51,15 +51,14 @@ def fold_frozen_norms(model: FCOS) -> int:
         conv, norm = body.get_submodule(conv_name), body.get_submodule(norm_name)
         if type(conv) in CONVOLUTIONS and isinstance(conv, nn.Conv2d) and type(norm) in FROZEN:
             tuned = TunedConv2d.wrap(conv)
-            tuned.scale, tuned.shift = scale_and_shift(norm, conv.bias)
+            tuned.scale, tuned.shift = scale_and_shift(norm)
             body.set_submodule(conv_name, tuned)
             body.set_submodule(norm_name, FoldedNorm.wrap(norm))
             count += 1
     return count
 
 
-def scale_and_shift(norm: Any, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Constants of a frozen norm behind a convolution: scale [C, 1, 1, 1] of its weights, and its new bias [C]."""
+def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """Constants of a frozen norm: scale [C, 1, 1, 1] of the weights of the convolution before it, and shift [C]."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
-    return scale.view(-1, 1, 1, 1), shift if bias is None else shift + bias.detach() * scale
+    return scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale

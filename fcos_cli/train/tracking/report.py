@@ -124,8 +124,9 @@ def summary(rows: Sequence[dict[str, Any]], *, ap: float, epoch: int | None) -> 
     """How long the run is so far, and the best weights. Rows of other val data, say, may have a higher AP."""
     if not rows:
         return ""
+    best = f"best AP on val {ap:.3f} after epoch {epoch}" if ap >= 0 else "no AP, since val has no boxes"
     return note(
-        f"{rows[-1]['step']:,} steps in {rows[-1]['epoch']} epochs; best AP on val {ap:.3f} after epoch {epoch}."
+        f"{rows[-1]['step']:,} steps in {rows[-1]['epoch']} epochs; {best}."
         " The rest of this page is about these weights, `best.safetensors`."
     )
 
@@ -134,7 +135,7 @@ def curves(rows: Sequence[dict[str, Any]]) -> str:
     """Charts of the loss terms, AP on val, learning rate and gradient norm over the steps."""
     steps = nice_ticks("step", 0, max([row["step"] for row in rows], default=1), whole=True)
     train = [row for row in rows if row["kind"] == "train"]
-    val = [row for row in rows if row["kind"] == "val"]
+    val = [row for row in rows if row["kind"] == "val" and row["AP"] >= 0]
 
     def chart(title: str, source: list[dict[str, Any]], names: Sequence[str], **axis: Any) -> str:
         known = [name for name in names if any(name in row for row in source)]
@@ -224,7 +225,8 @@ def first_examples(config: Config, dataset: Dataset, *, world: int = 1) -> list[
     train, repeats = config.train, repeats_of(config, dataset)
     keys = EpochBatches(len(dataset), batch=train.batch, seed=train.seed, epoch=0, world=world, repeats=repeats)
     source = training_set(config, dataset.samples)
-    examples = [source[key] for key in [key for group in keys for key in group][:SHOWN]]
+    alone = config.augment.close_mosaic >= 1
+    examples = [source[key._replace(alone=alone)] for key in [key for group in keys for key in group][:SHOWN]]
     return [example for example in examples if isinstance(example, Example)]
 
 

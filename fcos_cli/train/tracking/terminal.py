@@ -45,6 +45,9 @@ class TerminalReporter(Listener):
 
     def validated(self, row: Row, evaluation: Evaluation) -> None:  # noqa: ARG002 (the interface)
         self.close()
+        if row["AP"] < 0:
+            say(f"epoch {row['epoch']} val without boxes: no AP")
+            return
         figures = " ".join(f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP75"))
         say(f"epoch {row['epoch']} val {figures} in {row['seconds']:.0f} s{' (best so far)' if row['best'] else ''}")
 

@@ -1,5 +1,6 @@
 """`--batch auto`: what is tried, and what is chosen."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from fcos_cli.data.training_set import Batch
+from fcos_cli.distributed.world import World
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.train import estimate, step
 from fcos_cli.train.recipe import batch_size
@@ -18,14 +20,14 @@ from tests.train.runs import config_of, splits
 class Machine:
     """Seconds per image by batch size; sizes above `fits` run out of memory."""
 
-    def __init__(self, times: dict[int, float], *, fits: int = 999, share: float = 0.1) -> None:
-        self.times, self.fits, self.share, self.tried = times, fits, share, list[int]()
+    def __init__(self, times: dict[int, float], *, fits: int = 999, share: float = 0.1, grows: float = 0.0) -> None:
+        self.times, self.fits, self.share, self.grows, self.tried = times, fits, share, grows, list[int]()
 
     def __call__(self, batch: int) -> tuple[float, float]:
         self.tried.append(batch)
         if batch > self.fits:
             raise MemoryError("no")
-        return self.times[batch], self.share
+        return self.times[batch], self.share + self.grows * batch
 
 
 TIMES = {2: 0.2, 4: 0.11, 8: 0.1, 16: 0.104, 32: 0.12, 64: 0.2, 128: 0.3}
@@ -38,6 +40,7 @@ TIMES = {2: 0.2, 4: 0.11, 8: 0.1, 16: 0.104, 32: 0.12, 64: 0.2, 128: 0.3}
         (Machine(TIMES), 8, 8, [2, 4, 8]),  # the data are few
         (Machine(TIMES, fits=8), 999, 8, [2, 4, 8, 16]),
         (Machine(TIMES, share=0.9), 999, 2, [2]),  # the memory is nearly used
+        (Machine(TIMES, grows=0.1), 999, 4, [2, 4, 8]),  # 8 would take all of it
         (Machine(TIMES), 1, 2, [2]),
     ],
 )
@@ -58,8 +61,10 @@ def test_real_sizes_are_measured(
 ) -> None:
     monkeypatch.setattr(batch_size, "SIZES", (2, 4))
     monkeypatch.setattr(batch_size, "STEPS_PER_EPOCH", 1)
-    assert choose_batch(config_of(), *splits(shapes)) in (2, 4)
-    assert "batch 2: " in capsys.readouterr().err
+    choose_batch(config_of(), *splits(shapes))
+    told = capsys.readouterr().err
+    assert "batch 2: " in told
+    assert "batch 4: " in told
 
 
 @pytest.mark.parametrize("fits", [1, 2])
@@ -106,3 +111,14 @@ def test_the_memory_of_a_run_on_a_cpu_is_compared_with_that_of_the_machine(monke
     monkeypatch.setattr(batch_size, "peak_memory", lambda _: 3 << 30)
     monkeypatch.setattr(batch_size, "available_memory", lambda: 9 << 30)
     assert share_of_memory(torch.device("cpu")) == 0.25
+
+
+def test_an_epoch_keeps_its_steps_also_in_several_processes(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(batch_size, "search", lambda _, *, largest: asked.append(largest))
+    train, val = splits(shapes)
+    many = replace(train, samples=train.samples * 100)
+    for processes in (1, 4):
+        monkeypatch.setattr(batch_size, "announced", lambda n=processes: World(size=n))
+        choose_batch(config_of(), many, val)
+    assert asked == [60, 15]

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from fcos_cli.train.speed.convolution import TunedConv2d
-from fcos_cli.train.speed.folding import FoldedNorm, fold_frozen_norms
+from fcos_cli.train.speed.folding import FoldedNorm, fold_frozen_norms, scale_and_shift
 from tests.tiny import tiny_model
 
 
@@ -42,6 +43,20 @@ def test_outputs_gradients_and_state_stay_the_same(backbone: str, minimum: int) 
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-6, atol=1e-8 * float(scale))
     assert list(model.state_dict()) == names
     assert torch.equal(model.eval()(images).cls[0], in_eval)
+
+
+def test_a_bias_before_a_frozen_norm_is_trained() -> None:
+    conv, norm, images = nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4), torch.randn(2, 3, 8, 8)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 1.5)
+    plain = norm(conv(images))
+    expected = torch.autograd.grad(plain.square().sum(), list(conv.parameters()))
+    tuned = TunedConv2d.wrap(conv)
+    tuned.scale, tuned.shift = scale_and_shift(norm)
+    folded = tuned.train()(images)
+    torch.testing.assert_close(folded, plain)
+    gradients = torch.autograd.grad(folded.square().sum(), list(conv.parameters()))
+    torch.testing.assert_close(gradients, expected)
 
 
 def test_trained_norms_are_left_alone() -> None:

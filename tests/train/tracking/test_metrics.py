@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fcos_cli.errors import Interrupted, Stopped
-from fcos_cli.train.signals import catching_signals
+from fcos_cli.train.signals import catching_signals, share_stop
 from fcos_cli.train.tracking.metrics import Meter, MetricsFile, read_rows
 from fcos_cli.train.tracking.terminal import TerminalReporter, format_duration, format_step
 
@@ -101,11 +101,19 @@ def test_without_a_terminal_only_some_steps_are_printed(capsys: pytest.CaptureFi
     assert len(lines) == 3
 
 
+def test_no_ap_is_printed_for_val_without_boxes(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"epoch": 1, "AP": -1.0, "AP50": -1.0, "AP75": -1.0, "seconds": 3.0, "best": True}
+    TerminalReporter(interactive=False).validated(row, NOTHING)
+    assert capsys.readouterr().err == "epoch 1 val without boxes: no AP\n"
+
+
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Stopped), (signal.SIGINT, Interrupted)])
 def test_signal_sets_the_stop_request(number: int, kind: type[Exception]) -> None:
     with catching_signals() as stop:
         assert not stop
         os.kill(os.getpid(), number)
+        assert not stop  # before all processes have agreed on it
+        share_stop(stop)
         assert stop
         error = stop.error(remedy="go on")
     assert type(error) is kind
@@ -113,9 +121,8 @@ def test_signal_sets_the_stop_request(number: int, kind: type[Exception]) -> Non
 
 
 def test_second_ctrl_c_raises_keyboard_interrupt() -> None:
-    with catching_signals() as stop:
+    with catching_signals():
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
