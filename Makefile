@@ -4,6 +4,7 @@
 # make test-fast   the tests to run while working: everything that is not marked slow
 # make tools       get what the tests of examples/cpp and examples/web need; without it these tests are skipped
 # make fuzz        read 20,000 files that were damaged at random; takes minutes. SEED=1 and COUNT=500 change the cases
+# make clean       remove the environment, builds and caches
 # Each but `make light` and `make tools` uses a virtual environment in .venv, which it makes: `make demo` without torch
 # (0.25 GB), the others with everything (7 GB). PYTHON=python3.12 make test uses another Python (3.11 or newer).
 
@@ -43,14 +44,14 @@ format: .venv/.installed-dev
 	$(BIN)/ruff format .
 
 .venv/.installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable .
 	touch $@
 
 .venv/.installed-dev: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable ".[dev]"
 	touch $@ .venv/.installed
 
 clean:
-	rm -rf .venv build dist predictions .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

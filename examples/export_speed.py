@@ -3,11 +3,11 @@
     python examples/export_speed.py                      # R50, 800 × 1066, batch 1, all available backends
     python examples/export_speed.py --rounds 10 --only onnx-fp32 openvino-int8
 
-Needs fcos-cli and its dependencies, and `openvino` for its rows. The weights are random, with small residual branches,
-so that half precision is meaningful, and scores spread around the threshold. Speed does not depend on their values.
-Each backend runs in its own process with its own threads and memory. The processes alternate, one measured call each
-per round. The table shows median milliseconds and the median of the rounds' ratios. Before it, the throughput of one
-large convolution on this machine is printed: it limits the speed of the network's 344 GFLOP, except for algorithms
+Needs fcos-cli with the extra `train`, and `openvino` for its rows. The weights are random, with small residual
+branches, so that half precision is meaningful, and scores spread around the threshold. Speed does not depend on their
+values. Each backend runs in its own process with its own threads and memory. The processes alternate, one measured call
+each per round. The table shows median milliseconds and the median of the rounds' ratios. Before it, the throughput of
+one large convolution on this machine is printed: it limits the speed of the network's 344 GFLOP, except for algorithms
 that need fewer multiplications.
 """
 
@@ -264,7 +264,7 @@ def main() -> None:
     if options.worker:
         worker(options.worker, options.folder / ROWS[options.worker], options.threads)
         return
-    subprocess.run([*worker_command("prepare", options)], check=True)  # in a process, to free its memory
+    subprocess.run(worker_command("prepare", options), check=True)  # in a process, to free its memory
     subprocess.run(worker_command("ceilings", options), check=True)
     rows = [REFERENCE, *(options.only or [row for row in ROWS if row != REFERENCE])]
     measure(rows, options)

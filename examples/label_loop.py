@@ -47,6 +47,12 @@ def main() -> None:
     parser.add_argument("--random", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/label_loop"))
     options, settings = parser.parse_known_args()
+    asked = json.dumps({**vars(options), "settings": settings}, default=str, sort_keys=True)
+    note = options.out / "options.json"
+    if note.is_file() and note.read_text(encoding="utf-8") != asked:
+        parser.error(f"{options.out} has results of other options: choose another --out")
+    options.out.mkdir(parents=True, exist_ok=True)
+    note.write_text(asked, encoding="utf-8")
     train_set, val_set = (read_dataset(options.data, split=split) for split in ("train", "val"))
     order = np.random.default_rng(options.seed).permutation(len(train_set)).tolist()
     known = [train_set.samples[index] for index in order[: options.n]]
@@ -75,6 +81,7 @@ def run(options: argparse.Namespace, settings: list[str], name: str, samples: li
     folder = options.out / name
     if (folder / "done").exists():
         return
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
     data = options.out / f"{name}-data"
     write_coco(data / "train.json", samples, val_set.classes)
     write_coco(data / "val.json", val_set.samples, val_set.classes)

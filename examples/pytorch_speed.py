@@ -3,7 +3,7 @@
     python examples/pytorch_speed.py                     # R50, 800 × 1066, batch 1, float32 and bfloat16
     python examples/pytorch_speed.py --rounds 20 --photos photos/*.jpg
 
-Needs fcos-cli and its dependencies. The weights are random as in export_speed.py and give dozens of detections per
+Needs fcos-cli with the extra `train`. The weights are random as in export_speed.py and give dozens of detections per
 image. Both sides start from the same pixels of 800 × 1066 and end with boxes in them. Each side runs in its own
 process; they alternate, one measured call each per round. Printed are median milliseconds, the median of the rounds'
 ratios, and how the detections compare with torchvision's: whether labels and order are the same, how many boxes are
@@ -192,6 +192,8 @@ def measure(options: argparse.Namespace) -> None:
             print(f"{side}: not measured ({ready['error']})", file=sys.stderr)
             continue
         workers[side], outputs[side] = process, ready
+    if "torchvision" not in workers:
+        sys.exit("the others are measured relative to torchvision")
 
     def timed(side: str, photo: int) -> float:
         workers[side].stdin.write(f"{photo}\n")

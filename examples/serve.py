@@ -199,8 +199,11 @@ process_resident_memory_bytes {memory()}
 
 
 def memory() -> int:
-    """Bytes of this process in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    """Bytes of this process in memory; 0 where the system does not say it like Linux."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

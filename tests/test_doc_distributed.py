@@ -1,4 +1,4 @@
-"""docs/distributed.md: its torchrun commands are understood, its SLURM script does what it says, its YAML is YAML."""
+"""torchrun in docs/: its commands are understood, the SLURM script does what it says, the Kubernetes YAML is YAML."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ import yaml
 
 from fcos_cli.cli import app
 
-PAGE = (Path(__file__).parent.parent / "docs/distributed.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^ *(?:exec |srun )?(torchrun --(?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "distributed.md").read_text(encoding="utf-8")
+TEXT = PAGE + (DOCS / "training.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^ *(?:exec |srun )?(torchrun --(?:.*\\\n)*.*)$", TEXT, re.MULTILINE)
 
 TOOLS = {
-    "srun": 'exec "$@"',
+    "srun": """trap 'kill -KILL $(cat step)' TERM
+"$@" &
+echo $! > step
+wait $!""",
+    "scancel": '[ "$*" = "--signal=TERM 7" ] && kill -TERM $(cat step)',
     "scontrol": 'case $1 in show) printf "node-a\\nnode-b\\n";; *) echo "$*" >> requeued;; esac',
     "torchrun": """echo "$*" >> started
 trap 'echo state > runs/train/cells/state.pt; exit 1' TERM
@@ -54,7 +60,7 @@ def test_torchrun_commands_are_understood(command: str) -> None:
 
 
 def test_every_torchrun_command_was_found() -> None:
-    assert len(COMMANDS) == PAGE.count("--no-python") == 6
+    assert len(COMMANDS) == TEXT.count("--no-python") == 7
 
 
 def test_the_slurm_script_is_stopped_requeued_and_resumed(tmp_path: Path) -> None:
@@ -65,7 +71,7 @@ def test_the_slurm_script_is_stopped_requeued_and_resumed(tmp_path: Path) -> Non
         tool = tmp_path / "bin" / name
         tool.write_text(f"#!/bin/bash\n{code}\n")
         tool.chmod(0o755)
-    facts = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node-[a-b]"}
+    facts = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_CPUS_PER_TASK": "8"}
     environ = {**os.environ, **facts, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     first = subprocess.Popen(["bash", "job.sh"], cwd=tmp_path, env=environ)
     deadline = time.monotonic() + 30

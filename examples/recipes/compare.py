@@ -92,9 +92,13 @@ def run_all(file: Path, results: Path, runs: Path) -> None:
     for job in jobs(file):
         done = {(row["data"], row["variant"], row["seed"]) for row in finished(results)}
         folder = runs / job.name
-        if (job.data, job.variant, job.seed) in done or folder.exists():
+        if (job.data, job.variant, job.seed) in done:
             continue
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            print(f"{folder}: begun by another process, or interrupted; to repeat it, remove it", file=sys.stderr)
+            continue
         row = run(job, folder)
         with results.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
@@ -107,25 +111,25 @@ def table(file: Path, results: Path) -> str:
     lines = ["| data | variant | settings | runs | steps | AP | AP50 | gain |", "|---|---|---|---|---|---|---|---|"]
     rows = finished(results)
     for data in series["data"]:
-        first: dict[int, float] = {}
+        baseline = next(iter(series["variants"]))
+        first = {row["seed"]: row["AP"] for row in rows if (row["data"], row["variant"]) == (data, baseline)}
         for variant, settings in series["variants"].items():
             found = [row for row in rows if (row["data"], row["variant"]) == (data, variant)]
             if not found:
                 continue
             values = {row["seed"]: row["AP"] for row in found}
-            first = first or values
             gains = [values[seed] - first[seed] for seed in values if seed in first]
             text = " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items() if key != "only")
             lines.append(
                 f"| {data} | {variant} | `{text}` | {len(found)} | {found[0]['steps']} "
                 f"| {spread([row['AP'] for row in found])} | {spread([row['AP50'] for row in found])} "
-                f"| {statistics.mean(gains) if gains else 0:+.3f} |"
+                f"| {f'{statistics.mean(gains):+.3f}' if gains else ''} |"
             )
     return "\n".join(lines)
 
 
 def spread(values: list[float]) -> str:
-    """`.585 ± .004`."""
+    """`0.585 ± 0.004`."""
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{deviation}"
 

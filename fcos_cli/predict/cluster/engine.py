@@ -64,7 +64,7 @@ def cluster(address: str | None) -> Iterator[None]:
 
     Raises UsageError if there is no cluster at the address, FcosError if none can be started.
     """
-    variables = {} if address else {**LOCAL, "RAY_AUTH_TOKEN": _token()}
+    variables = {} if address else {**LOCAL, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     with _environment(variables), _folder() as folder, _silence():
         import ray
 
@@ -249,7 +249,7 @@ def _token() -> str:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}  # Ray sets that one
+    before = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}  # Ray sets it too
     os.environ.update(variables)
     try:
         yield
