@@ -37,6 +37,10 @@ class Demands:
     out: Path | None = None
     lowest: float = 0.0
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.gates or self.wishes)
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -116,7 +120,7 @@ def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> Non
     """
     data, model = dataset.classes, detector.facts.classes
     gates.check_classes([*demands.gates, *demands.wishes], data, model)
-    if demands.gates or demands.wishes:
+    if demands:
         for finding in absent_images(dataset):
             raise DataError(
                 f"requirements and promises are about all images of the data set; {finding.message}",

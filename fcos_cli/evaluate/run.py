@@ -21,6 +21,7 @@ from fcos_cli.evaluate.compare import Comparison
 from fcos_cli.evaluate.demands import Answers, Demands, Judge, absent_images, check_demands
 from fcos_cli.evaluate.sharded import check_alike, detect_together, wait_for_main, while_others_wait
 from fcos_cli.predict import mark
+from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.run import hint_at_tiles
 from fcos_cli.predict.writers import check_replaceable
 from fcos_cli.runtime.detector import Detector
@@ -63,7 +64,8 @@ def run_eval(
     batch: images, or tiles with `tiling`, per network call. limit: evaluate the first N images only. report: HTML file
     to write as well. save: file for the detections of a single detector, as COCO results. tiling: also run on these
     tiles of each image. demands: what is required of the last detector; GateError is raised at the end if it is not
-    met. world: the processes that share the images; all but the main one return nothing.
+    met. Without demands, images that cannot be read are left out, which is noted; with any, their error is raised.
+    world: the processes that share the images; all but the main one return nothing.
     """
     for detector in detectors:
         match_classes(detector.facts.classes, dataset.classes, where=detector.name)
@@ -80,16 +82,29 @@ def run_eval(
     if world.size > 1:
         check_alike(detectors, dataset, batch=batch, lowest=demands.lowest, tiling=tiling)
     found = []
+    unreadable: list[Failure] = []
     for detector in detectors:
         task = f"evaluating {detector.name}" if len(detectors) > 1 else "evaluating"
         with progress(task, total=len(dataset)) as update:
-            one = detect_together(detector, dataset, batch=batch, tiling=tiling, world=world, on_progress=update)
-            found.append(one)
+            found.append(
+                detect_together(
+                    detector,
+                    dataset,
+                    batch=batch,
+                    tiling=tiling,
+                    world=world,
+                    on_progress=update,
+                    on_unreadable=None if demands else unreadable.append,
+                )
+            )
     if not world.main:
         wait_for_main()
         return []
-    absent = [f"{finding.message} ({finding.place})" for finding in absent_images(dataset)]
     with while_others_wait(world):
+        absent = [f"{finding.message} ({finding.place})" for finding in absent_images(dataset)]
+        if unreadable:
+            dataset, found, note = _without(unreadable, dataset, found)
+            absent.append(note)
         results = [
             _score(detector, detections, notes, dataset, evaluator=evaluator, show_name=len(detectors) > 1)
             for detector, (detections, notes) in zip(detectors, found, strict=True)
@@ -97,6 +112,24 @@ def run_eval(
         results = [replace(r, result=replace(r.result, notes=(*r.result.notes, *absent))) for r in results]
         _conclude(results, dataset, as_json=as_json, report=report, save=save, tiling=tiling, demands=demands)
         return results
+
+
+def _without(
+    unreadable: Sequence[Failure], dataset: Dataset, found: list[tuple[list[Detections], list[str]]]
+) -> tuple[Dataset, list[tuple[list[Detections], list[str]]], str]:
+    """Leave out the images that no metric is about, since they cannot be read. Raises an error of one if none is left.
+
+    Returns the data set, what was `found` in it, and a note, which is printed.
+    """
+    paths = {failure.source for failure in unreadable}
+    kept = [number for number, sample in enumerate(dataset.samples) if sample.image not in paths]
+    error = unreadable[0].error
+    if not kept:
+        raise error
+    note = f"images that cannot be read, left out: {len(dataset) - len(kept)} ({error.brief})"
+    warn(note)
+    found = [([detections[number] for number in kept], notes) for detections, notes in found]
+    return replace(dataset, samples=[dataset.samples[number] for number in kept]), found, note
 
 
 def _conclude(

@@ -20,6 +20,7 @@ from fcos_cli.distributed.world import World, announced, messages_of, use_own_gp
 from fcos_cli.errors import FcosError
 from fcos_cli.evaluate.coco import NO_DETECTIONS, collect_detections, reading_order
 from fcos_cli.extras import require_train, versions
+from fcos_cli.predict.pipeline import Failure
 from fcos_cli.runtime.detector import Detector
 from fcos_cli.runtime.results import Detections
 
@@ -78,13 +79,17 @@ def detect_together(
     tiling: Tiling | None,
     world: World,
     on_progress: Callable[[int, int], None],
+    on_unreadable: Callable[[Failure], None] | None = None,
 ) -> tuple[list[Detections], list[str]]:
     """What `collect_detections` returns, by all processes. Only the main one gets the detections; the others get none.
 
-    on_progress: called with the images done by all processes, and their total.
+    on_progress: called with the images done by all processes, and their total. on_unreadable: as there, but called in
+    the main process only, at the end.
     """
     if world.size == 1:
-        return collect_detections(detector, dataset, batch=batch, tiling=tiling, on_progress=on_progress)
+        return collect_detections(
+            detector, dataset, batch=batch, tiling=tiling, on_progress=on_progress, on_unreadable=on_unreadable
+        )
     from fcos_cli.distributed import group
 
     together = 1 if tiling else batch
@@ -93,11 +98,17 @@ def detect_together(
     samples = [dataset.samples[index] for index in shares[world.rank]]
     rounds = _Rounds(together, math.ceil(len(order) / (together * world.size)), len(order), on_progress)
     mine: list[Detections] = []
+    failures: list[Failure] = []
     notes: list[str] = []
     error: FcosError | None = None
     try:
         mine, notes = collect_detections(
-            detector, replace(dataset, samples=samples), batch=batch, tiling=tiling, on_progress=rounds.image
+            detector,
+            replace(dataset, samples=samples),
+            batch=batch,
+            tiling=tiling,
+            on_progress=rounds.image,
+            on_unreadable=None if on_unreadable is None else failures.append,
         )
         rounds.finish()
     except _AnotherFailedError:
@@ -107,9 +118,12 @@ def detect_together(
         rounds.fail()
     group.raise_together(error)
     found = [NO_DETECTIONS] * (len(order) if world.main else 0)
-    for share, theirs in zip(shares, group.sent_to_main(mine), strict=False):
+    for share, (theirs, unreadable) in zip(shares, group.sent_to_main((mine, failures)), strict=False):
         for index, detections in zip(share, theirs, strict=True):
             found[index] = detections
+        for failure in unreadable:
+            assert on_unreadable is not None
+            on_unreadable(failure)
     return found, notes
 
 

@@ -182,6 +182,41 @@ def test_images_that_are_absent_are_noted_in_the_results(
     assert result.err.count("not on disk") == 1
 
 
+def damage(image: Path) -> None:
+    """Replace it by one whose header is whole and whose pixels are not."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(image)
+    image.write_bytes(image.read_bytes()[:2000])
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_damaged_images_are_left_out_and_noted_if_nothing_is_required(
+    fcos: Fcos, exported: Path, reds: Path, tmp_path: Path, models: int
+) -> None:
+    shutil.copytree(reds.parent, tmp_path / "reds")
+    file = tmp_path / "reds" / "val.json"
+    damage(tmp_path / "reds" / "7.png")
+    result = fcos("eval", *[exported] * models, file, "--json", "--report", "r.html")
+    assert result.code == 0, result.err
+    document = result.document if models == 1 else result.document["models"][1]
+    (note,) = document["notes"]
+    assert "images that cannot be read, left out: 1 (the image is truncated" in note
+    assert (document["images"], document["metrics"]["AR100"]) == (IMAGES - 1, pytest.approx(1))
+    assert result.err.count("left out: 1") == 1
+    assert "left out: 1" in Path("r.html").read_text(encoding="utf-8")
+    required = fcos("eval", exported, file, "--json", "--require", "AP=0.1")
+    assert (required.code, required.out, "7.png" in required.err) == (3, "", True)
+
+
+def test_data_of_damaged_images_alone_is_an_error(fcos: Fcos, exported: Path, reds: Path, tmp_path: Path) -> None:
+    shutil.copytree(reds.parent, tmp_path / "reds")
+    for number in range(2):
+        damage(tmp_path / "reds" / f"{number}.png")
+    result = fcos("eval", exported, tmp_path / "reds" / "val.json", "--json", "--limit", 2)
+    assert (result.code, result.out) == (3, "")
+    assert "the image is truncated" in result.err
+
+
 def test_promises_about_training_images_are_warned_of_also_with_a_limit(
     fcos: Fcos, exported: Path, reds: Path, tmp_path: Path
 ) -> None:

@@ -52,12 +52,12 @@ def test_what_ends_one_process_ends_all_with_one_message(
     damaged = tmp_path / "damaged"
     shutil.copytree(shapes, damaged)
     last = max(damaged.glob("images/val*"))
-    last.write_bytes(b"no image")
+    last.write_bytes(last.read_bytes()[:700])  # with its header
     command = ["eval", model_file, shapes, "--batch", 2]
     cases = {
         (6, "AP is"): [[*command, "--require", "AP=0.99"]] * 2,
         (3, "does not exist"): [command, ["eval", model_file, tmp_path / "gone"]],
-        (3, f"{last.name} (rank 1 on"): [["eval", model_file, damaged, "--batch", 2]] * 2,
+        (3, f"{last.name} (rank 1 on"): [["eval", model_file, damaged, "--batch", 2, "--require", "AP=0"]] * 2,
         (2, "do not have the same data"): [command, [*command, "--limit", 3]],
         (2, "do not have the same number of images per batch"): [command, ["eval", model_file, shapes]],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from fcos_cli.distributed.world import World
 from fcos_cli.errors import DataError, FcosError
 from fcos_cli.evaluate import sharded
 from fcos_cli.evaluate.sharded import detect_together, share_of
+from fcos_cli.predict.pipeline import Failure
 from fcos_cli.runtime.open import open_detector
 from tests.runtime.onnx_files import FACTS
 
@@ -104,7 +106,13 @@ def small(shapes: Path) -> Dataset:
 
 
 def run_threads(
-    size: int, dataset: Dataset, model: Path, monkeypatch: pytest.MonkeyPatch, *, batch: int
+    size: int,
+    dataset: Dataset,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    batch: int,
+    on_unreadable: Callable[[Failure], None] | None = None,
 ) -> tuple[list[Any], list[list[tuple[int, int]]]]:
     """What each of `size` processes returns, or the error that it raises; and the progress that it reports."""
     threads, detector = Threads(size), open_detector(model)
@@ -122,6 +130,7 @@ def run_threads(
                 tiling=None,
                 world=World(rank, size),
                 on_progress=lambda done, total: progress[rank].append((done, total)),
+                on_unreadable=on_unreadable,
             )
         except FcosError as error:
             return error
@@ -161,6 +170,17 @@ def test_an_image_that_cannot_be_read_ends_all_processes(
     samples = [replace(s, image=bad) if i == broken else s for i, s in enumerate(small.samples)]
     results, _ = run_threads(3, replace(small, samples=samples), model_file, monkeypatch, batch=1)
     assert all(isinstance(result, DataError) and "bad.jpg" in str(result.where) for result in results)
+
+
+def test_images_that_may_be_left_out_are_told_once_and_the_others_are_found(
+    small: Dataset, model_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    samples = [replace(s, image=tmp_path / f"{i}.jpg") if i in (1, 6) else s for i, s in enumerate(small.samples)]
+    unreadable: list[Failure] = []
+    damaged = replace(small, samples=samples)
+    results, _ = run_threads(3, damaged, model_file, monkeypatch, batch=1, on_unreadable=unreadable.append)
+    assert sorted(str(failure.source) for failure in unreadable) == [str(samples[i].image) for i in (1, 6)]
+    assert [bool(len(found)) for found in results[0][0]] == [i not in (1, 6) for i in range(7)]
 
 
 def test_an_error_after_the_last_round_is_shared_too(
