@@ -26,13 +26,16 @@ def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None)
     Data without a val split that no model was trained on is not divided: without `split`, all its images are read, and
     a file of the name of `split` is that split. If the models' files do not say what they were trained on, the division
     is the default, with a warning. If models were trained with different divisions of this data, that of the last one
-    is used, with a warning; there also is one for a whole file, without `split`, that was divided for training. Raises
-    DataError.
+    is used, with a warning. Without `split`, there also is one for a whole file that was divided for training, and for
+    data that only has the name of the training data. Raises DataError.
     """
     if not is_divided(path, split=split):
         dataset = read_dataset(path, split=split)
-        if split is None and dataset.split == "all" and any(_was_divided(dataset, facts) for facts in models):
-            warn(f"training held out a part of {dataset.name}, and these are all its images: --split val is that part")
+        if split is None and dataset.split == "all" and any(_was_divided(dataset.name, facts) for facts in models):
+            warn(
+                f"training held out a part of data named {dataset.name}, and these are all its images: --split val is "
+                "that part"
+            )
         return dataset
     found = [_division_of(path, facts) for facts in reversed(models)]
     divisions = list(dict.fromkeys(division for division in found if division is not None))
@@ -44,6 +47,11 @@ def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None)
         warn(
             f"the models were trained on different divisions of their data (val: {used}; {'; '.join(others)}): an "
             f"image of this {dataset.split} split may be one that another model was trained on"
+        )
+    if split is None and any(_has_only_the_name(path, facts) for facts in models):
+        warn(
+            f"{dataset.name} has the name of data that a model was trained on, but not its images or labels: only the "
+            "part that training would hold out is evaluated; --split all evaluates all"
         )
     return dataset
 
@@ -72,28 +80,38 @@ def _knows_others(model: Facts, name: str) -> bool:
 def _division_of(path: Path, model: Facts) -> Division | None:
     """How training divided the data at `path`; None if the file does not say, or the model was trained on other data.
 
-    The data set may have been renamed since, so the images that training used are compared as well.
+    The data set may have been renamed since, so the images that training used are compared as well. Labels may have
+    been corrected since, so the name suffices.
     """
-    if model.division is not None and model.data.get("name") == name_of(path):
+    if _was_divided(name_of(path), model):
         return model.division
-    if "sha256" not in model.data:
+    return (model.division or Division()) if _was_used(path, model) else None
+
+
+def _was_divided(name: str, model: Facts) -> bool:
+    """Whether training divided data of this name."""
+    return model.division is not None and model.data.get("name") == name
+
+
+def _has_only_the_name(path: Path, model: Facts) -> bool:
+    return _was_divided(name_of(path), model) and _was_used(path, model) is False
+
+
+def _was_used(path: Path, model: Facts) -> bool | None:
+    """Whether the images and boxes of the train part are those of the training; None if they cannot be compared."""
+    if "sha256" not in model.data or model.tile:
         return None
-    division = model.division or Division()
     try:
-        used = read_dataset(path, split="train", **division._asdict())
+        used = read_dataset(path, split="train", **(model.division or Division())._asdict())
     except DataError:  # a single image, which cannot be divided
         return None
-    return division if model.data["sha256"] in _hashes(used) else None
+    return model.data["sha256"] in _hashes(used)
 
 
 def _hashes(dataset: Dataset) -> tuple[str, str]:
     """Hashes of a data set that training may have recorded: with and without images that have no boxes."""
     with_boxes = [sample for sample in dataset.samples if len(sample.boxes)]
     return fingerprint(dataset), fingerprint(replace(dataset, samples=with_boxes))
-
-
-def _was_divided(dataset: Dataset, model: Facts) -> bool:
-    return model.division is not None and model.data.get("name") == dataset.name
 
 
 def _split_of_file(path: Path) -> str | None:
@@ -116,5 +134,4 @@ def may_be_training_images(dataset: Dataset, model: Facts) -> bool:
 
 def split_held_out(path: Path, model: Facts) -> str | None:
     """`val`, except for a whole COCO file that is not known to have been divided for training: None."""
-    divided = model.division is not None and model.data.get("name") == path.name
-    return None if _split_of_file(path) is not None and not divided else "val"
+    return None if _split_of_file(path) is not None and not _was_divided(path.name, model) else "val"

@@ -223,4 +223,4 @@ def test_promises_about_training_images_are_warned_of_also_with_a_limit(
     shutil.copytree(reds.parent, tmp_path / "reds")
     file = (tmp_path / "reds" / "val.json").rename(tmp_path / "reds" / "train.json")
     told = fcos("eval", exported, file, "--promise", "recall:circle=0.5", "--limit", 5).err
-    assert "was trained on promise nothing" in told
+    assert "they promise nothing about new ones" in told

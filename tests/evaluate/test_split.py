@@ -72,6 +72,23 @@ def test_a_file_without_a_record_of_its_data_is_warned_of(undivided: Path, capsy
     assert capsys.readouterr().err == ""
 
 
+def test_other_data_of_the_same_name_is_divided_with_a_warning(
+    undivided: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    division = {"val_fraction": 0.25, "seed": 5}
+    used = fingerprint(read_dataset(undivided, split="train", **division))
+    words = "shapes has the name of data that a model was trained on, but not its images or labels"
+    for sha256, warned in ((used, False), ("0", True)):
+        model = trained_with(division, sha256=sha256)
+        assert len(read_split(undivided, [model])) == 3
+        told = capsys.readouterr().err
+        assert (words in told, "--split all evaluates all" in told) == (warned, warned)
+        read_split(undivided, [model], split="val")  # what was asked for
+        tiled = replace(model, provenance={**model.provenance, "tile": 32})  # its hash is of tiles
+        read_split(undivided, [tiled])
+        assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("left_out", [0, 1])
 def test_data_is_recognized_by_its_images_if_it_was_renamed(undivided: Path, left_out: int) -> None:
     used = read_dataset(undivided, split="train", val_fraction=0.25, seed=5)

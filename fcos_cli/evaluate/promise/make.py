@@ -81,8 +81,8 @@ def check_images(dataset: Dataset, model: Facts) -> None:
     """Warn of images that promise nothing. dataset: all images of the split, also if not all are evaluated."""
     if may_be_training_images(dataset, model):
         warn(
-            f"split {dataset.split}: images that the model was trained on promise nothing about new ones; use --split "
-            "val or test, or a file of images that were kept aside"
+            f"split {dataset.split}: if the model was trained on these images, they promise nothing about new ones; "
+            "use --split val or test, or a file of images that were kept aside"
         )
 
 

@@ -131,7 +131,7 @@ def test_a_hopeless_promise_is_not_blamed_on_the_number_of_images():
 @pytest.mark.parametrize("split", ["train", "trainval", "all", "the same file"])
 def test_images_of_training_are_warned_of(capsys, split):
     check(split)
-    assert "was trained on promise nothing" in capsys.readouterr().err
+    assert "they promise nothing about new ones" in capsys.readouterr().err
 
 
 def test_images_that_were_kept_aside_are_not_warned_of(capsys, tmp_path):
