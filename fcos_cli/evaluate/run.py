@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -162,7 +163,8 @@ def _conclude(
         _write_report(results, dataset, report, comparison, tiling, answers)
     finally:
         if as_json:
-            emit_json({**_document(results, comparison, source), **answers.to_json()})
+            with suppress(BrokenPipeError):  # the reader has left; the exit code and --out do not depend on it
+                emit_json({**_document(results, comparison, source), **answers.to_json()})
     judge.finish(answers)
 
 

@@ -1,5 +1,6 @@
 """fcos eval --require, --not-worse and --promise: exit codes, and what is written before them."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -153,6 +154,19 @@ def test_the_thresholds_that_will_be_written_are_those_that_are_judged(fcos: Fco
     written = fcos("eval", exported, reds, *flags, "--out", "new.onnx")
     assert (written.code, "met: precision is 1.0000, required 0.9" in written.err) == (0, True)
     assert fcos("eval", "new.onnx", reds, "--require", "precision=0.9").code == 0
+
+
+def test_a_reader_that_leaves_changes_neither_the_exit_code_nor_the_files(
+    fcos: Fcos, monkeypatch: pytest.MonkeyPatch, exported: Path, reds: Path
+) -> None:
+    def leave(_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("fcos_cli.evaluate.run.emit_json", leave)
+    failed = fcos("eval", exported, reds, "--require", "precision=0.9", "--json")
+    assert (failed.code, "error: 1 of 1 requirement is not met" in failed.err) == (6, True)
+    written = fcos("eval", exported, reds, "--promise", "recall:circle=0.9", "--out", "new.onnx", "--json")
+    assert (written.code, [path.name for path in created_files()]) == (0, ["new.onnx"])
 
 
 @pytest.mark.parametrize("damage", ["missing", "unreadable"])
