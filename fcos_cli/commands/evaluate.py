@@ -43,7 +43,9 @@ def evaluate(
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the detections to FILE (.json): COCO results with the ids of DATA."),
+        typer.Option(
+            metavar="FILE", help="Write the detections to FILE (.json): COCO results with ids and file names of DATA."
+        ),
     ] = None,
     require: Annotated[
         list[str] | None,

@@ -69,11 +69,18 @@ def coco_detections(detections: Sequence[Detections], samples: Sequence[Sample])
 def write_results(file: Path, detections: Sequence[Detections], samples: Sequence[Sample], classes: ClassTable) -> None:
     """Write COCO results with the data's own image and category ids, in full precision.
 
-    A COCO evaluator that reads the annotation file and these results gives the metrics of `fcos eval`. detections[i]
-    belong to samples[i], in the indices of `classes`. Raises UsageError if the file cannot be written.
+    Only COCO data has image ids of its own, so each row also has the path of the image as `file_name`. A COCO evaluator
+    that reads the annotation file and these results gives the metrics of `fcos eval`. detections[i] belong to
+    samples[i], in the indices of `classes`. Raises UsageError if the file cannot be written.
     """
     rows = [
-        {"image_id": sample.image_id, "category_id": classes.ids[index], "bbox": box, "score": score}
+        {
+            "image_id": sample.image_id,
+            "file_name": str(sample.image),
+            "category_id": classes.ids[index],
+            "bbox": box,
+            "score": score,
+        }
         for sample, found in zip(samples, detections, strict=True)
         for box, score, index in zip(
             _xywh(found.boxes).tolist(), found.scores.tolist(), found.classes.tolist(), strict=True

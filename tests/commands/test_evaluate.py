@@ -172,6 +172,8 @@ def test_saved_detections_give_the_same_metrics_in_pycocotools(
         evaluation.summarize()
     assert document["metrics"]["AP"] == pytest.approx(evaluation.stats[0], abs=1e-9)
     assert document["metrics"]["AR100"] == pytest.approx(evaluation.stats[8], abs=1e-9)
+    names = {row["image_id"]: row["file_name"] for row in json.loads(saved.read_text())}
+    assert names == {row["id"]: row["file_name"] for row in content["images"]}
     assert fcos("eval", model_file, annotations, "--save", saved).code == 0  # an earlier result is replaced
     refused = fcos("eval", model_file, annotations, "--save", annotations)
     assert (refused.code, "not a result of fcos in this format" in refused.err) == (2, True)
