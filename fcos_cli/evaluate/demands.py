@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fcos_cli.console import say
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.tiling import Tiling
@@ -154,22 +157,27 @@ class Judge:
 
     def answer(self, comparison: Comparison | None = None) -> Answers:
         """Make all promises; judge all gates, at the thresholds that will be written. comparison: for `--not-worse`."""
-        demands, facts = self.demands, self.detector.facts
+        demands = self.demands
         outcomes = self._promises() if demands.wishes else []
-        if demands.out is not None:
-            facts = make.with_promised_thresholds(facts, outcomes)
         required = [gate for gate in demands.gates if gate.rule == "require"]
         verdicts = gates.judge_metrics(
             required,
             self.result,
             self.dataset.classes,
             matches=self.matches if any(gate.needs_matches for gate in required) else None,
-            thresholds=thresholds_for(facts, self.dataset.classes),
+            thresholds=self.thresholds(outcomes),
         )
         if comparison is not None:
             relative = [gate for gate in demands.gates if gate.rule == "not-worse"]
             verdicts += gates.judge_comparison(relative, comparison)
         return Answers(verdicts, outcomes)
+
+    def thresholds(self, outcomes: Sequence[Outcome]) -> npt.NDArray[np.float32]:
+        """Of each class of the data set: those that will be written, else the model's own. float32 [C]"""
+        facts = self.detector.facts
+        if self.demands.out is not None and all(outcome.promise for outcome in outcomes):
+            facts = make.with_promised_thresholds(facts, outcomes)
+        return thresholds_for(facts, self.dataset.classes)
 
     def _promises(self) -> list[Outcome]:
         lowest = max(self.detector.facts.score_threshold, self.demands.lowest)

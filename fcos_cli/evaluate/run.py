@@ -9,6 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fcos_cli.atomic import check_writable
 from fcos_cli.console import emit_json, progress, say, table, warn
 from fcos_cli.data.doctor import examine, print_findings
@@ -160,7 +163,9 @@ def _conclude(
         if save is not None:
             write_results(save, results[0].detections, dataset.samples, dataset.classes)
             say(f"detections: {save}")
-        _write_report(results, dataset, report, comparison, tiling, answers)
+        if report is not None:
+            thresholds = judge.thresholds(answers.outcomes)
+            _write_report(report, results, dataset, comparison, tiling, answers, thresholds=thresholds)
     finally:
         if as_json:
             with suppress(BrokenPipeError):  # the reader has left; the exit code and --out do not depend on it
@@ -232,21 +237,22 @@ def _score(
 
 
 def _write_report(
+    report: Path,
     results: Sequence[ModelResult],
     dataset: Dataset,
-    report: Path | None,
     comparison: Comparison | None,
     tiling: Tiling | None,
     answers: Answers,
+    *,
+    thresholds: npt.NDArray[np.float32],
 ) -> None:
-    """Write the report if one was requested."""
-    if report is None:
-        return
+    """thresholds: of the last model, which the answers are about, for each class of the data set."""
     from fcos_cli.evaluate.report.comparison import comparison_section
     from fcos_cli.evaluate.report.demands import demands_section
     from fcos_cli.evaluate.report.write import EvaluatedModel, short_names, write_report
 
     models = [EvaluatedModel.of(r.detector, r.result, r.detections, dataset, tiling=tiling) for r in results]
+    models[-1] = replace(models[-1], thresholds=thresholds)
     names = short_names([model.name for model in models])
     extra = [demands_section(answers, names[-1])] if answers else []
     if comparison is not None:

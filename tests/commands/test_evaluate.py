@@ -121,7 +121,7 @@ def test_a_model_without_a_class_of_the_data_is_named_before_anything_is_evaluat
 def test_results_are_printed_also_if_a_file_cannot_be_written(
     fcos: Fcos, exported: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise UsageError("the disk is full")
 
     monkeypatch.setattr(f"fcos_cli.evaluate.run.{name}", fail)

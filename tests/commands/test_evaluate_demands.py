@@ -151,8 +151,9 @@ def test_the_thresholds_that_will_be_written_are_those_that_are_judged(fcos: Fco
     """Squares, of which none is labelled, have scores from 0.37: a promise of 0.75 for all classes hides them."""
     flags = ("--promise", "recall=0.9", "--require", "precision=0.9")
     assert fcos("eval", exported, reds, *flags).code == 6  # the model as it is
-    written = fcos("eval", exported, reds, *flags, "--out", "new.onnx")
+    written = fcos("eval", exported, reds, *flags, "--out", "new.onnx", "--report", "r.html")
     assert (written.code, "met: precision is 1.0000, required 0.9" in written.err) == (0, True)
+    assert "(100%), 0 false positives" in Path("r.html").read_text(encoding="utf-8")
     assert fcos("eval", "new.onnx", reds, "--require", "precision=0.9").code == 0
 
 
