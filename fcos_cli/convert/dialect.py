@@ -1,6 +1,7 @@
 """Find out which implementation wrote a checkpoint and which preset it follows.
 
-The preset comes from metadata or from the user. It is never guessed.
+The preset comes from metadata or from the user. One is assumed: that of mmdetection's tensors without a config whose
+towers have no bias, as those of all published files with this preset.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def read_metadata(family: Family, checkpoint: Checkpoint, *, requested: str | No
     metadata = metadata_from_meta(checkpoint.meta)
     biased = any(re.match(r"bbox_head\.(cls|reg)_convs\.\d+\.conv\.bias$", key) for key in checkpoint.weights)
     if family.preset_without_bias is not None and (metadata.preset or requested) is None and not biased:
-        metadata = metadata.updated(preset=family.preset_without_bias, evidence="the towers without bias")
+        others = " or ".join(f"--preset {name}" for name in family.presets if name != family.preset_without_bias)
+        evidence = f"the towers without bias, an assumption; if it is wrong, use {others}"
+        metadata = metadata.updated(preset=family.preset_without_bias, evidence=evidence)
     return _with_pixels(metadata, checkpoint.weights, family_bgr=family.bgr)
 
 

@@ -63,13 +63,13 @@ def test_every_preset_but_default_has_a_family() -> None:
     assert sorted([*listed, "default"]) == sorted(PRESETS)
 
 
-def test_mmdetection_towers_without_bias_mean_the_base_preset(tmp_path: Path) -> None:
+def test_mmdetection_towers_without_bias_are_assumed_to_be_of_the_base_preset(tmp_path: Path) -> None:
     file = file_of(tmp_path, "mmdet", without_bias=True)
     found = convert(file)
     assert found.preset == "mmdet-base"
     assert not found.artifact.weights["head.regression_head.conv.3.bias"].any()
     assert any("zero biases added" in note for note in found.notes)
-    assert "(from the towers without bias)" in found.notes[0]
+    assert "(from the towers without bias, an assumption; if it is wrong, use --preset mmdet-tricks)" in found.notes[0]
 
 
 def test_the_users_preset_wins_over_towers_without_bias(tmp_path: Path) -> None:
