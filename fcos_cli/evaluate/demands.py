@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcos_cli.console import say
+from fcos_cli.console import say, warn
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, GateError, UsageError
@@ -194,3 +194,7 @@ class Judge:
         if source is not None and out is not None:
             make.write_model(self.detector, source, out, answers.outcomes)
             say(f"model: {out}")
+            made = {str(outcome.promise) for outcome in answers.outcomes}
+            for promise in self.detector.facts.promises:
+                if str(promise) not in made:
+                    warn(f"{out} no longer records {promise}: name all promises in one command")

@@ -137,7 +137,10 @@ def test_a_promise_is_written_only_where_it_is_told_to(fcos: Fcos, exported: Pat
     assert document["promises"][0]["data"]["name"] == "val.json"
     found = fcos("predict", reds.parent / "3.png", reds.parent / "63.png", "--model", "new.onnx", "--jsonl").out
     assert [len(json.loads(line)["detections"]) for line in found.splitlines()] == [3, 3]
-    assert fcos("eval", "new.onnx", reds, "--promise", "recall=0.9", "--out", "new.onnx").code == 0  # in place
+    again = fcos("eval", "new.onnx", reds, "--promise", "recall:circle=0.9", "--out", "new.onnx")  # in place
+    assert (again.code, "no longer records" in again.err) == (0, False)
+    other = fcos("eval", "new.onnx", reds, "--promise", "recall=0.9", "--out", "new.onnx")
+    assert (other.code, "new.onnx no longer records recall of circle ≥ 0.9" in other.err) == (0, True)
     assert fcos("info", "new.onnx", "--json").document["class_thresholds"] == [0.75] * 3
 
 
