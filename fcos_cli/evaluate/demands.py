@@ -22,7 +22,9 @@ from fcos_cli.evaluate.gates import Gate, Verdict
 from fcos_cli.evaluate.matches import AT_IOU_50, Matches, match_detections, run_evaluator
 from fcos_cli.evaluate.promise import make
 from fcos_cli.evaluate.promise.make import Outcome
+from fcos_cli.model.classes import ClassTable
 from fcos_cli.runtime.detector import Detector
+from fcos_cli.runtime.facts import Facts
 from fcos_cli.runtime.open import model_file
 from fcos_cli.runtime.results import Detections
 from fcos_cli.runtime.rewrite import check_copy
@@ -118,11 +120,13 @@ def parse_demands(
 
 
 def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> None:
-    """Raise UsageError, before anything is evaluated, for what their classes do not allow, DataError if images are
-    absent, and warn of promises about training images. dataset: all images of the split. detector: the last one.
+    """Raise UsageError, before anything is evaluated, for what their classes or `--score` do not allow, DataError if
+    images are absent, and warn of promises about training images. dataset: all images of the split. detector: the last
+    one.
     """
     data, model = dataset.classes, detector.facts.classes
     gates.check_classes([*demands.gates, *demands.wishes], data, model)
+    _check_score(demands, data, detector.facts)
     if demands:
         for finding in absent_images(dataset):
             raise DataError(
@@ -132,6 +136,15 @@ def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> Non
             )
     if demands.wishes:
         make.check_images(dataset, detector.facts)
+
+
+def _check_score(demands: Demands, data: ClassTable, model: Facts) -> None:
+    thresholds = thresholds_for(model, data)
+    for gate in (gate for gate in demands.gates if gate.needs_matches):
+        shown = thresholds if gate.class_name is None else thresholds[data.index_of_name[gate.class_name]]
+        if np.float32(demands.lowest) > np.min(shown):
+            what = f"--score {demands.lowest:g} leaves out boxes that fcos predict shows, which {gate.metric} counts"
+            raise UsageError(what, where=gate.option, remedy="omit --score, or use a lower one")
 
 
 def absent_images(dataset: Dataset) -> list[Finding]:

@@ -38,6 +38,8 @@ def test_requirements_that_are_met_change_nothing_but_the_words(fcos: Fcos, expo
     result = fcos("eval", exported, reds, *flags)
     assert result.code == 0
     assert "met: AP50 is 1.0000, required 0.9" in result.err
+    assert fcos("eval", exported, reds, "--score", 0.125, *flags).code == 0  # the model's own threshold
+    assert fcos("eval", exported, reds, "--score", 0.5, "--require", "AP50=0.9").code == 0
     document = fcos("eval", exported, reds, *flags, "--json").document
     assert [(gate["metric"], gate["class"], gate["met"]) for gate in document["gates"]] == [
         ("AP50", None, True),
@@ -75,6 +77,8 @@ def test_requirements_that_are_not_met_are_exit_code_6_after_all_results(
         ("--not-worse 0.01", "compares two models"),
         ("--out x.onnx", "--out needs --promise"),
         ("--promise recall=0.9 --out x.safetensors", "use x.onnx"),
+        ("--score 0.5 --require recall:circle=0.9", "--score 0.5 leaves out boxes that fcos predict shows"),
+        ("--score 0.2 --require precision=0.1", "--score 0.2 leaves out boxes that fcos predict shows"),
     ],
 )
 def test_mistakes_are_exit_code_2_before_anything_runs(
