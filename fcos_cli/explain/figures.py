@@ -11,6 +11,7 @@ from fcos_cli.explain.canvas import Box, Canvas, Point
 from fcos_cli.explain.heatmaps import RAMP, Bytes, Floats, normalize, over
 from fcos_cli.explain.points import Explanation, LevelMaps
 from fcos_cli.predict.draw import BLACK, WHITE, Colour, colour, text_colour
+from fcos_cli.predict.selection import report_thresholds
 
 LOW, MIDDLE, HIGH = (213, 94, 0), (240, 228, 66), (0, 158, 115)  # vermilion, yellow, bluish green (Okabe and Ito)
 GREY = (110, 110, 110)
@@ -18,12 +19,13 @@ _MARGIN, _GAP, _TITLE = 24, 14, 26
 _MAX_CLASSES = 3  # rows of a figure
 
 
-def classes_figure(explained: Explanation) -> Canvas:
+def classes_figure(explained: Explanation, *, score: float | None = None) -> Canvas:
     """Class probabilities per point: a panel per level (columns) and detected class (rows, at most three).
 
-    Each point is a dot: green and large for a high probability, red and small for a low one.
+    Each point is a dot: green and large for a high probability, red and small for a low one. score: lowest of a
+    detection; None = the model's own thresholds.
     """
-    rows = shown_classes(explained)
+    rows = shown_classes(explained, score=score)
     width, height = panel_size(explained, 300)
     canvas, corners = _panels(explained, (width, height), rows=[explained.facts.classes.names[row] for row in rows])
     image = shown(explained, (width, height), fade=0.55)
@@ -99,11 +101,13 @@ def detection_figure(explained: Explanation, detection: int = 0) -> Canvas:
 # --- shared parts ----------------------------------------------------------------------------------------------------
 
 
-def shown_classes(explained: Explanation) -> list[int]:
-    """Classes with a detection at the model's own thresholds, best first; else the class with the highest score."""
-    detections, facts = explained.detections, explained.facts
-    scored = zip(detections.classes.tolist(), detections.scores.tolist(), strict=True)
-    classes = [index for index, score in scored if score >= facts.thresholds[index]]
+def shown_classes(explained: Explanation, *, score: float | None = None) -> list[int]:
+    """Classes with a detection at `score`, or else the model's own thresholds, best first; else the class with the
+    highest score.
+    """
+    detections = explained.detections
+    thresholds = report_thresholds(explained.facts, score=score, chosen=None)
+    classes = detections.classes[detections.scores >= thresholds[detections.classes]].tolist()
     best = int(np.argmax(np.max([level.scores.max((1, 2)) for level in explained.levels], axis=0)))
     return list(dict.fromkeys(classes))[:_MAX_CLASSES] or [best]
 

@@ -23,8 +23,11 @@ _MAP = (150, 130)  # largest width and height of a map
 _NARROWEST = 96  # column of maps, for its title
 
 
-def model_figure(explained: Explanation) -> Canvas:
-    """Draw the path of one image through the network. Scores are those of the best class at each point."""
+def model_figure(explained: Explanation, *, score: float | None = None) -> Canvas:
+    """Draw the path of one image through the network. Scores are those of the best class at each point.
+
+    score: lowest of the final detections; None = the model's own thresholds.
+    """
     ratio = explained.image.shape[0] / explained.image.shape[1]
     size = _map_size(ratio)
     map_width = max(_NARROWEST, size[0])
@@ -36,7 +39,7 @@ def model_figure(explained: Explanation) -> Canvas:
 
     _image(canvas, explained.image, lefts["input"], _INPUT, middle, "image")
     corner, width = _image(canvas, explained.image, lefts["final"], _FINAL, middle, "detections after NMS")
-    _detections(canvas, explained, corner, width)
+    _detections(canvas, explained, corner, width, score=score)
     _titles(canvas, explained, lefts, map_width)
     image = shown(explained, size)
     top = middle - row * len(explained.levels) / 2
@@ -98,12 +101,12 @@ def _maps(level: LevelMaps, explained: Explanation) -> dict[str, Callable[[Bytes
     }
 
 
-def _detections(canvas: Canvas, explained: Explanation, corner: Point, width: float) -> None:
-    """Draw the detections above the model's own thresholds over an image of width `width` at `corner`."""
+def _detections(canvas: Canvas, explained: Explanation, corner: Point, width: float, *, score: float | None) -> None:
+    """Draw the detections that `fcos predict` shows over an image of width `width` at `corner`."""
     detections, facts = explained.detections, explained.facts
     scale = width / explained.geometry.resized[0]
     visible = Detections(detections.boxes, detections.scores, detections.classes).above(
-        report_thresholds(facts, score=None, chosen=None)
+        report_thresholds(facts, score=score, chosen=None)
     )
     for number in reversed(range(len(visible))):
         fill = colour(int(visible.classes[number]))

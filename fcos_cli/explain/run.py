@@ -146,8 +146,9 @@ def explain_detections(
 ) -> None:
     """Write `NAME.explain.html` and four figures for each image; unreadable images are skipped silently.
 
-    weights: a `.safetensors` file. model: name to display. score: initial threshold of the pages; None = the model's
-    own. Pages also have the detections below it, down to the candidate threshold. names: free names in `out`.
+    weights: a `.safetensors` file. model: name to display. score: threshold of the figures and initial one of the
+    pages; None = the model's own. Pages also have the detections below it, down to the candidate threshold. names: free
+    names in `out`.
     """
     from fcos_cli.explain.figures import centerness_figure, classes_figure, detection_figure
     from fcos_cli.explain.model_figure import model_figure
@@ -167,10 +168,10 @@ def explain_detections(
         with atomic_write(page) as stream:
             stream.write(detections_page(explained, title=source.name, model=model, score=score))
         figures = {
-            "classes": classes_figure(explained),
+            "classes": classes_figure(explained, score=score),
             "detection": detection_figure(explained),
             "centerness": centerness_figure(explained),
-            "model": model_figure(explained),
+            "model": model_figure(explained, score=score),
         }
         for kind, file in zip(kinds, files, strict=True):
             figures[kind].write(file)

@@ -102,6 +102,13 @@ def test_the_detections_own_point_and_distances_are_white():
     assert (image[:20] == 255).all()
 
 
+def test_figures_show_the_detections_from_the_given_score():
+    found = explain_grey(64, 64)
+    assert shown_classes(found, score=0.0) == list(dict.fromkeys(found.detections.classes.tolist()))
+    assert len(shown_classes(found, score=0.9)) == 1
+    assert (model_figure(found, score=0.0).pixels() != model_figure(found, score=0.9).pixels()).any()
+
+
 def test_figures_without_detections():
     found = explain_grey(64, 64, config=tiny_artifact().config.model_copy(update={"score_threshold": 0.9}))
     assert len(found.detections) == 0

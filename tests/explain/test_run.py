@@ -187,6 +187,15 @@ def test_a_score_below_the_candidate_threshold_is_explained_as_it_is_predicted(f
     assert facts((tmp_path / "high" / "a.explain.html").read_text(encoding="utf-8"))["lowest"] == 0.5
 
 
+def test_the_figures_show_what_is_predicted(fcos, tmp_path, model_file):
+    picture(tmp_path / "a.png")
+    for flags in (("--out", "own"), ("--out", "none", "--score", 0.9)):
+        code, _, err = fcos("predict", "a.png", "--explain", "--model", model_file, *flags)
+        assert code == 0, err
+    pictures = [(tmp_path / folder / "a.model.png").read_bytes() for folder in ("own", "none")]
+    assert pictures[0] != pictures[1]
+
+
 def test_images_that_are_not_in_the_data_set_are_an_error(fcos, tmp_path, shapes, model_file):
     picture(tmp_path / "a.png")
     code, _, err = fcos("predict", "a.png", "--targets", shapes, "--model", model_file)
