@@ -66,8 +66,7 @@ def _metadata_of_config(config: Mapping[str, Any]) -> CheckpointMetadata:
     if head:
         preset = "mmdet-tricks" if head.get("norm_on_bbox", False) else "mmdet-base"
         conventions["centerness_on"] = "box" if head.get("centerness_on_reg", False) else "class"
-        center_sampling = head.get("center_sampling", False)
-        conventions["radius"] = float(head.get("center_sample_radius", 1.5)) if center_sampling else 0.0
+        conventions["radius"] = float(_radius(head))
     model: dict[str, Any] = {}
     if backbone.get("style") in ("caffe", "pytorch"):
         model["stride_in_1x1"] = backbone["style"] == "caffe"
@@ -85,10 +84,18 @@ def _unsupported(config: Mapping[str, Any]) -> str | None:
     """
     head, neck = _nested(config, "model", "bbox_head"), _nested(config, "model", "neck")
     kind, nms = head.get("type"), _nested(_test_cfg(config), "nms").get("type")
-    strides = [side[0] if isinstance(side, list) else side for side in head.get("strides") or _BASE_STRIDES]
+    strides, radius = head.get("strides") or _BASE_STRIDES, _radius(head)
+    squares = [[stride, stride] for stride in _BASE_STRIDES]
     found = (
         (kind not in (None, "FCOSHead"), f"the head in the config is {kind}, not FCOSHead"),
-        (strides != _BASE_STRIDES, f"the config has strides {strides}; only {_BASE_STRIDES} are supported"),
+        (
+            strides not in (_BASE_STRIDES, squares),
+            f"the config has strides {strides}; only {_BASE_STRIDES} are supported",
+        ),
+        (
+            not isinstance(radius, int | float) or not 0 <= radius <= _MAX_SIDE,
+            f"the config has center_sample_radius={radius!r}, not a number of strides",
+        ),
         (neck.get("add_extra_convs") == "on_lateral", "the config has add_extra_convs='on_lateral', not 'on_output'"),
         (
             bool(neck) and neck.get("relu_before_extra_convs", False) is False,
@@ -101,6 +108,11 @@ def _unsupported(config: Mapping[str, Any]) -> str | None:
         ),
     )
     return next((what for wrong, what in found if wrong), None)
+
+
+def _radius(head: Mapping[str, Any]) -> Any:
+    """The radius of center sampling in strides, as in the config; 0 without it."""
+    return head.get("center_sample_radius", 1.5) if head.get("center_sampling", False) else 0.0
 
 
 def _test_cfg(config: Mapping[str, Any]) -> Mapping[str, Any]:

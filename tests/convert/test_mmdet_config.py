@@ -67,6 +67,12 @@ def test_mixed_mmdetection_config_gives_custom_conventions(tmp_path: Path) -> No
     assert preset_name(rules) == "custom"
 
 
+def test_strides_may_be_pairs(tmp_path: Path) -> None:
+    pairs = "strides=[(8, 8), (16, 16), (32, 32), (64, 64), (128, 128)]"
+    text = TRICKS.replace("center_sampling=True", f"center_sampling=True, {pairs}")
+    assert convert(file_of(tmp_path, "mmdet", meta={"config": text})).preset == "mmdet-tricks"
+
+
 def test_stride_of_a_resnet50_comes_from_the_config(tmp_path: Path) -> None:
     for style, in_1x1 in (("caffe", True), ("pytorch", False)):
         meta = {"config": TRICKS.replace("style='pytorch'", f"style='{style}'")}
@@ -97,6 +103,11 @@ def test_preset_contradicting_the_config_is_refused(tmp_path: Path) -> None:
     [
         ("'FCOSHead'", "'ATSSHead'", "ATSSHead, not FCOSHead"),
         ("center_sampling=True", "center_sampling=True, strides=[4, 8, 16, 32, 64]", "strides"),
+        ("center_sampling=True", "center_sampling=True, strides=8", "strides 8; only"),
+        ("center_sampling=True", "center_sampling=True, strides=[[]]", "strides"),
+        ("center_sampling=True", "center_sampling=True, center_sample_radius=-1", "center_sample_radius=-1, not"),
+        ("center_sampling=True", "center_sampling=True, center_sample_radius=1e999", "center_sample_radius=inf, not"),
+        ("center_sampling=True", "center_sampling=True, center_sample_radius=float('inf')", "radius=None, not"),
         ("type='nms'", "type='soft_nms'", "soft_nms"),
         (
             "model = dict(",
