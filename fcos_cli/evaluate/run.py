@@ -13,17 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fcos_cli.atomic import check_writable
-from fcos_cli.console import emit_json, progress, say, table, warn
+from fcos_cli.console import emit_json, progress, say, warn
 from fcos_cli.data.doctor import examine, print_findings
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.distributed.world import World
 from fcos_cli.errors import DataError, UsageError
-from fcos_cli.evaluate.coco import CocoResult, Evaluator, match_classes, rounded_down, score
+from fcos_cli.evaluate.coco import CocoResult, Evaluator, match_classes, score
 from fcos_cli.evaluate.coco_format import write_results
 from fcos_cli.evaluate.compare import Comparison
 from fcos_cli.evaluate.demands import Answers, Demands, Judge, absent_images, check_demands
 from fcos_cli.evaluate.sharded import check_alike, detect_together, wait_for_main, while_others_wait
+from fcos_cli.evaluate.tables import print_comparison, print_result
 from fcos_cli.predict import mark
 from fcos_cli.predict.pipeline import Failure
 from fcos_cli.predict.run import hint_at_tiles
@@ -157,7 +158,11 @@ def _conclude(
     judge = Judge(demands, dataset, results[-1].detector, results[-1].result, results[-1].detections, tiling)
     answers = judge.answer(comparison)
     if not as_json:
-        _print_results(results, comparison, dataset, tiling)
+        place = str(dataset.source) if tiling is None else f"{dataset.source}, with {tiling}"
+        if comparison is None:
+            print_result(results[0].result, title=f"{results[0].detector.name} on {place}")
+        else:
+            print_comparison(comparison, [r.detector.name for r in results], place=place)
     answers.show()
     try:
         if save is not None:
@@ -259,41 +264,3 @@ def _write_report(
         extra.append(comparison_section(comparison, (names[0], names[1])))
     write_report(report, dataset, models, extra=extra)
     say(f"report: {report}")
-
-
-def _place(dataset: Dataset, tiling: Tiling | None) -> str:
-    return f"{dataset.source}" if tiling is None else f"{dataset.source}, with {tiling}"
-
-
-def _print_results(
-    results: Sequence[ModelResult], comparison: Comparison | None, dataset: Dataset, tiling: Tiling | None
-) -> None:
-    if comparison is not None:
-        _print_comparison(comparison, results, dataset, tiling)
-        return
-    (model,) = results
-    title = f"{model.detector.name} on {_place(dataset, tiling)}"
-    table(tuple(model.result.metrics), [tuple(model.result.metrics.values())], title=title)
-    rows = [
-        (r.name, r.category_id, r.AP, r.AP50, rounded_down(r.best_threshold), r.truths) for r in model.result.per_class
-    ]
-    table(("class", "id", "AP", "AP50", "best threshold", "ground truth"), rows)
-
-
-def _print_comparison(
-    comparison: Comparison, results: Sequence[ModelResult], dataset: Dataset, tiling: Tiling | None
-) -> None:
-    from fcos_cli.evaluate.report.comparison import summarize
-    from fcos_cli.evaluate.report.write import short_names
-
-    name_a, name_b = short_names([r.detector.name for r in results])
-    columns = ("A", "B", "B - A", "low", "high")
-    title = f"A: {name_a}, B: {name_b} on {_place(dataset, tiling)}; {comparison.confidence:.0%} intervals"
-    rows = [(name, d.a, d.b, d.difference, d.low, d.high) for name, d in comparison.metrics.items()]
-    table(("", *columns), rows, title=title)
-    rows = [
-        (row.name, *(getattr(row.AP, k) for k in ("a", "b", "difference", "low", "high")))
-        for row in comparison.per_class
-    ]
-    table(("AP of class", *columns), rows)
-    say(summarize(comparison, (name_a, name_b)))
