@@ -83,7 +83,7 @@ class Answers:
             return errors[0] if errors else None
         return GateError(
             "; ".join(error.what for error in errors),
-            where="; ".join(str(error.where) for error in errors),
+            details=[line for error in errors for line in error.details],
             remedy=errors[1].remedy,
         )
 
@@ -203,7 +203,7 @@ class Judge:
         out, source = self.demands.out, self.demands.source
         if error := answers.failure():
             what = error.what if out is None else f"{error.what}, so {out} was not written"
-            raise GateError(what, where=error.where, remedy=error.remedy)
+            raise GateError(what, where=self.detector.name, details=error.details, remedy=error.remedy)
         if source is not None and out is not None:
             make.write_model(self.detector, source, out, answers.outcomes)
             say(f"model: {out}")

@@ -226,4 +226,4 @@ def failure(verdicts: Sequence[Verdict]) -> GateError | None:
     if not failed:
         return None
     noun = "requirement is" if len(verdicts) == 1 else "requirements are"
-    return GateError(f"{len(failed)} of {len(verdicts)} {noun} not met", where="; ".join(failed))
+    return GateError(f"{len(failed)} of {len(verdicts)} {noun} not met", details=failed)

@@ -59,7 +59,9 @@ def test_requirements_that_are_not_met_are_exit_code_6_after_all_results(
     assert result.document["metrics"]["AP50"] == pytest.approx(1)
     assert [path.name for path in created_files()] == ["d.json", "r.html"]
     assert "error: 2 of 3 requirements are not met" in result.err
-    assert "precision is 0.3333, required 0.9; AP:square cannot be measured" in result.err
+    lines = result.err.partition("error: ")[2].splitlines()
+    assert lines[1:3] == [f"  where: {exported}", "    precision is 0.3333, required 0.9"]
+    assert lines[3].startswith("    AP:square cannot be measured")
     page = Path("r.html").read_text(encoding="utf-8")
     assert "2 of 3 failed." in page
     assert page.count('<span class="failed">') == 2
@@ -89,6 +91,13 @@ def test_mistakes_are_exit_code_2_before_anything_runs(
     assert words in result.err
     assert "evaluating" not in result.err
     assert created_files() == []
+
+
+def test_the_error_names_all_of_many_requirements(fcos: Fcos, exported: Path, reds: Path) -> None:
+    limits = [f"{0.9 + number / 1000:g}" for number in range(60)]
+    result = fcos("eval", exported, reds, *(word for limit in limits for word in ("--require", f"precision={limit}")))
+    error = result.err.partition("error: ")[2]
+    assert (result.code, [limit for limit in limits if f"required {limit}\n" not in error]) == (6, [])
 
 
 def test_a_promise_is_about_one_model(fcos: Fcos, exported: Path, reds: Path) -> None:

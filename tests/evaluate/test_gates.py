@@ -144,7 +144,7 @@ def test_the_error_names_everything_that_is_not_met():
     error = failure(verdicts)
     assert error is not None
     assert (error.exit_code, error.what) == (6, "2 of 3 requirements are not met")
-    assert error.where == "recall is 0.0000, required 0.5; precision is 0.0000, required 0.5"
+    assert error.details == ("recall is 0.0000, required 0.5", "precision is 0.0000, required 0.5")
     assert failure(verdicts[2:]) is failure([]) is None
 
 

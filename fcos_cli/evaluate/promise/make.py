@@ -142,11 +142,9 @@ def failure(outcomes: Sequence[Outcome]) -> GateError | None:
         remedy = f"promise less, or {remedy}"
     elif any(outcome.images > 1 for outcome in outcomes):
         remedy = f"train a better model, or {remedy}"
-    return GateError(
-        f"{len(broken)} of {len(outcomes)} promises cannot be made from these images",
-        where="; ".join(broken),
-        remedy=remedy,
-    )
+    noun = "promise" if len(outcomes) == 1 else "promises"
+    what = f"{len(broken)} of {len(outcomes)} {noun} cannot be made from these images"
+    return GateError(what, details=broken, remedy=remedy)
 
 
 def with_promised_thresholds(facts: Facts, outcomes: Sequence[Outcome]) -> Facts:

@@ -115,7 +115,7 @@ def test_what_cannot_be_kept_says_what_could_be():
     error = failure(outcomes)
     assert error is not None
     assert (error.exit_code, error.what) == (6, "1 of 2 promises cannot be made from these images")
-    assert error.where == f"recall:dog=0.99 cannot be promised: at most {outcomes[1].highest:g} can be promised"
+    assert error.details == (f"recall:dog=0.99 cannot be promised: at most {outcomes[1].highest:g} can be promised",)
     assert failure(outcomes[:1]) is None
 
 
