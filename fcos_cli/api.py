@@ -1,8 +1,9 @@
 """The Python interface: train, evaluate and export from a notebook or a program. `docs/python.md` has examples.
 
 Each function does what the command of its name does, and raises the errors of `fcos_cli.errors` instead of ending the
-program. Nothing is printed without `progress=True`. Signal handlers are set only in the main thread and while training,
-and random number generators are left as they were, so the functions may be called from any thread.
+program. Nothing is printed without `progress=True`, but `load` says what it downloads. Signal handlers are set only in
+the main thread and while training, and random number generators are left as they were, so the functions may be called
+from any thread.
 """
 
 from __future__ import annotations
@@ -160,9 +161,9 @@ def evaluate(
     page, found = (None if path is None else Path(path) for path in (report, save))
     check_outputs(page, found, models=1)
     detector = model
-    if isinstance(detector, str | Path):
-        detector = load(detector, score=score, device=device, backend=backend, precision=precision)
     with _output(progress=progress):
+        if isinstance(detector, str | Path):
+            detector = load(detector, score=score, device=device, backend=backend, precision=precision)
         (result,) = run_eval(
             [detector],
             read_split(Path(data), [detector.facts], split=split),

@@ -17,6 +17,7 @@ import torch
 
 import fcos_cli
 from fcos_cli import api
+from fcos_cli.console import say
 from fcos_cli.errors import DataError, ModelError, UsageError
 from fcos_cli.export.run import ExportJob, ExportResult
 from fcos_cli.resources import ASSETS
@@ -131,6 +132,21 @@ def test_cuda_is_left_alone_unless_it_is_in_use(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda used=used: used)
         with api._same_random_numbers():
             assert read == expected
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_what_opening_a_model_says_is_progress(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], progress: bool
+) -> None:
+    def download(*_: object, **__: object) -> Any:
+        say("downloading weights")
+        return fcos_cli.load("default")
+
+    monkeypatch.setattr(api, "load", download)
+    shutil.copy(Path(__file__).parent / "two_photos.json", "photos.json")
+    shutil.copytree(ASSETS / "photos", "images")
+    api.evaluate("coco", "photos.json", limit=1, progress=progress)
+    assert ("downloading weights" in capfd.readouterr().err) == progress
 
 
 def test_progress_prints_what_the_command_prints(capfd: pytest.CaptureFixture[str]) -> None:
