@@ -28,9 +28,9 @@ _ADDRESS = re.compile("([a-zA-Z][a-zA-Z0-9+.-]+):/")
 def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """Open a file that replaces `path` if the block succeeds and is removed if it fails.
 
-    Missing parent folders are created. Text is UTF-8 with plain newlines. A target that is not a regular file
-    (/dev/stdout, a pipe) is written directly. Raises UsageError if `path` cannot be written, and FcosError if the disk
-    is full.
+    Missing parent folders are created. Text is UTF-8 with plain newlines. A symbolic link is replaced, not followed: in
+    a folder from a stranger it may lead anywhere. A target that is not a regular file (/dev/stdout, a pipe) is written
+    directly. Raises UsageError if `path` cannot be written, and FcosError if the disk is full.
     """
     check_writable(path)
     direct = path.exists() and not path.is_file()

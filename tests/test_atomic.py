@@ -33,6 +33,15 @@ def test_files_that_can_be_written(place: Path, name: str) -> None:
     assert (place / name).read_text() == "y"
 
 
+def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(place: Path) -> None:
+    (place / "link").symlink_to("file")
+    with atomic_write(place / "link") as stream:
+        stream.write("y")
+    assert not (place / "link").is_symlink()
+    assert (place / "link").read_text() == "y"
+    assert (place / "file").read_text() == "x"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
