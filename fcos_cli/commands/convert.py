@@ -109,10 +109,14 @@ def _import(
 def _export(file: Path, out: Path) -> dict[str, Any]:
     """Convert an artifact to a torchvision state dict."""
     from fcos_cli.convert import torchvision
+    from fcos_cli.errors import UsageError
     from fcos_cli.model.artifact import load
     from fcos_cli.runtime.open import find_artifact
 
     weights = find_artifact(file, backend="pytorch")
+    if weights.suffix.lower() != ".safetensors":
+        remedy = "name a model of fcos, for an exported one the weights that it was made from"
+        raise UsageError("--to needs a .safetensors file", where=weights, remedy=remedy)
     state = torchvision.to_torchvision(load(weights), where=weights)
     torchvision.save(out, state)
     return {"to": "torchvision", "call": state.call, "notes": (f"for {state.call}", state.labels)}

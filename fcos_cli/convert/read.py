@@ -20,6 +20,8 @@ from fcos_cli.errors import ModelError, UsageError, first_line
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which trainers save the weights."""
 
+EXPORTED = (".onnx", ".xml", ".engine")
+
 META = ("cfg", "config", "CLASSES", "dataset_meta", "mmdet_version")
 """What `mmdet_config` reads of mmdetection's `meta`."""
 
@@ -44,6 +46,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise ModelError("no such file", where=path, remedy="check the path")
+    if path.suffix.lower() in EXPORTED:
+        what = "this is an exported model, not a checkpoint"
+        raise ModelError(what, where=path, remedy="use it as it is, or convert the checkpoint that it was made from")
     if path.suffix.lower() == ".safetensors":
         return _unwrap(path, _read_safetensors(path))
     return _unwrap(path, _read_pickle(path))

@@ -80,7 +80,7 @@ def run_eval(
         dataset = replace(dataset, samples=dataset.samples[:limit])
     if not dataset.samples:
         raise DataError("no images to evaluate", where=dataset.source)
-    say(f"{dataset.split}: {len(dataset)} images ({dataset.origin})")
+    say(f"{dataset.split}: {len(dataset)} image{'s' * (len(dataset) != 1)} ({dataset.origin})")
     print_findings(findings)
     for detector in detectors:
         hint_at_tiles(detector, tiling)

@@ -57,11 +57,12 @@ def check_alike(
 
     facts = {"data": fingerprint(dataset), "number of images per batch": str(batch)}
     facts |= {"lowest score": str(lowest), "tiles": str(tiling)}
-    for detector in detectors:
-        facts[f"model {detector.name}"] = hashlib.sha256(repr(detector.facts).encode()).hexdigest()[:16]
+    for number, detector in enumerate(detectors, start=1):
+        model = f"model {number}, {detector.name}" if len(detectors) > 1 else f"model {detector.name}"
+        facts[model] = hashlib.sha256(repr(detector.facts).encode()).hexdigest()[:16]
         installed = versions(PACKAGES[detector.backend])
         facts[f"version of {detector.backend}"] = ", ".join(" ".join(pair) for pair in installed.items())
-        facts["device"] = f"{str(detector.device).partition(':')[0]} in {detector.precision}"
+        facts[f"device of {model}"] = f"{str(detector.device).partition(':')[0]} in {detector.precision}"
     group.check_alike(facts)
 
 

@@ -112,6 +112,13 @@ def test_a_folder_is_no_checkpoint(folder: str, fcos: Fcos) -> None:
     assert "name the checkpoint file in it" in err
 
 
+@pytest.mark.parametrize("name", ["m.onnx", "m.pth"])
+def test_only_weights_are_converted_back(name: str, fcos: Fcos) -> None:
+    Path(name).write_bytes(b"x")
+    result = fcos("convert", name, "--to", "torchvision", "--out", "x.pth")
+    assert (result.code, "--to needs a .safetensors file" in result.err) == (2, True)
+
+
 def test_a_model_of_this_folder_can_be_converted_back(fcos: Fcos) -> None:
     assert fcos("convert", ".", "--to", "torchvision").code == 4  # there is none
 

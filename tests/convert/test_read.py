@@ -53,6 +53,13 @@ def test_state_dict_is_found_in_what_trainers_save(
     assert found.dropped == dropped
 
 
+@pytest.mark.parametrize("name", ["best.onnx", "best.xml", "best.engine"])
+def test_an_exported_model_is_told_from_a_damaged_checkpoint(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ModelError, match="this is an exported model, not a checkpoint"):
+        read_checkpoint(tmp_path / name)
+
+
 def test_prefix_is_kept_unless_all_names_have_it(tmp_path: Path) -> None:
     found = read_checkpoint(pth(tmp_path / "x.pth", {"module.a": torch.ones(1), "b": torch.ones(1)}))
     assert found.weights.keys() == {"module.a", "b"}

@@ -70,6 +70,20 @@ def test_versions_of_backends_under_another_name_are_compared(
     assert compared[f"version of {backend}"] == version
 
 
+def test_two_models_of_the_same_name_are_compared_each_with_its_device(
+    monkeypatch: pytest.MonkeyPatch, shapes: Path
+) -> None:
+    compared: dict[str, str] = {}
+    monkeypatch.setattr(group, "check_alike", compared.update)
+    models: list[Any] = [
+        SimpleNamespace(name="m", backend="onnxruntime", facts=FACTS, device=device, precision="fp32")
+        for device in ("cpu", "cuda:0")
+    ]
+    sharded.check_alike(models, read_dataset(shapes), batch=8, lowest=0.0, tiling=None)
+    assert compared["device of model 1, m"] == "cpu in fp32"
+    assert compared["device of model 2, m"] == "cuda in fp32"
+
+
 class Threads:
     """A process group of threads, in place of the functions of `distributed.group`."""
 

@@ -1,28 +1,28 @@
-"""Choose a score threshold at which a recall or a precision can be promised for new pictures.
+"""Choose a score threshold at which a recall or a precision can be promised for new images.
 
-The guarantee. Let the pictures of val and the new ones be independent draws from the same source. Then, with a
+The guarantee. Let the images of val and the new ones be independent draws from the same source. Then, with a
 probability of at least 1 - δ over the choice of val, either no threshold is returned, or the one returned has, over all
-new pictures,
+new images,
 
-    expected number of right boxes per picture  ≥  level · expected number of boxes per picture,
+    expected number of right boxes per image  ≥  level · expected number of boxes per image,
 
-where a picture with more than M boxes counts as M of them, in the same proportion. It is the pooled recall (or
-precision), a ratio of two means. The boxes within a picture may depend on each other in any way: a picture is one draw.
-M is needed because a single picture with unboundedly many missed boxes could undo any promise.
+where an image with more than M boxes counts as M of them, in the same proportion. It is the pooled recall (or
+precision), a ratio of two means. The boxes within an image may depend on each other in any way: an image is one draw.
+M is needed because a single image with unboundedly many missed boxes could undo any promise.
 
 The method is Learn then Test (Angelopoulos et al., arXiv:2110.01052) with a split fixed sequence:
 
-- Pictures are shuffled with a fixed seed. The first tenth sets M, the order of the thresholds and the first stakes of
+- Images are shuffled with a fixed seed. The first tenth sets M, the order of the thresholds and the first stakes of
   the test. The others decide.
 - Thresholds are tested one after the other at the full δ until one fails. The last one that passed is returned. A
   false promise would need the first wrong threshold of the sequence to pass, so testing many costs nothing.
 - Recall falls as the threshold rises: the sequence goes from the lowest threshold up, towards fewer false positives.
   Precision mostly rises with it, but too few detections are left at high ones: the sequence starts where the first
   tenth suggests the clearest success, and goes down, towards more detections.
-- The test of one threshold is `betting`: a picture gains w·(right - level·total), at least -level·M, where w is
+- The test of one threshold is `betting`: an image gains w·(right - level·total), at least -level·M, where w is
   min(1, M / total).
-- M is a multiple of the mean number of boxes, since few pictures cannot promise much if one may count for many. The
-  multiple grows with the number of pictures, until M is the largest number of the first tenth.
+- M is a multiple of the mean number of boxes, since few images cannot promise much if one may count for many. The
+  multiple grows with the number of images, until M is the largest number of the first tenth.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ LEAST_MULTIPLE = 1.5  # of the mean number of boxes
 
 @dataclass(frozen=True)
 class Choice:
-    """A threshold, 0…1, with its index in the counts. most: M, boxes that a picture counts as at most. pictures: those
+    """A threshold, 0…1, with its index in the counts. most: M, boxes that an image counts as at most. images: those
     that have boxes, or are used for precision.
     """
 
     threshold: float
     index: int
     most: int
-    pictures: int
+    images: int
 
 
 def choose(kind: Kind, counts: Counts, *, level: float, error: float) -> Choice | None:
@@ -82,7 +82,10 @@ def highest_level(kind: Kind, counts: Counts, *, error: float, below: float = 1.
 
 @dataclass(frozen=True)
 class _Games:
-    """right, total: float64 [N, T], shuffled; pictures with more than `most` boxes are scaled to it. most: M [T]."""
+    """right, total: float64 [N, T], shuffled; images with more than `most` boxes are scaled to it. most: M [T].
+
+    known: how many of the first images set M, the order of the thresholds and the first stakes; the others decide.
+    """
 
     right: Floats
     total: Floats
@@ -91,7 +94,7 @@ class _Games:
 
     @classmethod
     def of(cls, counts: Counts) -> _Games | None:
-        """None if there are fewer than two pictures with boxes."""
+        """None if there are fewer than two images with boxes."""
         used = np.flatnonzero(counts.total.any(axis=1))
         if len(used) < 2:
             return None
@@ -111,7 +114,7 @@ class _Games:
         return largest_capital(self.gains(level), level * self.most, known=self.known, error=error)
 
     def order(self, kind: Kind, level: float) -> Ints:
-        """Indices of the thresholds in the order of the tests, from the known pictures only."""
+        """Indices of the thresholds in the order of the tests, from the known images only."""
         if kind == "recall":
             return np.arange(len(self.most))
         return np.arange(self._start(level), -1, -1)
@@ -119,7 +122,7 @@ class _Games:
     def _start(self, level: float) -> int:
         """The threshold with the clearest evidence: the highest ratio of the sum of gains to its deviation.
 
-        One imaginary picture is added that loses half of the worst, so that a chance success on few does not win.
+        One imaginary image is added that loses half of the worst, so that a chance success on few does not win.
         """
         gains = self.gains(level)[: self.known]
         imagined = -level * self.most / 2

@@ -1,4 +1,4 @@
-"""Boxes per picture and score threshold, from the matches at IoU 0.5."""
+"""Boxes per image and score threshold, from the matches at IoU 0.5."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEP = 0.01
 
 @dataclass(frozen=True)
 class Counts:
-    """Of N pictures at T score thresholds: how many boxes are right, of how many.
+    """Of N images at T score thresholds: how many boxes are right, of how many.
 
     thresholds: float64 [T], ascending, 0…1. right, total: int64 [N, T], 0 ≤ right ≤ total. For recall, total counts the
     ground-truth boxes, and right those found. For precision, total counts the detections at or above the threshold, and
@@ -31,7 +31,7 @@ class Counts:
 
     @property
     def pooled(self) -> Floats:
-        """Share of all boxes of all pictures that are right at each threshold: float64 [T], NaN without boxes."""
+        """Share of all boxes of all images that are right at each threshold: float64 [T], NaN without boxes."""
         total = self.total.sum(axis=0)
         return np.where(total > 0, self.right.sum(axis=0) / np.maximum(total, 1), np.nan)
 
@@ -42,12 +42,12 @@ def threshold_grid(lowest: float) -> Floats:
     return np.unique([lowest, *steps[steps > lowest]]).astype(np.float32).astype(np.float64)
 
 
-def count(kind: Kind, matches: Matches, *, pictures: int, thresholds: Floats, index: int | None) -> Counts:
-    """Count the boxes of one class, or of all of them (index None), in each of `pictures` pictures."""
+def count(kind: Kind, matches: Matches, *, images: int, thresholds: Floats, index: int | None) -> Counts:
+    """Count the boxes of one class, or of all of them (index None), in each of `images` images."""
 
-    def per_picture(image: Ints, scores: Floats, keep: Bools) -> Ints:
+    def per_image(image: Ints, scores: Floats, keep: Bools) -> Ints:
         """Number of scores at or above each threshold [N, T]."""
-        cells = np.zeros((pictures, len(thresholds) + 1), np.int64)
+        cells = np.zeros((images, len(thresholds) + 1), np.int64)
         reached = np.searchsorted(thresholds, scores[keep], side="right")  # how many thresholds are not above it
         np.add.at(cells, (image[keep], reached), 1)
         return np.asarray(cells[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:])
@@ -55,10 +55,10 @@ def count(kind: Kind, matches: Matches, *, pictures: int, thresholds: Floats, in
     if kind == "recall":
         image, scores = matches.truth_image_index, matches.match_scores
         counted = ~matches.truth_ignored & (True if index is None else matches.truth_classes == index)
-        total = np.bincount(image[counted], minlength=pictures)
-        right = per_picture(image, scores, counted & (scores >= 0))
+        total = np.bincount(image[counted], minlength=images)
+        right = per_image(image, scores, counted & (scores >= 0))
         return Counts(thresholds, right, np.repeat(total[:, None], len(thresholds), axis=1))
     image, scores = matches.image_index, matches.scores
     counted = ~matches.ignored & (True if index is None else matches.classes == index)
-    total = per_picture(image, scores, counted)
-    return Counts(thresholds, per_picture(image, scores, counted & matches.hit), total)
+    total = per_image(image, scores, counted)
+    return Counts(thresholds, per_image(image, scores, counted & matches.hit), total)

@@ -107,7 +107,7 @@ def make_promises(
         index = None if wish.class_name is None else dataset.classes.index_of_name[wish.class_name]
         grid = threshold_grid(lowest)
         metric = cast(Kind, wish.metric)
-        counts = count(metric, matches, pictures=len(dataset), thresholds=grid, index=index)
+        counts = count(metric, matches, images=len(dataset), thresholds=grid, index=index)
         choice = choose(metric, counts, level=wish.limit, error=error)
         if choice is None:
             highest = highest_level(metric, counts, error=error, below=wish.limit)
@@ -121,7 +121,7 @@ def make_promises(
             confidence=CONFIDENCE,
             threshold=round(choice.threshold, 6),
             measured=float(counts.pooled[choice.index]),
-            images=choice.pictures,
+            images=choice.images,
             boxes=int(counts.total[:, choice.index].sum()),
             most=choice.most,
             method=METHOD,

@@ -67,7 +67,8 @@ def worst_image_figure(row: ImageErrors, metrics: ReportMetrics, sample: Sample,
         f'<image id="{key}" href="{jpeg(image, SIDE)}" width="{view[2]:g}" height="{view[3]:g}"'
         ' preserveAspectRatio="none"/>'
     )
-    counts = f"{row.found} found, {row.missed} missed, {row.false_positives} false positives; F1 {row.f1:.2f}"
+    wrong = f"{row.false_positives} false positive{'s' * (row.false_positives != 1)}"
+    counts = f"{row.found} found, {row.missed} missed, {wrong}; F1 {row.f1:.2f}"
     if len(metrics.matches.of_image(row.image_index)[0]) > MAX_BOXES:
         counts += f"; the {MAX_BOXES} best are drawn"
     name = sample.image.name

@@ -73,7 +73,7 @@ def summary(metrics: ReportMetrics, suspects: int) -> str:
     if found + missed:
         lines.append(
             f"At the thresholds of `fcos predict`: {found:,} of {found + missed:,} objects found"
-            f" ({found / (found + missed):.0%}), {false_positives:,} false positives."
+            f" ({found / (found + missed):.0%}), {false_positives:,} false positive{'s' * (false_positives != 1)}."
         )
     costly = max(metrics.errors, key=lambda error: error.cost)
     if costly.cost > 0:
@@ -84,7 +84,8 @@ def summary(metrics: ReportMetrics, suspects: int) -> str:
             f"Most frequent confusion: {truth} detected as {detected}, {_times(count)} ({share:.0%} of all {truth})."
         )
     if suspects:
-        lines.append(f"{suspects} suspect labels are shown at the end.")
+        labels = "suspect label is" if suspects == 1 else "suspect labels are"
+        lines.append(f"{suspects} {labels} shown at the end.")
     return f'<ul class="short">{"".join(f"<li>{prose(line)}</li>" for line in lines)}</ul>'
 
 

@@ -10,8 +10,8 @@ from fcos_cli.evaluate.promise.betting import largest_capital
 DRAWS = 4000
 
 
-def test_three_pictures_by_hand():
-    # One known picture of gain 0.1: deviations 0 + 0.9²/4, of 1 + 1 pictures, so the variance is 0.10125 and the stake
+def test_three_images_by_hand():
+    # One known image of gain 0.1: deviations 0 + 0.9²/4, of 1 + 1 images, so the variance is 0.10125 and the stake
     # √(2·ln 10 / (2·0.10125)) = 4.77, cut to 0.9/0.9 = 1. The capital is 1.1 after the second and 1.1² after the third.
     gains = np.array([[0.1], [0.1], [0.1]])
     assert largest_capital(gains, np.array([0.9]), known=1, error=0.1) == pytest.approx(1.21)
@@ -32,11 +32,11 @@ def test_the_largest_capital_counts_not_the_last():
 
 
 @pytest.mark.parametrize("chance", [0.02, 0.1, 0.5])
-@pytest.mark.parametrize("pictures", [30, 300])
-def test_a_fair_game_rarely_reaches_the_capital_that_is_taken_for_proof(chance, pictures):
+@pytest.mark.parametrize("images", [30, 300])
+def test_a_fair_game_rarely_reaches_the_capital_that_is_taken_for_proof(chance, images):
     # a loss of 1 with this chance, else the gain that makes the mean zero: rare large losses are the hardest case
     rng = np.random.default_rng(0)
-    gains = np.where(rng.random((pictures, DRAWS)) < chance, -1.0, chance / (1 - chance))
+    gains = np.where(rng.random((images, DRAWS)) < chance, -1.0, chance / (1 - chance))
     for error in (0.1, 0.3):
         reached = largest_capital(gains, np.ones(DRAWS), known=3, error=error) >= 1 / error
         assert reached.mean() <= error + 3 * np.sqrt(error / DRAWS)

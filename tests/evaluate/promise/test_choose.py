@@ -71,7 +71,7 @@ def test_perfect_results_are_enough_from_about_fifty_images():
     assert choose("recall", perfect(54), level=0.95, error=ERROR) is None
     choice = choose("recall", perfect(56), level=0.95, error=ERROR)
     assert choice is not None
-    assert (choice.threshold, choice.most, choice.pictures) == (GRID[-1], 1, 56)
+    assert (choice.threshold, choice.most, choice.images) == (GRID[-1], 1, 56)
     assert highest_level("recall", perfect(56), error=ERROR) == 0.95
     precision = choose("precision", perfect(56), level=0.95, error=ERROR)
     assert precision is not None
@@ -83,7 +83,7 @@ def test_images_without_boxes_decide_nothing():
     counts = Counts(GRID, np.concatenate([zeros, ones]), np.concatenate([zeros, ones]))
     choice = choose("recall", counts, level=0.95, error=ERROR)
     assert choice is not None
-    assert choice.pictures == 60
+    assert choice.images == 60
     for few in (counts.right[:500], counts.right[:501]):
         assert choose("recall", Counts(GRID, few, few), level=0.1, error=ERROR) is None
         assert highest_level("recall", Counts(GRID, few, few), error=ERROR) == 0

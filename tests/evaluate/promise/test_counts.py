@@ -17,7 +17,7 @@ GRID = np.array([0.3, 0.5, 0.7])
 
 def counted(kind, index=None):
     matches = match_detections(run_evaluator(FOUND, SAMPLES, TWO, **AT_IOU_50), FOUND, SAMPLES)
-    counts = count(kind, matches, pictures=2, thresholds=GRID, index=index)
+    counts = count(kind, matches, images=2, thresholds=GRID, index=index)
     return counts.right.tolist(), counts.total.tolist()
 
 
@@ -36,7 +36,7 @@ def test_precision_counts_detections_that_match():
 
 def test_pooled_shares():
     matches = match_detections(run_evaluator(FOUND, SAMPLES, TWO, **AT_IOU_50), FOUND, SAMPLES)
-    counts = count("precision", matches, pictures=2, thresholds=np.array([0.3, 0.5, 0.95]), index=None)
+    counts = count("precision", matches, images=2, thresholds=np.array([0.3, 0.5, 0.95]), index=None)
     assert counts.pooled[:2].tolist() == [0.75, 0.5]
     assert np.isnan(counts.pooled[2])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fcos_cli.evaluate.coco import rounded_down
-from fcos_cli.evaluate.report.sections import classes_table, curves, sizes
-from tests.evaluate.report.test_metrics import A, computed
+from fcos_cli.evaluate.report.sections import classes_table, curves, sizes, summary
+from tests.evaluate.report.test_metrics import FAR, A, computed
 from tests.evaluate.samples import ONE, found, sample
 
 
@@ -22,6 +22,17 @@ def test_the_best_threshold_does_not_hide_the_box_whose_score_it_is():
 )
 def test_thresholds_that_are_round_stay_so(threshold, shown):
     assert rounded_down(threshold) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "labels"),
+    [(1, "1 false positive.", "1 suspect label is"), (2, "2 false positives.", "2 suspect labels are")],
+)
+def test_one_of_a_kind_is_named_in_the_singular(count, wrong, labels):
+    metrics = computed([found([A, *[FAR] * count])], [sample([A])], ONE)
+    text = summary(metrics, count)
+    assert wrong in text
+    assert labels in text
 
 
 def test_the_last_range_of_sizes_has_no_end():
