@@ -87,6 +87,7 @@ OUTPUTS = (
     "predict --targets DATA --model MODEL --out OUT",
     "eval MODEL DATA --report OUT.html",
     "eval MODEL DATA --json --save OUT.json",
+    "eval MODEL DATA --promise recall=0.9 --out OUT.safetensors",
     "export MODEL --out OUT.onnx",
     "export MODEL --format openvino --out OUT.xml",
     "convert MODEL --out OUT.safetensors",
