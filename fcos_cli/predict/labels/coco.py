@@ -63,12 +63,13 @@ class CocoSet:
         self._added.append((picture.name, size, labels))
 
     def end(self) -> None:
-        if not self._added:
+        added = [row for row in self._added if (self.images / row[0]).exists()]  # the last may have been interrupted
+        if not added:
             return
         content = load_coco(self.file)
         category, image_id = self._declare(content["categories"]), _after(content["images"])
         annotation_id = _after(content["annotations"])
-        for number, (name, size, labels) in enumerate(self._added, start=image_id):
+        for number, (name, size, labels) in enumerate(added, start=image_id):
             content["images"].append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
             for (x1, y1, x2, y2), index in zip(labels.boxes.tolist(), labels.classes.tolist(), strict=True):
                 box = [round(value, DIGITS) for value in (x1, y1, x2 - x1, y2 - y1)]

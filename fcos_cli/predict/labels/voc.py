@@ -78,10 +78,11 @@ class VocSet:
             stream.write(ElementTree.tostring(root, encoding="unicode") + "\n")
 
     def end(self) -> None:
-        if self._list is not None and self._added:
+        added = [name for name in self._added if (self.images / name).exists()]  # the last may have been interrupted
+        if self._list is not None and added:
             before = read_text(self._list)
             lines = [before if before.endswith("\n") or not before else f"{before}\n"]
-            lines += [f"{_entry(name)}\n" for name in self._added]
+            lines += [f"{_entry(name)}\n" for name in added]
             with atomic_write(self._list) as stream:
                 stream.write("".join(lines))
 

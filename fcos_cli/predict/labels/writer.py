@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,7 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from fcos_cli.atomic import atomic_write
-from fcos_cli.console import say
+from fcos_cli.console import say, warn
 from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.predict.labels.pictures import Content, Pictures, content_of, stem_of
 from fcos_cli.predict.labels.plan import LabelPlan
@@ -48,7 +49,9 @@ class LabelWriter:
         folder, target = self.plan.folder, self.plan.target
         with ExitStack() as held:
             held.enter_context(hold(folder))
-            self._pictures = Pictures((folder, target.images), target.taken(), listed=_listed(target))
+            listed = _listed(target)
+            self._pictures = Pictures((folder, target.images), target.taken(), listed=listed)
+            self._left = "whose labels are left alone" if listed is not None else "perhaps with labels"
             self._held = held.pop_all()
         return self
 
@@ -72,7 +75,7 @@ class LabelWriter:
         there = self._pictures.same(content.data)
         if there is not None:
             self._skipped += 1
-            say(f"{prediction.source}: already in the data set as {there}, whose labels are left alone")
+            say(f"{prediction.source}: already in the data set as {there}, {self._left}")
             return None
         labels = _usable(prediction.detections.above(np.asarray(self.limits, np.float32)).best(self.most))
         target, size = self.plan.target, (prediction.width, prediction.height)
@@ -96,6 +99,8 @@ class LabelWriter:
             return
         with atomic_write(picture, binary=True) as stream:
             stream.write(content.data)
+            stream.flush()
+            os.fsync(stream.fileno())  # what takes time or fails on a full disk is done before the labels are there
             self.plan.target.add(picture, size, labels)
 
     def _finish(self) -> None:
@@ -135,7 +140,8 @@ def _listed(target: LabelSet) -> set[Path] | None:
     """The pictures that are in a split; None if one cannot be read, since its pictures must not be added again."""
     try:
         return set(target.listed())
-    except DataError:
+    except DataError as error:
+        warn(f"{error.brief}: so no picture that lies in the data set already is added")
         return None
 
 

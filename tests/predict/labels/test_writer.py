@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import json
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -313,12 +314,16 @@ def test_a_coco_file_without_images_takes_those_that_lie_there(tmp_path: Path) -
     assert labels_of(everything(tmp_path / "set"), "x") == [("cat", [1, 2, 9, 9])]
 
 
-def test_no_picture_is_added_twice_if_a_split_cannot_be_read(tmp_path: Path) -> None:
+def test_no_picture_is_added_twice_if_a_split_cannot_be_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     write("coco", out, prediction(picture(tmp_path / "in/a.jpg"), (1, 2, 9, 9, 0.9, 0)))
     (out / "val.json").write_text('{"images": [{"id": 1}], "annotations": [], "categories": []}')
     there = prediction(picture(out / "images/of_val.jpg", shade=1), (1, 2, 9, 9, 0.9, 0))
     assert write("coco", out, there, merge=True) == [None]
+    message = capfd.readouterr().err
+    assert f"{out / 'val.json'}" in message
+    assert "so no picture that lies in the data set already is added" in message
+    assert "of_val.jpg, perhaps with labels" in message
 
 
 def test_merging_into_a_coco_file_keeps_what_it_holds(tmp_path: Path) -> None:
@@ -396,6 +401,48 @@ def test_a_run_that_fails_leaves_a_data_set_of_what_was_done(
         write(format, tmp_path / "out", prediction(a, (1, 2, 9, 9, 0.9, 0)), broken)
     assert [sample.image.name for sample in everything(tmp_path / "out").samples] == ["a.jpg"]
     assert (tmp_path / "out/review.csv").is_file()
+
+
+@every_format
+def test_ctrl_c_while_a_picture_reaches_the_disk_leaves_no_label_of_it(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = picture(tmp_path / "in/a.jpg"), picture(tmp_path / "in/b.jpg", size=(60, 40))
+    size, fsync = b.stat().st_size, os.fsync
+
+    def interrupt(file: int) -> None:
+        if os.fstat(file).st_size == size:
+            raise KeyboardInterrupt
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(format, tmp_path / "out", *(prediction(file, (1, 2, 9, 9, 0.9, 0)) for file in (a, b)))
+    assert [sample.image.name for sample in everything(tmp_path / "out").samples] == ["a.jpg"]
+    assert [name for name in files(tmp_path / "out") if Path(name).stem == "b"] == []
+
+
+@pytest.mark.parametrize("format", ["coco", "voc"])
+def test_a_picture_that_was_interrupted_at_its_last_step_is_in_no_list(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, lists = tmp_path / "out", tmp_path / "out/ImageSets/Main"
+    a, b, c = (picture(tmp_path / f"in/{name}.jpg", shade=n) for n, name in enumerate("abc"))
+    write(format, out, prediction(a, (1, 2, 9, 9, 0.9, 0)))
+    if format == "voc":
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("a\n")
+    replace = Path.replace
+
+    def interrupt(self: Path, target: Path) -> None:
+        if target.name == "c.jpg":
+            raise KeyboardInterrupt
+        replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(format, out, *(prediction(file, (1, 2, 9, 9, 0.9, 0)) for file in (b, c)), merge=True)
+    assert [sample.image.name for sample in everything(out).samples] == ["a.jpg", "b.jpg"]
 
 
 def _fail_for(file: Path, bad: Path) -> str:
