@@ -59,7 +59,8 @@ class CocoSet:
 
     def add(self, picture: Path, size: tuple[int, int], labels: Detections) -> None:
         if self._is_new and not self._added:  # if this run is killed, the next can add to the set
-            self._write({"images": [], "annotations": [], "categories": self._classes.to_json()})
+            head: dict[str, Any] = {"info": {}, "licenses": []}  # which other tools want
+            self._write({**head, "images": [], "annotations": [], "categories": self._classes.to_json()})
         self._added.append((picture.name, size, labels))
 
     def end(self) -> None:
@@ -81,6 +82,7 @@ class CocoSet:
                         "bbox": box,
                         "area": round(box[2] * box[3], DIGITS),
                         "iscrowd": 0,
+                        "segmentation": [],  # CVAT refuses a file in which a box has none
                     }
                 )
                 annotation_id += 1

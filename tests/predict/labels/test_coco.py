@@ -39,6 +39,13 @@ def test_labels_that_are_corrected_during_a_run_stay_corrected(tmp_path: Path) -
     assert [row["id"] for row in json.loads(file.read_text())["annotations"]] == [7, 8]
 
 
+def test_a_new_file_has_the_keys_that_other_tools_want(tmp_path: Path) -> None:
+    write("coco", tmp_path / "out", prediction(picture(tmp_path / "in/a.jpg"), (*BOX, 0)))
+    content = json.loads((tmp_path / "out/train.json").read_text())
+    assert list(content) == ["info", "licenses", "images", "annotations", "categories"]
+    assert [row["segmentation"] for row in content["annotations"]] == [[]]  # CVAT's importer ends without it
+
+
 def test_one_run_at_a_time_adds_to_a_data_set(tmp_path: Path) -> None:
     out, found = tmp_path / "out", prediction(picture(tmp_path / "in/a.jpg"), (*BOX, 0))
     with open_writer(out) as writer:
