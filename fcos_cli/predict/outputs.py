@@ -13,6 +13,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+from fcos_cli.data.formats.file_index import plain
 from fcos_cli.errors import DataError
 from fcos_cli.predict.mark import was_written_by_us
 from fcos_cli.predict.sources.address import is_address
@@ -28,12 +29,13 @@ class OutputNames:
     """Free names for the outputs of one run.
 
     A name is free if no file has it, or if an earlier run wrote the file and it is not a source of this one. is_source:
-    whether a resolved path is a source. taken: paths that this run has chosen, shared by several instances.
+    whether a resolved path is a source. taken: keys of the paths that this run has chosen, shared by several instances.
+    Names that differ in case only are the same: the file system may think so.
     """
 
-    def __init__(self, is_source: Callable[[Path], bool] = lambda _: False, *, taken: set[Path] | None = None) -> None:
+    def __init__(self, is_source: Callable[[Path], bool] = lambda _: False, *, taken: set[str] | None = None) -> None:
         self._is_source = is_source
-        self._taken = set[Path]() if taken is None else taken
+        self._taken = set[str]() if taken is None else taken
         self._stems: set[str] = set()
         self._tried: Counter[str] = Counter()  # per stem: thousands of sources may have the same name
 
@@ -48,24 +50,29 @@ class OutputNames:
         paths for a stem.
         """
         stem = shorten(stem)
-        for number in count(self._tried[stem] + 1):
+        tried = _key(stem)
+        for number in count(self._tried[tried] + 1):
             name = stem if number == 1 else f"{stem}-{number}"
-            if name in self._stems:
+            if (key := _key(name)) in self._stems:
                 continue
             wanted = paths(name)
             if all(self._is_free(path) for path in wanted):
-                self._stems.add(name)
-                self._taken.update(wanted)
-                self._tried[stem] = number
+                self._stems.add(key)
+                self._taken.update(map(_key, wanted))
+                self._tried[tried] = number
                 return name
         raise AssertionError
 
     def _is_free(self, path: Path) -> bool:
-        if path in self._taken:
+        if _key(path) in self._taken:
             return False
         if not path.exists() and not path.is_symlink():
             return True
         return path.is_file() and was_written_by_us(path) and not self._is_source(path.resolve())
+
+
+def _key(name: str | Path) -> str:
+    return plain(str(name)).casefold()
 
 
 def shorten(stem: str, *, end: str = "", most: int = LONGEST) -> str:
@@ -82,9 +89,10 @@ def source_test(sources: Sequence[str], *, leave_out: OutputFolder | None = None
     """
     hides: Callable[..., bool] = (lambda _file, **_: False) if leave_out is None else leave_out.hides
     expanded = cache(lambda: _expand(sources, hides))
+    listed_in_pipe = cache(lambda: any(map(_is_pipe, sources)))
 
     def is_source(path: Path) -> bool:
-        if ("-" in sources and leave_out is None) or any(_is_pipe(source) for source in sources):
+        if ("-" in sources and leave_out is None) or listed_in_pipe():
             return True
         folders, files = expanded()
         walked = any(path.is_relative_to(folder) and not hides(path, named=folder) for folder in folders)

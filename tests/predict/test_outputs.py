@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcos_cli.predict import outputs
 from fcos_cli.predict.draw import save_image
 from fcos_cli.predict.mark import was_written_by_us
 from fcos_cli.predict.outputs import LONGEST, OutputNames, shorten, source_test
@@ -60,6 +61,13 @@ def test_many_sources_of_one_name_take_linear_time(tmp_path: Path) -> None:
     assert tried == ["a", "a-2", "a-3", "a-4", "a-5"]
 
 
+def test_names_that_differ_in_case_only_are_not_both_taken(tmp_path: Path) -> None:
+    names = OutputNames()
+    stems = [choose(names, tmp_path, stem) for stem in ("IMG_1", "img_1", "Img_1-2", "\u00e9", "e\u0301")]
+    assert stems == ["IMG_1", "img_1-2", "Img_1-2-2", "\u00e9", "e\u0301-2"]
+    assert choose(names.another(), tmp_path, "img_1-2", ".JPG") == "img_1-2-3"  # `names` has written those files
+
+
 def test_other_outputs_of_the_same_sources_have_the_same_stems_but_other_paths(tmp_path: Path) -> None:
     names = OutputNames()
     assert choose(names, tmp_path, "a.classes", ".png") == "a.classes"
@@ -95,6 +103,15 @@ def test_sources_are_recognized_in_every_notation(tmp_path: Path, monkeypatch: p
         assert is_source(Path(name).resolve()), name
     assert not is_source(Path("other.jpg").resolve())
     assert source_test(["-"])(Path("other.jpg").resolve())
+
+
+def test_many_named_sources_take_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr(outputs, "_is_pipe", looked_at.append)
+    sources = [str(tmp_path / f"{n}.jpg") for n in range(9)]
+    is_source = source_test(sources)
+    assert not any(is_source(tmp_path / f"out/{n}.jpg") for n in range(9))
+    assert looked_at == sources
 
 
 def test_a_list_in_a_pipe_is_not_read_for_the_test(tmp_path: Path) -> None:
