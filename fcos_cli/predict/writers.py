@@ -61,8 +61,10 @@ def format_of(target: Path) -> Format:
 def check_replaceable(file: Path, format: Format) -> None:
     """Raise UsageError if `file` exists and is not a result in this format: it may be somebody's labels."""
     try:
+        if not file.is_file():  # opening a pipe would wait until somebody writes
+            return
         with file.open("rb") as stream:
-            head = stream.read(64) if file.is_file() else b""
+            head = stream.read(64)
     except OSError:
         return  # there is none, or opening it for writing will say why not
     if head and not re.match(_HEADS[format], head):

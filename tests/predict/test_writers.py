@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ from fcos_cli.errors import DataError, FcosError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.pipeline import Failure, Prediction
 from fcos_cli.predict.sources.frames import Clip, Moment
-from fcos_cli.predict.writers import format_of, open_writer
+from fcos_cli.predict.writers import check_replaceable, format_of, open_writer
 from fcos_cli.runtime.results import Detections
 
 CLASSES = ClassTable(("cat", "dog, small"), (17, 3))
@@ -221,6 +222,14 @@ def tracked(number: int, *rows, ids) -> Prediction:
 
 
 ROWS = ((1, 2, 11.5, 22, 0.9, 1), (0, 0, 64, 48, 0.25, 0))
+
+
+def test_a_pipe_is_not_read_to_see_whether_it_may_be_replaced(tmp_path):
+    os.mkfifo(tmp_path / "live.jsonl")
+    check = threading.Thread(target=check_replaceable, args=(tmp_path / "live.jsonl", "jsonl"), daemon=True)
+    check.start()
+    check.join(5)
+    assert not check.is_alive()
 
 
 def test_identities_are_in_json_and_missing_ones_are_null():
