@@ -37,6 +37,8 @@ _BT709, _UNSPECIFIED = 1, 2
 """Colour matrices, numbered as in ITU-T H.273."""
 _COVER = 1 << 10
 """FFmpeg's AV_DISPOSITION_ATTACHED_PIC."""
+_FILE = "file:"
+"""FFmpeg takes what is before the first colon of a name for a protocol: `2024-05-01T10:30.mp4`."""
 _MAX_MISSING = 0.5
 """A video that ends this many seconds before its stated duration is reported as truncated."""
 
@@ -82,7 +84,7 @@ def read_container(
                 yield from _limited(_frames(av, container, stream, clip, every, stop), frames)
             except (av.FFmpegError, ValueError, OSError) as error:  # damaged files raise any of them
                 known = isinstance(source, Path)  # of an address, the text of the error may quote the password
-                what = f"reading the video failed ({one_line(error, most=200) if known else reason_of(error)})"
+                what = f"reading the video failed ({_text_of(error) if known else reason_of(error)})"
                 cause = error if known else None
                 raise DataError(what, where=source, remedy="copy or download it again") from cause
     except FcosError as error:
@@ -94,7 +96,7 @@ def _open(av: Any, path: Path) -> Any:
     live = is_camera(name)
     device = f"/dev/video{name.removeprefix('camera:')}" if name.startswith("camera:") else name
     try:
-        return av.open(device, format="v4l2" if live else None)
+        return av.open(device, format="v4l2") if live else av.open(f"{_FILE}{name}")  # a name may have a colon
     except (av.FFmpegError, OSError, ValueError) as error:
         what = "the camera cannot be opened" if live else "the video cannot be opened"
         remedy = (
@@ -102,7 +104,7 @@ def _open(av: Any, path: Path) -> Any:
             if live
             else "copy or download it again: it is truncated, damaged or not a video"
         )
-        raise DataError(f"{what} ({one_line(error, most=200)})", where=path, remedy=remedy) from error
+        raise DataError(f"{what} ({_text_of(error)})", where=path, remedy=remedy) from error
 
 
 def find_film(container: Any, path: Source) -> Any:
@@ -168,7 +170,7 @@ def _frames(
             yield Frame(clip.source, pixels_of(frame), Moment(clip, number, time))
         number += 1
     if broken:
-        yield _broken_frames(clip, broken, clock.time)
+        yield _broken_end(clip, broken, clock.time, stop)
     if not number:
         raise DataError("no frame can be decoded", where=clip.source, remedy="copy or download the video again")
     if not clip.live:
@@ -238,6 +240,14 @@ def _broken_frames(clip: Clip, count: int, after: Fraction) -> Failure:
     return Failure(clip.source, DataError(what, where=where, remedy="copy or download the video again"))
 
 
+def _broken_end(clip: Clip, count: int, after: Fraction, stop: Stop | None) -> Failure:
+    """The Failure of frames that nothing follows. Raises DataError for a camera that nobody stopped: it is gone."""
+    if not clip.live or (stop is not None and stop.is_set()):
+        return _broken_frames(clip, count, after)
+    what, remedy = "the camera stopped sending pictures", "check its cable, and run it again"
+    raise DataError(what, where=clip.source, remedy=remedy)
+
+
 def import_av(path: Source) -> Any:
     """Return the module `av`. Raises MissingExtra, naming what needs it, if PyAV is not installed."""
     try:
@@ -245,6 +255,10 @@ def import_av(path: Source) -> Any:
     except ImportError as error:
         raise MissingExtra("videos need PyAV, which is not installed", extra="video", where=path) from error
     return av
+
+
+def _text_of(error: BaseException) -> str:
+    return one_line(error, most=200).replace(f"'{_FILE}", "'")
 
 
 def reason_of(error: BaseException) -> str:

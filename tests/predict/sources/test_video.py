@@ -4,6 +4,7 @@ import runpy
 import sys
 import threading
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from fcos_cli.errors import DataError, MissingExtra
 from fcos_cli.predict.pipeline import Failure
+from fcos_cli.predict.sources import video
 from fcos_cli.predict.sources.frames import Frame
 from fcos_cli.predict.sources.stop import Stop
 from fcos_cli.predict.sources.video import is_camera, read_video
@@ -173,6 +175,17 @@ def test_colour_matrix_is_that_of_the_file_or_the_default_of_players(tmp_path, t
     np.testing.assert_allclose(frame.data.mean((0, 1)), (200, 60, 40), atol=5)
 
 
+@pytest.mark.parametrize("name", ["2024-05-01T10:30:00.mp4", "http:host.mp4", "disk:1/c.mp4"])
+def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    write_clip(tmp_path / "c.mp4", 2).rename(name)
+    assert len(read_frames(Path(name))) == 2
+    Path(name).unlink()
+    (failure,) = read_video(Path(name))
+    assert "file:" not in failure.error.what
+
+
 def test_number_of_frames_can_be_limited(tmp_path):
     frames = read_frames(write_clip(tmp_path / "c.mp4", 10), frames=3)
     assert len(frames) == frames[0].moment.clip.total == 3
@@ -287,6 +300,22 @@ def test_camera_is_opened_by_number_and_has_no_length(tmp_path, monkeypatch):
     assert opened == [("/dev/video2", "v4l2")]
     assert (frames[0].moment.clip.live, frames[0].moment.clip.total) == (True, None)
     assert str(frames[0].source) == "camera:2"
+
+
+def test_a_camera_that_is_unplugged_is_a_failure_that_names_it(tmp_path, monkeypatch):
+    import av
+
+    open_file, decode, path = av.open, video._decode, write_clip(tmp_path / "c.mp4", 5)
+
+    def unplugged(*arguments):
+        yield from islice(decode(*arguments), 3)
+        yield None
+
+    monkeypatch.setattr(av, "open", lambda _name, **_options: open_file(str(path)))
+    monkeypatch.setattr(video, "_decode", unplugged)
+    *frames, failure = read_video(Path("camera:2"))
+    assert len(frames) == 3
+    assert (failure.error.what, failure.error.where) == ("the camera stopped sending pictures", "camera:2")
 
 
 def test_is_camera():
