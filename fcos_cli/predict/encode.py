@@ -1,7 +1,8 @@
 """Writing videos with PyAV (extra `video`).
 
 Notable choices:
-- H.264 with 4:2:0 chroma subsampling, which every player supports. Odd sizes, which 4:2:0 does not allow, use 4:4:4.
+- H.264 with 4:2:0 chroma subsampling, which every player supports. Odd sizes, which 4:2:0 does not allow, use 4:4:4;
+  where only OpenH264 can encode, which has no 4:4:4, frames of odd size are scaled by one pixel.
 - Colours are written as BT.709 and tagged accordingly.
 - Each frame has its own time, so a variable frame rate is preserved. Pixels keep the shape they have in the source.
 - Sound is not copied.
@@ -24,7 +25,7 @@ from fcos_cli.predict.mark import MARK
 from fcos_cli.predict.sources.frames import Clip
 from fcos_cli.predict.sources.video import import_av
 
-_ENCODERS = ("libx264", "libopenh264", "mpeg4")
+_ENCODERS = ("libx264", "libopenh264")
 _TICKS = 90_000
 """Ticks per second of the time base: frames at 24, 25, 30, 60 and 30000/1001 Hz last a whole number of ticks."""
 _BT709 = 1
@@ -67,8 +68,11 @@ class VideoWriter:
             )
         options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {}
         stream = self._container.add_stream(encoder, rate=self._clip.rate, options=options)
+        odd = width % 2 or height % 2
+        if odd and encoder != "libx264":
+            width, height = width + width % 2, height + height % 2
         stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv444p" if encoder == "libx264" and (width % 2 or height % 2) else "yuv420p"
+        stream.pix_fmt = "yuv444p" if odd and encoder == "libx264" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, _TICKS)
         stream.codec_context.sample_aspect_ratio = self._clip.pixel_aspect
         stream.codec_context.colorspace = _BT709

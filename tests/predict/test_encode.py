@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fcos_cli.errors import FcosError, MissingExtra
+from fcos_cli.predict import encode
 from fcos_cli.predict.encode import open_video
 from fcos_cli.predict.sources.frames import Clip
 from tests.predict.clips import read_clip
@@ -68,6 +69,30 @@ def test_failed_video_keeps_the_existing_file(tmp_path):
         fail()
     assert (tmp_path / "o.mp4").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_second_encoder_gets_even_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "_ENCODERS", ("libx265",))  # in place of OpenH264, which this PyAV may not have
+    with open_video(tmp_path / "o.mp4", Clip(Path("c"), Fraction(25))) as video:
+        for n in range(3):
+            video.write(np.full((133, 147, 3), (200, 30, 40), np.uint8), Fraction(n, 25))
+    images, _, _ = read_clip(tmp_path / "o.mp4")
+    assert [image.shape for image in images] == [(134, 148, 3)] * 3
+
+
+def test_without_an_encoder_the_error_names_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("av.Codec", unknown)
+    with (
+        pytest.raises(FcosError, match=r"none of the encoders libx264, libopenh264\n"),
+        open_video(tmp_path / "o.mp4", Clip(Path("c"), Fraction(25))) as video,
+    ):
+        video.write(np.zeros((32, 32, 3), np.uint8), Fraction(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def unknown(name: str, _mode: str) -> None:
+    if name != "mpeg4":  # which is in every build, and refuses these times
+        raise ValueError(name)
 
 
 def test_missing_pyav_is_reported_with_the_extra(tmp_path, monkeypatch):
