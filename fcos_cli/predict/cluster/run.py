@@ -117,8 +117,9 @@ def _finish(folder: JobFolder, listed: Listed, task: Task, model: ModelFiles, *,
         elsewhere = False
         raise
     finally:
-        folder.tidy()
         finished = folder.finished()
+        if not elsewhere or len(finished) == listed.partitions:
+            folder.tidy()
         if not finished and not elsewhere:
             folder.discard()
         elif len(finished) < listed.partitions:

@@ -184,7 +184,9 @@ class Worker:
                 yield Frame(Path(entry.source), Path(self.task.base, entry.source))
 
     def _rows(self, entry: Entry, first: int) -> Iterator[Input]:
-        """The pictures in rows of a Parquet file. If it cannot be read on, the rest of them are failures."""
+        """The pictures in rows of a Parquet file. If it cannot be read on, the rest are failures: of the store, if the
+        file cannot even be opened again, or else of the file, which is damaged.
+        """
         row, end = first, first + entry.rows
         try:
             for value in values(self._place(entry), self.task.column or COLUMN, first=first, rows=entry.rows):
@@ -195,8 +197,16 @@ class Worker:
                     yield Frame(_source(name), value)
                 row += 1
         except DataError as error:
+            kind = StoreError if self._is_lost(entry) else DataError
             names = (f"{entry.source}:{number}" for number in range(row, end))
-            yield from (Failure(_source(name), DataError(error.what, where=name)) for name in names)
+            yield from (Failure(_source(name), kind(error.what, where=name)) for name in names)
+
+    def _is_lost(self, entry: Entry) -> bool:
+        try:
+            self._place(entry).open().close()
+        except DataError as error:
+            return isinstance(error, StoreError)
+        return False
 
     def _place(self, entry: Entry) -> Place:
         root = self.task.roots[entry.root]

@@ -151,6 +151,25 @@ def test_a_store_that_stops_answering_ends_the_job_instead_of_filling_it_with_er
     assert sorted(path.name for path in Path("out").glob("part-*")) == ["part-00000.parquet", "part-00001.parquet"]
 
 
+def test_a_store_that_stops_answering_within_a_parquet_file_ends_the_job_as_well(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"image": [Path("in/000.png").read_bytes()] * 40}), "pictures.parquet", row_group_size=20)
+    open_file = Place.open
+
+    def answers(self: Place) -> object:
+        if self.path.endswith("pictures.parquet") and (folder / "out/part-00000.parquet").exists():
+            raise StoreError("cannot read this (timeout)", where=self.name)
+        return open_file(self)
+
+    monkeypatch.setattr(Place, "open", answers)
+    monkeypatch.setattr("fcos_cli.predict.cluster.worker.PAUSES", (0.0, 0.0))
+    reports = run("pictures.parquet", monkeypatch)
+    assert [report.fatal is None for report in reports] == [True, False, False]
+    assert "the store gives none of 16 images: cannot read this (timeout)" in str(reports[1].fatal)
+    assert [path.name for path in Path("out").glob("part-*")] == ["part-00000.parquet"]
+
+
 def test_what_fails_for_a_moment_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, failures = Place.write, iter((True, True, False, False, False, True))
 
