@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -28,18 +29,22 @@ from fcos_cli.runtime.detector import Adjustable, Detector
 
 MARK = b'{"settings": {"model": '
 """How every part begins."""
+NEW = 10
+"""Inputs without a row before the first that has one: files that are new in a folder. Others have other names."""
 
 
 @dataclass
 class Done:
     """The rows of earlier runs, all in the order of the inputs.
 
-    rows: how many there are. failed: how many of them are errors. items: rows without a frame number by source: images,
-    and what could not be read. clips: video → number of its last frame, for each time that it was named.
+    rows: how many there are. failed: how many of them are errors. sound: how many there are up to the last that is
+    none. items: rows without a frame number by source: images, and what could not be read. clips: video → number of its
+    last frame, for each time that it was named.
     """
 
     rows: int = 0
     failed: int = 0
+    sound: int = 0
     items: Counter[str] = field(default_factory=Counter)
     clips: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -53,14 +58,20 @@ class Done:
         else:
             self.clips[source].append(frame)
         self.rows += 1
-        self.failed += "error" in row
+        if "error" in row:
+            self.failed += 1
+        else:
+            self.sound = self.rows
 
     def remaining(self, inputs: Iterable[Input]) -> Iterator[Input]:
-        """Yield the inputs that have no row yet. A video is read from its start, and its done frames passed over."""
+        """Yield the inputs that have no row yet. A video is read from its start, and its done frames passed over.
+
+        Says how many sources of rows are no inputs. Raises UsageError if the first inputs have no row: they are others.
+        """
         items, clips = self.items.copy(), {source: list(ends) for source, ends in self.clips.items()}
         clip: Clip | None = None
         end = -1
-        for item in inputs:
+        for item in self._checked(iter(inputs)):
             if isinstance(item, Frame) and item.moment is not None:
                 if item.moment.clip is not clip:
                     clip = item.moment.clip
@@ -69,11 +80,33 @@ class Done:
                 if item.moment.number > end:
                     yield item
                 continue
-            source = str(item.source if isinstance(item, Frame | Failure) else item)
+            source = _source(item)
             if items[source]:
                 items[source] -= 1
             else:
                 yield item
+        gone = [*(+items), *(source for source, ends in clips.items() if ends)]
+        if gone:
+            those = f"{gone[0]}, which is" if len(gone) == 1 else f"{len(gone):,} files, such as {gone[0]}, that are"
+            say(f"results are kept of {those} not among the sources any more")
+
+    def _checked(self, inputs: Iterator[Input]) -> Iterator[Input]:
+        """The inputs. Raises UsageError if none of the first has a row: with all of them, the file would be wrong."""
+        first: list[Input] = []
+        for item in islice(inputs, NEW) if self.rows else ():
+            first.append(item)
+            if _source(item) in self.items or _source(item) in self.clips:
+                break
+        else:
+            if first:
+                what = f"the interrupted run had other sources, such as {next(chain(self.items, self.clips))}"
+                remedy = "name them as before, from the same folder, or omit --resume to begin again"
+                raise UsageError(what, where=_source(first[0]), remedy=remedy)
+        yield from chain(first, inputs)
+
+
+def _source(item: Input) -> str:
+    return str(item.source if isinstance(item, Frame | Failure) else item)
 
 
 @contextmanager
@@ -97,9 +130,9 @@ def open_part(path: Path, settings: dict[str, Any], *, batch: int, resume: bool)
 
     Yields the stream to which the next rows are written, and the rows that are there. settings: what must be the same
     in a run that goes on, as JSON values. batch: inputs per network call; those after the last whole batch are done
-    again, since the batch decides how far its images are padded. resume: keep the rows that are there. Raises
-    UsageError if the file cannot be written, if another run is writing it, or if the rows there come from other
-    settings; FcosError if the disk is full.
+    again, since the batch decides how far its images are padded, and so are errors at the end: a disk may have been
+    gone. resume: keep the rows that are there. Raises UsageError if the file cannot be written, if another run is
+    writing it, or if the rows there come from other settings; FcosError if the disk is full.
     """
     part = part_of(path)
     check_writable(path)
@@ -124,11 +157,13 @@ def open_part(path: Path, settings: dict[str, Any], *, batch: int, resume: bool)
         raise FcosError(what, where=path, remedy="free some space, and continue with --resume") from error
     finally:
         with suppress(OSError):  # what could not be written was reported
-            raw.close()
+            raw.flush()
         if finished or part.stat().st_size <= len(head):  # no row
-            part.unlink()
+            part.unlink()  # while it is locked: the next run must not begin with a file that is about to go
         else:
             say(f"{part} keeps what was done: to continue, repeat the command with --resume")
+        with suppress(OSError):
+            raw.close()
 
 
 def part_of(path: Path) -> Path:
@@ -198,7 +233,11 @@ def _open(part: Path, head: bytes, *, batch: int, resume: bool) -> tuple[BinaryI
         if not MARK.startswith(start):
             what = "this file exists and is not the unfinished result of fcos predict, so it is not replaced"
             raise UsageError(what, where=part, remedy="move it away, or choose another name for --save")
-        return raw, _take_up(raw, head, part, batch=batch) if resume else _begin(raw, head)
+        if resume:
+            return raw, _take_up(raw, head, part, batch=batch)
+        if (dropped := sum(1 for _ in raw) - 1) > 0:
+            say(f"{part}: {dropped:,} results of an earlier run are dropped; --resume would have kept them")
+        return raw, _begin(raw, head)
     except BaseException:
         raw.close()
         raise
@@ -212,7 +251,7 @@ def _begin(raw: BinaryIO, head: bytes) -> Done:
 
 
 def _take_up(raw: BinaryIO, head: bytes, part: Path, *, batch: int) -> Done:
-    """Read the rows that are there and drop what follows the last whole batch. Raises UsageError."""
+    """Read the rows that are there; drop errors at the end and what follows the last whole batch. Raises UsageError."""
     first = raw.readline()
     if not first.endswith(b"\n"):  # new, or killed within its first line
         return _begin(raw, head)
@@ -222,9 +261,10 @@ def _take_up(raw: BinaryIO, head: bytes, part: Path, *, batch: int) -> Done:
         what = f"the interrupted run had another model or other options: {', '.join(changed)}"
         raise UsageError(what, where=part, remedy="repeat its command line, or omit --resume to begin again")
     done, end = _read_rows(raw)
-    if done.rows % batch:
+    whole = done.sound - done.sound % batch
+    if done.rows != whole:
         raw.seek(len(head))
-        done, end = _read_rows(raw, most=done.rows - done.rows % batch)
+        done, end = _read_rows(raw, most=whole)
     raw.seek(end)
     raw.truncate()
     return done

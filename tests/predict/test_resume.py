@@ -95,6 +95,44 @@ def test_the_picture_of_an_incomplete_row_is_done_again(run):
     assert FOUND.read_bytes() == whole
 
 
+def test_errors_at_the_end_are_tried_again_since_the_disk_may_have_been_gone(run, capfd):
+    folder = pictures(Path("in"))
+    run(folder, resume=False)
+    whole = FOUND.read_bytes()
+    FOUND.unlink()
+    run(folder, last=5)
+    lost = [json.dumps({"schema_version": 1, "source": f"in/{n}.png", "error": "Host is down"}) for n in (6, 7)]
+    PART.write_bytes(PART.read_bytes() + "\n".join([*lost, ""]).encode())
+    assert run(folder) == (1, 3)
+    assert "6 results of an earlier run are kept, 1 of them an error" in capfd.readouterr().err
+    assert FOUND.read_bytes() == whole
+
+
+def test_the_same_folder_in_another_notation_is_an_error_and_the_rows_stay(run):
+    folder = pictures(Path("in"))
+    run(folder, last=3)
+    rows = PART.read_bytes()
+    with pytest.raises(UsageError, match=r"had other sources, such as in/0\.png") as error:
+        run(str(Path(folder).resolve()))
+    assert error.value.where == str(Path(folder, "0.png").resolve())
+    assert PART.read_bytes() == rows
+    assert run(folder) == (1, 5)
+
+
+def test_new_files_are_done_and_those_that_are_gone_are_named(run, capfd):
+    folder = pictures(Path("in"))
+    run(folder, last=3)
+    for name in ("-1.png", "-2.png"):  # before all others
+        shutil.copy("in/1.png", f"in/{name}")
+    for name in ("0.png", "1.png"):
+        Path("in", name).unlink()
+    assert run(folder) == (1, 7)
+    message = "results are kept of 2 files, such as in/0.png, that are not among the sources any more"
+    assert message in capfd.readouterr().err
+    sources = [json.loads(line)["source"] for line in FOUND.read_text().splitlines()]
+    assert sorted(sources) == sorted(f"in/{n}.png" for n in range(-2, 9))
+
+
 @pytest.mark.parametrize("last", [3, 8, 11, 17])
 def test_frames_of_videos_are_done_once(run, last):
     for name in ("a.mp4", "b.mp4"):
@@ -110,10 +148,12 @@ def test_frames_of_videos_are_done_once(run, last):
     assert frames == [*range(6)] * 3
 
 
-def test_without_the_flag_a_run_begins_again(run):
+def test_without_the_flag_a_run_begins_again_and_says_so(run, capfd):
     folder = pictures(Path("in"))
     run(folder, last=3)
+    assert "dropped" not in capfd.readouterr().err
     assert run(folder, resume=False) == (1, 8)
+    assert "found.jsonl.part: 4 results of an earlier run are dropped" in capfd.readouterr().err
     assert len(FOUND.read_text().splitlines()) == 9
 
 
@@ -200,6 +240,22 @@ def test_two_runs_cannot_write_the_same_file(run):
     assert run(folder) == (1, 5)
 
 
+@pytest.mark.parametrize("last", [0, 10**9])
+def test_a_part_is_removed_while_nobody_else_can_use_it(run, monkeypatch, last):
+    unlink, removed = Path.unlink, []
+
+    def check(path, **options):
+        if path == PART:
+            removed.append(path)
+            with path.open("rb") as stream, pytest.raises(BlockingIOError):
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", check)
+    run(pictures(Path("in")), last=last)
+    assert removed == [PART]
+
+
 def test_only_a_single_jsonl_file_can_be_resumed(tmp_path):
     file = tmp_path / "a.jsonl"
     assert is_resumable([file], None, False, live=False)
@@ -255,8 +311,8 @@ def test_the_command_goes_on(fcos: Fcos, model_file: Path, monkeypatch: pytest.M
     assert (result.code, FOUND.read_bytes()) == (1, whole)
     assert "found.jsonl: 2 results of an earlier run are kept\n" in result.err
     FOUND.unlink()
-    PART.write_bytes(b"".join(rows[:4]))
-    assert "3 results of an earlier run are kept, 1 of them an error" in fcos(*line, "--resume").err
+    PART.write_bytes(b"".join(rows))
+    assert "4 results of an earlier run are kept, 1 of them an error" in fcos(*line, "--resume").err
     assert fcos(*line, "--resume", "--viz").code == 2
     assert fcos(*line, "--resume", "--jsonl").code == 2
 
