@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fcos_cli.console import say
 from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
+from fcos_cli.data.formats.file_index import is_hidden
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError
 from fcos_cli.predict.pipeline import Failure
@@ -28,7 +29,7 @@ def images_in(folder: Path, *, leave_out: OutputFolder | None) -> Iterator[Path 
         subfolders[:] = sorted(name for name in subfolders if _is_entered(Path(parent, name), leave_out, left_out))
         for name in sorted(files):
             path = Path(parent, name)
-            if name.startswith("."):
+            if is_hidden(name):
                 continue
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 left_out.add(path)
@@ -39,8 +40,8 @@ def images_in(folder: Path, *, leave_out: OutputFolder | None) -> Iterator[Path 
 
 
 class LeftOut:
-    """Counts pictures that cannot be read, videos, links to folders and what an earlier run wrote; the rest of a folder
-    is nobody's loss.
+    """Counts pictures that cannot be read, videos, links to folders, folders that only a pattern names, and what an
+    earlier run wrote; the rest of a folder is nobody's loss.
 
     outputs, named: as in `OutputFolder.hides`.
     """
@@ -61,6 +62,13 @@ class LeftOut:
         """Count a link to a folder."""
         self._paths["linked folder", "give its path as well"].append(path)
 
+    def add_folder(self, path: Path) -> None:
+        """Count a folder that a pattern matches, of which it does not match the files. Anything else is not counted."""
+        if not os.path.isdir(path) or is_hidden(path.name):  # noqa: PTH112 - Path.is_dir may raise
+            return
+        if self._outputs is None or path.resolve() != self._outputs.path:
+            self._paths["folder", "give its path, or a pattern like '**/*.jpg'"].append(path)
+
     def is_source(self, path: Path) -> bool:
         """Whether a picture or a video is a source; one that an earlier run wrote is not, and is counted."""
         if self._outputs is None or not self._outputs.hides(path, named=self._named):
@@ -77,7 +85,7 @@ class LeftOut:
 
 
 def _is_entered(subfolder: Path, leave_out: OutputFolder | None, left_out: LeftOut) -> bool:
-    if subfolder.name.startswith((".", "@eaDir")) or (leave_out is not None and leave_out.is_passed_over(subfolder)):
+    if is_hidden(subfolder.name) or (leave_out is not None and leave_out.is_passed_over(subfolder)):
         return False
     if subfolder.is_symlink():  # which may lead back here; os.walk does not follow it
         left_out.add_link(subfolder)

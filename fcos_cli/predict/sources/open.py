@@ -6,6 +6,7 @@ read lazily.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -126,6 +127,11 @@ def paths_of(source: str, *, leave_out: OutputFolder | None) -> Iterator[Path | 
     except PermissionError as error:
         remedy = "check its permissions, and those of the folders above it"
         raise DataError("no permission to read this", where=source, remedy=remedy) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # no disk is to blame
+            raise
+        remedy = "check the disk or the connection"
+        raise DataError(f"this cannot be read ({error.strerror})", where=source, remedy=remedy) from error
 
 
 def _paths_of(source: str, leave_out: OutputFolder | None) -> Iterator[Path | Failure]:
@@ -168,10 +174,12 @@ def typed_path(text: str) -> Path:
 
 
 def _images_and_videos(matches: Iterable[Path], source: str, left_out: LeftOut) -> Iterator[Path]:
-    """Yield the images and videos, and report the pictures that cannot be read, and earlier outputs."""
+    """Yield the images and videos, and report pictures that cannot be read, folders, and earlier outputs."""
     for match in matches:
         if not _is_image(match.name) and not _is_video(match.name):
             left_out.add(match)
+            if "**" not in source:  # which matches what is in them too
+                left_out.add_folder(match)
         elif left_out.is_source(match):
             yield match
     left_out.report(source)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -39,6 +40,7 @@ def test_file_is_used_whatever_its_suffix(tmp_path):
 
 def test_folder_yields_its_images_sorted_then_those_of_subfolders(tmp_path):
     touch(tmp_path, "b.JPG", "a.png", "notes.md", "z/c.webp", "d/e/f.jpeg", ".hidden.jpg", ".cache/g.jpg")
+    touch(tmp_path, "lost+found/h.jpg", "@eaDir/i.jpg")
     assert names(tmp_path, str(tmp_path)) == ["a.png", "b.JPG", "d/e/f.jpeg", "z/c.webp"]
 
 
@@ -214,6 +216,16 @@ def test_what_is_passed_over_is_reported_once(tmp_path, capfd):
     ]
 
 
+def test_folders_that_a_pattern_matches_are_left_out_and_reported(tmp_path, capfd):
+    touch(tmp_path, "in/a.jpg", "in/2023/b.jpg", "in/2024/c.jpg", "in/lost+found/x", "in/notes.md", "in/out/a.jpg")
+    outputs = OutputFolder(tmp_path / "in/out", writes=True)
+    assert list(open_sources([f"{tmp_path}/in/*"], leave_out=outputs)) == [tmp_path / "in/a.jpg"]
+    folders = f"2 folders were left out (such as {tmp_path}/in/2023): give its path, or a pattern like '**/*.jpg'"
+    assert capfd.readouterr().err == f"{tmp_path}/in/*: {folders}\n"
+    assert len(list(open_sources([f"{tmp_path}/in/**/*"]))) == 4
+    assert capfd.readouterr().err == ""
+
+
 def test_nothing_is_reported_if_nothing_is_passed_over(tmp_path, capfd):
     touch(tmp_path, "in/a.jpg", "in/notes.md", "in/out/drawn.jpg")
     (tmp_path / "in/alias").symlink_to(tmp_path / "in/out")
@@ -254,6 +266,24 @@ def test_a_source_in_a_folder_of_somebody_else_does_not_stop_the_others(tmp_path
         open_sources([f"{theirs}/{name}"])
     assert caught.value.where == f"{theirs}/{name}"
     failure, image = open_sources([f"{theirs}/{name}", f"{tmp_path}/a.jpg"])
+    assert isinstance(failure, Failure)
+    assert image == tmp_path / "a.jpg"
+
+
+def test_a_source_on_a_disk_that_is_gone_does_not_stop_the_others(tmp_path, monkeypatch):
+    touch(tmp_path, "a.jpg")
+    gone, stat = tmp_path / "mnt", os.stat
+
+    def refuse(path, *arguments, **options):
+        if Path(path) == gone:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(DataError, match="Transport endpoint is not connected") as caught:
+        open_sources([str(gone)])
+    assert (caught.value.where, caught.value.remedy) == (str(gone), "check the disk or the connection")
+    failure, image = open_sources([str(gone), f"{tmp_path}/a.jpg"])
     assert isinstance(failure, Failure)
     assert image == tmp_path / "a.jpg"
 
