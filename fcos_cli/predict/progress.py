@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,6 +17,10 @@ from fcos_cli.runtime.results import Detections
 
 MAX_IMAGE_LINES = 20
 """Images reported on a line of their own; later ones are only counted."""
+SECONDS_PER_LINE = 30
+"""Between two lines that count them."""
+MAX_ERRORS = 20
+"""Errors that are printed; later ones are only counted."""
 MAX_NOTES = 3
 """Files reported on a line of their own because they have more pages or frames; later ones are only counted."""
 FRAMES_PER_LINE = 100
@@ -28,6 +33,7 @@ class ProgressReporter:
     def __init__(self, classes: ClassTable) -> None:
         self.classes = classes
         self.total = self.failed = self.frames = self.noted = 0
+        self._latest_line = 0.0
         self._bar = ExitStack()
         self._update_bar: Callable[..., None] = _no_update
         self._clip: Clip | None = None
@@ -53,7 +59,10 @@ class ProgressReporter:
     def on_failure(self, failure: Failure) -> None:
         self.total += 1
         self.failed += 1
-        print_error(failure.error)
+        if self.failed <= MAX_ERRORS:
+            print_error(failure.error)
+        elif self.failed == MAX_ERRORS + 1:
+            say("further errors are only counted; --save FILE.jsonl has all of them")
 
     def on_prediction(self, prediction: Prediction, path: Path | None) -> None:
         """path: the annotated image or video, None if none is written."""
@@ -62,12 +71,19 @@ class ProgressReporter:
             self._on_frame(prediction.moment, prediction.detections, path)
             return
         self._finish_clip()
-        if self.total - self.frames <= MAX_IMAGE_LINES:
-            say(f"{prediction.source}: {summary(prediction.detections, self.classes)}{_arrow(path)}")
+        images = self.total - self.frames
+        if images <= MAX_IMAGE_LINES:
+            self._say(f"{prediction.source}: {summary(prediction.detections, self.classes)}{_arrow(path)}")
+        elif time.monotonic() - self._latest_line >= SECONDS_PER_LINE:
+            self._say(f"{images:,} images so far")
         if prediction.note is not None:
             self.noted += 1
             if self.noted <= MAX_NOTES:
                 say(f"{prediction.source}: {prediction.note}")
+
+    def _say(self, text: str) -> None:
+        say(text)
+        self._latest_line = time.monotonic()
 
     def _on_frame(self, moment: Moment, detections: Detections, path: Path | None) -> None:
         if moment.clip is not self._clip:

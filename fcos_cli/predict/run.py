@@ -48,7 +48,7 @@ def run_predict(
 
     resumable: whether an interrupted run can go on, see `is_resumable`; it keeps what was done. resume: go on with what
     such a run wrote; what it could not read counts too. is_ready: as in `predict`. Raises DataError if there are no
-    inputs; then earlier outputs stay.
+    inputs, or if none can be read where there are earlier results; these stay.
     """
     hint_at_tiles(detector, options.tiling)
     facts, labels = detector.facts, outputs.labels
@@ -98,10 +98,20 @@ def run_predict(
                 reporter.on_failure(result)
             else:
                 reporter.on_prediction(result, None if annotated is None else annotated.write(result))
-        if reporter.total + done.rows == 0:  # inside: no output is replaced by an empty one
-            remedy = "name images, folders of images, or a .txt list; of a camera or a stream, wait for the first frame"
-            raise DataError("no images to process", remedy=remedy)
+        # inside: no output is replaced by an empty one
+        _check_any(reporter.total + done.rows, reporter.failed + done.failed, outputs.save)
     return reporter.failed + done.failed
+
+
+def _check_any(total: int, failed: int, save: Sequence[Path]) -> None:
+    """Raise DataError if nothing was processed, or if everything failed and there are earlier results."""
+    if total == 0:
+        remedy = "name images, folders of images, or a .txt list; of a camera or a stream, wait for the first frame"
+        raise DataError("no images to process", remedy=remedy)
+    earlier = [str(file) for file in save if file.is_file()]
+    if total == failed and earlier:
+        what = "none of the sources can be read, so the earlier results are not replaced"
+        raise DataError(what, where=", ".join(earlier), remedy="see the errors above")
 
 
 def _open_writers(

@@ -18,8 +18,9 @@ from fcos_cli.data.geometry import ResizeRule
 from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
+from fcos_cli.predict import progress
 from fcos_cli.predict.labels.plan import plan_labels
-from fcos_cli.predict.progress import summary
+from fcos_cli.predict.progress import MAX_ERRORS, MAX_IMAGE_LINES, summary
 from fcos_cli.predict.run import check_outputs
 from fcos_cli.predict.sources.frames import Clip, Frame, Moment
 from fcos_cli.predict.sources.open import open_sources
@@ -290,6 +291,39 @@ def test_without_inputs_nothing_is_replaced(run):
     with pytest.raises(DataError, match="no images to process"):
         predict_with(CornerDetector(), iter(()), save=files[1:], resumable=True)
     assert sorted(path.name for path in Path().iterdir()) == ["found.csv", "found.jsonl", "photo.png"]
+
+
+def test_results_are_not_replaced_if_no_source_can_be_read(run):
+    Image.new("RGB", (20, 10)).save("photo.png")
+    files = [Path("found.csv"), Path("found.jsonl")]
+    run("photo.png", save=files)
+    before = [file.read_bytes() for file in files]
+    for options in ({"save": files}, {"save": files[1:], "resumable": True}):
+        with pytest.raises(DataError, match="none of the sources can be read") as error:
+            run("disk/a", "disk/b", **options)
+        assert "found.jsonl" in error.value.where
+    assert [file.read_bytes() for file in files] == before
+    assert run("disk/a", "disk/b", save=[Path("new.csv")])[0] == 2
+    assert run("disk/a", "photo.png", save=files)[0] == 1
+    assert files[1].read_bytes().count(b"\n") == 2
+
+
+def test_after_some_pictures_a_line_now_and_then_is_a_sign_of_life(run, monkeypatch):
+    for n in range(MAX_IMAGE_LINES + 3):
+        Image.new("RGB", (20, 10)).save(f"{n:02}.png")
+    assert "so far" not in run(".")[2]
+    monkeypatch.setattr(progress, "SECONDS_PER_LINE", 0)
+    lines = [line for line in run(".")[2].splitlines() if "so far" in line]
+    assert lines == [f"{n} images so far" for n in range(MAX_IMAGE_LINES + 1, MAX_IMAGE_LINES + 4)]
+
+
+def test_many_errors_are_counted_instead_of_printed(run):
+    gone = [f"{n}.png" for n in range(MAX_ERRORS + 5)]
+    failed, out, err = run(*gone, stdout="jsonl")
+    assert failed == len(out.splitlines()) == len(gone)
+    assert err.count("error: ") == MAX_ERRORS
+    assert "further errors are only counted" in err
+    assert f"0 images processed, {len(gone)} could not be read" in err
 
 
 def test_summary_lists_classes_most_frequent_first():
