@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +13,9 @@ from fcos_cli.data.formats.notes import Notes
 from fcos_cli.data.formats.records import ImageRecord, size_of
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError
+
+ANNOTATION_FOLDERS = ("annotations", "labels", "ann")
+"""Names of folders for the files alone: the images may lie in the folder above."""
 
 _LARGEST_SIDE = 2**31  # pixels; more is a mistake, as are NaN and infinity
 SPLIT_WORD = re.compile(r"(?<![a-z])(trainval|train|valid|validation|val|test)(ing)?(?![a-z])")
@@ -37,7 +40,7 @@ def read_images(content: dict[str, Any], file: Path, notes: Notes) -> tuple[list
     if not entries:
         raise DataError("the file lists no images", where=f"{file}: images", remedy="add images to it")
     index, written = FileIndex(), names_of(entries, file)
-    folder, names = locate_images(file, written, index)
+    folder, names = locate_images(file, written, index, notes)
     elsewhere = _elsewhere(folder, names, index)
     integer_ids = all(is_id(row["id"]) for row in entries)
     if not integer_ids:
@@ -102,7 +105,8 @@ def _elsewhere(folder: Path, names: list[PurePosixPath], index: FileIndex) -> di
     missing = [name for name, place in places.items() if place is None]
     if not missing:
         return {}
-    below, taken = _below(folder), set(places.values())
+    taken = {place for place in places.values() if place is not None}
+    below = _below(folder, taken)
     found = {
         name: index.find(folder / name.name) or below.get(name.name) or index.find_any_case(folder / name)
         for name in missing
@@ -111,13 +115,18 @@ def _elsewhere(folder: Path, names: list[PurePosixPath], index: FileIndex) -> di
     return {name: file for name, file in found.items() if file is not None and file not in taken and fits[file] == 1}
 
 
-def _below(folder: Path) -> dict[str, Path]:
-    """Images in the subfolders of `folder` by name, without names that occur more than once."""
+def _below(folder: Path, taken: Collection[Path] = ()) -> dict[str, Path]:
+    """Images in the subfolders of `folder` by name, without names that occur more than once.
+
+    taken: images at their places. A subfolder with others of their names is left out: these are masks or thumbnails.
+    """
     found: defaultdict[str, list[Path]] = defaultdict(list)
     for file in files_below(folder):
         if file.parent != folder and file.suffix.lower() in IMAGE_SUFFIXES:
             found[file.name].append(file)
-    return {name: files[0] for name, files in found.items() if len(files) == 1}
+    namesakes = {file for image in taken for file in found.get(image.name, ()) if file not in taken}
+    copies = {file.parent for file in namesakes}
+    return {name: files[0] for name, files in found.items() if len(files) == 1 and files[0].parent not in copies}
 
 
 def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | None:
@@ -132,7 +141,9 @@ def _size(row: dict[str, Any], path: Path, notes: Notes) -> tuple[int, int] | No
     return size_of(path, notes)
 
 
-def locate_images(file: Path, names: list[PurePosixPath], index: FileIndex) -> tuple[Path, list[PurePosixPath]]:
+def locate_images(
+    file: Path, names: list[PurePosixPath], index: FileIndex, notes: Notes
+) -> tuple[Path, list[PurePosixPath]]:
     """Return the folder that contains the images, and their names in it.
 
     Candidate folders are tried with up to 20 file names spread over the list. Splits may number their images alike, so
@@ -140,13 +151,13 @@ def locate_images(file: Path, names: list[PurePosixPath], index: FileIndex) -> t
     last. Names that contain folders of another machine (`C:/job/images/1.jpg`) are then tried without any folder, then
     in subfolders, and at last all names in another case.
     """
-    candidates = sorted(_image_folders(file), key=lambda folder: _strangeness(folder, file))
+    usual, others = _image_folders(file)
+    candidates = sorted([*usual, *others], key=lambda folder: _strangeness(folder, file))
     short = [PurePosixPath(name.name) for name in names]
 
     def best(tried: list[PurePosixPath], find: Callable[[Path], Path | None]) -> Path | None:
         hits = {folder: sum(find(folder / name) is not None for name in _probes(tried)) for folder in candidates}
-        known = [folder for folder in candidates if hits[folder]]  # ties: the first, which is closest to the file
-        return min(known, key=lambda folder: (_strangeness(folder, file), -hits[folder]), default=None)
+        return _best({folder: count for folder, count in hits.items() if count}, usual, file, notes)
 
     for tried in (names, short):
         if folder := best(tried, index.find):
@@ -163,6 +174,32 @@ def locate_images(file: Path, names: list[PurePosixPath], index: FileIndex) -> t
         where=f"{file}; looked in {', '.join(str(folder) for folder in candidates[:8])}",
         remedy="put the images next to the annotations, into `images/` or into a folder named like the split",
     )
+
+
+def _best(hits: dict[Path, int], usual: Collection[Path], file: Path, notes: Notes) -> Path | None:
+    """Return the folder that holds the images, and note if it may be another one.
+
+    hits: how many of the names are in each folder with any, the most likely folder first. Masks and thumbnails have the
+    names of their images, so a folder in a usual place comes before others unless they have twice as many.
+    """
+    strange = {folder: _strangeness(folder, file) for folder in hits}
+    least = min(strange.values(), default=0)
+    alike = [folder for folder in hits if strange[folder] == least]
+    if not alike:
+        return None
+    most = max(hits[folder] for folder in alike)
+    found = max(alike, key=lambda folder: (folder in usual and 2 * hits[folder] > most, hits[folder]))
+
+    def may_be(other: Path) -> bool:
+        if other == found or strange[other] > max(least, 1):
+            return False
+        if found in usual:
+            return hits[other] > hits[found]
+        return other in usual or 2 * hits[other] > hits[found]
+
+    if others := [folder.absolute().name for folder in hits if may_be(folder)]:
+        notes.add("unclear-image-folder", f"{found.absolute().name}, not {others[0]} ({file.name})")
+    return found
 
 
 def _probes(names: list[PurePosixPath]) -> list[PurePosixPath]:
@@ -185,14 +222,13 @@ def _split_in(name: str) -> str | None:
     return None if word is None else "val" if word[1].startswith("val") else word[1]
 
 
-def _image_folders(file: Path) -> list[Path]:
-    """Return existing folders that may contain the images of this file, most likely first."""
+def _image_folders(file: Path) -> tuple[list[Path], list[Path]]:
+    """Return existing folders that may contain the images of this file, most likely first: usual ones, and others."""
     parent = file.parent if file.parent.name else file.parent.absolute()  # "." says nothing of the folder above
     name = file.stem.removeprefix("instances_")
-    bases = [parent, parent.parent] if parent.name.lower() in ("annotations", "labels", "ann") else [parent]
+    bases = [parent, parent.parent] if parent.name.lower() in ANNOTATION_FOLDERS else [parent]
     split = split_name(file, parent)
     tails = (name, f"images/{name}", split, f"images/{split}", "images", ".", "JPEGImages")
-    folders = [base / tail for tail in tails for base in bases if (base / tail).is_dir()]
+    usual = dict.fromkeys(base / tail for tail in tails for base in bases if (base / tail).is_dir())
     beside = [folder for base in bases for folder in sorted(base.iterdir()) if not is_hidden(folder.name)]
-    folders += filter(Path.is_dir, beside)
-    return list(dict.fromkeys(folders))
+    return list(usual), [folder for folder in dict.fromkeys(beside) if folder.is_dir() and folder not in usual]

@@ -19,6 +19,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "unknown-image": ("error", "boxes of an image that the file does not list, dropped", "list the image"),
     "malformed-row": ("error", "rows that cannot be parsed as a box, dropped", "correct these rows"),
     "non-finite-box": ("error", "boxes with NaN or infinite coordinates, dropped", "correct these boxes"),
+    "unclear-image-folder": (
+        "warning",
+        "annotation files that fit the images of several folders, of which one is used",
+        "move the folder of other pictures (masks, thumbnails) away, or rename the right one to `images`",
+    ),
     "degenerate-box": ("warning", "boxes with zero width or height, dropped", "correct or remove these boxes"),
     "box-outside": ("warning", "boxes completely outside their image, dropped", "check the units and the image size"),
     "box-clipped": (

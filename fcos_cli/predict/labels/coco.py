@@ -14,7 +14,7 @@ from fcos_cli.data.formats.coco import CocoSource, load_coco
 from fcos_cli.data.formats.coco_images import locate_images, names_of, read_images
 from fcos_cli.data.formats.file_index import FileIndex
 from fcos_cli.data.formats.notes import Notes
-from fcos_cli.errors import DataError
+from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.predict.labels.target import stems, training_split
 from fcos_cli.runtime.results import Detections
@@ -40,7 +40,11 @@ class CocoSet:
             self._names = names_of(load_coco(self.file)["images"], self.file)
             source.classes([training_split(source)])  # raises DataError if they cannot be used
             if self._names:
-                self.images, _ = locate_images(self.file, self._names, FileIndex())
+                notes = Notes()
+                self.images, _ = locate_images(self.file, self._names, FileIndex(), notes)
+                if unclear := notes.findings():
+                    what = f"it is unclear which folder the pictures of this data set are in: {unclear[0].place}"
+                    raise UsageError(what, where=self.file, remedy=unclear[0].remedy)
 
     def taken(self) -> Iterable[str]:
         return chain(stems(self.images), (name.stem for name in self._names))

@@ -106,3 +106,79 @@ def test_the_working_directory_may_be_the_folder_of_annotations(
     draw(tmp_path / "images" / "a.png")
     monkeypatch.chdir(tmp_path / "annotations")
     assert places(read_dataset(Path(given), split="all"), tmp_path) == ["images/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("place", "folder"),
+    [
+        ("annotations/instances_default.json", "images"),
+        ("annotations/instances_default.json", "."),
+        ("annotations.json", "images"),
+        ("annotations.json", "."),
+        ("train.json", "train"),
+    ],
+)
+def test_masks_beside_the_images_are_not_taken_for_them(place: str, folder: str, tmp_path: Path) -> None:
+    file = write(tmp_path / place, coco(*NUMBERED))
+    for name in NUMBERED:
+        draw(tmp_path / folder / name)
+        draw(tmp_path / "masks" / name)
+    (tmp_path / folder / NUMBERED[0]).unlink()
+    dataset = read_dataset(file)
+    assert {sample.image.parent for sample in dataset.samples} == {tmp_path / folder}
+    assert dataset.findings[0].place == NUMBERED[0]
+    assert dataset.findings[0].id == "missing-image"
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+@pytest.mark.parametrize("folders", [("rgb", "depth"), ("train_images", "train_masks"), ("train_masks", "images")])
+def test_two_folders_that_may_be_that_of_the_images_are_named(
+    folders: tuple[str, str], missing: int, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "train.json", coco(*NUMBERED))
+    for name in NUMBERED:
+        for folder in folders:
+            draw(tmp_path / folder / name)
+    for name in NUMBERED[:missing]:
+        (tmp_path / folders[0] / name).unlink()
+    (finding,) = (finding for finding in read_dataset(file).findings if finding.id != "missing-image")
+    assert (finding.id, finding.severity) == ("unclear-image-folder", "warning")
+    assert all(folder in finding.place for folder in folders)
+    assert "train.json" in finding.place
+
+
+def test_a_usual_folder_that_lacks_most_images_is_left_for_another_which_is_told(tmp_path: Path) -> None:
+    file = write(tmp_path / "all.json", coco(*NUMBERED))
+    for name in NUMBERED:
+        draw(tmp_path / "photos" / name)
+    assert read_dataset(file).findings == []
+    for name in NUMBERED[:9]:
+        draw(tmp_path / "images" / name)
+    dataset = read_dataset(file)
+    assert {sample.image.parent.name for sample in dataset.samples} == {"photos"}
+    assert [(finding.id, finding.place) for finding in dataset.findings] == [
+        ("unclear-image-folder", "photos, not images (all.json)")
+    ]
+
+
+@pytest.mark.parametrize("name", ["images/{}", "{}"])
+def test_a_mask_in_a_subfolder_does_not_stand_for_a_missing_image(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "train.json", coco(*(name.format(number) for number in NUMBERED)))
+    for number in NUMBERED:
+        draw(tmp_path / "images" / number)
+        draw(tmp_path / "images/masks" / number)
+    (tmp_path / "images" / NUMBERED[0]).unlink()
+    dataset = read_dataset(file)
+    assert places(dataset, tmp_path) == [f"images/{number}" for number in NUMBERED[1:]]
+    assert [(finding.id, finding.place) for finding in dataset.findings] == [
+        ("missing-image", name.format(NUMBERED[0]))
+    ]
+
+
+def test_images_in_a_subfolder_of_their_own_are_found(tmp_path: Path) -> None:
+    file = write(tmp_path / "train.json", coco("a.png", "b.png"))
+    draw(tmp_path / "images" / "a.png")
+    draw(tmp_path / "images" / "later" / "b.png")
+    dataset = read_dataset(file)
+    assert places(dataset, tmp_path) == ["images/a.png", "images/later/b.png"]
+    assert dataset.findings == []

@@ -82,3 +82,15 @@ def test_ids_of_new_classes_agree_with_those_of_other_splits(bird: int, fish: in
     dataset = read_dataset(out, split="all")
     assert dataset.classes == ClassTable(("dog", "cat", "fish", "bird"), (1, 2, fish, bird))
     assert labels_of(read_dataset(out, split="train"), "new") == [("bird", [1, 2, 9, 9]), ("fish", [1, 2, 9, 9])]
+
+
+def test_no_picture_is_put_into_a_folder_that_may_be_the_wrong_one(tmp_path: Path) -> None:
+    out, found = tmp_path / "out", prediction(picture(tmp_path / "in/b.jpg", shade=1), (*BOX, 0))
+    write("coco", out, prediction(picture(tmp_path / "in/a.jpg"), (*BOX, 0)))
+    (out / "images").rename(out / "rgb")
+    picture(out / "depth/a.jpg", shade=2)
+    with pytest.raises(UsageError, match=r"unclear which folder .*: depth, not rgb \(train\.json\)") as caught:
+        write("coco", out, found, merge=True)
+    assert "rename the right one to `images`" in str(caught.value.remedy)
+    (out / "rgb").rename(out / "images")
+    assert write("coco", out, found, merge=True) == [out / "images/b.jpg"]
