@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcos_cli.data.formats.coco_images import SPLIT_WORD, is_id, read_images, split_name
+from fcos_cli.data.formats.coco_images import ANNOTATION_FOLDERS, SPLIT_WORD, is_id, read_images, split_name
 from fcos_cli.data.formats.notes import Notes, is_set
 from fcos_cli.data.formats.records import Rows, check_sizes, samples
 from fcos_cli.data.samples import Sample
@@ -67,9 +67,8 @@ def find(path: Path, *, damaged: bool = False) -> CocoSource | None:
     damaged: also accept files that are only named like a split, so that reading them says what is wrong.
     """
     if path.is_file():
-        return (
-            CocoSource(path.parent, {split_name(path, path.parent): path}) if path.suffix.lower() == ".json" else None
-        )
+        splits = {split_name(path, path.parent): path}
+        return CocoSource(_root(path.parent), splits) if path.suffix.lower() == ".json" else None
     files = sorted({*path.glob("[!.]*.json"), *path.glob("[!.]*/[!.]*.json")})
     files = [file for file in files if not file.name.startswith(_OTHER_TASKS)]
     files = [file for file in files if _looks_like_coco(file) or (damaged and _is_named_like_a_split(file))]
@@ -80,7 +79,14 @@ def find(path: Path, *, damaged: bool = False) -> CocoSource | None:
     splits = {name: group[0] for name, group in by_split.items() if len(group) == 1}
     for group in by_split.values():  # with both train2014 and train2017, `train` would be ambiguous
         splits |= {f"{file.parent.name}/{file.stem}": file for file in group if len(group) > 1}
-    return CocoSource(path, splits) if splits else None
+    return CocoSource(_root(path), splits) if splits else None
+
+
+def _root(folder: Path) -> Path:
+    """The folder of a data set with files in `folder`: the one above `annotations`, so that one of its files is divided
+    as the folder above is."""
+    named = folder if folder.name else folder.absolute()
+    return named.parent if named.name.lower() in ANNOTATION_FOLDERS else folder
 
 
 def _looks_like_coco(file: Path) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fcos_cli.data.formats.read import read_dataset
-from fcos_cli.data.samples import Dataset
+from fcos_cli.data.samples import Dataset, fingerprint
 from fcos_cli.errors import DataError, UsageError
 from fcos_cli.model.classes import ClassTable
 
@@ -108,6 +108,23 @@ def test_the_division_is_the_same_however_the_path_is_typed(tmp_path: Path, monk
     for folder, path in ((tmp_path, "a/train.json"), (tmp_path / "a", "train.json"), (tmp_path / "a", ".")):
         monkeypatch.chdir(folder)
         assert names(read_dataset(Path(path), split="val")) == held
+
+
+@pytest.mark.parametrize("folder", ["annotations", "labels", "Ann"])
+def test_a_file_in_a_folder_of_annotations_is_divided_as_the_data_set_is(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = coco_set(tmp_path / "data" / "instances_default.json", 30)
+    (tmp_path / "data" / folder).mkdir()
+    file = file.rename(tmp_path / "data" / folder / file.name)
+    trained = read_dataset(tmp_path / "data", split="train")
+    held = names(read_dataset(tmp_path / "data", split="val"))
+    for path in (file, file.parent):
+        assert names(read_dataset(path, split="val")) == held
+        assert fingerprint(read_dataset(path, split="train")) == fingerprint(trained)
+    monkeypatch.chdir(file.parent)
+    for typed in (file.name, "."):
+        assert names(read_dataset(Path(typed), split="val")) == held
 
 
 def test_a_file_is_read_whole_unless_train_or_val_is_requested(tmp_path: Path) -> None:
