@@ -26,6 +26,7 @@ from fcos_cli.model.classes import ClassTable, whole_characters
 
 _FIRST_KEY = re.compile(rb'^(\xef\xbb\xbf)?\s*\{\s*"(info|images|annotations|categories|licenses|type)"')
 _LARGEST_AREA = 1e18  # pixels²; more is a mistake, or no float at all
+_CATEGORY_0 = re.compile(rb'"category_id"\s*:\s*-?0')  # or a fraction
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 
 
@@ -129,7 +130,7 @@ def _categories(file: Path) -> list[tuple[int, str]]:
     if not entries:
         raise DataError("the file declares no classes", where=f"{file}: categories", remedy="list the categories")
     pairs = []
-    for row in _without_root(entries):
+    for row in _without_root(entries, file):
         if not is_id(row.get("id")) or not isinstance(row.get("name"), str):
             raise DataError(
                 f"a category needs an integer `id` of 64 bits and a string `name`, found {json.dumps(row)[:80]}",
@@ -158,15 +159,25 @@ def _categories_alone(file: Path) -> list[dict[str, Any]] | None:
     return rows if all(isinstance(row, dict) for row in rows) else None
 
 
-def _without_root(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Drop Roboflow's extra category 0, the project's name, if a real class has the same name."""
-    roots = [row.get("supercategory") for row in rows]
+def _without_root(rows: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
+    """Drop Roboflow's extra category, the project's name, which is above all others: if a real class has the same name,
+    or if its id is 0 and no box has it."""
+    above = [row.get("supercategory") for row in rows]
     names = [row.get("name") for row in rows]
-    return [
-        row
-        for row, root, name in zip(rows, roots, names, strict=True)
-        if not (root == "none" and name not in ("none", None) and name in roots and names.count(name) > 1)
-    ]
+
+    def is_extra(row: dict[str, Any]) -> bool:
+        name = row.get("name")
+        if row.get("supercategory") != "none" or name in ("none", None) or name not in above:
+            return False
+        is_above_all = [other for other in above if other not in (name, None)] == ["none"]
+        return names.count(name) > 1 or (row.get("id") == 0 and is_above_all and not _has_boxes_of_0(file))
+
+    return [row for row in rows if not is_extra(row)]
+
+
+def _has_boxes_of_0(file: Path) -> bool:
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return _CATEGORY_0.search(text) is not None
 
 
 def _rows(

@@ -258,6 +258,27 @@ def test_roboflows_root_category_is_dropped_for_the_class_of_the_same_name(tmp_p
     assert dataset.classes.ids == (1,)
 
 
+@pytest.mark.parametrize(("boxes_of", "ids"), [((1, 2), (1, 2)), ((1,), (1, 2)), ((0, 1), (0, 1, 2))])
+def test_roboflows_root_category_is_no_class_unless_a_box_has_it(
+    boxes_of: tuple[int, ...], ids: tuple[int, ...], tmp_path: Path
+) -> None:
+    categories = [{"id": 0, "name": "chess", "supercategory": "none"}]
+    categories += [{"id": n, "name": name, "supercategory": "chess"} for n, name in enumerate(("king", "pawn"), 1)]
+    boxes = [{"category_id": number, "bbox": [number, 0, 9, 9]} for number in boxes_of]
+    dataset = read_dataset(one_image(tmp_path, *boxes, categories=categories))
+    assert dataset.classes.ids == ids
+    assert [dataset.classes.ids[index] for index in dataset.samples[0].classes] == list(boxes_of)
+    assert dataset.findings == []
+
+
+@pytest.mark.parametrize("other", [{"supercategory": "none"}, {"supercategory": "thing"}])
+def test_a_category_that_is_not_above_all_others_is_a_class(other: dict[str, str], tmp_path: Path) -> None:
+    rows = [{"id": 0, "name": "animal", "supercategory": "none"}, {"id": 1, "name": "cat", "supercategory": "animal"}]
+    rows.append({"id": 2, "name": "car", **other})
+    dataset = read_dataset(one_image(tmp_path, {"category_id": 1, "bbox": [0, 0, 9, 9]}, categories=rows))
+    assert dataset.classes.ids == (0, 1, 2)
+
+
 def test_non_integer_ids_are_renumbered(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     content = coco("a.png")
