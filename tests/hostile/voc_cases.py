@@ -17,6 +17,10 @@ def bndbox(x1: str = "11", y1: str = "21", x2: str = "30", y2: str = "40") -> st
     return f"<bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"
 
 
+def polygon(*sides: str) -> str:
+    return f"<polygon>{''.join(f'<pt><x>{side}</x><y>{side}</y></pt>' for side in sides)}</polygon>"
+
+
 def thing(box: str = bndbox(), *, name: str = "dog", more: str = "") -> str:
     return f"<object><name>{name}</name>{more}{box}</object>"
 
@@ -105,6 +109,9 @@ VOC = [
     Case("voc-words", box("left"), MALFORMED),
     Case("voc-corner-empty", box(""), MALFORMED),
     Case("voc-corner-with-markup", box("<b>11</b>"), MALFORMED),
+    Case("voc-polygon-nan", raw(annotation(thing(polygon("nan", "9")))), "non-finite-box"),
+    Case("voc-polygon-of-a-point", raw(annotation(thing(polygon("9")))), "degenerate-box"),
+    Case("voc-polygon-of-words", raw(annotation(thing(polygon("left")))), MALFORMED),
     Case("voc-no-bndbox", raw(annotation(thing(""))), MALFORMED),
     Case("voc-no-name", raw(annotation(thing(name="") + thing())), "malformed-row"),
     Case("voc-no-objects", raw(annotation("")), "no classes"),

@@ -29,6 +29,7 @@ import numpy as np
 from fcos_cli.data.formats import coco, labelme, voc, yolo
 from fcos_cli.data.formats.notes import Notes
 from fcos_cli.data.formats.records import Source
+from fcos_cli.data.formats.voc_xml import is_cvat
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Dataset, Division, Sample
 from fcos_cli.errors import DataError, UsageError
@@ -103,7 +104,7 @@ def find_source(path: Path) -> Source:
         source = find(path)
         if source is not None:
             return source
-    if voc.is_cvat(path):
+    if is_cvat(path):
         remedy = "export the labels from CVAT as COCO, YOLO or Pascal VOC"
         raise DataError("this is CVAT's own format, which cannot be read", where=path, remedy=remedy)
     if any(file.suffix.lower() in IMAGE_SUFFIXES for pattern in ("*", "*/*") for file in path.glob(pattern)):

@@ -5,6 +5,7 @@ Notable choices:
 - Pixels count from 1 and ends are inclusive, so xyxy becomes x1-1, y1-1, x2, y2. For tools that count from 0 this moves
 a box at most one pixel to the left or up, and clipping it is not reported.
 - `difficult` boxes are ignored: neither trained on nor counted as misses.
+- The first LabelMe's XML is read too, as CVAT exports it. Its polygons become the boxes around them, which is noted.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
-from xml.etree import ElementTree
+from typing import Literal
 
-from fcos_cli.data.formats.contents import exists, read_bytes, read_text
+from fcos_cli.data.formats.contents import exists, read_text
 from fcos_cli.data.formats.file_index import FileIndex, files_below, is_hidden, plain
 from fcos_cli.data.formats.notes import Notes, is_set, note_unlabelled
 from fcos_cli.data.formats.records import SPLITS, ImageRecord, Rows, check_sizes, samples, size_of, split_key
+from fcos_cli.data.formats.voc_xml import Annotation, begins_as_voc, parse
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
@@ -28,29 +29,8 @@ from fcos_cli.model.classes import ClassTable
 _CLASS_COLUMN = re.compile(r"\s+-?[01]$")
 """The second column of VOC's lists for one class; names may contain blanks."""
 
-_MAX_DIGITS = 10  # of a width or height in pixels; more is a mistake, and read from the image instead
-
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img")
 """Names of the folder of images, the first of which is the usual one."""
-
-_VOC, _CVAT = re.compile(rb"<annotation[\s/>]"), re.compile(rb"<annotations[\s/>]")
-
-
-class VocObject(NamedTuple):
-    """One `<object>`: its name, empty if it has none; box xyxy as written, None if it cannot be parsed."""
-
-    name: str
-    box: tuple[float, float, float, float] | None
-    difficult: str
-
-
-class Annotation(NamedTuple):
-    """One XML file; width and height are 0 if absent."""
-
-    filename: str
-    width: int
-    height: int
-    objects: list[VocObject]
 
 
 @dataclass(frozen=True)
@@ -101,6 +81,8 @@ class VocSource:
                 if item.box is None or not item.name:
                     notes.add("malformed-row", f"{file.name} ({item.name or 'no name'})")
                     continue
+                if item.around:
+                    notes.add("shape-as-box", f"{file.name} ({item.name}) polygon")
                 x1, y1, x2, y2 = item.box
                 box = (x1 - 1, y1 - 1, x2, y2)
                 difficult = is_set(item.difficult, notes, place=f"{file.name} difficult")
@@ -138,7 +120,7 @@ class VocSource:
 
     def _annotation(self, file: Path) -> Annotation:
         if file not in self._read:
-            self._read[file] = _parse(file)
+            self._read[file] = parse(file)
         return self._read[file]
 
     def _image(
@@ -245,45 +227,4 @@ def _from_folders(path: Path) -> VocSource | None:
 def _has_annotation(folder: Path) -> bool:
     files = (file for file in folder.glob("*.[xX][mM][lL]") if file.is_file() and not is_hidden(file.name))
     first = min(files, default=None)
-    return first is not None and _VOC.search(read_bytes(first)[:4096]) is not None
-
-
-def is_cvat(path: Path) -> bool:
-    """Whether `path` is, or a folder with, a file in the XML that CVAT calls its own; no reader reads it."""
-    files = [path] if path.is_file() else path.glob("*.[xX][mM][lL]")
-    found = (file for file in files if file.suffix.lower() == ".xml" and file.is_file())
-    return any(_CVAT.search(read_bytes(file)[:4096]) for file in found)
-
-
-def _parse(file: Path) -> Annotation:
-    try:
-        root = ElementTree.fromstring(read_bytes(file))
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        line = error.position[0] if isinstance(error, ElementTree.ParseError) else 1
-        raise DataError(
-            f"the annotation file is not valid XML ({error})", where=f"{file}:{line}", remedy="correct or remove it"
-        ) from error
-    objects = [
-        VocObject(_text(node, "name"), _box(node.find("bndbox")), _text(node, "difficult"))
-        for node in root.iter("object")
-    ]
-    width, height = _to_int(_text(root, "size/width")), _to_int(_text(root, "size/height"))
-    return Annotation(_text(root, "filename"), width if height else 0, height if width else 0, objects)
-
-
-def _text(node: ElementTree.Element, path: str) -> str:
-    return (node.findtext(path) or "").strip()
-
-
-def _to_int(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < _MAX_DIGITS else 0
-
-
-def _box(node: ElementTree.Element | None) -> tuple[float, float, float, float] | None:
-    if node is None:
-        return None
-    try:
-        x1, y1, x2, y2 = (float(_text(node, key)) for key in ("xmin", "ymin", "xmax", "ymax"))
-    except ValueError:
-        return None
-    return x1, y1, x2, y2
+    return first is not None and begins_as_voc(first)

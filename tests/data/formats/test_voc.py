@@ -182,18 +182,6 @@ def test_names_of_split_folders_may_be_capitals(tmp_path: Path) -> None:
     assert stems(tmp_path, "val") == ["Validation"]
 
 
-@pytest.mark.parametrize("path", [".", "annotations.xml"])
-def test_cvats_own_xml_is_told(path: str, tmp_path: Path) -> None:
-    draw(tmp_path / "images" / "a.jpg")
-    image = (
-        '<image id="0" name="a.jpg" width="100" height="50"><box label="dog" xtl="1" ytl="2" xbr="9" ybr="9"/></image>'
-    )
-    (tmp_path / "annotations.xml").write_text(f'<?xml version="1.0"?>\n<annotations>{image}</annotations>')
-    with pytest.raises(DataError, match="CVAT's own format") as caught:
-        read_dataset(tmp_path / path)
-    assert "COCO, YOLO or Pascal VOC" in str(caught.value.remedy)
-
-
 def test_lower_case_folder_names_are_read(tmp_path: Path) -> None:
     draw(tmp_path / "images" / "a.png")
     annotate(tmp_path / "annotations" / "a.xml", thing())
@@ -240,14 +228,6 @@ def test_a_zero_based_box_is_clipped_without_a_finding(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path, split="all")
     assert dataset.samples[0].boxes.tolist() == [[0, 0, 100, 50]]
     assert dataset.findings == []
-
-
-def test_the_error_for_broken_xml_has_file_and_line(tmp_path: Path) -> None:
-    devkit(tmp_path)
-    (tmp_path / "Annotations" / "b.xml").write_text("<annotation>\n<object>\n</annotation>")
-    with pytest.raises(DataError, match="not valid XML") as caught:
-        read_dataset(tmp_path)
-    assert str(caught.value.where).endswith("b.xml:3")
 
 
 def test_no_objects_anywhere_means_no_classes(tmp_path: Path) -> None:
