@@ -96,20 +96,16 @@ class LabelmeSource:
         return self._read[file]
 
 
-def find(path: Path) -> LabelmeSource | None:
-    """Return the LabelMe data set of a folder, or None.
+def find(path: Path, *, below: bool = False) -> LabelmeSource | None:
+    """Return the LabelMe data set whose JSON files lie in a folder itself, or None.
 
-    The JSON files lie in the folder itself, or in its subfolders, whose names are then the splits.
+    below: they lie in its subfolders, whose names are the splits.
     """
     if not path.is_dir():
         return None
-    for folders in ([path], sorted(folder for folder in path.iterdir() if folder.is_dir())):
-        splits = {
-            split_key(folder.name): folder for folder in folders if any(map(_has_shapes, folder.glob("[!.]*.json")))
-        }
-        if splits:
-            return LabelmeSource(path, splits)
-    return None
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir()) if below else [path]
+    splits = {split_key(folder.name): folder for folder in folders if any(map(_has_shapes, folder.glob("[!.]*.json")))}
+    return LabelmeSource(path, splits) if splits else None
 
 
 def _has_shapes(file: Path) -> bool:

@@ -98,6 +98,8 @@ def find_source(path: Path) -> Source:
         voc.find,
         yolo.find,
         labelme.find,
+        partial(voc.find, below=True),  # after what lies in the folder itself, such as the data.yaml made of it
+        partial(labelme.find, below=True),
         partial(coco.find, damaged=True),
     )
     for find in finders:

@@ -175,25 +175,27 @@ def _file_of(entry: str, known: dict[str, list[Path]], place: Path) -> Path | No
     return None
 
 
-def find(path: Path) -> VocSource | None:
-    """Return the VOC data set of a folder, or None.
+def find(path: Path, *, below: bool = False) -> VocSource | None:
+    """Return the VOC data set that lies in a folder itself, or with XML files next to images in folders of its splits;
+    None if there is none.
 
-    The data set may be one or two levels down, as in VOCdevkit/VOC2012.
+    below: in other subfolders: one or two levels down, as in VOCdevkit/VOC2012, once or for each split.
     """
     if not path.is_dir():
         return None
-    for pattern in (".", "*", "*/*"):
-        candidates = [path] if pattern == "." else sorted(path.glob(pattern))
-        bases = [base for base in candidates if _annotations_of(base)]
+    if not below and _annotations_of(path):
+        return _with_lists(path)
+    subfolders = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    if not below:
+        inside = _with_xml(subfolders)
+        return _from_folders(path, _with_xml([path]) or (inside if inside.keys() & set(SPLITS) else {}))
+    for pattern in ("*", "*/*"):
+        bases = [base for base in sorted(path.glob(pattern)) if _annotations_of(base)]
         if len(bases) > 1:
-            raise DataError(
-                f"there are {len(bases)} VOC data sets here, {', '.join(base.name for base in bases)}",
-                where=path,
-                remedy="give the folder of one of them",
-            )
+            return _one_per_split(path, bases)
         if bases:
             return _with_lists(bases[0])
-    return _from_folders(path)
+    return _from_folders(path, _with_xml(subfolders))
 
 
 def _xml_files(folder: Path) -> Iterator[Path]:
@@ -208,23 +210,61 @@ def _annotations_of(base: Path) -> Path | None:
     return next((folder for folder in folders if folder.is_dir() and next(_xml_files(folder), None)), None)
 
 
+def _lists_of(base: Path) -> dict[str, Path]:
+    """The lists of the splits that a data set has, by the names of the splits."""
+    lists = {file.stem.lower(): file for file in sorted((base / "ImageSets" / "Main").glob("*.txt")) if file.is_file()}
+    return {name: lists[name] for name in SPLITS if name in lists}
+
+
 def _with_lists(base: Path) -> VocSource:
     annotations = _annotations_of(base)
-    lists = {file.stem.lower(): file for file in sorted((base / "ImageSets" / "Main").glob("*.txt")) if file.is_file()}
-    splits = {name: lists[name] for name in SPLITS if name in lists}
-    return VocSource(base, splits or {"annotations": annotations or base}, annotations)
+    return VocSource(base, _lists_of(base) or {"annotations": annotations or base}, annotations)
 
 
-def _from_folders(path: Path) -> VocSource | None:
-    """Read XML files in the folder itself, or in its subfolders, whose names are then the splits."""
-    for folders in ([path], sorted(folder for folder in path.iterdir() if folder.is_dir())):
-        splits = {split_key(folder.name): folder for folder in folders if _has_annotation(folder)}
-        if splits:
-            return VocSource(path, splits, None)
-    return None
+def _one_per_split(path: Path, bases: Sequence[Path]) -> VocSource:
+    """Read `train/Annotations` and `val/Annotations` as one data set. Raises DataError if these are several."""
+    splits = {base.name.lower(): folder for base in bases if (folder := _annotations_of(base))}
+    alike = len({base.parent for base in bases}) == 1 and len(splits) == len(bases)
+    if alike and splits.keys() <= set(SPLITS) and not any(map(_lists_of, bases)):
+        return VocSource(path, splits, None)
+    raise DataError(
+        f"there are {len(bases)} VOC data sets here, {', '.join(base.name for base in bases)}",
+        where=path,
+        remedy="give the folder of one of them",
+    )
+
+
+def _with_xml(folders: Sequence[Path]) -> dict[str, Path]:
+    """Those of the folders with annotation files next to the images, by their names, which are the splits."""
+    return {split_key(folder.name): folder for folder in folders if _has_annotation(folder)}
+
+
+def _from_folders(path: Path, splits: dict[str, Path]) -> VocSource | None:
+    for folder in splits.values():
+        _refuse_yolo_labels(folder)
+    return VocSource(path, splits, None) if splits else None
 
 
 def _has_annotation(folder: Path) -> bool:
-    files = (file for file in folder.glob("*.[xX][mM][lL]") if file.is_file() and not is_hidden(file.name))
-    first = min(files, default=None)
+    first = min(_xml_in(folder), default=None)
     return first is not None and begins_as_voc(first)
+
+
+def _xml_in(folder: Path) -> Iterator[Path]:
+    files = folder.glob("*.[xX][mM][lL]")
+    return (file for file in files if file.is_file() and not is_hidden(file.name))
+
+
+def _refuse_yolo_labels(folder: Path) -> None:
+    """Raise DataError if there are images with YOLO labels and no XML, as labelImg leaves them after its format was
+    changed: they would be left out."""
+    if not (folder / "classes.txt").is_file():
+        return
+    images = {plain(stem) for stem in FileIndex().images(folder)}
+    yolo = {plain(file.stem) for file in folder.glob("*.[tT][xX][tT]")} & images
+    if only := sorted(yolo - {plain(file.stem) for file in _xml_in(folder)}):
+        raise DataError(
+            f"some images here have XML files, and others only YOLO labels, such as {only[0]}.txt ({len(only)} in all)",
+            where=folder,
+            remedy="label all images in one format, and move the files of the other one elsewhere",
+        )
