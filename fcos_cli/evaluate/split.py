@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcos_cli.console import say, warn
-from fcos_cli.data.formats.read import find_source, is_divided, read_dataset
+from fcos_cli.data.formats.read import is_divided, read_dataset, whole_split
 from fcos_cli.data.samples import Dataset, Division, fingerprint, name_of
 from fcos_cli.errors import DataError
 from fcos_cli.runtime.facts import Facts
@@ -115,9 +115,8 @@ def _hashes(dataset: Dataset) -> tuple[str, str]:
 
 
 def _split_of_file(path: Path) -> str | None:
-    """The split that a COCO file has in its name, or else its stem; None if `path` is none."""
-    source = find_source(path) if path.is_file() else None
-    return next(iter(source.splits)) if source is not None and source.format == "coco" else None
+    """See `whole_split`; None also if `path` does not exist."""
+    return whole_split(path) if path.exists() else None
 
 
 def may_be_training_images(dataset: Dataset, model: Facts) -> bool:

@@ -12,6 +12,8 @@ from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset, Division, fingerprint
 from fcos_cli.evaluate.split import may_be_training_images, read_split, split_held_out
 from fcos_cli.runtime.facts import Facts
+from tests.data.formats.test_labelme import annotate as labelme_annotate
+from tests.data.formats.test_labelme import shape as labelme_shape
 from tests.runtime.onnx_files import FACTS
 
 
@@ -180,3 +182,19 @@ def test_training_images_are_recognized_also_if_those_without_objects_were_left_
     model = trained_with(None, name="others", sha256=fingerprint(replace(everything, samples=objects)))
     assert may_be_training_images(replace(everything, samples=[empty, *objects]), model)
     assert not may_be_training_images(replace(everything, samples=objects[1:]), model)
+
+
+@pytest.mark.parametrize("split", [None, "val"])
+def test_a_folder_of_labelme_files_that_is_a_val_split_is_used_as_a_whole(
+    split: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        labelme_annotate(tmp_path / "val" / f"{name}.json", labelme_shape(), image=f"{name}.png")
+    for model in (FACTS, trained_with(None, name="photos", sha256="0")):
+        assert len(read_split(tmp_path / "val", [model], split=split)) == 3
+        assert split_held_out(tmp_path / "val", model) is None
+    assert capsys.readouterr().err == ""
+    divided = trained_with({"val_fraction": 0.1, "seed": 0}, name="val")
+    assert len(read_split(tmp_path / "val", [divided], split=split)) == (1 if split else 3)
+    assert ("training held out a part of" in capsys.readouterr().err) == (split is None)
+    assert split_held_out(tmp_path / "val", divided) == "val"

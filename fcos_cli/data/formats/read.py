@@ -8,11 +8,12 @@ How a requested split maps to the sets on disk is decided here, the same for all
     val          `val`, otherwise `valid`, `validation` or `test`
     all          every image of a folder, or the whole annotation file
     other name   the split of that name
-    None         the whole of an annotation file; for a folder or a data.yaml, the same as `val`
+    None         the whole of a COCO file, or of a folder of LabelMe or VOC files that is itself called val or test; for
+                 other folders and a data.yaml, the same as `val`
 
-If a train set has no val set (and always if `path` is a COCO file and `train` or `val` is requested), the single set is
-divided: images are ordered by a hash of seed and file name, so the result depends neither on their order in the file
-nor on the location of the folder.
+If a train set has no val set (and always if `path` is such a file or folder, and `train` or `val` is requested), the
+single set is divided: images are ordered by a hash of seed and file name, so the result depends neither on their order
+in the file nor on the location of the folder.
 """
 
 from __future__ import annotations
@@ -59,16 +60,16 @@ def read_dataset(
             remedy="use 0.1 to hold out 10 %",
         )
     source = find_source(path)
-    whole_file = path.is_file() and source.format == "coco"
-    requested = split or ("all" if whole_file else "val")
-    names, origin = _resolve(source, requested, divide=whole_file)
+    whole = _is_whole(path, source)
+    requested = split or ("all" if whole else "val")
+    names, origin = _resolve(source, requested, divide=whole)
     own = source.classes(_table_splits(source, names))
     notes = Notes()
     samples = _read(source, names, own, notes)
     division = None
     if origin is None:
         division = Division(val_fraction, seed)
-        reason = f"{path.name} divided" if whole_file else "no val split found"
+        reason = f"{path.name} divided" if whole else "no val split found"
         held_out = f"{val_fraction * 100:g} % of {len(samples)} images held out, seed {seed}"
         samples, origin = (
             _divide(samples, source.root, requested, val_fraction=val_fraction, seed=seed),
@@ -84,9 +85,25 @@ def read_dataset(
 def is_divided(path: Path, *, split: str | None = None) -> bool:
     """Whether `read_dataset` divides a single set of images for this split. Raises DataError if it cannot be read."""
     source = find_source(path)
-    if path.is_file() and source.format == "coco":
+    if _is_whole(path, source):
         return split in _FALLBACKS
     return _resolve(source, split or "val", divide=False)[1] is None
+
+
+def whole_split(path: Path) -> str | None:
+    """The split that a COCO file, or a folder of LabelMe or VOC files, has in its name; None for other data.
+
+    A COCO file without one has its stem. Raises DataError if there is no data set.
+    """
+    source = find_source(path)
+    return next(iter(source.splits)) if _is_whole(path, source) else None
+
+
+def _is_whole(path: Path, source: Source) -> bool:
+    """Whether `path` is a single set as a whole, which is divided only if `train` or `val` is requested."""
+    if path.is_file():
+        return source.format == "coco"
+    return any(place == path and name in _FALLBACKS["val"] for name, place in source.splits.items())
 
 
 def find_source(path: Path) -> Source:

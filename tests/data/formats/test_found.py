@@ -1,4 +1,4 @@
-"""Which data set is found in a folder."""
+"""Which data set is found in a folder, and where it has no splits of its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fcos_cli.data.formats.read import read_dataset
+from fcos_cli.data.formats.read import is_divided, read_dataset
+from fcos_cli.data.samples import Dataset
 from fcos_cli.errors import DataError
 from tests.data.formats.test_voc import annotate, devkit, draw, thing
+
+
+def names(dataset: Dataset) -> set[str]:
+    return {sample.image.name for sample in dataset.samples}
 
 
 def labelme(file: Path) -> None:
@@ -68,6 +73,43 @@ def test_voc_files_below_come_before_labelme_files_below(tmp_path: Path) -> None
         annotate(tmp_path / "data_dataset_voc/Annotations" / f"{number}.xml", thing())
         labelme(tmp_path / "data_annotated" / f"{number}.json")
     assert read_dataset(tmp_path, split="all").format == "voc"
+
+
+@pytest.mark.parametrize("name", ["test", "val", "Valid", "validation"])
+@pytest.mark.parametrize("format", ["voc", "labelme"])
+def test_a_folder_of_one_split_is_divided_only_if_train_or_val_is_requested(
+    format: str, name: str, tmp_path: Path
+) -> None:
+    for number in range(4):
+        if format == "voc":
+            draw(tmp_path / name / f"{number}.png")
+            annotate(tmp_path / name / f"{number}.xml", thing())
+        else:
+            labelme(tmp_path / name / f"{number}.json")
+    parts = [names(read_dataset(tmp_path / name, split=split)) for split in ("train", "val")]
+    assert [len(part) for part in parts] == [3, 1]
+    assert len(set.union(*parts)) == 4
+    assert "divided: 10 % of 4 images held out" in read_dataset(tmp_path / name, split="train").origin
+    assert not is_divided(tmp_path / name)
+    assert is_divided(tmp_path / name, split="val")
+    assert len(read_dataset(tmp_path / name)) == len(read_dataset(tmp_path / name, split="all")) == 4
+    if name != "val":
+        assert len(read_dataset(tmp_path / name, split=name.lower())) == 4
+
+
+def test_a_folder_of_a_train_split_is_divided_as_others_are(tmp_path: Path) -> None:
+    for number in range(4):
+        labelme(tmp_path / "train" / f"{number}.json")
+    assert len(read_dataset(tmp_path / "train", split="train")) == 3
+    assert len(read_dataset(tmp_path / "train")) == 1
+
+
+def test_a_data_yaml_with_a_val_split_alone_is_not_divided(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("names: [cat]\nval: images/val\n")
+    assert len(read_dataset(tmp_path / "data.yaml")) == 1
+    with pytest.raises(DataError, match="no train split, only val"):
+        read_dataset(tmp_path / "data.yaml", split="train")
 
 
 @pytest.mark.parametrize("inner", [".", "set"])
