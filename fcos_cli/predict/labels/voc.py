@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from itertools import chain
@@ -9,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from fcos_cli.atomic import atomic_write
-from fcos_cli.data.formats.contents import read_text
+from fcos_cli.data.formats.contents import read_bytes
 from fcos_cli.data.formats.voc import IMAGE_FOLDERS, VocSource
 from fcos_cli.errors import UsageError
 from fcos_cli.model.classes import ClassTable
@@ -80,11 +81,11 @@ class VocSet:
     def end(self) -> None:
         added = [name for name in self._added if (self.images / name).exists()]  # the last may have been interrupted
         if self._list is not None and added:
-            before = read_text(self._list)
-            lines = [before if before.endswith("\n") or not before else f"{before}\n"]
-            lines += [f"{_entry(name)}\n" for name in added]
-            with atomic_write(self._list) as stream:
-                stream.write("".join(lines))
+            before = read_bytes(self._list)  # in whatever encoding
+            lines = "".join(f"{_entry(name)}\n" for name in added)
+            with atomic_write(self._list, binary=True) as stream:
+                stream.write(before if before.endswith(b"\n") or not before else before + b"\n")
+                stream.write(os.fsencode(lines))
 
     def _xml(self, picture: Path) -> Path:
         return self.annotations / f"{picture.stem}.xml"
