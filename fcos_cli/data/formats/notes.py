@@ -11,14 +11,14 @@ CHECKED_IMAGES = 200  # images of which the file is compared with the annotation
 EXAMPLES = 3
 LONGEST = 200  # characters of a place; a name in a damaged file can have millions
 
-KINDS: dict[str, tuple[Severity, str, str]] = {
+KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
     "missing-image": ("error", "images in the annotations but not on disk, skipped", "restore the files"),
     "unreadable-image": ("error", "images that cannot be read", "replace them or remove them from the data set"),
-    "unread-format": ("warning", "pictures in formats that cannot be read, left out", "convert them to JPEG or PNG"),
     "unknown-category": ("error", "boxes of an undeclared class, dropped", "declare the class"),
     "unknown-image": ("error", "boxes of an image that the file does not list, dropped", "list the image"),
     "malformed-row": ("error", "rows that cannot be parsed as a box, dropped", "correct these rows"),
     "non-finite-box": ("error", "boxes with NaN or infinite coordinates, dropped", "correct these boxes"),
+    "unread-format": ("warning", "pictures in formats that cannot be read, left out", "convert them to JPEG or PNG"),
     "unclear-image-folder": (
         "warning",
         "annotation files that fit the images of several folders, of which one is used",
