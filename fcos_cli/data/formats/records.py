@@ -140,11 +140,15 @@ def _clean_rows(images: Sequence[ImageRecord], rows: Rows, notes: Notes) -> Rows
 
 
 def _refuse_shares(images: Sequence[ImageRecord], rows: Rows) -> None:
-    """Raise DataError if all boxes lie within the first pixel: then they are shares of the image."""
+    """Raise DataError if all boxes lie within the first pixel: then they are shares of the image.
+
+    Those of VOC begin before it, since its pixels count from 1.
+    """
     if len(rows.boxes) < FEW or np.abs(rows.boxes).max() > 1:
         return
     sides = rows.boxes[:, 2:] - rows.boxes[:, :2]
-    if np.mean((sides > 0) & (sides < 1)) > 0.5 and max(max(image.width, image.height) for image in images) > MANY:
+    shares = (sides > 0) & ((sides < 1) | (rows.boxes[:, :2] < 0))
+    if np.mean(shares) > 0.5 and max(max(image.width, image.height) for image in images) > MANY:
         box = ", ".join(f"{value:.4g}" for value in rows.boxes[0])
         raise DataError(
             "the boxes are shares of the image (0…1), not pixels",
@@ -194,17 +198,19 @@ def check_sizes(images: Sequence[ImageRecord], notes: Notes) -> None:
     """
     checked = _spread(images)
     factors = []
+    example = ""
     for image in checked:
         size = size_of(image.path, notes)
         if size is not None and size != (image.width, image.height):
             width, height = size
             annotated = f"{image.width}x{image.height}"
+            example = example or image.path.name
             factors.append((width / image.width, height / image.height))
             notes.add("size-mismatch", f"{image.path.name} (file {width}x{height}, annotations {annotated})")
     factor = float(np.mean(factors)) if len(factors) > len(checked) / 2 else 1.0
     if abs(factor - 1) > SAME_FACTOR and np.ptp(factors) <= SAME_FACTOR * factor:
         raise DataError(
             f"the images on disk are {factor:.3g} times as large as their annotations say",
-            where=f"{len(factors)} of {len(checked)} images, for example {checked[0].path.name}",
+            where=f"{len(factors)} of {len(checked)} images, for example {example}",
             remedy="restore the original images, or scale the sizes and the boxes in the annotations by this factor",
         )

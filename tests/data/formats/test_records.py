@@ -57,6 +57,14 @@ def test_sizes_that_differ_by_rounding_are_no_error(
     assert [finding.id for finding in notes.findings()] == ["size-mismatch"]
 
 
+def test_the_error_about_resized_images_names_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "size_of", lambda path, _: (100, 50) if path.name == "0.png" else (50, 25))
+    images = [ImageRecord(Path(f"{number}.png"), number, 100, 50) for number in range(4)]
+    with pytest.raises(DataError, match=r"0\.5 times") as caught:
+        check_sizes(images, Notes())
+    assert caught.value.where == "3 of 4 images, for example 1.png"
+
+
 @given(
     st.lists(
         st.tuples(

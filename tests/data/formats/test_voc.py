@@ -265,3 +265,20 @@ def test_a_size_unlike_that_of_the_file_is_told(tmp_path: Path) -> None:
     annotate(root / "Annotations" / "b.xml", thing("cat"), size=(50, 100))
     (finding,) = read_dataset(root, split="train").findings
     assert (finding.id, finding.place) == ("size-mismatch", "b.jpg (file 100x50, annotations 50x100)")
+
+
+def test_shares_instead_of_pixels_are_an_error(tmp_path: Path) -> None:
+    root = devkit(tmp_path)
+    boxes = ((0.1, 0.2, 0.5, 0.5), (0, 0.2, 0.6, 1), (0.25, 0.3, 0.5, 0.75))
+    for stem in "ab":
+        annotate(root / "Annotations" / f"{stem}.xml", *(thing(box=box) for box in boxes))
+    with pytest.raises(DataError, match="shares of the image"):
+        read_dataset(root, split="all")
+
+
+def test_boxes_of_the_first_pixel_are_no_shares(tmp_path: Path) -> None:
+    root = devkit(tmp_path)
+    for name in ("b", "c"):
+        annotate(root / "Annotations" / f"{name}.xml")
+    annotate(root / "Annotations" / "a.xml", *(thing(name, (1, 1, 1, 1)) for name in ("x", "y", "z")))
+    assert read_dataset(root, split="all").samples[0].boxes.tolist() == [[0, 0, 1, 1]] * 3
