@@ -25,6 +25,15 @@ def read_text(file: Path) -> str:
     return read_bytes(file).decode("utf-8-sig", errors="replace")
 
 
+def decode(content: bytes, file: Path, *, problem: str, encoding: str = "utf-8-sig") -> str:
+    """The text of a file in which no character may be lost. Raises DataError, saying `problem`, if it is not UTF-8."""
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(problem, where=f"{file}:{line}", remedy="save the file as UTF-8") from error
+
+
 def exists(path: Path) -> bool:
     """Whether there is such a file or folder. A name that no file system allows, as in a damaged list, is none."""
     try:

@@ -7,11 +7,14 @@ from typing import Any
 
 import yaml
 
-from fcos_cli.data.formats.contents import read_bytes
+from fcos_cli.data.formats.contents import decode, read_bytes
 from fcos_cli.errors import DataError
 
 MAX_BYTES = 1_000_000
 """Size of a data.yaml: that of one with 20,000 names. PyYAML would take minutes for a file of many megabytes."""
+
+UNSET: tuple[object, ...] = (None, "", "~", "null")
+"""Values that stand for a missing one."""
 
 
 def read_yaml(file: Path, *, paths: tuple[str, ...]) -> dict[str, Any]:
@@ -29,10 +32,11 @@ def read_yaml(file: Path, *, paths: tuple[str, ...]) -> dict[str, Any]:
             where=file,
             remedy="list images in a .txt file, and name it in `train:`",
         )
+    text = decode(raw, file, problem="the file is not valid YAML, since it is not UTF-8")
     try:
         # BaseLoader keeps every scalar as a string, so classes named `no` or `1e3` stay as written
-        content = yaml.load(raw.decode("utf-8-sig"), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        content = yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise DataError(
             f"the file is not valid YAML ({' '.join(str(error).split())[:160]})",
@@ -53,3 +57,28 @@ def read_yaml(file: Path, *, paths: tuple[str, ...]) -> dict[str, Any]:
             kind = "text" if key in ("path", "nc") else "text or a list of text"
             raise DataError(f"`{key}` must be {kind}", where=f"{file}: {key}", remedy="correct this entry")
     return content
+
+
+def class_names(content: dict[str, Any], file: Path) -> dict[int, str]:
+    """Return index → name from the table of `read_yaml`, where `names` is a list or a mapping. Raises DataError."""
+    value = content.get("names")
+    pairs = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    try:
+        names = {int(index): name for index, name in pairs}
+        if not all(-(2**63) <= index < 2**63 for index in names):
+            raise ValueError("an id has at most 64 bits")
+    except ValueError as error:
+        raise DataError("`names` has a key that is not a number", where=file, remedy="write `0: name`") from error
+    count = content.get("nc")
+    problem = (
+        "the file declares no classes"
+        if not names
+        else f"`nc` says {count:.20} classes, but `names` lists {len(names)}"
+        if count not in UNSET and count != str(len(names))
+        else "`names` has a duplicate name"
+        if len(set(names.values())) < len(names)
+        else None
+    )
+    if problem:
+        raise DataError(problem, where=f"{file}: names", remedy="list every class once under `names`")
+    return dict(sorted(names.items()))

@@ -117,6 +117,7 @@ def find_source(path: Path) -> Source:
         labelme.find,
         partial(voc.find, below=True),  # after what lies in the folder itself, such as the data.yaml made of it
         partial(labelme.find, below=True),
+        yolo.find_other,
         partial(coco.find, damaged=True),
     )
     for find in finders:

@@ -1,8 +1,8 @@
 """YOLO data sets: data.yaml and one .txt per image with relative `class cx cy w h`, or a polygon.
 
 Class ids are the indices of data.yaml's `names`. Paths are tried as written, then relative to the file: exports that
-say `../train/images` (one level off) or contain the path of another machine are found anyway. A folder with a
-`classes.txt` instead of a data.yaml is also read.
+say `../train/images` (one level off) or contain the path of another machine are found anyway. Folders without a
+data.yaml are those of `yolo_folders`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from typing import Any, Literal
 
 from fcos_cli.data.decode.signatures import UNREAD_SUFFIXES
 from fcos_cli.data.formats.contents import exists, read_text
-from fcos_cli.data.formats.data_yaml import read_yaml
-from fcos_cli.data.formats.file_index import FileIndex, files_below, plain
+from fcos_cli.data.formats.data_yaml import UNSET, class_names, read_yaml
+from fcos_cli.data.formats.file_index import FileIndex, files_below
 from fcos_cli.data.formats.notes import Notes, note_unlabelled
 from fcos_cli.data.formats.records import ImageRecord, Rows, samples, size_of
-from fcos_cli.data.formats.yolo_labels import has_labels, label_of, label_places, note_lonely_labels
+from fcos_cli.data.formats.yolo_folders import SPLITS, Layout, layout_of, other_layout_of, read_names
+from fcos_cli.data.formats.yolo_labels import label_of, label_places, note_lonely_labels, read_boxes
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Sample
 from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
-
-_SPLITS = ("train", "val", "valid", "validation", "test")
-_UNSET = (None, "", "~", "null")
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class YoloSource:
                 index.check_missing()
                 unlabelled.append(file.name)
             else:
-                boxes = _boxes(label, classes, notes, keypoints=self.keypoints)
+                boxes = read_boxes(label, classes, notes, keypoints=self.keypoints)
                 rows += [
                     (len(images), [v * s for v, s in zip(box, size * 2, strict=True)], c, False) for c, box in boxes
                 ]
@@ -126,89 +124,44 @@ def find(path: Path) -> YoloSource | None:
     files = sorted({*path.glob("*.yaml"), *path.glob("*.yml")}, key=lambda file: (file.stem != "data", file.name))
     for file in filter(Path.is_file, files):
         text = read_text(file)
-        if "names:" in text and any(f"{split}:" in text.lower() for split in _SPLITS):
+        if "names:" in text and any(f"{split}:" in text.lower() for split in SPLITS):
             return _from_yaml(file)
-    return _from_folders(path)
+    if (path / "obj.data").is_file():
+        return _from_obj_data(path / "obj.data")
+    return _from_layout(path, layout_of(path))
+
+
+def find_other(path: Path) -> YoloSource | None:
+    """Return the YOLO data set of a folder in which no format has been found, also in a less usual layout.
+
+    None if it has no YOLO labels. Raises DataError if class names or images are missing.
+    """
+    return _from_layout(path, other_layout_of(path)) if path.is_dir() else None
+
+
+def _from_layout(path: Path, layout: Layout | None) -> YoloSource | None:
+    if layout is None:
+        return None
+    splits = {split: folders[0] for split, folders in layout.splits.items()}
+    entries = {
+        split: [folder.relative_to(path).as_posix() for folder in folders] for split, folders in layout.splits.items()
+    }
+    return YoloSource(path, splits, entries, path, layout.names)
 
 
 def _from_yaml(file: Path) -> YoloSource:
-    content = read_yaml(file, paths=_SPLITS)
+    content = read_yaml(file, paths=SPLITS)
     entries = {}
-    for split in _SPLITS:
-        value = content.get(split)
-        if value not in _UNSET:
+    for split in SPLITS:
+        value: Any = content.get(split)
+        if value not in UNSET:
             entries[split] = value if isinstance(value, list) else [value]
     if not entries:
         raise DataError("the file lists no images", where=file, remedy="add `train:` and `val:` with their folders")
-    declared = content.get("path")
-    base = file.parent if declared in _UNSET else (_resolve(declared, file.parent, file.parent) or file.parent)
+    declared: Any = content.get("path")
+    base = file.parent if declared in UNSET else (_resolve(declared, file.parent, file.parent) or file.parent)
     splits = dict.fromkeys(entries, file)
-    return YoloSource(file.parent, splits, entries, base, _names(content, file), keypoints="kpt_shape" in content)
-
-
-def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
-    """Return index → name from a list or a mapping."""
-    value = content.get("names")
-    pairs = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
-    try:
-        names = {int(index): name for index, name in pairs}
-        if not all(-(2**63) <= index < 2**63 for index in names):
-            raise ValueError("an id has at most 64 bits")
-    except ValueError as error:
-        raise DataError("`names` has a key that is not a number", where=file, remedy="write `0: name`") from error
-    count = content.get("nc")
-    problem = (
-        "the file declares no classes"
-        if not names
-        else f"`nc` says {count:.20} classes, but `names` lists {len(names)}"
-        if count not in _UNSET and count != str(len(names))
-        else "`names` has a duplicate name"
-        if len(set(names.values())) < len(names)
-        else None
-    )
-    if problem:
-        raise DataError(problem, where=f"{file}: names", remedy="list every class once under `names`")
-    return dict(sorted(names.items()))
-
-
-def _from_folders(path: Path) -> YoloSource | None:
-    """Read `images/` and `labels/` (or both per split) with the class names in a classes.txt."""
-    if (path / "obj.data").is_file():
-        return _from_obj_data(path / "obj.data")
-    flat = _is_flat(path)
-    if not flat and not any(has_labels(folder) for pattern in ("labels", "*/labels") for folder in path.glob(pattern)):
-        return None
-    files = [path / "classes.txt", path / "labels" / "classes.txt", path / "obj.names"]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
-        raise DataError(
-            "there are YOLO labels but no class names",
-            where=path,
-            remedy="write a data.yaml with `names`, `train` and `val`, or a classes.txt with one name per line",
-        )
-    lines = [line.strip() for line in read_text(file).splitlines()]
-    names = _names({"names": [line for line in lines if line]}, file)
-    if flat:
-        return YoloSource(path, {"images": path}, {"images": ["."]}, path, names)
-    found = {folder.name.lower(): folder for folder in path.glob("images/*")}
-    found |= {folder.parent.name.lower(): folder for folder in path.glob("*/images")}
-    folders = {split: found[split] for split in _SPLITS if split in found and found[split].is_dir()}
-    if not folders and not (path / "images").is_dir():
-        raise DataError(
-            "there are YOLO labels but no images",
-            where=path / "images",
-            remedy="put the images into a folder `images` beside `labels`; Label Studio calls it YOLO with Images",
-        )
-    folders = folders or {"images": path / "images"}
-    entries = {split: [folder.relative_to(path).as_posix()] for split, folder in folders.items()}
-    return YoloSource(path, folders, entries, path, names)
-
-
-def _is_flat(path: Path) -> bool:
-    """Whether images and their label files lie side by side in the folder, with a classes.txt, as labelImg does it."""
-    index = FileIndex()
-    stems = {plain(stem) for stem in index.images(path)}
-    return (path / "classes.txt").is_file() and any(stem in stems for stem in index.labels(path))
+    return YoloSource(file.parent, splits, entries, base, class_names(content, file), keypoints="kpt_shape" in content)
 
 
 def _from_obj_data(file: Path) -> YoloSource:
@@ -219,12 +172,10 @@ def _from_obj_data(file: Path) -> YoloSource:
     names = _resolve(values.get("names", "obj.names"), file.parent, file.parent)
     if names is None:
         raise DataError("the file with the class names does not exist", where=file, remedy="add the obj.names")
-    listed = [line.strip() for line in read_text(names).splitlines()]
-    entries = {split: [values[split]] for split in _SPLITS if split in values}
+    entries = {split: [values[split]] for split in SPLITS if split in values}
     if not entries:
         raise DataError("the file lists no images", where=file, remedy="add `train = train.txt`")
-    classes = _names({"names": [line for line in listed if line]}, names)
-    return YoloSource(file.parent, dict.fromkeys(entries, file), entries, file.parent, classes)
+    return YoloSource(file.parent, dict.fromkeys(entries, file), entries, file.parent, read_names(names))
 
 
 def _resolve(entry: str, base: Path, root: Path) -> Path | None:
@@ -237,35 +188,3 @@ def _resolve(entry: str, base: Path, root: Path) -> Path | None:
     if written.is_absolute() or ".." in written.parts or PureWindowsPath(entry).drive:
         candidates += [root.joinpath(*parts[start:]) for start in range(len(parts))]
     return next((candidate for candidate in candidates if exists(candidate)), None)
-
-
-def _boxes(
-    label: Path, classes: ClassTable, notes: Notes, *, keypoints: bool
-) -> list[tuple[int, tuple[float, float, float, float]]]:
-    """Return (class index, relative xyxy) per valid row."""
-    boxes = []
-    for number, line in enumerate(read_text(label).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            category_id, *values = (float(value) for value in line.split())
-            box = _box(values, keypoints=keypoints)
-        except ValueError:
-            notes.add("malformed-row", f"{label.name}:{number} {line.strip()[:40]!r}")
-            continue
-        index = classes.index_of_id.get(category_id)  # type: ignore[call-overload]
-        if index is None:
-            notes.add("unknown-category", f"{label.name}:{number} class {category_id:g}")
-            continue
-        boxes.append((index, box))
-    return boxes
-
-
-def _box(values: list[float], *, keypoints: bool) -> tuple[float, float, float, float]:
-    """Convert `cx cy w h` or a polygon `x y x y x y …` to xyxy. Raises ValueError for any other number of columns."""
-    if len(values) == 4 or (keypoints and len(values) > 4):
-        x, y, w, h = values[:4]
-        return x - w / 2, y - h / 2, x + w / 2, y + h / 2
-    if len(values) < 6 or len(values) % 2:
-        raise ValueError("neither a box nor a polygon")
-    return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])

@@ -219,6 +219,14 @@ def test_a_broken_data_yaml_is_an_error_with_place_and_remedy(yaml: str, message
     assert caught.value.remedy
 
 
+def test_a_data_yaml_in_a_code_page_is_told_to_be_utf_8(tmp_path: Path) -> None:
+    standard(tmp_path)
+    (tmp_path / "data.yaml").write_bytes("train: images/train\nnames: [Käse]\n".encode("cp1252"))
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        read_dataset(tmp_path)
+    assert (caught.value.where, caught.value.remedy) == (f"{tmp_path / 'data.yaml'}:2", "save the file as UTF-8")
+
+
 def test_the_error_for_a_missing_val_folder_proposes_to_do_without(tmp_path: Path) -> None:
     standard(tmp_path)
     add(tmp_path, "images/train/b.png", "labels/train/b.txt")

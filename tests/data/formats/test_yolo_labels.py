@@ -66,3 +66,14 @@ def test_label_folders_outside_the_data_set_are_not_searched(tmp_path: Path) -> 
     (tmp_path / "labels/other").mkdir(parents=True)
     (tmp_path / "labels/other/b.txt").write_text("0 0.5 0.5 0.2 0.4\n")
     assert read_dataset(root, split="train").findings == []
+
+
+@pytest.mark.parametrize(("images", "labels"), [("Images", "Labels"), ("Images", "labels"), ("IMAGES", "LABELS")])
+def test_the_folders_may_be_capitals(images: str, labels: str, tmp_path: Path) -> None:
+    add(tmp_path, f"{images}/train/a.png", f"{labels}/train/a.txt")
+    (tmp_path / labels / "other").mkdir()
+    (tmp_path / labels / "other/b.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "data.yaml").write_text(f"{NAMES}train: {images}/train\n")
+    dataset = read_dataset(tmp_path, split="all")
+    assert [len(sample.boxes) for sample in dataset.samples] == [1]
+    assert [(finding.id, finding.place) for finding in dataset.findings] == [("label-without-image", "b.txt")]
