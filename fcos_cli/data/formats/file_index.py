@@ -59,7 +59,10 @@ class FileIndex:
             raise self._denied
 
     def labels(self, folder: Path) -> dict[str, str]:
-        """Map the plain stem of an image to its label file (.txt) in a folder: `a.txt`, else `a.TXT` or `a.png.txt`."""
+        """Map the plain stem of an image to its label file (.txt) in a folder: `a.txt`, else `a.TXT` or `a.png.txt`.
+
+        `a.png.txt` is also there under its own stem, `a.png`.
+        """
         if folder not in self._texts:
             names = [name for name in self._names(folder) if name[0] != "." and name.lower().endswith(".txt")]
             loose = {plain(_without_image_suffix(name[:-4])): name for name in names}
@@ -73,13 +76,15 @@ class FileIndex:
         Of `a.jpg` and `a.png` it is the first: the other one is usually a mask.
         """
         if folder not in self._stems:
-            names = (
-                name for name in self._names(folder) if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES
-            )
             self._stems[folder] = {}
-            for name in names:
+            for name in self.image_names(folder):
                 self._stems[folder].setdefault(Path(name).stem, name)
         return self._stems[folder]
+
+    def image_names(self, folder: Path) -> list[str]:
+        """The names of all images in a folder, sorted; none if the folder does not exist."""
+        names = self._names(folder)
+        return [name for name in names if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES]
 
     def _names(self, folder: Path) -> list[str]:
         if folder not in self._listed:

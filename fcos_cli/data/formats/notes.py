@@ -60,6 +60,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
         "write 0 or 1",
     ),
     "image-listed-twice": ("warning", "images listed twice, whose boxes were put together", "list each image once"),
+    "shared-label": (
+        "warning",
+        "images that have the label file of another image, and so its boxes too",
+        "remove masks and copies from the images, or give each image a name and a label file of its own",
+    ),
     "label-without-image": (
         "warning",
         "label files that fit no image, so their boxes are not used",

@@ -50,6 +50,7 @@ class YoloSource:
         images: list[ImageRecord] = []
         rows: list[tuple[int, Sequence[float], int, bool]] = []
         unlabelled: list[str] = []
+        owners: dict[Path, Path] = {}
         for number, file in enumerate(files, start=1):
             if file not in index:
                 index.check_missing()
@@ -63,6 +64,8 @@ class YoloSource:
                 index.check_missing()
                 unlabelled.append(file.name)
             else:
+                if (other := owners.setdefault(label, file)) != file:
+                    notes.add("shared-label", f"{other.name} and {file.name} ({label.name})")
                 boxes = read_boxes(label, classes, notes, keypoints=self.keypoints)
                 rows += [
                     (len(images), [v * s for v, s in zip(box, size * 2, strict=True)], c, False) for c, box in boxes

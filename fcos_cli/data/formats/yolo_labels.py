@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fcos_cli.data.formats.contents import read_text
@@ -45,7 +45,7 @@ def label_places(image: Path) -> list[Path]:
 
 def label_of(image: Path, index: FileIndex) -> Path | None:
     for path in label_places(image):
-        if (name := index.labels(path.parent).get(plain(image.stem))) is not None:
+        if (name := _choose(image, index.labels(path.parent))) is not None:
             return path.parent / name
     return None
 
@@ -80,10 +80,9 @@ def note_lonely_labels(files: Sequence[Path], index: FileIndex, notes: Notes, *,
     mirrors = {(image.parent, path.parent) for image in files for path in label_places(image)}
     lonely = []
     for images, labels in sorted(mirrors):
-        stems = {plain(stem) for stem in index.images(images)}
-        found = index.labels(labels)
-        used = {name for stem, name in found.items() if stem in stems}
-        lonely += [labels / name for name in found.values() if name not in used]
+        if found := index.labels(labels):
+            used = {_choose(Path(name), found) for name in index.image_names(images)}
+            lonely += [labels / name for name in found.values() if name not in used]
     for images, labels in sorted({(_root(a, "images"), _root(b, "labels")) for a, b in mirrors if a != b}):
         if not any(Path(os.path.abspath(labels)).is_relative_to(top) for top in tops):  # noqa: PTH100
             continue
@@ -93,6 +92,15 @@ def note_lonely_labels(files: Sequence[Path], index: FileIndex, notes: Notes, *,
     for path in dict.fromkeys(lonely):
         if path.name.lower() not in NOT_LABELS:
             notes.add("label-without-image", path.name)
+
+
+def _choose(image: Path, labels: Mapping[str, str]) -> str | None:
+    """The label file of an image among those of a folder: `a.txt`; else for `a.png` not `a.jpg.txt` but `a.png.txt`."""
+    stem = plain(image.stem)
+    name = labels.get(stem)
+    if name is None or plain(name) == f"{stem}.txt":
+        return name
+    return labels.get(plain(image.name), name)
 
 
 def _position(parts: Sequence[str], name: str) -> int | None:

@@ -68,6 +68,34 @@ def test_label_folders_outside_the_data_set_are_not_searched(tmp_path: Path) -> 
     assert read_dataset(root, split="train").findings == []
 
 
+def test_a_label_with_the_suffix_of_its_image_is_that_image_s_own(tmp_path: Path) -> None:
+    for suffix, rows in (("png", "0 0.5 0.5 0.2 0.4\n"), ("jpg", "1 0.5 0.5 0.2 0.4\n")):
+        add(tmp_path, f"images/a.{suffix}", f"labels/a.{suffix}.txt", rows)
+    (tmp_path / "data.yaml").write_text(NAMES + "train: images\n")
+    dataset = read_dataset(tmp_path, split="all")
+    assert {sample.image.name: sample.classes.tolist() for sample in dataset.samples} == {"a.jpg": [1], "a.png": [0]}
+    assert dataset.findings == []
+
+
+def test_a_label_that_is_passed_over_for_another_is_told(tmp_path: Path) -> None:
+    add(tmp_path, "images/a.png", "labels/a.txt")
+    (tmp_path / "labels/a.png.txt").write_text("1 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "data.yaml").write_text(NAMES + "train: images\n")
+    (finding,) = read_dataset(tmp_path, split="all").findings
+    assert (finding.id, finding.place) == ("label-without-image", "a.png.txt")
+
+
+def test_images_that_share_a_label_file_are_a_warning(tmp_path: Path) -> None:
+    for stem in "ab":
+        add(tmp_path, f"images/{stem}.jpg", f"labels/{stem}.txt")
+    add(tmp_path, "images/a.png", None)
+    (tmp_path / "data.yaml").write_text(NAMES + "train: images\n")
+    dataset = read_dataset(tmp_path, split="all")
+    (finding,) = dataset.findings
+    assert (finding.id, finding.severity, finding.place) == ("shared-label", "warning", "a.jpg and a.png (a.txt)")
+    assert len(dataset) == 3
+
+
 @pytest.mark.parametrize(("images", "labels"), [("Images", "Labels"), ("Images", "labels"), ("IMAGES", "LABELS")])
 def test_the_folders_may_be_capitals(images: str, labels: str, tmp_path: Path) -> None:
     add(tmp_path, f"{images}/train/a.png", f"{labels}/train/a.txt")
