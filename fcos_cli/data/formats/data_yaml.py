@@ -13,7 +13,7 @@ from fcos_cli.errors import DataError
 MAX_BYTES = 1_000_000
 """Size of a data.yaml: that of one with 20,000 names. PyYAML would take minutes for a file of many megabytes."""
 
-UNSET: tuple[object, ...] = (None, "", "~", "null")
+UNSET: tuple[object, ...] = (None, "", "~", "null", [])
 """Values that stand for a missing one."""
 
 

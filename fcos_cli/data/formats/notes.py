@@ -65,6 +65,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
         "images that have the label file of another image, and so its boxes too",
         "remove masks and copies from the images, or give each image a name and a label file of its own",
     ),
+    "ambiguous-path": (
+        "warning",
+        "paths that fit two folders, of which the one beside the data.yaml is used",
+        "leave out `..` if that is right; otherwise write the whole path",
+    ),
     "label-without-image": (
         "warning",
         "label files that fit no image, so their boxes are not used",

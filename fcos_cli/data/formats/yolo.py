@@ -46,7 +46,8 @@ class YoloSource:
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:
         index = FileIndex()
-        files = sorted({file for entry in self.entries[split] for file in self._files(entry, split, notes)})
+        named = (file for entry in self.entries[split] for file in self._files(entry, split, notes))
+        files = sorted({index.find(file) or file for file in named})
         images: list[ImageRecord] = []
         rows: list[tuple[int, Sequence[float], int, bool]] = []
         unlabelled: list[str] = []
@@ -83,8 +84,23 @@ class YoloSource:
 
     def folders(self, split: str) -> list[Path]:
         """The folders of images of a split; lists of images are left out."""
-        places = [_resolve(entry, self.base, self.root) for entry in self.entries[split]]
+        places = [self._place(entry, Notes()) for entry in self.entries[split]]
         return [place for place in places if place is not None and place.is_dir()]
+
+    def _place(self, entry: str, notes: Notes) -> Path | None:
+        """Return the folder or list that an entry names; None if there is none.
+
+        `../train/images`, as exporters write it one level off, is the folder beside the data.yaml if there is one: what
+        is there as written may be another data set, so it is noted.
+        """
+        place = _resolve(entry, self.base, self.root)
+        written = Path(entry.replace("\\", "/")).parts
+        inner = self.root.joinpath(*(part for part in written if part != ".."))
+        if written[:1] != ("..",) or inner in (self.root, place) or self.base != self.root or not exists(inner):
+            return place
+        if place is not None and place.resolve() != inner.resolve():
+            notes.add("ambiguous-path", f"{entry} is {inner}, not {place.resolve()}")
+        return inner
 
     def _instead(self, split: str) -> str:
         """What else the remedy for a split that is not there can propose."""
@@ -94,7 +110,7 @@ class YoloSource:
 
     def _files(self, entry: str, split: str, notes: Notes) -> Iterator[Path]:
         """Yield the images of a folder and its subfolders, or those listed in a .txt file."""
-        place = _resolve(entry, self.base, self.root)
+        place = self._place(entry, notes)
         if place is None:
             raise DataError(
                 f"the {split} images are not at the path given by the data set, {entry[:200]}",
@@ -115,9 +131,11 @@ class YoloSource:
                 elif suffix in UNREAD_SUFFIXES:
                     notes.add("unread-format", file.name)
         else:
-            for line in read_text(place).splitlines():
-                if line.strip():
-                    yield _resolve(line.strip(), place.parent, self.root) or place.parent / line.strip()
+            own, listed = self.root.resolve().name, FileIndex()
+            for line in filter(None, map(str.strip, read_text(place).splitlines())):
+                places = [*_candidates(line, place.parent, self.root, own), place.parent / line]
+                found = next(filter(exists, places), None) or next(filter(None, map(listed.find, places)), None)
+                yield found or places[0]
 
 
 def find(path: Path) -> YoloSource | None:
@@ -182,12 +200,18 @@ def _from_obj_data(file: Path) -> YoloSource:
 
 
 def _resolve(entry: str, base: Path, root: Path) -> Path | None:
-    """Find the existing file or folder for `entry`: as written, then with leading parts dropped, below `root`."""
+    """Find the existing file or folder for `entry`."""
+    return next(filter(exists, _candidates(entry, base, root, root.resolve().name)), None)
+
+
+def _candidates(entry: str, base: Path, root: Path, own: str) -> Iterator[Path]:
+    """Where `entry` may be: as written, then with leading parts dropped, below `root`, whose own name is `own`."""
     written = Path(entry.replace("\\", "/"))
     parts = [part for part in written.parts if part not in ("..", written.anchor)]
-    candidates = [base / written, root / written]
-    if parts[:1] == ["data"]:  # a folder that CVAT and Datumaro write, but do not make
-        candidates.append(root.joinpath(*parts[1:]))
+    yield base / written
+    yield root / written
+    # a folder that CVAT and Datumaro write, but do not make; or the data set's own, as in lists of Darknet
+    if parts[:1] in (["data"], [own]):
+        yield root.joinpath(*parts[1:])
     if written.is_absolute() or ".." in written.parts or PureWindowsPath(entry).drive:
-        candidates += [root.joinpath(*parts[start:]) for start in range(len(parts))]
-    return next((candidate for candidate in candidates if exists(candidate)), None)
+        yield from (root.joinpath(*parts[start:]) for start in range(len(parts)))

@@ -1,5 +1,6 @@
 """YOLO data sets: relative coordinates become pixels, and paths are found where exporters put them."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,36 @@ def test_the_path_key_is_relative_to_the_file_and_stale_paths_work(tmp_path: Pat
         assert len(read_dataset(tmp_path / "data.yaml", split="train")) == 1
 
 
+@pytest.mark.parametrize("path", ["", "path: .\n"])
+def test_one_level_off_is_not_another_data_set_above(path: str, tmp_path: Path) -> None:
+    for folder, stem in ((tmp_path, "other"), (tmp_path / "chess", "own")):
+        add(folder, f"train/images/{stem}.png", f"train/labels/{stem}.txt")
+        (folder / "data.yaml").write_text(f"{path}{NAMES}train: ../train/images\n")
+    dataset = read_dataset(tmp_path / "chess", split="all")
+    assert [sample.image.stem for sample in dataset.samples] == ["own"]
+    (finding,) = dataset.findings
+    assert (finding.id, finding.severity) == ("ambiguous-path", "warning")
+    assert str(tmp_path / "chess/train/images") in finding.place
+    assert f"not {tmp_path / 'train/images'}" in finding.place
+    assert read_dataset(tmp_path, split="all").findings == []  # nothing is above it
+
+
+def test_a_folder_above_is_used_if_there_is_none_beside_the_yaml(tmp_path: Path) -> None:
+    add(tmp_path, "train/images/a.png", "train/labels/a.txt")
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/data.yaml").write_text(NAMES + "train: ../train/images\n")
+    dataset = read_dataset(tmp_path / "settings", split="all")
+    assert ([len(sample.boxes) for sample in dataset.samples], dataset.findings) == ([1], [])
+
+
+@pytest.mark.parametrize("empty", ["[]", "", "''", "null"])
+def test_a_split_without_entries_is_none(empty: str, tmp_path: Path) -> None:
+    standard(tmp_path)
+    add(tmp_path, "images/train/b.png", "labels/train/b.txt")
+    (tmp_path / "data.yaml").write_text(f"{NAMES}train: images/train\nval: {empty}\n")
+    assert "no val split found" in read_dataset(tmp_path, split="val").origin
+
+
 def test_a_folder_with_classes_txt_needs_no_yaml(tmp_path: Path) -> None:
     standard(tmp_path)
     (tmp_path / "data.yaml").unlink()
@@ -194,6 +225,36 @@ def test_missing_or_broken_listed_images_are_reported(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path, split="train")
     assert len(dataset) == 1
     assert [f.id for f in dataset.findings] == ["missing-image", "unreadable-image"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        unicodedata.normalize("NFD", "images/train/é 1.png"),
+        "images/train/%C3%A9%201.png",
+        unicodedata.normalize("NFD", "images\\train\\é 1.png"),
+        unicodedata.normalize("NFD", "/mnt/job/images/train/é 1.png"),
+        "set/images/train/é 1.png",
+    ],
+    ids=["NFD", "quoted", "backslashes", "absolute", "own-folder"],
+)
+def test_listed_names_in_another_form_are_found(line: str, tmp_path: Path) -> None:
+    root = standard(tmp_path / "set")
+    name = unicodedata.normalize("NFC", "é 1")
+    add(root, f"images/train/{name}.png", f"labels/train/{name}.txt")
+    (root / "list.txt").write_text(f"{line}\nimages/train/{name}.png\n", encoding="utf-8")
+    (root / "data.yaml").write_text(NAMES + "train: list.txt\n")
+    dataset = read_dataset(root, split="all")
+    assert [(sample.image.stem, len(sample.boxes)) for sample in dataset.samples] == [(name, 1)]
+    assert dataset.findings == []
+
+
+def test_a_listed_name_may_hold_a_backslash(tmp_path: Path) -> None:
+    root = standard(tmp_path)
+    add(root, "images/train/a\\b.png", "labels/train/a\\b.txt")
+    (root / "list.txt").write_text("images/train/a\\b.png\n")
+    (root / "data.yaml").write_text(NAMES + "train: list.txt\n")
+    assert [len(sample.boxes) for sample in read_dataset(root, split="all").samples] == [1]
 
 
 @pytest.mark.parametrize(
