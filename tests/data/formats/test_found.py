@@ -67,6 +67,14 @@ def test_voc_files_in_folders_of_the_splits_are_read_whatever_else_is_there(
     assert (dataset.format, len(dataset)) == ("voc", 2 * len(folders))
 
 
+@pytest.mark.parametrize("labels", ["VOC2007/labels", "labels"])
+def test_voc_files_below_come_before_yolo_labels_without_class_names(labels: str, tmp_path: Path) -> None:
+    devkit(tmp_path / "VOC2007")
+    (tmp_path / labels).mkdir()
+    (tmp_path / labels / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    assert read_dataset(tmp_path, split="all").format == "voc"
+
+
 def test_voc_files_below_come_before_labelme_files_below(tmp_path: Path) -> None:
     for number in range(2):
         draw(tmp_path / "data_dataset_voc/JPEGImages" / f"{number}.jpg")
