@@ -11,6 +11,7 @@ import pytest
 
 from fcos_cli.data.images import image_size, open_image, read_image
 from fcos_cli.errors import DataError, FcosError
+from fcos_cli.predict.progress import MAX_ERRORS
 from tests.cli_runner import Fcos
 from tests.hostile.contract import READ, Case, contents, names, outcome
 from tests.hostile.image_cases import IMAGES, encode, noise
@@ -86,7 +87,7 @@ def test_predict_names_each_image_it_cannot_use_and_goes_on(tmp_path: Path, fcos
     done = {row["source"] for row in result.document["results"]}
     assert not failed & done
     assert len(failed | done) == len(files)
-    assert result.err.count("error: ") == len(failed)
+    assert result.err.count("error: ") == MAX_ERRORS < len(failed)  # the document has all of them
     for case in files:
         right, words = expectations(case)
         if not (right and words):  # one of the two is allowed

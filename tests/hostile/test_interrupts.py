@@ -117,7 +117,7 @@ def test_signals(tmp_path: Path, shapes: Path, fcos: Fcos, command: str, number:
 def test_signals_during_an_export(tmp_path: Path, model_file: Path, number: signal.Signals) -> None:
     out = tmp_path / "out" / "x.onnx"
     out.parent.mkdir()
-    out.write_bytes(b"old")
+    old = write_onnx(out).read_bytes()
     line = [sys.executable, "-m", "fcos_cli", "export", str(model_file), "--out", str(out), "--no-verify"]
     running = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
@@ -128,4 +128,4 @@ def test_signals_during_an_export(tmp_path: Path, model_file: Path, number: sign
     # CPython ends itself by the signal, which a shell shows as 130, if Ctrl-C came while it ran the text of an exec()
     assert running.returncode in (CODES[number], -number)
     assert [path.name for path in out.parent.iterdir()] == ["x.onnx"]
-    assert out.read_bytes() == b"old"
+    assert out.read_bytes() == old
