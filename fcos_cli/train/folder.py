@@ -19,9 +19,13 @@ RUNS = Path("runs/train")
 LOCK = ".lock"
 """The file that a run locks. It stays, and tells that the files beside it are those of a run."""
 
+TRACKER_RUN = "tracker.json"
+"""The experiment tracker's own name of the run."""
+
 WEIGHTS = ("best.safetensors", "last.safetensors")
-OTHERS = ("config.toml", "origins.json", "metrics.jsonl", "report.html", "best.onnx", "best.parity.json")
-"""What a new run replaces."""
+BEGINNING = ("config.toml", "origins.json", TRACKER_RUN)
+OTHERS = (*BEGINNING, "metrics.jsonl", "report.html", "best.onnx", "best.parity.json")
+"""What a new run replaces. Those of the beginning are written before the first save."""
 
 _held: set[int] = set()
 """Descriptors of the files that this process has locked."""
@@ -81,7 +85,7 @@ def check_folder(folder: Path | None) -> None:
 
 def _is_of_beginning(file: Path) -> bool:
     """Whether a run writes such a file before its first save, so that nothing is lost without it."""
-    return file.name in ("config.toml", "origins.json") or (file.is_file() and not file.stat().st_size)
+    return file.name in BEGINNING or (file.is_file() and not file.stat().st_size)
 
 
 @contextmanager

@@ -259,7 +259,7 @@ def _run(plan: Plan, folder: Path, *, resume: bool, started: float | None) -> Ou
     main = world.main
     report = RunReport(plan.config, plan.train, plan.val, folder=folder, world=world.size, origins=plan.origins)
     say(f"run folder: {folder}")
-    listener = Listeners(TerminalReporter(), report, make_tracker(folder, plan.config))
+    listener = Listeners(TerminalReporter(), report, make_tracker(folder, plan.config, resume=resume))
     progress = train(
         plan.config, plan.train, plan.val, folder=folder, resume=resume, listener=listener, started=started
     )

@@ -30,7 +30,7 @@ import numpy as np
 from fcos_cli.data.formats import coco, labelme, voc, yolo
 from fcos_cli.data.formats.notes import Notes
 from fcos_cli.data.formats.records import Source
-from fcos_cli.data.formats.voc_xml import is_cvat
+from fcos_cli.data.formats.voc_xml import cvat_error, is_cvat
 from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.data.samples import Dataset, Division, Sample
 from fcos_cli.errors import DataError, UsageError
@@ -125,8 +125,7 @@ def find_source(path: Path) -> Source:
         if source is not None:
             return source
     if is_cvat(path):
-        remedy = "export the labels from CVAT as COCO, YOLO or Pascal VOC"
-        raise DataError("this is CVAT's own format, which cannot be read", where=path, remedy=remedy)
+        raise cvat_error(path)
     if any(file.suffix.lower() in IMAGE_SUFFIXES for pattern in ("*", "*/*") for file in path.glob(pattern)):
         remedy = "label boxes first (docs/labelling.md shows how), or give a folder that holds the annotations too"
         raise DataError("these images have no labels", where=path, remedy=remedy)

@@ -47,8 +47,14 @@ def is_cvat(path: Path) -> bool:
     return any(_CVAT.search(read_bytes(file)[:4096]) for file in found)
 
 
+def cvat_error(path: Path) -> DataError:
+    """The error about what `is_cvat` has found."""
+    remedy = "export the labels from CVAT as COCO, YOLO or Pascal VOC"
+    return DataError("this is CVAT's own format, which cannot be read", where=path, remedy=remedy)
+
+
 def parse(file: Path) -> Annotation:
-    """Raises DataError if the file cannot be read or is not valid XML."""
+    """Raises DataError if the file cannot be read, is not valid XML, or is CVAT's."""
     try:
         root = ElementTree.fromstring(read_bytes(file))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -56,6 +62,8 @@ def parse(file: Path) -> Annotation:
         raise DataError(
             f"the annotation file is not valid XML ({error})", where=f"{file}:{line}", remedy="correct or remove it"
         ) from error
+    if root.tag == "annotations":  # its objects would all be left out
+        raise cvat_error(file)
     # LabelMe only marks what was deleted
     objects = [_object(node) for node in root.iter("object") if _text(node, "deleted") != "1"]
     width, height = _to_int(_text(root, "size/width")), _to_int(_text(root, "size/height"))

@@ -6,16 +6,19 @@ Biases read their own environment variables.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fcos_cli.atomic import atomic_write
 from fcos_cli.config import Config, flatten
 from fcos_cli.console import warn
 from fcos_cli.distributed.world import announced
 from fcos_cli.errors import MissingExtra, one_line
+from fcos_cli.train.folder import TRACKER_RUN
 from fcos_cli.train.tracking.listener import Evaluation, Listener, Row
 from fcos_cli.train.tracking.metrics import LOG_EVERY
 
@@ -24,13 +27,14 @@ class Tracker(Listener):
     """Sends the numbers of every twentieth step and of every validation to `log`, as `train/loss`, `val/AP` …
 
     It is opened once the run has begun: one that cannot start leaves nothing. If the tracker fails, since a server is
-    away say, it is told once, and the run goes on without it.
+    away say, it is told once, and the run goes on without it. resume: continue the tracker's own run, which
+    tracker.json in the run folder names, if there is one.
     """
 
     lost = False
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        self.folder, self.config = folder, config
+    def __init__(self, folder: Path, config: Config, *, resume: bool = False) -> None:
+        self.folder, self.config, self.resume = folder, config, resume
 
     def open(self) -> None:
         raise NotImplementedError
@@ -53,6 +57,19 @@ class Tracker(Listener):
 
     def close(self) -> None:
         self._try(self.end)
+
+    def earlier(self) -> str | None:
+        """The tracker's name of the run that is resumed."""
+        file = self.folder / TRACKER_RUN
+        if not self.resume or not file.exists():
+            return None
+        saved: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        return saved.get(self.config.train.tracker)
+
+    def remember(self, run: str) -> None:
+        """Write the tracker's name of this run, for `earlier`."""
+        with atomic_write(self.folder / TRACKER_RUN) as file:
+            json.dump({self.config.train.tracker: run}, file)
 
     def _try(self, call: Callable[..., None], *values: Any) -> None:
         if self.lost:
@@ -100,8 +117,12 @@ class MLflow(Tracker):
         self.mlflow: Any = mlflow
         if not self.mlflow.is_tracking_uri_set():
             mlflow.set_tracking_uri(f"sqlite:///{(self.folder / 'mlflow.db').resolve()}")
+        earlier = self.earlier()
+        if earlier is not None:
+            mlflow.start_run(run_id=earlier)
+            return  # parameters cannot be changed
         mlflow.set_experiment("fcos")
-        mlflow.start_run(run_name=self.folder.name)
+        self.remember(mlflow.start_run(run_name=self.folder.name).info.run_id)
         mlflow.log_params(settings(self.config))
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -119,7 +140,16 @@ class WeightsAndBiases(Tracker):
 
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         name, folder = self.folder.name, str(self.folder)
-        self.run: Any = wandb.init(project="fcos", name=name, dir=folder, config=settings(self.config), mode=mode)
+        self.run: Any = wandb.init(
+            project="fcos",
+            name=name,
+            dir=folder,
+            config=settings(self.config),
+            mode=mode,
+            id=self.earlier(),
+            resume="allow" if mode == "online" else None,
+        )
+        self.remember(self.run.id)
 
     def log(self, values: dict[str, float], step: int) -> None:
         self.run.log(values, step=step)
@@ -144,10 +174,10 @@ def check_tracker(config: Config) -> None:
         raise MissingExtra(f"{name} is not installed", extra=name, where=f"train.tracker = {name}")
 
 
-def make_tracker(folder: Path, config: Config) -> Listener:
-    """The listener that `train.tracker` names; `auto` is TensorBoard if it is installed."""
+def make_tracker(folder: Path, config: Config, *, resume: bool = False) -> Listener:
+    """The listener that `train.tracker` names; `auto` is TensorBoard if it is installed. resume: as in `Tracker`."""
     name = config.train.tracker
     if name == "auto":
         name = "tensorboard" if find_spec("tensorboard") else "none"
     kinds = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
-    return Listener() if name == "none" else kinds[name](folder, config)
+    return Listener() if name == "none" else kinds[name](folder, config, resume=resume)

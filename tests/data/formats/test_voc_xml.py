@@ -56,13 +56,17 @@ def test_a_polygon_beside_a_box_says_nothing(tmp_path: Path) -> None:
     assert [finding.id for finding in dataset.findings] == ["malformed-row"]
 
 
-@pytest.mark.parametrize("path", [".", "annotations.xml"])
-def test_cvats_own_xml_is_told(path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [(".", "annotations.xml"), ("annotations.xml", "annotations.xml"), (".", "annotations/default.xml")],
+)
+def test_cvats_own_xml_is_told(path: str, file: str, tmp_path: Path) -> None:
     draw(tmp_path / "images" / "a.jpg")
     image = (
         '<image id="0" name="a.jpg" width="100" height="50"><box label="dog" xtl="1" ytl="2" xbr="9" ybr="9"/></image>'
     )
-    (tmp_path / "annotations.xml").write_text(f'<?xml version="1.0"?>\n<annotations>{image}</annotations>')
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(f'<?xml version="1.0"?>\n<annotations>{image}</annotations>')
     with pytest.raises(DataError, match="CVAT's own format") as caught:
         read_dataset(tmp_path / path)
     assert "COCO, YOLO or Pascal VOC" in str(caught.value.remedy)

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,11 +22,11 @@ TRAIN = {"kind": "train", "step": 20, "epoch": 1, "loss": 1.5, "lr": 0.01, "step
 VAL = {"kind": "val", "step": 30, "epoch": 1, "AP": 0.25, "seconds": 3.0, "best": True}
 
 
-def tracked(folder: Path, name: str) -> Config:
+def tracked(folder: Path, name: str, *, resume: bool = False) -> Config:
     """Send two rows to a tracker, one of them between two logged steps."""
     config = config_of(tracker=name)
-    tracker = make_tracker(folder, config)
-    assert not any(folder.iterdir())
+    tracker = make_tracker(folder, config, resume=resume)
+    assert resume or not any(folder.iterdir())
     tracker.begun()
     tracker.step(TRAIN)
     tracker.step({**TRAIN, "step": 21, "loss": 99.0})
@@ -64,6 +65,10 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert run.data.metrics["val/AP"] == 0.25
         assert run.data.params["train.lr"] == str(config.train.lr)
         assert run.info.status == "FINISHED"
+        tracked(tmp_path / "run", "mlflow", resume=True)
+        (resumed,) = client.search_runs([experiment.experiment_id])
+        assert resumed.info.status == "FINISHED"
+        assert len(client.get_metric_history(run.info.run_id, "val/AP")) == 2
     finally:
         mlflow.set_tracking_uri(before)
 
@@ -81,6 +86,23 @@ def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             return
         time.sleep(0.1)
     pytest.fail(f"{len(content)} bytes without the values that were logged")
+
+
+def test_weights_and_biases_is_told_which_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb: Any = pytest.importorskip("wandb", reason="needs the extra `wandb`")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    given = list[dict[str, Any]]()
+
+    def init(**options: Any) -> Any:
+        given.append(options)
+        return Mock(id=options["id"] or f"run-{len(given)}")
+
+    monkeypatch.setattr(wandb, "init", init)
+    tracked(tmp_path, "wandb")
+    for resume in (True, True, False):
+        make_tracker(tmp_path, config_of(tracker="wandb"), resume=resume).begun()
+    assert [options["id"] for options in given] == [None, "run-1", "run-1", None]
+    assert {options["resume"] for options in given} == {"allow"}
 
 
 def test_a_tracker_that_is_not_installed_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
