@@ -28,7 +28,7 @@ def box_intersection(first: Boxes, second: Boxes) -> Floats:
 
 
 def scale_boxes(boxes: Boxes, *, size: tuple[int, int], to: tuple[int, int]) -> Boxes:
-    """Boxes [..., 4] of an image of one size (width, height) in the pixels of another; themselves if both are equal."""
+    """Boxes [..., 4] of an image of one size (width, height) in the pixels of another; unchanged if both are equal."""
     return boxes if size == to else (boxes * np.tile(np.divide(to, size), 2)).astype(np.float32)
 
 

@@ -55,7 +55,7 @@ def check_data(path: Path, *, size: tuple[int, int] | None, images: bool, as_jso
 
 
 def _with_decoded(findings: list[tuple[str, Finding]], train: Dataset, val: Dataset) -> list[tuple[str, Finding]]:
-    """Add what decoding shows. Its finding about sizes, of all images, replaces that of the reader, of some."""
+    """Add what decoding shows. Its finding about sizes, from all images, replaces the reader's, which is from some."""
     files = [sample.image for dataset in (train, val) for sample in dataset.samples]
     with progress("decoding", total=len(set(files))) as update:
         decoded = decode_all(files, on_progress=update)

@@ -125,8 +125,8 @@ def examine_splits(
 ) -> list[tuple[str, Finding]]:
     """Return (split, finding) of all problems of a data set, as `fcos train` and `fcos doctor` list them.
 
-    resize, stride: as in `examine`. Of val they are those of the reader which train does not have too, since both may
-    come from one file, and that it has few boxes or none. `train` stands for both where a finding is about both.
+    resize, stride: as in `examine`. For val, these are the reader's findings that train does not have too (both may
+    come from one file), and that it has few boxes or none. Findings about both splits are listed under `train`.
     """
     findings = [*examine(train, resize=resize, stride=stride), *find_leakage(train, val)]
     of_val = [finding for finding in val.findings if finding not in findings]
@@ -154,8 +154,8 @@ def _small_val(val: Dataset) -> Iterator[Finding]:
 def find_leakage(train: Dataset, val: Dataset) -> Iterator[Finding]:
     """Find images in both splits, by file content.
 
-    Files are read only as far as they agree in length and in a part from their middle: uncompressed images of one size
-    all have one length. Unreadable files are skipped, since the reader reports them.
+    Only files that agree in length, and then in a part from their middle, are read in full: uncompressed images of one
+    size all have the same length. Unreadable files are skipped, since the reader reports them.
     """
     pairs = _shared([sample.image for sample in train.samples], [sample.image for sample in val.samples])
     shared = [f"{file.name} = {other.name}" for file, other in pairs]
@@ -165,7 +165,7 @@ def find_leakage(train: Dataset, val: Dataset) -> Iterator[Finding]:
 
 
 def _shared(train: Iterable[Path], val: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield each file of `train` whose content a file of `val` has, with the last such file."""
+    """Yield each file of `train` whose content is also in `val`, with the last such file there."""
     groups = [(list(dict.fromkeys(train)), list(dict.fromkeys(val)))]
     for key in (_length, _middle, _digest):
         groups = [pair for group in groups for pair in _agreeing(*group, key=key)]
@@ -176,7 +176,7 @@ def _shared(train: Iterable[Path], val: Iterable[Path]) -> Iterator[tuple[Path, 
 def _agreeing(
     train: Sequence[Path], val: Sequence[Path], *, key: Callable[[Path], object]
 ) -> Iterator[tuple[list[Path], list[Path]]]:
-    """Yield the files of each key that both have; a key of None belongs to no group."""
+    """Yield the files of both splits for each key that both have; files with the key None are left out."""
     theirs, ours = defaultdict[object, list[Path]](list), defaultdict[object, list[Path]](list)
     for file in val:
         theirs[key(file)].append(file)

@@ -26,7 +26,7 @@ Filter = Literal["pillow", "point", "float"]
 
 
 MAX_SIDE = 32_768
-"""Of the network input, in pixels. A larger one needs more memory than any machine has."""
+"""Longest side of the network input, in pixels. A larger one needs more memory than any machine has."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ _DECODERS = {
 """Format → the Pillow module that registers its decoder in Image.OPEN; imported when needed."""
 
 _OPENERS: dict[str, _Opener] = {"TIFF": open_tiff, "JPEG2000": open_jpeg2000}
-"""Formats of which Pillow reads some files wrongly."""
+"""Formats with files that Pillow reads wrongly."""
 
 _ORIENTATION = 0x0112
 _TRANSPOSES = {
@@ -85,7 +85,7 @@ def open_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS)
 
 
 class ReadImage(NamedTuple):
-    """pixels: as `open_image` returns them. note: says that the file has more pages or frames; None if it has not."""
+    """pixels: as `open_image` returns them. note: says that the file has more pages or frames; None if it does not."""
 
     pixels: npt.NDArray[np.uint8]
     note: str | None
@@ -109,7 +109,7 @@ def read_image(source: Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS)
             image.load()
             pixels = _to_array(image, transpose)
         except Exception as error:  # decoders raise arbitrary exceptions on damaged input
-            if isinstance(error, MemoryError) or "out of memory" in str(error):  # so Pillow's decoders put it
+            if isinstance(error, MemoryError) or "out of memory" in str(error):  # as Pillow's decoders word it
                 what = f"there is not enough memory for the image, {width} x {height} pixels"
                 raise DataError(what, where=place, remedy="free memory, or make the image smaller") from error
             doubt = f", or compressed in a way that this Pillow cannot read: {codec}" if codec in RARE_CODECS else ""
@@ -140,7 +140,7 @@ def note_of(path: Path) -> str | None:
 
 
 def kind_if_plain(path: Path) -> Literal["JPEG", "PNG"] | None:
-    """Return the kind of a file that every labelling tool opens, and as `open_image` does; None for other files.
+    """Return the kind of a file that every labelling tool opens as `open_image` does; None for other files.
 
     JPEG files may have EXIF rotation, which tools apply; in PNG files many do not.
     """
@@ -275,6 +275,6 @@ def _deep_gray(image: Image.Image) -> npt.NDArray[np.uint8] | None:
     if image.format == "TIFF":
         return gray_of(cast("TiffImageFile", image))
     if image.mode.startswith("I") or image.mode == "F":
-        full_range = image.format == "PPM" and image.mode == "I"  # to which Pillow scales them
+        full_range = image.format == "PPM" and image.mode == "I"  # Pillow scales these to 65535
         return scale_gray(np.asarray(image), white=FULL_16 if full_range else None)
     return None

@@ -19,7 +19,7 @@ from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.errors import UsageError
 
 MIN_VISIBLE = 0.25
-"""Boxes of which less lies in a training tile are ignored there."""
+"""Boxes with a smaller share in a training tile are ignored there."""
 
 EMPTY_SHARE = 0.25
 """Tiles without objects in a training set, relative to those with objects. Most tiles of large images are empty, but
@@ -74,8 +74,8 @@ def cut(dataset: Dataset, tiling: Tiling, *, seed: int) -> Dataset:
     """Return the tiles of a data set as samples, in the order of its images.
 
     These are the tiles with objects, and a random choice (by `seed`) of EMPTY_SHARE times as many without; images no
-    larger than a tile, unchanged; and, as prediction runs on them too, whole images with an object of which every tile
-    shows only a part. In such an image the objects that a tile shows completely are ignored.
+    larger than a tile, unchanged; and, as prediction runs on them too, whole images with an object that no tile shows
+    completely. In such an image the objects that a tile shows completely are ignored.
     """
     samples = list(chain.from_iterable(_parts(sample, tiling) for sample in dataset.samples))
     tiles = [number for number, sample in enumerate(samples) if sample.part is not None]

@@ -69,7 +69,7 @@ class _Remedy(NamedTuple):
 
 
 def find_tiny(dataset: Dataset, *, resize: ResizeRule | None, stride: int) -> Iterator[Finding]:
-    """Find boxes smaller than a cell of the finest level, and what would make them larger. As for `doctor.examine`."""
+    """Find boxes smaller than a cell of the finest level, and what would make them larger; see `doctor.examine`."""
     sizes = box_sizes(dataset)
     total = len(sizes.sides)
     share = sizes.tiny(resize, stride=stride) if total else 0.0
@@ -103,7 +103,7 @@ def _cheapest(remedies: Iterable[_Remedy]) -> str:
 def _remedies(sizes: BoxSizes, resize: ResizeRule, *, stride: int) -> list[_Remedy]:
     """Return the smallest larger input, a finer first level, and the largest tiles that suffice.
 
-    Where no input or no tiles do, it is the largest input or the smallest tiles tried.
+    Where no input or no tiles suffice, it is the largest input or the smallest tiles tried.
     """
 
     def size(factor: float) -> _Remedy:

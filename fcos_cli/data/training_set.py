@@ -70,7 +70,7 @@ class Key(NamedTuple):
 class TrainingSet(Dataset[Example | Unreadable]):
     """Samples with augmentation. The same key gives the same example in any process, with or without a cache.
 
-    longest: larger images are first reduced to so many pixels on their longer side.
+    longest: larger images are first reduced to this many pixels on their longer side.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class TrainingSet(Dataset[Example | Unreadable]):
         except DataError as error:
             return Unreadable(error.brief)  # one bad file must not stop the run; it is reported
         if mixup and random.random() < mixup:
-            with suppress(DataError):  # that of another image is reported in its own turn
+            with suppress(DataError):  # an unreadable other image is reported in its own turn
                 other, more = self._drawn(int(random.integers(len(self.samples))), mosaic, random)
                 example, numbers = mix(example, other), numbers + more
         name, *others = [str(self.samples[number].image) for number in numbers]
@@ -122,7 +122,7 @@ class TrainingSet(Dataset[Example | Unreadable]):
                 self._single(index, self.augmentation.quarter((y2 - y1, x2 - x1)), random)
                 for index, (x1, y1, x2, y2) in zip(numbers, corners, strict=True)
             ]
-        except DataError:  # that of another image is reported in its own turn
+        except DataError:  # an unreadable other image is reported in its own turn
             return self._single(number, self.augmentation, random), [number]
         return join(parts, corners), numbers
 

@@ -34,7 +34,7 @@ def unlisted_images(path: Path, datasets: Sequence[Dataset]) -> list[Finding]:
 
 
 def _beside(images: Sequence[Path]) -> set[Path]:
-    """Image files in the folders of `images` that are none of them."""
+    """Image files in the folders of `images` that are not among them."""
     listed = set(images)
     folders = {image.parent for image in images}
     files = (file for folder in folders for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)

@@ -12,10 +12,10 @@ Floats = npt.NDArray[np.float64]
 Boxes = npt.NDArray[np.float32]
 
 MIN_SIDE, MAX_STRETCH, TRIALS = 0.4, 2.0, 20
-"""Crops: smallest side relative to the whole, largest change of the aspect ratio, and attempts to hold a box."""
+"""Crops: smallest side relative to the whole, largest change of the aspect ratio, and attempts to include a box."""
 
 MIN_VISIBLE = 0.5
-"""Boxes of which less is visible are ignored: neither an object nor background."""
+"""Boxes with a smaller visible share are ignored: neither an object nor background."""
 
 SLACK = 1e-6
 """Pixels by which rounding errors may exceed a whole number."""

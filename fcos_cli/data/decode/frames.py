@@ -17,7 +17,7 @@ def unused_frames(image: ImageFile.ImageFile, stream: IO[bytes]) -> str | None:
     """Return PAGES or FRAMES if a decoded image is the first of several, else None.
 
     stream: the file that it was decoded from. The second picture in a JPEG file (MPO) is a preview, a depth map or the
-    other eye's view, and not mentioned. A file that is damaged after its first image has no other.
+    other eye's view, and not mentioned. A file that is damaged after its first image counts as having no other.
     """
     with suppress(Exception):  # decoders raise arbitrary exceptions on damaged input
         if image.format == "TIFF":

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 FULL_16 = 65535
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-"""Programs for maps write it, with either sign, where nothing was measured."""
+"""Mapping software writes it, with either sign, where nothing was measured."""
 
 
 def scale_gray(
@@ -22,7 +22,7 @@ def scale_gray(
     white: the value that becomes 255, while 0 stays 0; rounded. If it is None, unsigned 16-bit pixels have 65535, and
     for others, whose files do not say which range they use, it is inferred from the values: if all are within 0…1
     (floats), 0…255 or 0…65535, that range is used; otherwise the values are stretched from minimum to maximum.
-    Infinity is the end of the range.
+    Infinities become the ends of the range.
 
     NaN, `nodata` and the largest float32 value of either sign are pixels without a measurement. They do not count
     for the range, and become black. nodata applies only where the range is inferred. white_is_zero: the lowest value

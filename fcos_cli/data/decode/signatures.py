@@ -1,4 +1,4 @@
-"""What a file is that no decoder here reads, by its first bytes."""
+"""Recognize files that no decoder here reads, by their first bytes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
 
 
 def describe(head: bytes) -> tuple[str, str] | None:
-    """Return what a file is that starts with `head`, with its article, and what to do; None if it is not known.
+    """Return what kind of file starts with `head`, with its article, and what to do; None if it is unknown.
 
     head: the first HEAD bytes of the file, or all if it has fewer.
     """

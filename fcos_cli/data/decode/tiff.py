@@ -1,4 +1,4 @@
-"""TIFF files: what Pillow reads wrongly is read rightly here or refused, and what it refuses is described.
+"""TIFF files: what Pillow reads wrongly is read correctly here or refused, and what it refuses is described.
 
 Source of the tags: TIFF 6.0 (Adobe, 1992); GDAL_NODATA: https://gdal.org/en/stable/drivers/raster/gtiff.html
 """
@@ -27,13 +27,13 @@ _BIG_ENDIAN_BIGTIFF = b"MM\0\x2b"
 _CANON = b"II*\0\x10\0\0\0CR\x02"
 """The first bytes of a CR2 file."""
 _MOST_SAMPLES = 6
-"""That Pillow reads; it prints a message of its own about more."""
+"""Most samples that Pillow reads; about more, it prints a message of its own."""
 _WHITE_IS_ZERO = 0
 _COLOURS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "L*a*b*"}
 _NUMBERS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
 _CODECS = {34712: "JPEG 2000", 34887: "LERC", 50002: "JPEG XL"}
 _NATIVE = {"I;16BS": "I;16NS", "I;16S": "I;16NS", "I;32BS": "I;32NS", "I;32S": "I;32NS", "F;32BF": "F;32NF"}
-"""Pillow's names of byte orders. libtiff returns the machine's own, which Pillow overlooks for these."""
+"""Pillow's names of byte orders. libtiff returns the machine's own order, which Pillow does not expect for these."""
 RARE_CODECS = ("lzma", "zstd", "webp")
 """Pillow's names of compressions that libtiff is often built without."""
 _REMEDY = "save it as 8-bit gray or RGB, in TIFF, PNG or JPEG"
@@ -74,8 +74,8 @@ def open_tiff(stream: IO[bytes], filename: str | bytes = "") -> TiffImageFile:
     if gray_only or (planes and image.mode in ("LA", "La", "PA")):
         raise _unsupported(tags)  # Pillow returns the first plane, or mixes them
     if tags.get(_PLANAR, 1) == 2 and tags.get(_COMPRESSION, 1) == 1 and _bits(tags) > 8:
-        # Pillow takes the low and the high bytes of such planes for pixels. libtiff does not; Pillow uses it for
-        # whatever is compressed, and libtiff itself looks into the file.
+        # Pillow takes the low and the high bytes of such planes for pixels; libtiff does not. Pillow uses libtiff if
+        # this tag says compressed, and libtiff itself reads the tag in the file.
         image.tag_v2[_COMPRESSION] = _DEFLATE
         image._setup()
     _use_native_byte_order(image)
@@ -106,7 +106,7 @@ def gray_of(image: TiffImageFile) -> npt.NDArray[np.uint8] | None:
 
 
 def has_more_pages(stream: IO[bytes]) -> bool:
-    """Whether a page follows the first one. Reduced copies and masks, as in cloud-optimized GeoTIFFs, are none."""
+    """Whether a page follows the first one. Reduced copies and masks, as in cloud-optimized GeoTIFFs, do not count."""
     directory, seen = _first_directory(stream), set[int]()
     while directory.next and directory.next not in seen:
         seen.add(directory.next)
@@ -153,7 +153,7 @@ def _bits(tags: ImageFileDirectory_v2) -> int:
 
 
 def _numbers(tags: ImageFileDirectory_v2) -> int:
-    """A key of _NUMBERS, of the first band."""
+    """The number format of the first band, a key of _NUMBERS."""
     value: Any = tags.get(_SAMPLE_FORMAT, 1)
     return int(value[0] if isinstance(value, tuple) else value)
 

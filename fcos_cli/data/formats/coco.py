@@ -84,8 +84,8 @@ def find(path: Path, *, damaged: bool = False) -> CocoSource | None:
 
 
 def _root(folder: Path) -> Path:
-    """The folder of a data set with files in `folder`: the one above `annotations`, so that one of its files is divided
-    as the folder above is."""
+    """The folder of a data set with files in `folder`: the one above `annotations`, so that a single file is divided as
+    that folder is."""
     named = folder if folder.name else folder.absolute()
     return named.parent if named.name.lower() in ANNOTATION_FOLDERS else folder
 
@@ -160,8 +160,8 @@ def _categories_alone(file: Path) -> list[dict[str, Any]] | None:
 
 
 def _without_root(rows: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
-    """Drop Roboflow's extra category, the project's name, which is above all others: if a real class has the same name,
-    or if its id is 0 and no box has it."""
+    """Drop Roboflow's extra category, named after the project and the parent of all others, if a real class has the
+    same name, or if its id is 0 and no box has it."""
     above = [row.get("supercategory") for row in rows]
     names = [row.get("name") for row in rows]
 

@@ -15,7 +15,7 @@ from fcos_cli.data.images import IMAGE_SUFFIXES
 from fcos_cli.errors import DataError
 
 ANNOTATION_FOLDERS = ("annotations", "labels", "ann")
-"""Names of folders for the files alone: the images may lie in the folder above."""
+"""Names of folders that hold only annotation files: the images may lie in the folder above."""
 
 _LARGEST_SIDE = 2**31  # pixels; more is a mistake, as are NaN and infinity
 SPLIT_WORD = re.compile(r"(?<![a-z])(trainval|train|valid|validation|val|test)(ing)?(?![a-z])")
@@ -96,10 +96,10 @@ def _same_file(a: PurePosixPath, b: PurePosixPath, *, where: str) -> DataError:
 
 
 def _elsewhere(folder: Path, names: list[PurePosixPath], index: FileIndex) -> dict[PurePosixPath, Path]:
-    """Where the images are that are not at their place in `folder`, by their names alone: in it, or in its subfolders.
+    """Find images that are not at their place in `folder` by file name alone, in it or in its subfolders.
 
-    At last by their names in another case. A file is left out if it is the place of another image, or if the names of
-    several fit it: of `a/1.jpg` and `b/1.jpg` one cannot stand for the other.
+    Finally, names in another case are tried. A file is left out if it is the place of another image, or if the names of
+    several fit it: `a/1.jpg` cannot stand for `b/1.jpg`.
     """
     places = {name: index.find(folder / name) for name in dict.fromkeys(names)}
     missing = [name for name, place in places.items() if place is None]
@@ -149,7 +149,7 @@ def locate_images(
     Candidate folders are tried with up to 20 file names spread over the list. Splits may number their images alike, so
     a folder that is named like the split of the file comes before others, and one that is named like another split
     last. Names that contain folders of another machine (`C:/job/images/1.jpg`) are then tried without any folder, then
-    in subfolders, and at last all names in another case.
+    in subfolders, and finally all names in another case.
     """
     usual, others = _image_folders(file)
     candidates = sorted([*usual, *others], key=lambda folder: _strangeness(folder, file))
@@ -209,7 +209,7 @@ def _probes(names: list[PurePosixPath]) -> list[PurePosixPath]:
 def _strangeness(folder: Path, file: Path) -> int:
     """0 if a folder of images is named like the split of an annotation file, 2 if it is named like another one, else 1.
 
-    The names of the folders that the file lies in say nothing.
+    Always 1 for the folders that the file itself lies in, whatever their names.
     """
     own, split = _split_in(folder.name), _split_in(file.stem)
     around = folder.absolute() in file.absolute().parents
@@ -217,7 +217,7 @@ def _strangeness(folder: Path, file: Path) -> int:
 
 
 def _split_in(name: str) -> str | None:
-    """The split that a name contains: that of `val_images`, `valid` and `instances_val2017` is val."""
+    """The split that a name contains: val for `val_images`, `valid` and `instances_val2017`."""
     word = SPLIT_WORD.search(name.lower().replace("_", " "))
     return None if word is None else "val" if word[1].startswith("val") else word[1]
 

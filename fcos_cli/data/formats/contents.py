@@ -35,7 +35,7 @@ def decode(content: bytes, file: Path, *, problem: str, encoding: str = "utf-8-s
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder. A name that no file system allows, as in a damaged list, is none."""
+    """Whether there is such a file or folder. False for a name that no file system allows, as in a damaged list."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -11,7 +11,7 @@ from fcos_cli.data.formats.contents import decode, read_bytes
 from fcos_cli.errors import DataError
 
 MAX_BYTES = 1_000_000
-"""Size of a data.yaml: that of one with 20,000 names. PyYAML would take minutes for a file of many megabytes."""
+"""Largest data.yaml that is read, with 20,000 names. PyYAML would take minutes for a file of many megabytes."""
 
 UNSET: tuple[object, ...] = (None, "", "~", "null", [])
 """Values that stand for a missing one."""
@@ -19,8 +19,8 @@ UNSET: tuple[object, ...] = (None, "", "~", "null", [])
 
 def read_yaml(file: Path, *, paths: tuple[str, ...]) -> dict[str, Any]:
     """Return the table. `path` and `nc` are text; `names` a list of text, or a table of text by text; each of `paths`
-    text or a list of text, in the file also as `Train`; all of these may be missing, or None. Tags are ignored, so that
-    nothing in the file is run.
+    text or a list of text, also if the file writes `Train`; any of these may be missing, or None. Tags are ignored, so
+    that nothing in the file is run.
 
     Raises DataError. References (`*a`) are followed in these places only as far as text: a small file of references to
     references can stand for millions of values.

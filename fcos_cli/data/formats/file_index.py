@@ -15,7 +15,7 @@ from fcos_cli.data.images import IMAGE_SUFFIXES
 class FileIndex:
     """Which files exist, using one directory listing per folder instead of one stat call per file.
 
-    A name also fits if it is the same text in another Unicode form or percent-encoded (`a%20b`), as some tools do it.
+    A name also fits if it is the same text in another Unicode form or percent-encoded (`a%20b`), as by some tools.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class FileIndex:
     def images(self, folder: Path) -> dict[str, str]:
         """Map stem → file name for the images in a folder, sorted; empty if the folder does not exist.
 
-        Of `a.jpg` and `a.png` it is the first: the other one is usually a mask.
+        Of `a.jpg` and `a.png`, the first counts: the other one is usually a mask.
         """
         if folder not in self._stems:
             self._stems[folder] = {}
@@ -107,7 +107,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     """The files in a folder and its subfolders, in a fixed order, without hidden ones.
 
     Links to folders are followed, except back to a parent. No folder is entered twice: one that is inside `folder`
-    keeps its own path, and of several links to another it is the first. Raises PermissionError if one cannot be read.
+    keeps its own path, and of several links to another, the first counts. Raises PermissionError if one cannot be read.
     """
     root, entered, listed = folder.resolve(), set[Path](), list[tuple[Path, list[str]]]()
     starts = deque([folder])  # real folders come before linked ones

@@ -144,7 +144,7 @@ def _side(value: object) -> int:
 
 
 def _shape(row: dict[str, Any]) -> Shape:
-    label, kind = row.get("label"), row.get("shape_type") or "polygon"  # as LabelMe takes it if it is missing
+    label, kind = row.get("label"), row.get("shape_type") or "polygon"  # LabelMe's default if it is missing
     try:
         points = [(float(x), float(y)) for x, y in row["points"]]
         if kind == "circle":  # its centre, and a point on it

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fcos_cli.data.samples import Finding, Severity
 
-CHECKED_IMAGES = 200  # images of which the file is compared with the annotations
+CHECKED_IMAGES = 200  # images whose file is compared with the annotations
 EXAMPLES = 3
 LONGEST = 200  # characters of a place; a name in a damaged file can have millions
 

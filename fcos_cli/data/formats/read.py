@@ -215,7 +215,7 @@ def _divide(samples: list[Sample], root: Path, requested: str, *, val_fraction: 
 
 
 def _name_in(root: Path, image: Path) -> Path:
-    """The path of an image from the folder of its data set, however the two were typed; elsewhere its name alone."""
+    """The path of an image relative to its data set's folder, however the two were typed; its name alone elsewhere."""
     if not image.is_relative_to(root):  # one of them may be relative to the working directory
         root, image = (Path(os.path.abspath(path)) for path in (root, image))  # noqa: PTH100 - keeps links
     return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)

@@ -20,8 +20,8 @@ from fcos_cli.errors import DataError
 from fcos_cli.model.classes import ClassTable
 
 CLIP_TOLERANCE = 1.0  # pixels; smaller excesses are rounding by annotation tools and are not reported
-MANY = 16  # boxes, or pixels of a side, from which a share of them says something
-FEW = 3  # boxes, fewer than which may all be tiny by chance
+MANY = 16  # boxes, or pixels of a side; a share of fewer says little
+FEW = 3  # boxes; fewer may all be tiny by chance
 SAME_FACTOR = 0.02  # relative difference of two factors that are the same up to rounding
 SPLITS = ("train", "val", "valid", "validation", "trainval", "test")
 
@@ -96,7 +96,7 @@ class Source(Protocol):
 
 
 def split_key(name: str) -> str:
-    """The name of a split as `read_dataset` looks for it: `Train` is train. Names that it does not know stay."""
+    """The name of a split as `read_dataset` looks for it: `Train` is train. Unknown names are left as they are."""
     return name.lower() if name.lower() in SPLITS else name
 
 

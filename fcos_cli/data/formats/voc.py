@@ -30,7 +30,7 @@ _CLASS_COLUMN = re.compile(r"\s+-?[01]$")
 """The second column of VOC's lists for one class; names may contain blanks."""
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "img")
-"""Names of the folder of images, the first of which is the usual one."""
+"""Names of the folder of images; the first is the usual one."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _with_lists(base: Path) -> VocSource:
 
 
 def _one_per_split(path: Path, bases: Sequence[Path]) -> VocSource:
-    """Read `train/Annotations` and `val/Annotations` as one data set. Raises DataError if these are several."""
+    """Read `train/Annotations` and `val/Annotations` as one data set. Raises DataError if they are separate sets."""
     splits = {base.name.lower(): folder for base in bases if (folder := _annotations_of(base))}
     alike = len({base.parent for base in bases}) == 1 and len(splits) == len(bases)
     if alike and splits.keys() <= set(SPLITS) and not any(map(_lists_of, bases)):
@@ -235,7 +235,7 @@ def _one_per_split(path: Path, bases: Sequence[Path]) -> VocSource:
 
 
 def _with_xml(folders: Sequence[Path]) -> dict[str, Path]:
-    """Those of the folders with annotation files next to the images, by their names, which are the splits."""
+    """The folders with annotation files next to the images, by their names, which are the splits."""
     return {split_key(folder.name): folder for folder in folders if _has_annotation(folder)}
 
 

@@ -18,7 +18,7 @@ _VOC, _CVAT = re.compile(rb"<annotation[\s/>]"), re.compile(rb"<annotations[\s/>
 class VocObject(NamedTuple):
     """One `<object>`: its name, empty if it has none; box xyxy in VOC's pixels, None if it cannot be parsed.
 
-    around: whether the box is the one around a polygon that is none itself.
+    around: whether the box is the one around a polygon that is not itself a box.
     """
 
     name: str
@@ -41,7 +41,7 @@ def begins_as_voc(file: Path) -> bool:
 
 
 def is_cvat(path: Path) -> bool:
-    """Whether `path` is, or a folder with, a file in the XML that CVAT calls its own; no reader reads it."""
+    """Whether `path` is a file in CVAT's own XML format, or a folder with one; no reader reads it."""
     files = [path] if path.is_file() else path.glob("*.[xX][mM][lL]")
     found = (file for file in files if file.suffix.lower() == ".xml" and file.is_file())
     return any(_CVAT.search(read_bytes(file)[:4096]) for file in found)

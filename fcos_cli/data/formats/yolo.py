@@ -90,8 +90,8 @@ class YoloSource:
     def _place(self, entry: str, notes: Notes) -> Path | None:
         """Return the folder or list that an entry names; None if there is none.
 
-        `../train/images`, as exporters write it one level off, is the folder beside the data.yaml if there is one: what
-        is there as written may be another data set, so it is noted.
+        Exporters write `../train/images` one level off: the folder beside the data.yaml is taken if there is one. The
+        path as written may lead to another data set, so this is noted.
         """
         place = _resolve(entry, self.base, self.root)
         written = Path(entry.replace("\\", "/")).parts
@@ -103,7 +103,7 @@ class YoloSource:
         return inner
 
     def _instead(self, split: str) -> str:
-        """What else the remedy for a split that is not there can propose."""
+        """What else the remedy for a missing split can propose."""
         others = [name for name in self.entries if name != split]
         more = ": 10 % of the train images are then held out" if others == ["train"] else ""
         return f", or remove its line{more}" if "train" in others else ""
@@ -210,7 +210,7 @@ def _candidates(entry: str, base: Path, root: Path, own: str) -> Iterator[Path]:
     parts = [part for part in written.parts if part not in ("..", written.anchor)]
     yield base / written
     yield root / written
-    # a folder that CVAT and Datumaro write, but do not make; or the data set's own, as in lists of Darknet
+    # a folder that CVAT and Datumaro name, but do not create; or the data set's own, as in lists of Darknet
     if parts[:1] in (["data"], [own]):
         yield root.joinpath(*parts[1:])
     if written.is_absolute() or ".." in written.parts or PureWindowsPath(entry).drive:

@@ -71,7 +71,7 @@ def other_layout_of(path: Path) -> Layout | None:
 
 def read_names(file: Path) -> dict[int, str]:
     """Return index → name from a file with one name per line. Raises DataError if a line or a character would be lost:
-    then other boxes would have the name of a class.
+    boxes would then get the wrong class names.
     """
     content = read_bytes(file)
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as `>` in PowerShell writes it
@@ -94,7 +94,7 @@ def read_names(file: Path) -> dict[int, str]:
 
 
 def _common_names(files: Iterable[Path]) -> dict[int, str]:
-    """The longest list of names, which the other files must begin. Raises DataError if one does not."""
+    """The longest list of names; the others must be its beginning. Raises DataError if one is not."""
     lists = {file: read_names(file) for file in files}
     longest = max(lists, key=lambda file: len(lists[file]))
     for file, names in lists.items():
@@ -106,7 +106,7 @@ def _common_names(files: Iterable[Path]) -> dict[int, str]:
 
 
 def _is_flat(path: Path) -> bool:
-    """Whether images and their label files lie side by side in the folder, with a classes.txt, as labelImg does it."""
+    """Whether images and their label files lie side by side in the folder, with a classes.txt, as labelImg does."""
     index = FileIndex()
     stems = {plain(stem) for stem in index.images(path)}
     return (path / "classes.txt").is_file() and any(stem in stems for stem in index.labels(path))
@@ -116,7 +116,7 @@ def _side_by_side(path: Path) -> dict[str, list[Path]]:
     """Split → folders in which images and labels lie side by side, in `path` or its folder `images`; if it is `path`
     itself, the split is `images`.
 
-    Folders named like a split are also returned if they have only images: that labels are missing is said later.
+    Folders named like a split are also returned if they have only images: missing labels are reported later.
     """
     if has_boxes(path):
         return {"images": [path]}
@@ -150,7 +150,7 @@ def _named(name: str, path: Path) -> list[Path]:
 
 
 def _mirrors_images(labels: Path, path: Path) -> bool:
-    """Whether a folder of labels is where a data set has it. Other tools put some into folders of their own."""
+    """Whether a folder of labels is where data sets keep it. Other tools put labels into folders of their own."""
     return labels.parent == path or labels.parent.name.lower() in (*SPLITS, "images")
 
 

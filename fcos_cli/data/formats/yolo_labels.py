@@ -72,7 +72,7 @@ def read_boxes(
 
 
 def note_lonely_labels(files: Sequence[Path], index: FileIndex, notes: Notes, *, inside: Sequence[Path]) -> None:
-    """Note the label files for which there is no image: beside `files`, and in folders that mirror none of images.
+    """Note the label files for which there is no image: beside `files`, and in folders that mirror no image folder.
 
     inside: the folders of the data set, outside of which no folder is searched.
     """
