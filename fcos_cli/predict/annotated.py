@@ -56,7 +56,7 @@ class AnnotatedWriter:
             return None
         if prediction.moment is not None:
             return self._write_frame(prediction, prediction.image, prediction.moment)
-        self._finish_clip()  # an interruption after it does not lose the video
+        self._finish_clip()  # an interruption after this does not lose the video
         as_png = prediction.source.suffix.lower() == ".png" or max(prediction.image.shape) > JPEG_LIMIT
         crops = self._crops(prediction)
 

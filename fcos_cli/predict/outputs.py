@@ -84,8 +84,8 @@ def shorten(stem: str, *, end: str = "", most: int = LONGEST) -> str:
 def source_test(sources: Sequence[str], *, leave_out: OutputFolder | None = None) -> Callable[[Path], bool]:
     """Return a test whether a resolved path, of a file with the mark, belongs to `sources`.
 
-    sources, leave_out: as in `open_sources`. They are expanded only when the test is first called, which is rare. Every
-    file may be listed in a pipe, which cannot be read twice. On stdin, what an earlier run wrote is no source.
+    sources, leave_out: as in `open_sources`. They are expanded only when the test is first called, which is rare. Any
+    file may be listed in a pipe, which cannot be read twice. On stdin, what an earlier run wrote is not a source.
     """
     hides: Callable[..., bool] = (lambda _file, **_: False) if leave_out is None else leave_out.hides
     expanded = cache(lambda: _expand(sources, hides))

@@ -20,8 +20,8 @@ class PredictOptions:
 
     score: lowest score; None uses the model's thresholds per class. chosen: indices of the classes; None = all. limit:
     number of detections per image; None = all. tracked: give objects identities; then all inputs must be frames.
-    tiling: also run on tiles. batch: images (tiles) per network call. every, frames, iou: with which the inputs and the
-    detector were opened.
+    tiling: also run on tiles. batch: images (tiles) per network call. every, frames, iou: those that the inputs and the
+    detector were opened with.
     """
 
     score: float | None = None
@@ -35,7 +35,7 @@ class PredictOptions:
     iou: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What must be the same in a run that goes on, by the names of the command line."""
+        """What must be the same in a resumed run, by the names of the command line."""
         return {
             "score": self.score,
             "classes": self.chosen and sorted(self.chosen),

@@ -30,16 +30,16 @@ from fcos_cli.runtime.detector import Adjustable, Detector
 MARK = b'{"settings": {"model": '
 """How every part begins."""
 NEW = 10
-"""Inputs without a row before the first that has one: files that are new in a folder. Others have other names."""
+"""Number of first inputs that are checked: one of them must have a row; others may be new files in a folder."""
 
 
 @dataclass
 class Done:
     """The rows of earlier runs, all in the order of the inputs.
 
-    rows: how many there are. failed: how many of them are errors. sound: how many there are up to the last that is
-    none. items: rows without a frame number by source: images, and what could not be read. clips: video → number of its
-    last frame, for each time that it was named.
+    rows: how many there are. failed: how many of them are errors. sound: how many there are up to the last that is not
+    an error. items: rows without a frame number by source: images, and what could not be read. clips: video → number of
+    its last frame, for each time that it was named.
     """
 
     rows: int = 0
@@ -49,7 +49,7 @@ class Done:
     clips: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, row: dict[str, Any]) -> None:
-        """Count a row. Raises KeyError or TypeError if it is none."""
+        """Count a row. Raises KeyError or TypeError if it is not one."""
         source, frame = row["source"], row.get("frame")
         if frame is None:
             self.items[source] += 1
@@ -64,9 +64,9 @@ class Done:
             self.sound = self.rows
 
     def remaining(self, inputs: Iterable[Input]) -> Iterator[Input]:
-        """Yield the inputs that have no row yet. A video is read from its start, and its done frames passed over.
+        """Yield the inputs that have no row yet. A video is read from its start, and its finished frames are skipped.
 
-        Says how many sources of rows are no inputs. Raises UsageError if the first inputs have no row: they are others.
+        Reports how many sources of rows are not among the inputs. Raises UsageError as `_checked` does.
         """
         items, clips = self.items.copy(), {source: list(ends) for source, ends in self.clips.items()}
         clip: Clip | None = None
@@ -91,7 +91,7 @@ class Done:
             say(f"results are kept of {those} not among the sources any more")
 
     def _checked(self, inputs: Iterator[Input]) -> Iterator[Input]:
-        """The inputs. Raises UsageError if none of the first has a row: with all of them, the file would be wrong."""
+        """The inputs. Raises UsageError if none of the first has a row: the file would mix two sets of sources."""
         first: list[Input] = []
         for item in islice(inputs, NEW) if self.rows else ():
             first.append(item)
@@ -129,10 +129,10 @@ def open_part(path: Path, settings: dict[str, Any], *, batch: int, resume: bool)
     """Open the part of `path`, which becomes `path` if the block succeeds and is kept if it fails.
 
     Yields the stream to which the next rows are written, and the rows that are there. settings: what must be the same
-    in a run that goes on, as JSON values. batch: inputs per network call; those after the last whole batch are done
-    again, since the batch decides how far its images are padded, and so are errors at the end: a disk may have been
-    gone. resume: keep the rows that are there. Raises UsageError if the file cannot be written, if another run is
-    writing it, or if the rows there come from other settings; FcosError if the disk is full.
+    in a resumed run, as JSON values. batch: inputs per network call; those after the last whole batch are done again,
+    since the batch decides how far its images are padded, and so are errors at the end: a disk may have been missing.
+    resume: keep the rows that are there. Raises UsageError if the file cannot be written, if another run is writing it,
+    or if the rows there come from other settings; FcosError if the disk is full.
     """
     part = part_of(path)
     check_writable(path)
@@ -159,7 +159,7 @@ def open_part(path: Path, settings: dict[str, Any], *, batch: int, resume: bool)
         with suppress(OSError):  # what could not be written was reported
             raw.flush()
         if finished or part.stat().st_size <= len(head):  # no row
-            part.unlink()  # while it is locked: the next run must not begin with a file that is about to go
+            part.unlink()  # while it is locked: the next run must not begin with a file that is about to be removed
         else:
             say(f"{part} keeps what was done: to continue, repeat the command with --resume")
         with suppress(OSError):
@@ -181,10 +181,10 @@ def is_resumable(save: Sequence[Path], *others: object, live: bool) -> bool:
 
 
 def check_resume(save: Sequence[Path], *, resumable: bool) -> bool:
-    """Whether there is anything to go on with, for --resume; a finished file says so on stderr.
+    """Whether --resume has anything to continue; if the file is finished, this is reported on stderr.
 
-    resumable: see `is_resumable`. An empty file is as good as none. Raises UsageError if such a run cannot be resumed
-    or the file is damaged, FcosError if an earlier run is finished and had images that could not be read.
+    resumable: see `is_resumable`. An empty file counts as missing. Raises UsageError if such a run cannot be resumed or
+    the file is damaged, FcosError if an earlier run is finished and had images that could not be read.
     """
     if not resumable:
         what = "--resume needs --save FILE.jsonl as the only output, and sources that have an end"
@@ -207,7 +207,7 @@ def check_resume(save: Sequence[Path], *, resumable: bool) -> bool:
 
 
 def settings_of(detector: Detector, **options: Any) -> dict[str, Any]:
-    """The settings of a run: a digest of the facts in the model's file, which name its weights; what runs it; and
+    """The settings of a run: a digest of the facts in the model's file, which identify its weights; what runs it; and
     options as JSON values.
     """
     facts = detector.facts.to_metadata()
@@ -278,7 +278,7 @@ def _settings(line: bytes) -> dict[str, Any]:
 
 
 def _read_rows(stream: BinaryIO, *, most: int | None = None) -> tuple[Done, int]:
-    """Count the rows up to the first that is incomplete, or so many, and return also where they end."""
+    """Count the rows up to the first that is incomplete, `most` at most, and also return where they end."""
     done, end = Done(), stream.tell()
     while done.rows != most and (line := stream.readline()).endswith(b"\n"):
         try:

@@ -147,7 +147,7 @@ class _SpareStdout:
             action()
         except BrokenPipeError:
             self._has_reader = False
-            with suppress(OSError, ValueError):  # what is left in its buffer goes nowhere
+            with suppress(OSError, ValueError):  # discard what is left in its buffer
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             say("nobody reads stdout any more; the other outputs are still written")
 
@@ -155,9 +155,9 @@ class _SpareStdout:
 def _least(
     thresholds: Thresholds, limits: Thresholds | None, *, tiling: Tiling | None, tracked: bool
 ) -> Thresholds | None:
-    """The threshold to predict with, where that to report is `thresholds`. limits: of labels; None = there are none.
+    """The threshold to predict with, if `thresholds` are those to report. limits: of labels; None = no labels.
 
-    The review of labels wants all detections, but pieces of objects in tiles are put together as without labels.
+    The review of labels wants all detections, but with tiles, pieces of objects are merged as without labels.
     """
     if tracked:
         return low_thresholds(thresholds)
@@ -197,7 +197,7 @@ def stdout_format(*, as_json: bool, jsonl: bool) -> Literal["json", "jsonl"] | N
 
 
 def hint_at_tiles(detector: Detector, tiling: Tiling | None) -> None:
-    """Print a hint if a model that was trained on tiles is used without."""
+    """Print a hint if a model that was trained on tiles is used without them."""
     if tiling is None and (side := detector.facts.tile):
         say(f"{detector.name} was trained on tiles of {side} px: add --tile {side} to find objects of the same size")
 

@@ -1,4 +1,4 @@
-"""Which detections are reported: classes by name, and the lowest score of each class. Which are needed for that."""
+"""Which detections are reported (classes by name, and the lowest score of each class), and which are needed for it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def report_thresholds(facts: Facts, *, score: float | None, chosen: Collection[i
 def candidate_score(model: Path, *, score: float | None, label_score: float | None) -> float | None:
     """Return the score to open a model file with, if boxes below the reported ones are wanted: to track, to review.
 
-    It is the model's own, None, unless less is asked for. score, label_score: of --score and --label-score. Raises
-    UsageError if they are lower than an exported model can go, ModelError if the file is none.
+    None, the model's own, unless a lower one is asked for. score, label_score: of --score and --label-score. Raises
+    UsageError if they are lower than an exported model can go, ModelError if the file is not a model.
     """
     facts = read_header(model).facts
     if model.suffix.lower() != ".safetensors":

@@ -112,7 +112,7 @@ class _Base:
 
 
 class _Json(_Base):
-    """Begins with the first result or at the end: a run that fails before prints nothing, not half a document."""
+    """Begins with the first result or at the end: a run that fails before that prints nothing, not half a document."""
 
     def begin(self) -> None:
         self.failed: list[dict[str, str]] = []

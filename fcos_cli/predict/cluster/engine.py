@@ -3,15 +3,15 @@
 Notable choices:
 
 - A worker on a CPU has one core and one thread, which wastes less than a network spread over threads. A worker on a GPU
-  has all of it.
-- What goes through Ray Data are numbers of partitions and short reports. A worker reads pictures and writes results
-  itself, so nothing large is copied between processes, and memory does not grow with the collection.
-- Ray restarts a worker that died, on another node if it must, and repeats its partitions, as often as it takes. What
-  kills every worker that begins it is a fatal error after a few times (`worker.Attempts`).
+  has the whole GPU.
+- Only numbers of partitions and short reports go through Ray Data. A worker reads pictures and writes results itself,
+  so nothing large is copied between processes, and memory does not grow with the collection.
+- Ray restarts a worker that died, on another node if it must, and repeats its partitions, as often as it takes. A
+  partition that kills every worker that begins it is a fatal error after a few attempts (`worker.Attempts`).
 - A cluster that is started here has no dashboard and sends no usage statistics: the process for both is not started.
-  (Ray starts it even if both are off, and it asks which cloud this is.) To connect takes a token that only this process
+  (Ray starts it even if both are off, and it asks which cloud this is.) Connecting takes a token that only this process
   and its children have. The cluster is gone when the job ends.
-- Ray prints much on stdout and stderr, also about what goes well. It does not reach the terminal; errors are raised.
+- Ray prints a lot on stdout and stderr, even if all goes well. It does not reach the terminal; errors are raised.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from fcos_cli.predict.cluster.worker import Attempts, Report, Task, Worker
 STORE = 256 * 2**20
 """Bytes of the object store of a cluster that is started here. It holds the model and short reports."""
 PATIENCE = 5.0
-"""Seconds in which something must answer at the address of a cluster."""
+"""Seconds within which something must answer at the address of a cluster."""
 MOST_CPUS = 8
-"""Cores of a worker that has a GPU, which open pictures for it."""
+"""Most cores of a worker that has a GPU; they open pictures for it."""
 DEATHS = 3
 """Workers that may die one after another while they start."""
 BLOCKS = 10_000
-"""Partitions that Ray Data handles one by one; of more, several are a block."""
+"""Partitions that Ray Data handles one by one; if there are more, several form a block."""
 LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
 """Environment of a cluster that is started here: no statistics, and patience with a busy machine."""
 
@@ -60,7 +60,7 @@ class Pool(NamedTuple):
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[None]:
-    """Be connected to the cluster at `address`, or to one of this machine's cores that exists for the block only.
+    """Connect to the cluster at `address`, or to one on this machine's cores that exists inside the block only.
 
     Raises UsageError if there is no cluster at the address, FcosError if none can be started.
     """
@@ -191,7 +191,7 @@ def _configure(context: Any) -> None:
         "print_on_execution_start": False,
         "enable_auto_log_stats": False,
         "max_consecutive_actor_init_deaths": DEATHS,
-        "execution_no_progress_timeout_s": -1,  # a partition may take long
+        "execution_no_progress_timeout_s": -1,  # a partition may take a long time
     }
     for name, value in wanted.items():
         if hasattr(context, name):
@@ -215,8 +215,8 @@ def _without_dashboard() -> Iterator[None]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what Ray prints off the terminal. Its core writes to file descriptor 2, so that leads nowhere inside the
-    block, and `sys.stderr` to where it led. On stdout there is nothing of ours.
+    """Keep what Ray prints off the terminal. Its core writes to file descriptor 2, which therefore leads nowhere inside
+    the block; `sys.stderr` leads where it led before. We print nothing on stdout.
     """
     sys.stderr.flush()
     level, kept = logging.root.manager.disable, os.dup(2)
@@ -243,7 +243,7 @@ def _is_descriptor_2(stream: TextIO) -> bool:
 
 @cache
 def _token() -> str:
-    """What it takes to connect to a cluster that is started here. Ray reads it once in a process."""
+    """The secret for connecting to a cluster that is started here. Ray reads it once per process."""
     return secrets.token_hex(32)
 
 
@@ -261,7 +261,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for what Ray writes. Paths of its sockets may have 107 characters only, so it is in /tmp if there is."""
+    """A folder for what Ray writes. Socket paths may have at most 107 characters, so it is in /tmp if that exists."""
     place = "/tmp" if Path("/tmp").is_dir() else None
     return tempfile.TemporaryDirectory(prefix="fcos-ray-", dir=place, ignore_cleanup_errors=True)
 

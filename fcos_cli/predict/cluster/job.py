@@ -1,7 +1,7 @@
-"""The folder of a job: `part-00000.parquet` …, and what --resume needs in `_job/`, which readers of Parquet pass over.
+"""The folder of a job: `part-00000.parquet` …, and what --resume needs in `_job/`, which Parquet readers skip.
 
-A part is written at once under the name of its partition, so what is done twice is there once, and what is missing is
-seen. `_job/job.json` is written when the list of pictures is complete: without it there is no job yet.
+A part is written atomically, named after its partition, so work done twice leaves one part, and missing parts are
+noticed. `_job/job.json` is written when the list of pictures is complete: without it there is no job yet.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class JobFolder:
             raise UsageError(what, where=self.place.name, remedy=remedy)
 
     def open(self, settings: dict[str, Any], *, resume: bool) -> Listed | None:
-        """What an interrupted job has listed; None if there is none yet.
+        """The list of an interrupted job; None if there is no job yet.
 
-        settings: what must be the same, as JSON values. Raises UsageError if there is a job with others, or any without
-        `resume`.
+        settings: what must be the same, as JSON values. Raises UsageError if there is a job with other settings, or any
+        job without `resume`.
         """
         document = self._document()
         if document is None:
@@ -77,7 +77,7 @@ class JobFolder:
         """List the pictures and write down the job. Raises what `entries` raises, and FcosError if the folder cannot be
         written; then nothing is left.
 
-        base: the folder from which paths in `entries` count.
+        base: the folder that paths in `entries` are relative to.
         """
         with write_errors(self.place):
             self.place.system.create_dir(self.place.at(FOLDER).path)

@@ -1,4 +1,4 @@
-"""The list of a job: which pictures are in which partition. It is written once, so that a resumed job has the same.
+"""The list of a job: which pictures are in which partition. It is written once, so that a resumed job has the same one.
 
 `_job/sources.arrow` is a file of Arrow's IPC format with a record batch for each partition. The machine that lists
 holds one partition at a time, and a worker reads the batches that it needs.
@@ -15,14 +15,14 @@ from fcos_cli.predict.cluster.places import Place, store_errors, write_errors
 SMALLEST, LARGEST = 16, 1024
 """Pictures of a partition."""
 SHARE = 64
-"""A partition has as many pictures as this part of all before it: all workers are busy soon and until the end, and a
-large job has few files."""
+"""A partition has 1 / SHARE of the pictures before it, so that all workers are busy soon and until the end, and a large
+job has few files."""
 
 
 class Entry(NamedTuple):
     """A picture, or rows of a Parquet file.
 
-    source: as the results name it; of a Parquet file its name. root: number of the SOURCE that it comes from. error:
+    source: as the results name it; for a Parquet file, its name. root: number of the SOURCE that it comes from. error:
     why it cannot be read, if that is known already. first, rows: rows of the Parquet file; first is None for a picture.
     """
 
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A list that was written: numbers of partitions and of pictures. base: the folder from which its paths count."""
+    """A list that was written: numbers of partitions and of pictures. base: the folder its paths are relative to."""
 
     partitions: int
     pictures: int

@@ -15,7 +15,7 @@ from fcos_cli.runtime.open import open_detector
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How the model is opened, as in `open_detector`, and what of its results is reported, as in `run_predict`."""
+    """How the model is opened, as in `open_detector`, and which results are reported, as in `run_predict`."""
 
     score: float | None = None
     iou: float | None = None

@@ -1,6 +1,6 @@
-"""Where files are: on this machine (or a shared file system), or in an object store that the user typed the address of.
+"""Where files are: on this machine (or a shared file system), or in an object store whose address the user typed.
 
-Object stores are read and written by pyarrow's file systems. Credentials come from where those look for them.
+Object stores are read and written by pyarrow's file systems. Those find the credentials themselves.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Place:
             return self.system.open_input_file(self.path)
 
     def write(self, content: bytes) -> None:
-        """Write this file, so that it appears at once and whole. Raises FcosError."""
+        """Write this file, so that it appears only once it is complete. Raises FcosError."""
         if self.is_local:
             with atomic_write(Path(self.path), binary=True) as stream:
                 stream.write(content)
@@ -113,7 +113,7 @@ class StoredFile(io.BytesIO):
 
 
 def as_typed(path: Path) -> str:
-    """What the user typed for a path, which may be an address: as a path that has lost slashes, `s3:/bucket`."""
+    """What the user typed for a path, which may be an address that lost slashes as a path: `s3:/bucket`."""
     scheme, colon, rest = str(path).partition(":/")
     if not colon or scheme not in SCHEMES:
         return str(path)
@@ -142,8 +142,8 @@ def locate(text: str) -> Place:
 
 
 class store_errors:  # noqa: N801 - used like a function
-    """Inside the block, what pyarrow raises becomes a DataError that names the place: a StoreError, or that the file
-    does not exist.
+    """Inside the block, what pyarrow raises becomes a DataError that names the place: a StoreError, or a plain one if
+    the file does not exist.
     """
 
     def __init__(self, place: Place) -> None:
@@ -166,7 +166,7 @@ def write_errors(place: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None:  # Python's own, of a source that is read meanwhile
+        if error.filename is not None:  # Python's own error, about a source that is read meanwhile
             raise
         raise FcosError(f"writing failed ({one_line(error)})", where=place.name) from error
 

@@ -84,7 +84,7 @@ def _checked(request: Request, path: Path) -> ModelOptions:
 
 
 def _settings(request: Request, options: ModelOptions, model: ModelFiles, roots: Sequence[Place]) -> dict[str, Any]:
-    """What a job that goes on must have in common with its beginning, as JSON values."""
+    """What a resumed job must have in common with the original one, as JSON values."""
     tiling = options.tiling
     return {
         "model": model.digest,
@@ -151,7 +151,7 @@ def _run(
         each = "a GPU" if pool.gpus else "one core"
         where = f"on {pool.nodes} nodes" if pool.nodes > 1 else "on one machine"
         say(f"{pictures:,} images; {pool.workers} workers with {each} each, {where}")
-        if pool.gpus:  # which wait for pictures unless several cores open them
+        if pool.gpus:  # they would wait for pictures unless several cores open them
             task = replace(task, threads=None, openers=pool.cpus)
         with progress("pictures", total=pictures) as update:
             return _collect(run_partitions(todo, task, model, pool), lambda done: update(start + done))

@@ -23,7 +23,7 @@ from fcos_cli.predict.cluster.places import Place, store_errors
 from fcos_cli.predict.pipeline import Failure, Prediction
 
 KEY = b"fcos"
-"""Of the metadata in which each file has its counts."""
+"""Key of the metadata that holds the counts of each file."""
 
 
 class Counts(NamedTuple):

@@ -1,7 +1,7 @@
 """From what the user typed to the list of pictures of a job.
 
 Paths are listed as without --engine, so the order is the same. Addresses in lists and Parquet files are read only from
-the kind of store that the user typed the address of: somebody else may have written them.
+the kind of store whose address the user typed: somebody else may have written them.
 """
 
 from __future__ import annotations

@@ -37,16 +37,16 @@ from fcos_cli.runtime.detector import Detector
 SHOWN = 3
 """Errors of pictures that a part reports in full."""
 MAX_ATTEMPTS = 5
-"""How often a partition is begun: one of its pictures may be what kills the workers."""
+"""How often a partition is begun at most: one of its pictures may be killing the workers."""
 PAUSES = (1.0, 4.0)
-"""Seconds before a partition is tried again that failed because of a disk, the network or a store."""
+"""Seconds before a partition that failed because of a disk, the network or a store is tried again."""
 FETCHED = 8
 """Pictures of an object store that a worker fetches at a time."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all workers of a job are told. roots: places of the sources. base: the folder from which paths count.
+    """What all workers of a job are given. roots: places of the sources. base: the folder that paths are relative to.
     threads: of a worker's network; None = all of the machine's. openers: threads that open pictures ahead of it.
     """
 
@@ -61,7 +61,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker says of a partition. errors: the first of its pictures. fatal: an error that ends the job."""
+    """What a worker reports about a partition. errors: the first of its pictures. fatal: an error that ends the job."""
 
     number: int
     counts: Counts
@@ -85,14 +85,14 @@ class Attempts:
         self._counts = Counter[int]()
 
     def begin(self, number: int) -> int:
-        """Count one more attempt; returns the number of all."""
+        """Count one more attempt; return the total."""
         self._counts[number] += 1
         return self._counts[number]
 
 
 class Worker:
-    """Made by Ray Data. model: one reference to `ModelFiles` in Ray's object store, in a list so that it stays one.
-    attempts: the actor `Attempts`.
+    """Made by Ray Data. model: one reference to `ModelFiles` in Ray's object store, in a list so that it stays a
+    reference. attempts: the actor `Attempts`.
     """
 
     def __init__(self, task: Task, model: list[Any], attempts: Any) -> None:
@@ -128,7 +128,7 @@ class Worker:
             return Report(number, Counts(), [], FcosError(what, where=f"{place.filename}:{place.lineno}"))
 
     def _attempt(self, number: int) -> int:
-        """The number of this attempt, from 1; 0 if the process that counts is gone with its node."""
+        """The number of this attempt, from 1; 0 if the counting process is gone with its node."""
         import ray
 
         try:
@@ -184,8 +184,8 @@ class Worker:
                 yield Frame(Path(entry.source), Path(self.task.base, entry.source))
 
     def _rows(self, entry: Entry, first: int) -> Iterator[Input]:
-        """The pictures in rows of a Parquet file. If it cannot be read on, the rest are failures: of the store, if the
-        file cannot even be opened again, or else of the file, which is damaged.
+        """The pictures in rows of a Parquet file. If reading breaks off, the rest are failures: of the store, if the
+        file cannot even be opened again, or else of the damaged file.
         """
         row, end = first, first + entry.rows
         try:

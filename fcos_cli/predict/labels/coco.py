@@ -25,7 +25,7 @@ DIGITS = 4  # of a coordinate in pixels
 class CocoSet:
     """See `LabelSet`. New ids of images, annotations and categories follow the highest; the rest of a file stays.
 
-    New rows are put at the end into what the file holds then: somebody may have corrected labels during the run.
+    At the end, new rows are added to what the file holds then: somebody may have corrected labels during the run.
     """
 
     def __init__(self, folder: Path, source: CocoSource | None) -> None:
@@ -52,7 +52,7 @@ class CocoSet:
     def listed(self) -> Iterable[Path]:
         for file in () if self._is_new else self._source.splits.values():
             content = load_coco(file)
-            if content["images"]:  # a file without any is a set that has only begun
+            if content["images"]:  # a file without any is a set that was only begun
                 yield from (image.path for image in read_images(content, file, Notes())[0])
 
     def takes(self, picture: Path) -> bool:  # noqa: ARG002 (part of the LabelSet interface)
@@ -95,7 +95,7 @@ class CocoSet:
     def _declare(self, categories: list[dict[str, Any]]) -> list[int]:
         """Append what is missing to the categories of the file. Returns the id of each class of the model.
 
-        Ids agree in all splits, or the set could not be read: a class that another split has keeps its id.
+        Ids agree in all splits, otherwise the set could not be read: a class that another split has keeps its id.
         """
         own = self._source.classes([training_split(self._source)])
         tables = [own]
@@ -119,5 +119,5 @@ class CocoSet:
 
 
 def _after(rows: Sequence[dict[str, Any]]) -> int:
-    """The first id after the highest, at least 1. Ids that are no numbers do not count."""
+    """The first id after the highest, at least 1. Ids that are not numbers do not count."""
     return max((row["id"] for row in rows if type(row.get("id")) is int), default=0) + 1

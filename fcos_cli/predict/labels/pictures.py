@@ -1,11 +1,11 @@
-"""The pictures of a data set that is written: what they contain, how they are called, and which are in it already.
+"""The pictures of a data set that is written: what they contain, what they are called, and which are in it already.
 
 Notable choices:
 - JPEG and PNG files, which every labelling tool reads, are copied byte for byte, JPEG with its EXIF rotation. All
-  others (also PNG with EXIF rotation, which tools treat differently, and what is no file, from an address or stdin)
-  become PNG with the pixels that the detector saw, frames of videos JPEG. So boxes and pixels always fit together.
-- Names are new in the whole data set, up to upper and lower case, Unicode forms and percent-encoding, because label
-  files are found by them.
+  others (also PNG with EXIF rotation, which tools treat differently, and pictures from an address or stdin) become PNG
+  with the pixels that the detector saw, frames of videos JPEG. So boxes and pixels always fit together.
+- Names are unique in the whole data set, even ignoring case, Unicode forms and percent-encoding, because label files
+  are found by them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Pictures:
     """The pictures of a data set, and the names that are taken.
 
     folders: where its pictures are. taken: stems in use. listed: pictures that are in a split; None if that is not
-    known, and all count as such.
+    known: then all count as listed.
     """
 
     def __init__(self, folders: Iterable[Path], taken: Iterable[str], *, listed: Iterable[Path] | None = None) -> None:
@@ -91,7 +91,7 @@ class Pictures:
     def unlisted(self, data: bytes, folder: Path) -> Path | None:
         """Return a picture with these bytes that lies in `folder`, but is not in the data set; None if there is none.
 
-        None either if a picture of the data set has its stem, by which label files are found.
+        Also None if a picture of the data set has its stem, by which label files are found.
         """
         if not folder.is_dir():
             return None

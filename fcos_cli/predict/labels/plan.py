@@ -48,8 +48,8 @@ def plan_labels(
 ) -> LabelPlan | None:
     """Return the plan, or None without `--label`. Nothing is written.
 
-    drawn: whether drawings or crops are to be written to the folder too. tracked: whether objects are to be followed,
-    which labels do not keep. save: other files to write, which must not be among the labels. Raises UsageError if
+    drawn: whether drawings or crops are to be written to the folder too. tracked: whether objects are to be tracked;
+    labels do not keep identities. save: other files to write, which must not be among the labels. Raises UsageError if
     options contradict each other or the folder cannot be used, see `target.new_or_existing`.
     """
     if format is None:

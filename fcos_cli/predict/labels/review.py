@@ -38,7 +38,7 @@ NEAR = 0.1
 SAME = 0.5
 """IoU from which two boxes of a class are one object."""
 LARGE = 32
-"""Pixels of the longer side of a box in the network's input for the whole picture, from which it should be found there,
+"""Longer side of a box, in pixels of the network's input for the whole picture, from which it should be found there
 too."""
 SHOWN = 3  # detections named in a reason
 
@@ -47,7 +47,7 @@ Limits = float | npt.NDArray[np.float32]
 
 @dataclass
 class Row:
-    """A picture. doubts: what each counts, and in words. clip, number, classes: of a frame, for its neighbours."""
+    """A picture. doubts: how much each counts, and its text. clip, number, classes: of a frame, for its neighbours."""
 
     picture: str
     source: str

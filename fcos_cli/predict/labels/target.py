@@ -44,18 +44,18 @@ class LabelSet(Protocol):
         ...
 
     def add(self, picture: Path, size: tuple[int, int], labels: Detections) -> None:
-        """Add a picture of (width, height) pixels that is about to appear in `images`, or one that it takes."""
+        """Add a picture of (width, height) pixels that is about to appear in `images`, or one that `takes` accepts."""
         ...
 
     def end(self) -> None:
-        """Write what is about the set as a whole. Called once, after the last picture, also if the run failed."""
+        """Write what concerns the set as a whole. Called once, after the last picture, also if the run failed."""
         ...
 
 
 def new_or_existing(format: str, folder: Path, *, merge: bool) -> Source | None:
     """Return the data set to add to, or None if `folder` is empty or missing.
 
-    Raises UsageError if it holds anything and `merge` is not set, or if that is no data set of this format.
+    Raises UsageError if it holds anything and `merge` is not set, or if that is not a data set of this format.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
@@ -121,7 +121,7 @@ def pictures_of(source: Source | None) -> set[Path]:
 
 
 def refusal(place: Path, reason: str) -> UsageError:
-    """The error for a data set of a layout that nothing is added to."""
+    """The error for a data set whose layout does not allow adding to it."""
     return UsageError(
         f"labels cannot be added to this data set: {reason}",
         where=place,

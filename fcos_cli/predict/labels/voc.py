@@ -24,7 +24,7 @@ _NOT_IN_XML = re.compile("[\x00-\x1f\ufffe\uffff]")
 class VocSet:
     """See `LabelSet`. If the set has lists of its splits, new pictures are appended to that of train.
 
-    A picture that is in no list may have an XML file already, of a run that was killed or by hand. It stays.
+    A picture that is in no list may already have an XML file, from a killed run or made by hand. It is kept.
     """
 
     def __init__(self, folder: Path, source: VocSource | None) -> None:

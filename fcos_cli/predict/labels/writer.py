@@ -66,9 +66,9 @@ class LabelWriter:
                     self._finish()
 
     def write(self, prediction: Prediction) -> Path | None:
-        """Add a picture, and return its path. One that is in the data set already is left alone, and None returned.
+        """Add a picture, and return its path. One that is already in the data set is left alone, and None is returned.
 
-        One that lies where new pictures go, but is in no split (of a killed run, or not labelled yet), is added as it
+        One that lies where new pictures go, but is in no split (from a killed run, or not labelled yet), is added as it
         is.
         """
         content = content_of(prediction)
@@ -146,7 +146,7 @@ def _listed(target: LabelSet) -> set[Path] | None:
 
 
 def _usable(labels: Detections) -> Detections:
-    """Without boxes that no reader takes: empty ones."""
+    """The labels without empty boxes, which no reader accepts."""
     return labels.select((labels.boxes[:, 2:] - labels.boxes[:, :2]).min(axis=1) >= MIN_SIDE)
 
 

@@ -21,7 +21,7 @@ DIGITS = 8  # of a share of the image: 0.001 px in an image of 100,000
 
 
 class YoloSet:
-    """See `LabelSet`. A new class is appended to an existing data.yaml, whose comments are lost then."""
+    """See `LabelSet`. A new class is appended to an existing data.yaml, which then loses its comments."""
 
     def __init__(self, folder: Path, source: YoloSource | None) -> None:
         self.file, self.images = folder / "data.yaml", folder / "images"
@@ -35,7 +35,7 @@ class YoloSet:
             self._table = _content(self.file)
             self._ids = {name: number for number, name in source.names.items()}
         places = [place.parent for place in label_places(self.images / "x.jpg")]
-        # `images` may also be the name of a folder around the data set, beside which there are no labels of it
+        # a folder around the data set may also be called `images`, but the labels are not beside that one
         inside = (place for place in places if place.absolute().is_relative_to(folder.absolute()))
         self.labels = next(inside, places[0])
 

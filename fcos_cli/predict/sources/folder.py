@@ -41,7 +41,7 @@ def images_in(folder: Path, *, leave_out: OutputFolder | None) -> Iterator[Path 
 
 class LeftOut:
     """Counts pictures that cannot be read, videos, links to folders, folders that only a pattern names, and what an
-    earlier run wrote; the rest of a folder is nobody's loss.
+    earlier run wrote; the other files in a folder do not matter.
 
     outputs, named: as in `OutputFolder.hides`.
     """
@@ -63,7 +63,7 @@ class LeftOut:
         self._paths["linked folder", "give its path as well"].append(path)
 
     def add_folder(self, path: Path) -> None:
-        """Count a folder that a pattern matches, of which it does not match the files. Anything else is not counted."""
+        """Count a folder that a pattern matches without matching its files. Anything else is not counted."""
         if not os.path.isdir(path) or is_hidden(path.name):  # noqa: PTH112 - Path.is_dir may raise
             return
         if self._outputs is None or path.resolve() != self._outputs.path:

@@ -42,7 +42,7 @@ def read_stdin() -> Iterator[Path | Frame | Failure]:
 
 
 def stdin_is_ready() -> bool:
-    """Whether reading stdin would not wait: something came or it ended. True where the system cannot tell."""
+    """Whether stdin can be read without waiting: it has data or has ended. True where the system cannot tell."""
     try:
         return bool(select.select([sys.stdin], [], [], 0)[0])
     except (OSError, ValueError):
@@ -83,7 +83,7 @@ def read_list(path: Path) -> Iterator[Path | Failure]:
 
 
 def check_list(path: Path) -> None:
-    """Raise DataError if a list has entries, but none of them exists. Of a long list, only the beginning is looked at:
+    """Raise DataError if a list has entries, but none of them exists. Of a long list, only the beginning is checked:
     its missing files are reported as they are read.
     """
     entries: list[Path] = []

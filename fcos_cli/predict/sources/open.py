@@ -59,7 +59,7 @@ def open_sources(
     - `-` is stdin: one image file or a list of paths, detected from the first bytes.
 
     frames: maximum number of frames of each video, camera or stream. every: use each N-th frame only. leave_out: the
-    folder of the outputs, of which folders, patterns and stdin yield nothing that an earlier run wrote.
+    folder of the outputs; folders, patterns and stdin do not yield what an earlier run wrote there.
 
     Sources that do not exist come first, as Failures; a source without images is a Failure in its place. If there is
     only one source, DataError is raised instead: at once if it does not exist, during iteration if it has no images.
@@ -83,7 +83,7 @@ def open_sources(
 
 
 def readiness(sources: Sequence[str]) -> Callable[[], bool]:
-    """Return a test whether the next input of `sources` is there without waiting: of cameras and addresses, never."""
+    """Return a test whether the next input of `sources` is there without waiting: never for cameras and addresses."""
     if any(map(is_live, sources)):
         return lambda: False
     return stdin_is_ready if "-" in sources else lambda: True
@@ -106,7 +106,7 @@ def _expand(source: str, reading: Reading, stop: Stop | None, leave_out: OutputF
         return read_address(Address(source), **vars(reading), stop=stop)
     paths = paths_of(source, leave_out=leave_out)
     if _is_video(source):
-        import_av(Path(source))  # without it nothing runs, instead of an error for each video
+        import_av(Path(source))  # fails before anything runs, instead of once for each video
     return _read_videos(paths, reading)
 
 
@@ -150,7 +150,7 @@ def _paths_of(source: str, leave_out: OutputFolder | None) -> Iterator[Path | Fa
 
 
 def no_such(source: str) -> DataError:
-    """The error of a path that does not exist."""
+    """The error for a path that does not exist."""
     remedy = "check the path; put quotes around patterns, for example 'in/*.jpg'"
     return DataError("no such file or folder", where=source, remedy=remedy)
 
@@ -158,7 +158,7 @@ def no_such(source: str) -> DataError:
 def typed_path(text: str) -> Path:
     """The path that the user typed, with `~` for a home folder where the shell left it: in quotes, or in a pattern.
 
-    A file whose name begins with `~` has precedence, and a user that does not exist has no home. Raises DataError for
+    A file whose name begins with `~` takes precedence, and a user that does not exist has no home. Raises DataError for
     an empty name, which would be the working directory.
     """
     if not text:
@@ -178,7 +178,7 @@ def _images_and_videos(matches: Iterable[Path], source: str, left_out: LeftOut) 
     for match in matches:
         if not _is_image(match.name) and not _is_video(match.name):
             left_out.add(match)
-            if "**" not in source:  # which matches what is in them too
+            if "**" not in source:  # `**` matches what is in them too
                 left_out.add_folder(match)
         elif left_out.is_source(match):
             yield match
@@ -186,12 +186,12 @@ def _images_and_videos(matches: Iterable[Path], source: str, left_out: LeftOut) 
 
 
 def known_folder(pattern: Path) -> Path:
-    """Return the folder at the beginning of a glob pattern that exists and so is a name."""
+    """Return the longest existing folder at the beginning of a glob pattern, which is taken by its name."""
     return next(folder for folder in pattern.parents if folder.is_dir() or folder == folder.parent)
 
 
 def expand_pattern(pattern: Path) -> list[Path]:
-    """Return what a glob pattern matches, sorted. Folders at its beginning that exist are names, `runs[1]` too."""
+    """Return what a glob pattern matches, sorted. Existing folders at its beginning are names, even `runs[1]`."""
     known = known_folder(pattern)
     found = glob.glob(str(pattern.relative_to(known)), root_dir=known, recursive=True)  # noqa: PTH207 - follows symlinks
     return sorted(known / match for match in found)

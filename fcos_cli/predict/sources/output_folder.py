@@ -1,4 +1,4 @@
-"""The output folder among the sources: what an earlier run wrote there is no source, unless the user names it."""
+"""The output folder among the sources: what an earlier run wrote there is not a source, unless the user names it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OutputFolder:
         return self.writes and subfolder.resolve() == self.path
 
     def hides(self, file: Path, *, named: Path) -> bool:
-        """Whether a file that was found in `named` is no source.
+        """Whether a file that was found in `named` is not a source.
 
         named: the folder that the user named, itself or at the beginning of a pattern. If it contains the output
         folder, all that is there is hidden while this run writes, else what carries the mark; if it is the output

@@ -1,5 +1,5 @@
-"""Ctrl-C and SIGTERM: they end what has no end, a camera or a live stream, with complete outputs. Anything else they
-interrupt.
+"""Ctrl-C and SIGTERM: they end a camera or a live stream, which has no end of its own, with complete outputs, and
+interrupt anything else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Stop:
         return self._wanted
 
     def set(self, *, for_good: bool = False) -> bool:
-        """Let everything that reads end. Return whether something live does, for the first time."""
+        """Make everything that reads end. Return whether something live is read and is stopped for the first time."""
         first = self._live and not self._wanted
         self.for_good |= first and for_good
         self._wanted = True
@@ -42,8 +42,8 @@ class Stop:
 
 @contextmanager
 def until_interrupted() -> Iterator[Stop]:
-    """Yield a `Stop` that Ctrl-C sets, and SIGTERM for good: it is raised again when the block has succeeded. While
-    nothing live is read, and at the second one, they interrupt as usual.
+    """Yield a `Stop` that Ctrl-C sets, and SIGTERM for good: SIGTERM is raised again when the block has succeeded.
+    While nothing live is read, and the second time, both interrupt as usual.
     """
     stop, before = Stop(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -38,9 +38,9 @@ from fcos_cli.predict.sources.video import (
 )
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each attempt to open a broken stream again. A frame that arrives starts them anew."""
+"""Seconds before each attempt to open a broken stream again. A frame that arrives starts over with the first."""
 POLL = 0.1
-"""Seconds between two looks at whether the user wants to stop."""
+"""Seconds between two checks whether the user wants to stop."""
 _STREAM_TYPES = ("video/", "multipart/", "application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl")
 _PROTOCOLS = {"http": "http,https,httpproxy,tcp,tls,crypto", "rtsp": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto,http"}
 
@@ -155,7 +155,7 @@ class Newest:
             self._changed.notify_all()
 
     def wait_closed(self, seconds: float) -> bool:
-        """Wait that long, or until nobody waits for frames any more. Return whether that is so."""
+        """Wait that long, or until nobody waits for frames any more. Return whether nobody does."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed, seconds)
             return self.closed
@@ -192,7 +192,7 @@ def _keep_reading(address: Address, container: Any, newest: Newest, every: int) 
 
 
 class _Progress:
-    """What lasts when a stream is opened again: the number of the next frame, and the clock."""
+    """What is kept when a stream is opened again: the number of the next frame, and the clock."""
 
     def __init__(self, address: Address, newest: Newest, every: int) -> None:
         self.address, self.newest, self.every = address, newest, every
@@ -204,7 +204,7 @@ class _Progress:
     def read(self, container: Any) -> None:
         """Hand on the frames of a connection until it ends or nobody wants them."""
         film = find_film(container, self.address)
-        film.thread_type = "SLICE"  # threads by frame would hold several back
+        film.thread_type = "SLICE"  # frame threads would hold several frames back
         for image in container.decode(film):
             if self.newest.closed:
                 return

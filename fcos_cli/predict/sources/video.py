@@ -2,7 +2,7 @@
 
 Notable choices:
 - Frames are upright: the rotation in the metadata of phone videos is applied, and not written again.
-- Of several video streams, the one that players show is read; a cover picture is none.
+- Of several video streams, the one that players show is read; a cover picture does not count.
 - Frames are not stretched to square pixels: boxes are in pixels of the file.
 - Each frame keeps its time, so a variable frame rate is preserved.
 - Frames that cannot be decoded are skipped and reported with their time. A video that ends too early is reported too.
@@ -83,7 +83,7 @@ def read_container(
                 clip = _clip(container, stream, source, frames, every)
                 yield from _limited(_frames(av, container, stream, clip, every, stop), frames)
             except (av.FFmpegError, ValueError, OSError) as error:  # damaged files raise any of them
-                known = isinstance(source, Path)  # of an address, the text of the error may quote the password
+                known = isinstance(source, Path)  # for an address, the text of the error may quote the password
                 what = f"reading the video failed ({_text_of(error) if known else reason_of(error)})"
                 cause = error if known else None
                 raise DataError(what, where=source, remedy="copy or download it again") from cause
@@ -241,7 +241,7 @@ def _broken_frames(clip: Clip, count: int, after: Fraction) -> Failure:
 
 
 def _broken_end(clip: Clip, count: int, after: Fraction, stop: Stop | None) -> Failure:
-    """The Failure of frames that nothing follows. Raises DataError for a camera that nobody stopped: it is gone."""
+    """The Failure for broken frames at the end. Raises DataError for a camera that nobody stopped: it is gone."""
     if not clip.live or (stop is not None and stop.is_set()):
         return _broken_frames(clip, count, after)
     what, remedy = "the camera stopped sending pictures", "check its cable, and run it again"
@@ -262,5 +262,5 @@ def _text_of(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, without what it went wrong with: the whole text of an error of PyAV quotes the address."""
+    """What went wrong, but not where: the whole text of an error of PyAV quotes the address."""
     return str(getattr(error, "strerror", None) or type(error).__name__)

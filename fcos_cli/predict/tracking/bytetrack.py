@@ -7,7 +7,7 @@ Notable choices:
 - Own code, in numpy. Of the libraries, trackers needs OpenCV, SciPy and matplotlib (0.6 GB), and norfair has no
   second stage; both let the class of an object change.
 - An object keeps its class: only boxes of the same class are matched.
-- Time is that of the frames, not their number, so left-out frames and variable rates are no jumps.
+- Time is that of the frames, not their number, so left-out frames and variable rates cause no jumps.
 - The threshold is the one for reporting, for each class its own, and no part of it is tuned to a data set.
 """
 
@@ -97,7 +97,7 @@ class Tracker:
             found[int(free[column])] = tracks[row]
 
     def _see(self, found: dict[int, Track], detections: Detections, time: Fraction) -> None:
-        """Update the tracks that were found, and drop those that were not for too long."""
+        """Update the tracks that were found, and drop those not found for too long."""
         for track in self.tracks:
             track.missed += 1
         for index, track in sorted(found.items()):
@@ -115,7 +115,7 @@ class Tracker:
         *,
         at_once: bool,
     ) -> None:
-        """Add a track for each box above the threshold that is none of the known objects."""
+        """Add a track for each box above the threshold that matches none of the known objects."""
         for index in np.flatnonzero(high).tolist():
             if index not in found:
                 track = Track(Motion(detections.boxes[index]), int(detections.classes[index]), time)

@@ -30,7 +30,7 @@ def low_thresholds(thresholds: Thresholds) -> Thresholds:
 def track(
     results: Iterable[Prediction | Failure], *, thresholds: Thresholds, limit: int | None = None
 ) -> Iterator[Prediction | Failure]:
-    """Yield the results with the identities of the objects, which each clip begins anew.
+    """Yield the results with the identities of the objects, which start over in each clip.
 
     results: frames in order, with all boxes above `low_thresholds`. thresholds: scores [C] from which boxes are
     reported; boxes below are reported only if they are objects seen before. limit: number of detections per frame.
@@ -53,7 +53,7 @@ def track(
 
 
 def still_picture(source: Source | str) -> UsageError:
-    """The error of --track for a picture, or a folder."""
+    """The error for --track with a picture or a folder."""
     command = "ffmpeg -framerate 25 -i %06d.jpg clip.mp4"
     remedy = f"make a video of numbered frames first: {command}"
     if not isinstance(source, Address):
