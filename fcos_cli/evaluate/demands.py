@@ -120,9 +120,9 @@ def parse_demands(
 
 
 def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> None:
-    """Raise UsageError, before anything is evaluated, for what their classes or `--score` do not allow, DataError if
-    images are absent, and warn of promises about training images. dataset: all images of the split. detector: the last
-    one.
+    """Raise UsageError, before anything is evaluated, for demands that the classes or `--score` do not allow, DataError
+    if images are absent, and warn of promises about training images. dataset: all images of the split. detector: the
+    last one.
     """
     data, model = dataset.classes, detector.facts.classes
     gates.check_classes([*demands.gates, *demands.wishes], data, model)
@@ -186,7 +186,7 @@ class Judge:
         return Answers(verdicts, outcomes)
 
     def thresholds(self, outcomes: Sequence[Outcome]) -> npt.NDArray[np.float32]:
-        """Of each class of the data set: those that will be written, else the model's own. float32 [C]"""
+        """The threshold of each class of the data set: the one to be written, else the model's own. float32 [C]"""
         facts = self.detector.facts
         if self.demands.out is not None and all(outcome.promise for outcome in outcomes):
             facts = make.with_promised_thresholds(facts, outcomes)

@@ -97,7 +97,7 @@ class Verdict:
 def parse_gate(rule: Rule, text: str) -> Gate:
     """Parse `recall:WBC=0.95`, or `0.01` if the rule is not-worse. Class names may hold `=` and `:`.
 
-    Raises UsageError for a metric or a number that is none. Classes are checked by `check_classes`.
+    Raises UsageError for an unknown metric or an invalid number. Classes are checked by `check_classes`.
     """
     where = f"--{rule} {text}"
     left, equals, right = text.rpartition("=")
@@ -119,8 +119,8 @@ def parse_gate(rule: Rule, text: str) -> Gate:
 
 
 def check_classes(gates: Sequence[Gate], data: ClassTable, model: ClassTable) -> None:
-    """Raise UsageError for a class that the data set does not have, or for a promise the model; also for the precision
-    over all classes if the data set does not have all those of the model.
+    """Raise UsageError for a class that the data set (or, for a promise, the model) does not have; also for the
+    precision over all classes if the data set lacks some of the model's classes.
     """
     for gate in gates:
         if gate.class_name is None:

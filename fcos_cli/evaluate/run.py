@@ -122,7 +122,7 @@ def run_eval(
 def _without(
     unreadable: Sequence[Failure], dataset: Dataset, found: list[tuple[list[Detections], list[str]]]
 ) -> tuple[Dataset, list[tuple[list[Detections], list[str]]], str]:
-    """Leave out the images that no metric is about, since they cannot be read. Raises an error of one if none is left.
+    """Leave out the images that cannot be read, so that no metric covers them. Raises the error of one if none is left.
 
     Returns the data set, what was `found` in it, and a note, which is printed.
     """

@@ -1,8 +1,8 @@
 """`fcos eval` by several processes: each detects in its share of the images, and the main one scores them all.
 
-Whole batches are shared out, so that every image is detected in the same company as by one process: how a network
-rounds can depend on the other images of a batch, and so can the padding. After each batch all processes hear how far
-the others are, so that one that fails or dies ends all of them soon. One process needs no torch for this.
+Whole batches are shared out, so that every image is in the same batch as with one process: how a network rounds can
+depend on the other images of a batch, and so can the padding. After each batch all processes hear how far the others
+are, so that one that fails or dies ends all of them soon. One process needs no torch for this.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PACKAGES = {
     "openvino": ("openvino",),
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu13-bindings"),
 }
-"""Packages of each backend, of which at least one is installed."""
+"""Packages of each backend; at least one of them is installed."""
 
 
 @contextmanager

@@ -24,10 +24,10 @@ def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None)
     """Read a split of the data set at `path` as `read_dataset` does, divided as for the training of `models`.
 
     Data without a val split that no model was trained on is not divided: without `split`, all its images are read, and
-    a file of the name of `split` is that split. If the models' files do not say what they were trained on, the division
-    is the default, with a warning. If models were trained with different divisions of this data, that of the last one
-    is used, with a warning. Without `split`, there also is one for a whole file that was divided for training, and for
-    data that only has the name of the training data. Raises DataError.
+    a file named like `split` is that split. If the models' files do not say what they were trained on, the division is
+    the default, with a warning. If models were trained with different divisions of this data, that of the last one is
+    used, with a warning. Without `split`, there is also a warning for a whole file that was divided for training, and
+    for data that only has the name of the training data. Raises DataError.
     """
     if not is_divided(path, split=split):
         dataset = read_dataset(path, split=split)
@@ -57,7 +57,7 @@ def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None)
 
 
 def _read_unused(path: Path, models: Sequence[Facts], *, split: str | None) -> Dataset:
-    """What `read_split` reads of data that would be divided, but is not known to have been divided for a training."""
+    """What `read_split` reads of data that would be divided, but is not known to have been divided for training."""
     name = name_of(path)
     if split is not None:
         whole = _split_of_file(path) in _FILES[split]
@@ -122,8 +122,8 @@ def _split_of_file(path: Path) -> str | None:
 def may_be_training_images(dataset: Dataset, model: Facts) -> bool:
     """Whether training may have used some of these images: the train split, or all images of the same data set.
 
-    dataset: all images of the split. Data of another name than the training data's counts as images that were kept
-    aside, except a file that is named like a train split.
+    dataset: all images of the split. Data with another name than the training data counts as held out, except a file
+    that is named like a train split.
     """
     split = dataset.split if dataset.split != "all" else _split_of_file(dataset.source) or "all"
     if split in _FILES["train"] or model.data.get("sha256") in _hashes(dataset):

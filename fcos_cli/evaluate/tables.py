@@ -30,6 +30,6 @@ def print_comparison(comparison: Comparison, models: Sequence[str], *, place: st
 
 
 def _cells(name: str, row: Difference) -> tuple[object, ...]:
-    """The differences as texts: `table` takes -1.0, which is a possible one, for a metric that was not measured."""
+    """The differences as texts: `table` takes -1.0, which is a possible value, for a metric that was not measured."""
     differences = (row.difference, row.low, row.high)
     return (name, row.a, row.b, *(None if value is None else f"{value:+.3f}" for value in differences))
