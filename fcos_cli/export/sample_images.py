@@ -31,7 +31,7 @@ PARITY_IMAGES, CALIBRATION_IMAGES = 6, 128
 class SampleImages:
     """val: what AP is compared on; None without `--data`. parity, calibration: image files; the latter for int8.
 
-    Without `--data`, those for parity are of the calibration images, or else the bundled photos.
+    Without `--data`, those for parity are taken from the calibration images, or else are the bundled photos.
     """
 
     val: Dataset | None
@@ -122,7 +122,7 @@ def network_inputs(paths: Sequence[Path], rule: ResizeRule, *, tile: int = 0) ->
 
 
 def _shown(path: Path, tile: int, number: int) -> npt.NDArray[np.uint8]:
-    """An image, or its tile of this number, counted around."""
+    """An image, or its tile of this number, modulo the number of tiles."""
     image = open_image(path)
     if not tile:
         return image

@@ -148,7 +148,7 @@ def _from_json(entry: dict[str, Any], facts: Facts) -> Vector:
 
 
 def _detections(rows: Any, *, classes: int) -> ImageDetections:
-    """The inverse of `_rows`, for a model with so many classes."""
+    """The inverse of `_rows`, for a model with this many classes."""
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 6 for row in rows):
         raise ValueError("a detection is not six numbers")
     values = _numbers([value for row in rows for value in row]).reshape(-1, 6)

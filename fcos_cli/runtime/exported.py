@@ -103,7 +103,7 @@ def check_score(score: float | None, facts: Facts, where: Path, *, flag: str = "
 
 
 def check_limits(iou: float | None, max_detections: int | None, facts: Facts, where: Path) -> None:
-    """Raise UsageError if the graph's own NMS cannot give what is asked: another threshold, or more detections.
+    """Raise UsageError if the graph's own NMS cannot give what is asked for: another threshold, or more detections.
 
     Fewer detections are the first of those that it returns. A lower IoU cannot be applied to what it returns: a box
     that the lower threshold removes may itself have removed a third one inside the graph, which is lost.

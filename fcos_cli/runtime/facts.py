@@ -60,12 +60,12 @@ class Facts:
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """The threshold of each class index: its own, or the one of all."""
+        """The threshold of each class index: its own, or the one for all."""
         return self.class_thresholds or (self.threshold,) * len(self.classes)
 
     @property
     def tile(self) -> int:
-        """Side of the tiles that the model was trained on, in pixels of the source; 0 if it was on whole images."""
+        """Side of the tiles that the model was trained on, in pixels of the source; 0 if on whole images."""
         side = self.provenance.get("tile", 0)
         return side if isinstance(side, int) else 0
 

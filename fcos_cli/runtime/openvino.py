@@ -146,7 +146,7 @@ def leave_signal_stack() -> None:
     """Restore the default signal stack of this thread. Call it after each compilation of a model.
 
     OpenVINO's compiler installs an alternate stack and, when a model is released, restores what it found when that
-    model was compiled. With two models that can be freed memory of the first, and the next Ctrl-C or SIGTERM crashes.
+    model was compiled. With two models, that can be freed memory of the first, and the next Ctrl-C or SIGTERM crashes.
     """
     if sys.platform == "linux":
         disabled = 2  # SS_DISABLE

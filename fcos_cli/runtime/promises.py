@@ -22,8 +22,8 @@ class Promise:
     metric: `recall` or `precision` at IoU 0.5, pooled over images. class_name: None: over all classes, with one
     threshold. level, confidence, threshold, measured: 0…1; measured: the metric on the images that were used. images:
     number of those that have such boxes, which decided. boxes: in them. most: an image with more boxes counts as one
-    with so many. method: of the proof. data: name, split, number of images and hash of the data set. runs_on: backend,
-    precision and tiles with which the detections were made.
+    with this many. method: of the proof. data: name, split, number of images and hash of the data set. runs_on:
+    backend, precision and tiles with which the detections were made.
     """
 
     metric: str

@@ -45,7 +45,7 @@ def check_is_ours(out: Path) -> None:
 
 
 def check_second_file(out: Path) -> None:
-    """Raise UsageError if the other file of a model at `out` could not be written, or is one of something else."""
+    """Raise UsageError if the other file of a model at `out` could not be written, or belongs to something else."""
     second = second_file(out)
     if second is None:
         return
@@ -56,7 +56,7 @@ def check_second_file(out: Path) -> None:
 
 
 def second_file(path: Path) -> Path | None:
-    """The other file of an OpenVINO model or an engine; None for files that hold all."""
+    """The other file of an OpenVINO model or an engine; None for files that hold everything."""
     return {".xml": path.with_suffix(".bin"), ".engine": sidecar_path(path)}.get(path.suffix.lower())
 
 

@@ -69,7 +69,7 @@ class EngineGraph:
 
 
 def check_detections(count: int) -> None:
-    """Raise UsageError if TensorRT cannot select so many detections per image. ModelConfig limits candidates."""
+    """Raise UsageError if TensorRT cannot select this many detections per image. ModelConfig limits candidates."""
     if count > MAX_TOPK:
         what = f"TensorRT selects at most {MAX_TOPK} detections per image, and this model has {count}"
         raise UsageError(what, remedy=f"use --max-detections {MAX_TOPK} or fewer")

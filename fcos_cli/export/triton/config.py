@@ -143,5 +143,5 @@ def _dims(sides: Sequence[int]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of protobuf's text format; of ASCII text, JSON only escapes quotes and backslashes."""
+    """A string of protobuf's text format; in ASCII text, JSON only escapes quotes and backslashes."""
     return json.dumps(text)

@@ -36,8 +36,8 @@ def export_repository(model: str, job: ExportJob) -> run.ExportResult:
     """Add a version of `model` to the repository `job.out`, which is created if there is none.
 
     model: weights, which are exported to ONNX and compared with PyTorch, or a finished .onnx or .engine file. Raises
-    UsageError if the folder is no repository or holds another model of this name, ModelError if Triton cannot serve the
-    file, ExportDiffers as `run.export` does. What was exported from weights is kept, see above.
+    UsageError if the folder is not a repository or holds another model of this name, ModelError if Triton cannot serve
+    the file, ExportDiffers as `run.export` does. What was exported from weights is kept, see above.
     """
     finished = find_artifact(model) if Path(model).suffix.lower() in FINISHED else None
     weights = finished or run.find_weights(model)
@@ -62,7 +62,7 @@ def export_repository(model: str, job: ExportJob) -> run.ExportResult:
 
 
 def _export(weights: Path, job: ExportJob, folder: Path) -> tuple[run.ExportResult, Path]:
-    """Export to `job.out` and publish it. What cannot be is kept beside, and the error names the place."""
+    """Export to `job.out` and publish it. What cannot be published is kept elsewhere, and the error names the place."""
     try:
         exported = run.export(weights, job)
     except run.ExportDiffers as error:
@@ -126,7 +126,7 @@ def _versions(folder: Path) -> list[int]:
 
 
 def _left_over(folder: Path) -> bool:
-    """Whether there is a version that was not published, as of an export that was killed."""
+    """Whether there is a version that was not published, as after an export that was killed."""
     return any(folder.glob(f"{UNVERIFIED}*"))
 
 
@@ -150,7 +150,7 @@ def _take(file: Path, out: Path) -> run.ExportResult:
 def _lines(config: str) -> set[str]:
     """The lines of a config, between which the user may have added others.
 
-    Without the largest batch, which the user may change, but not between none and some.
+    The number of the largest batch is left out: the user may change it, but not to or from none.
     """
     text = re.sub(r"max_batch_size: [1-9]\d*", "max_batch_size: N", config)
     return {line.strip() for line in text.splitlines() if line.strip()}
