@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _leave() -> None:
-    """End at once. Python would wait for threads, and print tracebacks at another Ctrl-C, or die by the signal."""
+    """Exit at once. Python would wait for threads, and at another Ctrl-C print tracebacks or die by the signal."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

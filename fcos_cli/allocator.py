@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL("libc.so.6").mallopt
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # constants of malloc.h
-    # glibc before 2.35 takes at most 32 MiB. Any of the settings stops the threshold, at first 128 KiB, from growing by
-    # itself, so the others come only after this one.
+    # glibc before 2.35 takes at most 32 MiB. Any of these settings stops the threshold, initially 128 KiB, from growing
+    # by itself, so the others are set only once this one is.
     if not any(mallopt(m_mmap_threshold, size) for size in (1 << 30, 32 << 20)):
         return False
     return bool(mallopt(m_trim_threshold, 2**31 - 1) and mallopt(m_top_pad, 256 << 20))

@@ -1,4 +1,4 @@
-"""Atomic writes: a file appears under its name only once it is complete. Whether one could be written at all. Locks."""
+"""Atomic writes (a file appears under its name only once it is complete), checks that a path is writable, and locks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095
 ELSEWHERE = "choose a path you can write to"
 
 _ADDRESS = re.compile("([a-zA-Z][a-zA-Z0-9+.-]+):/")
-"""How an address begins as a path, which has lost a slash: `s3:/bucket`."""
+"""The start of an address that was made a path and so lost a slash: `s3:/bucket`."""
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def main() -> None:
                 _run()
         except BaseException as error:
             if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
-                error = error.__context__  # of which click and rich only make an exit
+                error = error.__context__  # click and rich turn it into a mere exit
             if interrupts and not _is_success(error):  # many libraries turn KeyboardInterrupt into another error
                 error = Interrupted("interrupted")
             code = _exit_code(error, stdout, debug=debug)
@@ -89,7 +89,7 @@ def _is_success(error: BaseException) -> bool:
 def _exit_code(error: BaseException, stdout: int | None, *, debug: bool) -> int | None:
     """Print what ended the command and return its exit code; None if Python is to handle the exception.
 
-    stdout: a descriptor of it, None if it has none. debug: print a traceback instead of the message.
+    stdout: a descriptor for it, None if it has none. debug: print a traceback instead of the message.
     """
     if isinstance(error, BrokenPipeError) and _has_no_reader(stdout):  # as after `| head`
         _discard_stdout()
@@ -118,7 +118,7 @@ def _exit_code(error: BaseException, stdout: int | None, *, debug: bool) -> int 
 
 
 def _explain(error: OSError) -> FcosError | None:
-    """The error of a full disk, a broken pipe, a missing permission or a long name in our words; None for others."""
+    """Our own error for a full disk, a broken pipe, a missing permission or a long name; None for others."""
     if error.errno == errno.ENAMETOOLONG:
         where = None if error.filename is None else f"{str(error.filename)[:40]}…"
         return UsageError("no file can have a name this long", where=where, remedy="check it, or use a shorter one")
@@ -136,7 +136,7 @@ def _explain(error: OSError) -> FcosError | None:
 
 @contextmanager
 def _copy_of_stdout() -> Iterator[int | None]:
-    """Another descriptor of stdout; None if it has none. Rich replaces the first one when nobody reads it any more."""
+    """A second descriptor for stdout; None if it has none. Rich replaces the first one when its reader is gone."""
     try:
         copy = os.dup(sys.stdout.fileno())
     except (OSError, ValueError):
@@ -149,7 +149,7 @@ def _copy_of_stdout() -> Iterator[int | None]:
 
 
 def _has_no_reader(pipe: int | None) -> bool:
-    """Whether what reads from a pipe or a socket has left. True where the system cannot tell, as on Windows."""
+    """Whether the reader of a pipe or a socket is gone. True where the system cannot tell, as on Windows."""
     if pipe is None or not hasattr(select, "poll"):
         return pipe is not None
     state = select.poll()
@@ -159,7 +159,7 @@ def _has_no_reader(pipe: int | None) -> bool:
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM end the program as Ctrl-C does, so that temporary files are removed. `fcos train` has its own way."""
+    """Let SIGTERM end the program like Ctrl-C, so that temporary files are removed. `fcos train` handles it itself."""
     try:
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     except ValueError:  # not in the main thread
@@ -179,7 +179,7 @@ def _open_closed_streams() -> None:
 
 
 def _discard_stdout() -> None:
-    """Send what is left in the buffer of stdout to nowhere; it could not be written."""
+    """Discard what is left in the buffer of stdout; it could not be written."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

@@ -298,6 +298,6 @@ def _explain(error: ValidationError, origins: Origins) -> UsageError:
     # a check across several settings is reported for their section: name those that were set explicitly
     set_keys = [k for k in origins if k == key or k.startswith(f"{key}.")]
     where = ", ".join(f"{k} ({origins[k]})" for k in set_keys) or key
-    ours = first["type"] == "value_error"  # it says what the values are
+    ours = first["type"] == "value_error"  # its message already names the values
     what = str(first["ctx"]["error"]) if ours else f"{first['msg']}, but got {first['input']!r}"
     return UsageError(what[:300], where=where)

@@ -29,7 +29,7 @@ _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Print no messages, tables and progress inside the block, in this thread; errors are raised as ever."""
+    """Print no messages, tables or progress inside the block, in this thread; errors are raised as usual."""
     token = _QUIET.set(True)
     try:
         yield
@@ -46,7 +46,7 @@ def err() -> Console:
 
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, separators of lines, marks that change the direction of text, and halves of characters."""
+"""Control characters, line separators, marks that change the direction of text, and lone surrogates."""
 
 
 def visible(text: str) -> str:
@@ -75,7 +75,7 @@ def warn(text: str) -> None:
 
 
 def print_error(error: FcosError) -> None:
-    """Print what happened, where, and what to do: three lines, and the details and the code that some errors have."""
+    """Print what happened, where, and what to do: three lines, plus the details and code that some errors have."""
     from rich.text import Text
 
     console = err()

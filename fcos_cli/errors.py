@@ -102,7 +102,7 @@ class MissingExtra(FcosError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object) -> UsageError:
-    """The error of a name that the user typed, with the nearest of those that there are, or the first few of them."""
+    """The error for an unknown name that the user typed, with the nearest known one, or else the first few."""
     names = list(known)
     same = [other for other in names if other.casefold() == name.casefold()]
     near = same or get_close_matches(name, names, n=1)
@@ -112,7 +112,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, where: object) -
 
 
 def one_line(error: BaseException, *, most: int | None = 300) -> str:
-    """What an error of a library says, in one line of at most so many characters; its type if it says nothing."""
+    """What an error of a library says, in one line of at most `most` characters; its type if it says nothing."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 

@@ -47,7 +47,7 @@ def _missing(packages: tuple[str, ...]) -> list[str]:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Package → version, for those that are installed. Nothing of them is imported."""
+    """Package → version, for those that are installed. None of them is imported."""
     from importlib import metadata  # slow, and most commands need no versions
 
     installed = {}

@@ -26,7 +26,7 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process can still use; 0 if the system does not tell.
+    """Bytes of memory that this process can still use; 0 if the system does not report it.
 
     On Linux also within the limit of a container (cgroup v2), whose page cache can be used too. root: where /proc and
     /sys are.

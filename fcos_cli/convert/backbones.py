@@ -48,7 +48,7 @@ _OTHER_KINDS = {
 """Start of the names of their tensors → backbone. Others of the same kind have other shapes, which are listed then."""
 
 WITHOUT_1X1 = ("resnet18", "resnet34")
-"""ResNets without 1×1 convolutions in their blocks: there is no choice where the stride is."""
+"""ResNets without 1×1 convolutions in their blocks: there is no choice of where the stride is."""
 
 _UNSUPPORTED = (
     (r"_subnet\..*running_(mean|var)$", "detectron2's towers with BatchNorm are not supported"),
@@ -76,7 +76,7 @@ def refuse_unsupported(keys: Iterable[str], *, where: Path) -> None:
 def deformable_parts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """ModelConfig's `deformable_stages` and `deformable_tower`, from the native names of the offsets.
 
-    A stage or tower of which only a part is deformable counts as deformable, and `check_fit` lists what it lacks.
+    A stage or tower that is only partly deformable counts as deformable, and `check_fit` lists what it lacks.
     """
     found = [re.match(r"backbone\.body\.layer([1-4])\.\d+\.conv2\.offset\.", key) for key in weights]
     tower = any(re.match(r"head\.\w+_head\.conv\.\d+\.offset\.", key) for key in weights)

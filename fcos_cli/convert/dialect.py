@@ -1,7 +1,7 @@
 """Find out which implementation wrote a checkpoint and which preset it follows.
 
-The preset comes from metadata or from the user. One is assumed: that of mmdetection's tensors without a config whose
-towers have no bias, as those of all published files with this preset.
+The preset comes from metadata or from the user. One is assumed: for mmdetection's tensors without a config, if the
+towers have no bias, as in all published files with this preset.
 """
 
 from __future__ import annotations

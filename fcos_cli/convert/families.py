@@ -26,7 +26,7 @@ class Family:
     exceptions for single backbones: values of ModelConfig, and bgr. norm_without_eps: the frozen BatchNorm divides by
     the root of the variance without an epsilon. optional: prefix of native names that files may lack as a whole.
     rows_are_ids: row i of the class layer is the category with id i; otherwise the rows are the categories in order.
-    preset_without_bias: assumed preset of the files whose tower convolutions have no bias, as of the published ones.
+    preset_without_bias: assumed preset of the files whose tower convolutions have no bias, as in the published ones.
     """
 
     title: str

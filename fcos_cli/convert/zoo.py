@@ -18,7 +18,7 @@ from fcos_cli.model.artifact import save
 def cache_folder() -> Path:
     """Return the folder for converted weights: fcos/VERSION/ in XDG_CACHE_HOME or ~/.cache.
 
-    Each version converts anew, because a newer one may support more conventions.
+    Each version converts again, because a newer one may support more conventions.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcos" / __version__
 

@@ -47,11 +47,11 @@ def join_world(
     task: Task, *, error: FcosError | None = None, environ: Mapping[str, str] | None = None
 ) -> Iterator[World]:
     """Join the process group that the environment announces, and leave it at the end; inside another such block, do
-    neither. One process has none.
+    neither. A single process has no group.
 
     task: what this process is going to do. error: why it cannot. Raises the error of any process in all of them;
-    UsageError if they do not do the same with the same versions; FcosError if another process does not come, ends or
-    falls silent.
+    UsageError if they do not do the same with the same versions; FcosError if another process does not join, ends or
+    stops answering.
     """
     world = announced(environ)
     if world.size == 1 or distributed.is_initialized():
@@ -76,7 +76,7 @@ def join_world(
 
 def _leave_together() -> None:
     """Wait for the others before the connections are closed: one may still be receiving what this process has sent."""
-    with suppress(RuntimeError):  # it has just ended, after the same
+    with suppress(RuntimeError):  # another has just ended, after doing the same
         distributed.barrier()
 
 
@@ -119,7 +119,7 @@ def _meet(world: World, minutes: float) -> None:
 
 @contextmanager
 def _explaining_losses(task: Task, minutes: float) -> Iterator[None]:
-    """Turn what torch says of a process that is gone into one clear error."""
+    """Turn what torch says about a lost process into one clear error."""
     try:
         yield
     except RuntimeError as error:
@@ -250,7 +250,7 @@ def while_others_wait() -> Iterator[None]:
     done = threading.Event()
 
     def beat() -> None:
-        with suppress(RuntimeError):  # another process is gone: the next exchange tells
+        with suppress(RuntimeError):  # another process is gone: the next exchange reports it
             while not done.wait(BEAT):
                 largest(0.0)
 
@@ -286,7 +286,7 @@ def total(*values: float) -> list[float]:
 
 
 def _reduced(values: tuple[float, ...], operation: Any) -> list[float]:
-    """Over the CPU, also if the run is on GPUs: gloo tells at once that another process has died."""
+    """Over the CPU, also if the run is on GPUs: gloo reports at once that another process has died."""
     if not distributed.is_initialized():
         return list(values)
     shared = torch.tensor(values, device="cpu", dtype=torch.float64)

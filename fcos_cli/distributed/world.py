@@ -68,8 +68,8 @@ def threads_of(world: World) -> int | None:
 def use_own_gpu(world: World, environ: MutableMapping[str, str] | None = None) -> None:
     """Let this process see one GPU of its machine, the one of its local rank. Call it before CUDA is used.
 
-    What is left of a list that is too short, and a machine with fewer GPUs than processes, is found out later: there,
-    the devices of the processes differ.
+    A list that is too short, or a machine with fewer GPUs than processes, is noticed later, because the devices of the
+    processes then differ.
     """
     env = os.environ if environ is None else environ
     listed = env.get("CUDA_VISIBLE_DEVICES")

@@ -49,7 +49,7 @@ class Request:
         """Write pages, figures and log lines; see `explain_detections` and `explain_ground_truth`.
 
         Images that cannot be read are left out. predicted: whether a prediction run has already reported them. Returns
-        the number of those of `truth`.
+        how many of those are in `truth`.
         """
         if self.weights is not None:
             explain_detections(
@@ -191,7 +191,7 @@ def explain_ground_truth(
 ) -> int:
     """Write `NAME.targets.html` and `NAME.targets.png` per sample, at the input size and by the rules of `model`.
 
-    Images that cannot be read are left out; say_why: with an error for each. Returns their number.
+    Images that cannot be read are left out; say_why: print an error for each. Returns their number.
     """
     from fcos_cli.explain.targets import explain_targets
     from fcos_cli.explain.targets_figure import targets_figure
