@@ -5,7 +5,7 @@ The score of a picture adds up its doubts. Each counts 1 at most, so it is rough
 - A detection whose score is within NEAR of the threshold of its class, on either side, counts 1 at the threshold and
   less the farther it is from it. Below the threshold it counts only if no label and no stronger detection of its
   class covers it.
-- With tiles, a large object (LARGE) that only the tiles or only the whole picture shows counts 1.
+- With tiles, an object that only the whole picture shows counts 1, and a large one (LARGE) that only the tiles show.
 - In a video, a class that is missing in one frame, but is in the frames before and after, counts 1. So does a class
   that is in one frame only. Frames that are not used do not count.
 
