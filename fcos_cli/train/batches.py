@@ -108,8 +108,8 @@ def explaining_deaths() -> Iterator[None]:
 def positions(run: Run) -> Iterator[Position]:
     """Positions from `run.progress` on (as it is now), without end.
 
-    After a pending validation comes the next epoch, though a time limit cut this one short, or it has more steps for
-    the present number of processes.
+    After a pending validation comes the next epoch, even if a time limit cut this one short, or if it has more steps
+    with the present number of processes.
     """
     progress = run.progress
     epoch, first = (progress.epoch + 1, 0) if progress.pending_validation else (progress.epoch, progress.step_in_epoch)
@@ -135,8 +135,8 @@ def _positions(run: Run, epoch: int, first: int, *, left_out: set[tuple[int, int
 
 
 def _mosaic_is_closed(run: Run, epochs: float) -> bool:
-    """Whether the last part of a run begins before a batch after this many epochs: images come alone from then on
-    (YOLOX, §2.1). So they do in the cool-down of a run that ends early.
+    """Whether the last part of a run has begun when this many epochs are done: from then on, images come alone (YOLOX,
+    §2.1), as they do in the cool-down of a run that ends early.
 
     With a time limit, the batches that are being loaded at that moment are the last mosaics.
     """
@@ -175,8 +175,8 @@ def image_loader(run: Run, keys: Iterable[list[Key]]) -> DataLoader[Any]:
 def _shared(examples: list[Example | Unreadable]) -> Batch:
     """Combine examples, in shared memory if this is a loader process.
 
-    torch would move them there itself, in a thread whose failure for want of room is not told to the training process:
-    that would wait forever.
+    torch would move them there itself, in a thread whose failure for lack of space is not reported to the training
+    process, which would wait forever.
     """
     batch = collate(examples)
     if get_worker_info() is not None:

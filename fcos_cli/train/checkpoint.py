@@ -31,9 +31,9 @@ class Progress:
     """Position in a run: `step` steps are done in all, and `step_in_epoch` of them in the current `epoch` (from 0).
 
     planned: epochs and time limit in seconds at the last save. seconds: time used, at the last save. stale: validations
-    since the best one. end: last step of a cool-down, once one has begun. recoveries: losses that were not finite;
-    skipped: (epoch, index) of the batches that were left out because of them. world: number of processes at the last
-    save. step_seconds, validation_seconds: the measured pace. export_seconds: estimated for the export at the end.
+    since the best one. end: last step of a cool-down, once one has begun. recoveries: number of losses that were not
+    finite; skipped: (epoch, index) of the batches that were left out because of them. world: number of processes at the
+    last save. step_seconds, validation_seconds: the measured pace. export_seconds: estimated for the export at the end.
     origin: what the initial weights were; val_hash: of the val data that `best` was measured on. Both are empty in
     states of older versions.
     """
@@ -61,7 +61,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects with state of a run."""
+    """The stateful objects of a run."""
 
     model: FCOS
     average: AveragedModel | None
@@ -116,7 +116,7 @@ def save_state(folder: Path, parts: Parts, progress: Progress, *, data_hash: str
 
 
 def read_state(folder: Path, *, data_hash: str | None) -> SavedState:
-    """Read state.pt, or the previous state if it is missing or damaged. data_hash: None = of any data.
+    """Read state.pt, or the previous state if it is missing or damaged. data_hash: None = any data.
 
     Raises DataError if neither can be read, or if the state belongs to other data or another version of fcos.
     """
@@ -177,7 +177,7 @@ def restore_state(saved: SavedState, parts: Parts) -> Progress:
         for group, value in zip(parts.optimizer.param_groups, fused, strict=True):
             group["fused"] = value
         parts.schedule.load_state_dict(content["schedule"])
-        if content["scaler"]:  # empty from another precision than float16
+        if content["scaler"]:  # empty if saved in another precision than float16
             parts.scaler.load_state_dict(content["scaler"])
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise DataError(

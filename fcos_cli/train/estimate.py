@@ -27,11 +27,11 @@ WARMUP, STEPS, IMAGES = 2, 3, 8
 """Steps that are not timed, timed steps, and validation images."""
 
 REPORT_SECONDS = 2.0
-"""Time for files and report after a validation, before one was measured."""
+"""Assumed time for files and report after a validation, until one is measured."""
 
 
 def estimate(run: Run) -> str:
-    """Measure a new run, tell its length what was found, and describe it in one line.
+    """Measure a new run, pass the results to its `RunLength`, and describe it in one line.
 
     All processes of a run must call it together.
     """
@@ -47,7 +47,7 @@ def estimate(run: Run) -> str:
 
 def step_seconds(run: Run) -> float:
     """Time training steps on a copy of the network. All processes of a run must call it together."""
-    if run.device.type == "cuda":  # not those of another batch size that was tried
+    if run.device.type == "cuda":  # not the peak of another batch size that was tried
         torch.cuda.reset_peak_memory_stats(run.device)
     with torch.random.fork_rng(devices=[]):
         twin = _twin(run)

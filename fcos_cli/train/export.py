@@ -44,8 +44,8 @@ def reserved_seconds(config: TrainConfig, progress: Progress) -> float:
 def export_best(folder: Path, config: TrainConfig, progress: Progress) -> Path | None:
     """Export `folder`/best.safetensors to best.onnx with the defaults of `fcos export`, unless it is there already.
 
-    One of other weights is removed in any case. Return its path, or None, with a reason: an export that fails does not
-    make a complete run fail.
+    One made from other weights is removed in any case. Return its path, or None, with a reason: an export that fails
+    does not make a complete run fail.
     """
     weights, path = folder / "best.safetensors", folder / "best.onnx"
     again = f"fcos export {quote(str(folder))} writes it"
@@ -68,7 +68,7 @@ def export_best(folder: Path, config: TrainConfig, progress: Progress) -> Path |
 
 
 def remove_export(folder: Path) -> None:
-    """Remove best.onnx and the report on it: no file is better than one of earlier weights, which looks current."""
+    """Remove best.onnx and the report on it: better no file than one of earlier weights that looks current."""
     remove_report(folder / "best.onnx")
     (folder / "best.onnx").unlink(missing_ok=True)
 
@@ -78,5 +78,5 @@ def _is_export_of(path: Path, weights: Path) -> bool:
     try:
         exported = read_header(path).facts.provenance["export"]["weights_sha256"]
         return bool(exported == hashlib.sha256(weights.read_bytes()).hexdigest())
-    except Exception:  # it is missing, damaged or of another program
+    except Exception:  # it is missing, damaged or from another program
         return False

@@ -17,7 +17,7 @@ from fcos_cli.train.checkpoint import has_state
 RUNS = Path("runs/train")
 
 LOCK = ".lock"
-"""The file that a run locks. It stays, and tells that the files beside it are those of a run."""
+"""The file that a run locks. It stays, and shows that the files beside it belong to a run."""
 
 TRACKER_RUN = "tracker.json"
 """The experiment tracker's own name of the run."""
@@ -25,7 +25,7 @@ TRACKER_RUN = "tracker.json"
 WEIGHTS = ("best.safetensors", "last.safetensors")
 BEGINNING = ("config.toml", "origins.json", TRACKER_RUN)
 OTHERS = (*BEGINNING, "metrics.jsonl", "report.html", "best.onnx", "best.parity.json")
-"""What a new run replaces. Those of the beginning are written before the first save."""
+"""Other files that a new run replaces. Those in BEGINNING are written before the first save."""
 
 _held: set[int] = set()
 """Descriptors of the files that this process has locked."""
@@ -84,7 +84,7 @@ def check_folder(folder: Path | None) -> None:
 
 
 def _is_of_beginning(file: Path) -> bool:
-    """Whether a run writes such a file before its first save, so that nothing is lost without it."""
+    """Whether a run writes such a file before its first save, so that nothing is lost if it is replaced."""
     return file.name in BEGINNING or (file.is_file() and not file.stat().st_size)
 
 
@@ -92,7 +92,7 @@ def _is_of_beginning(file: Path) -> bool:
 def hold_folder(folder: Path) -> Iterator[None]:
     """Keep other runs out of the folder inside the block. Raises UsageError if one is in it.
 
-    The lock ends with this process, however that ends.
+    The lock is released when this process ends, however it ends.
     """
     path = folder / LOCK
     try:

@@ -22,7 +22,7 @@ BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1", "defor
 """Model settings that depend on the backbone and its weights."""
 
 WITHOUT_WEIGHTS = {"ranges", "backbone_norm", "candidates", "score_threshold", "nms_iou", "max_detections"}
-"""Model settings that say nothing about what weights mean."""
+"""Model settings that do not affect what the weights mean."""
 
 _LEVEL = re.compile(
     r"(backbone\.fpn\.(?:inner|layer)_blocks\.|head\.regression_head\.scales\."
@@ -99,7 +99,7 @@ def resolve_init(config: Config) -> str:
 
 
 def _weights_fit(known: ModelConfig, wanted: ModelConfig) -> bool:
-    """Whether the weights of one network, those of its classes apart, mean the same in the other."""
+    """Whether the weights of one network, apart from those of its classes, mean the same in the other."""
     return known.model_dump(exclude=WITHOUT_WEIGHTS) == wanted.model_dump(exclude=WITHOUT_WEIGHTS)
 
 

@@ -22,12 +22,12 @@ from fcos_cli.train.tracking.metrics import LOG_EVERY, Meter
 from fcos_cli.train.validation import validate
 
 SAVES_APART = 30.0
-"""Seconds since the last save from which the state is saved before and after a validation, at most
-`train.save_minutes`. Runs with epochs of a few steps would write gigabytes otherwise.
+"""The state is saved before and after a validation only if the last save is more than this many seconds ago, or
+`train.save_minutes` if that is less. Runs with epochs of a few steps would write gigabytes otherwise.
 """
 
 MAX_RECOVERIES = 3
-"""Losses that are not finite from which a run recovers."""
+"""Number of times that a run recovers from a loss that is not finite."""
 
 
 def train(
@@ -56,11 +56,11 @@ def train(
             closing(BatchStream(run)) as stream,
         ):
             progress = run.progress
-            at_start = progress.step == 0  # also of a run that was stopped before its first step
+            at_start = progress.step == 0  # also for a run that was stopped before its first step
             if at_start:
                 run.listener.note(estimate(run))
             plan_schedule(run)
-            if at_start or progress.world != world.size:  # what a recovery goes back to counts steps of this world
+            if at_start or progress.world != world.size:  # the state for a recovery must count steps of this world
                 run.save()
             while not progress.finished:
                 if not progress.pending_validation:
@@ -82,7 +82,7 @@ def _end_epoch(run: Run) -> None:
     """Validate after an epoch if it is time, and go on to the next epoch. Save the state before and after."""
     progress, apart = run.progress, min(SAVES_APART, 60 * run.config.train.save_minutes)
     over = from_main_process(run.length.is_over(progress))
-    if not progress.pending_validation:  # else a stopped run is to repeat it
+    if not progress.pending_validation:  # otherwise a stopped run must repeat it
         progress.pending_validation = from_main_process(run.length.validation_due(progress))
     validated = progress.pending_validation
     if validated:
@@ -102,7 +102,7 @@ def _epoch(run: Run, stream: BatchStream) -> None:
     for index, batch in stream.epoch(progress.epoch):
         progress.step_in_epoch = index  # a batch before it may have been left out
         remaining = run.length.remaining(progress)
-        if run.length.limit is not None:  # each process has measured another pace
+        if run.length.limit is not None:  # each process has measured a different pace
             remaining = from_main_process(remaining)
         if remaining < 1:
             return
@@ -131,7 +131,7 @@ def _epoch(run: Run, stream: BatchStream) -> None:
 def _recover(run: Run, error: NonFiniteLoss) -> None:
     """Go back to the last saved state, leave the batch out from now on, and halve the learning rate.
 
-    Raises FcosError after MAX_RECOVERIES times.
+    Raises FcosError after MAX_RECOVERIES recoveries.
     """
     progress, names = run.progress, ", ".join(error.names)
     if progress.recoveries >= MAX_RECOVERIES:

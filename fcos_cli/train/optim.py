@@ -53,7 +53,7 @@ def build_optimizer(model: FCOS, config: TrainConfig, *, pictures: int, scaled: 
     ]
     if config.optimizer == "adamw":
         return AdamW(settings, lr=lr, fused=True)
-    # Where a first step is left out because of an overflow, torch's fused SGD keeps a momentum that it never set.
+    # If the first step is left out because of an overflow, torch's fused SGD keeps a momentum that it never set.
     return SGD(settings, lr=lr, momentum=0.9, nesterov=True, fused=not scaled)
 
 

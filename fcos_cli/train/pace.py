@@ -51,7 +51,7 @@ class Pace:
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean of the last steps; the initial value before there are some."""
+        """Mean of the last steps; the initial value until there are any."""
         return sum(self.recent) / len(self.recent) if len(self.recent) >= 4 else self.initial
 
 

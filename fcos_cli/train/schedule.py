@@ -42,8 +42,8 @@ class Schedule:
     def advance(self, *, remaining: float) -> None:
         """Go on after a step. remaining: number of steps that were left before it, that step included.
 
-        If `remaining` falls by one each time, `progress` grows evenly; if it changes, the rest of the cosine is laid
-        over the new length.
+        If `remaining` falls by one each time, `progress` grows evenly; if it changes, the rest of the cosine is
+        stretched over the new length.
         """
         if not self.warming_up:
             self.progress += (1 - self.progress) / max(1.0, remaining)

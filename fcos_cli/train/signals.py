@@ -18,7 +18,7 @@ from fcos_cli.errors import FcosError, Interrupted, Stopped
 class StoppedWaiting(BaseException):
     """A signal came while the run waited for something that may never come.
 
-    Like KeyboardInterrupt it is no Exception, which the code that decodes images takes for a damaged one.
+    Like KeyboardInterrupt it is not an Exception: the code that decodes images takes those for a damaged image.
     """
 
 
@@ -26,8 +26,8 @@ class StopRequest:
     """Set by the first signal. A second Ctrl-C raises KeyboardInterrupt.
 
     signal: what this process received. agreed: what any process had received when all of them last called `share_stop`;
-    only then is the request true. waiting: whether a signal also raises StoppedWaiting at once. Only where nothing is
-    half done.
+    only then is the request true. waiting: whether a signal also raises StoppedWaiting at once. It is set only where
+    nothing is half done.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ def catching_signals() -> Iterator[StopRequest]:
 
 
 def share_stop(stop: StopRequest, *, done: bool = False) -> bool:
-    """Make a signal that one process has received a request to all of them. Return `done` of any process.
+    """Turn a signal that one process has received into a request to all of them. Return whether any process is `done`.
 
     All processes must call it together.
     """

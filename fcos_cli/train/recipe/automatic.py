@@ -42,11 +42,11 @@ AUTO = "auto: "
 """How the origin of an automatic setting begins; its reason follows."""
 
 FROM_BATCH = ("model.backbone_norm", "train.epochs", "train.val_every")
-"""Automatic settings that the batch size decides."""
+"""Automatic settings that depend on the batch size."""
 
 SHORT = 300.0
-"""Seconds; a run with a shorter limit is not worth measuring the machine or looking at objects for, and takes the
-smallest input.
+"""Seconds; a run with a shorter limit takes the smallest input, since measuring the machine or looking at objects is
+not worthwhile.
 """
 
 USABLE = 0.9
@@ -105,7 +105,7 @@ def with_automatic(
 
 
 def _is_meaningless(key: str, config: Config) -> bool:
-    """Whether a setting does not matter, or means something else, beside the others."""
+    """Whether a setting does not matter, or means something else, given the others."""
     if key in ("train.epochs", "train.val_every"):
         return config.train.time > 0
     return key == "data.size" and config.data.resize != "letterbox"

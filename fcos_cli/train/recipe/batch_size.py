@@ -22,7 +22,7 @@ SLOWER = 1.05
 """A batch may take this many times the least time per image."""
 
 SHARE_OF_MEMORY = 0.8
-"""Share of the memory that a batch of this size may use in all."""
+"""Largest share of the memory that training with a batch size may use."""
 
 STEPS_PER_EPOCH = 10
 """An epoch keeps at least this many steps, so that small data sets are not trained in a handful of large ones."""
@@ -31,7 +31,7 @@ STEPS_PER_EPOCH = 10
 def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
     """Try batch sizes from 2 upwards on this machine, and return the best. Each takes a few training steps.
 
-    One that has to be computed in parts does not fit; only the smallest may.
+    A batch that has to be computed in parts counts as not fitting, unless it is the smallest.
     """
 
     def measure(batch: int) -> tuple[float, float]:
@@ -39,7 +39,7 @@ def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
         tried = config.model_copy(update={"train": train})
         with tempfile.TemporaryDirectory() as folder, open_run(tried, train_set, val_set, Path(folder)) as run:
             seconds = step_seconds(run)
-            if run.accumulation.parts > train.accumulate and batch > SIZES[0]:  # the steps have dealt with it
+            if run.accumulation.parts > train.accumulate and batch > SIZES[0]:  # it did not fit in one part
                 raise MemoryError
             return seconds / batch, share_of_memory(run.device)
 
@@ -49,7 +49,7 @@ def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
 def share_of_memory(device: torch.device) -> float:
     """Share of the device's memory (of the machine's, for a CPU) that this process used at its peak, 0…1.
 
-    What others use does not count as available.
+    Memory that other processes use does not count as available.
     """
     used = peak_memory(device)
     if device.type == "cuda":

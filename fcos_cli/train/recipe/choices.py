@@ -28,21 +28,21 @@ CLEAR = 24.0
 """Pixels of network input that the sides of all but the smallest tenth of the boxes should have."""
 
 PASSES = 40
-"""A run with a time limit should see each image so often, or else MIN_IMAGES in all, before its input is enlarged."""
+"""A run with a time limit should see each image this often, or else MIN_IMAGES in all, before its input is enlarged."""
 
 MIN_IMAGES = 12_000
 
 EASY = 72.0
-"""Where the sides of all but the smallest tenth of the boxes have so many pixels, twice the images come first: longer
-training brings more than a larger input.
+"""Where the sides of all but the smallest tenth of the boxes have this many pixels, seeing twice the images comes
+first: longer training gains more than a larger input.
 """
 
 MIN_STEPS, MIN_EPOCHS = 1500, 12
-"""Length of a run without a time limit: the longer one of the two."""
+"""Length of a run without a time limit: whichever is longer."""
 
 VALIDATIONS = 50
-"""Number of validations of a run without a time limit, unless it has fewer epochs: a few images have hundreds, each
-shorter than a validation.
+"""Number of validations of a run without a time limit, unless it has fewer epochs: with few images there are hundreds,
+each shorter than a validation.
 """
 
 MIN_BATCH = 4
@@ -65,8 +65,8 @@ KNOWN_STAGES = 3
 """Stages of such a backbone that are not trained, up to the map of stride 8: as good in as many steps, and faster."""
 
 RARE = 0.1
-"""Classes that a smaller share of the images contain come more often, if the most common one is IMBALANCE times as
-common; where most classes are that rare, those below their median.
+"""Classes in a smaller share of the images than this are repeated, if the most common one is IMBALANCE times as common
+as the rarest; where most classes are that rare, only those below the median are.
 """
 
 IMBALANCE = 5.0
@@ -78,8 +78,8 @@ AS_WIDE_AS_TALL = 1.15
 """Boxes of objects without an upright orientation are as often wide as tall: within this factor, in every class."""
 
 TOLD_APART = 0.75
-"""Objects have an upright orientation, and the backbone knows such objects, if it tells so many of them from the same
-upside down.
+"""Objects have an upright orientation, and the backbone knows such objects, if it tells more than this share of them
+from the same upside down.
 """
 
 Share = Callable[[], float | None]
@@ -147,20 +147,20 @@ def input_shape(facts: DataFacts, longer: int) -> tuple[int, int]:
     if not facts.one_shape:
         return longer, longer
     steps = longer / facts.aspect / STEP
-    # of long images, a step less would leave a good part of the input's width empty
+    # for long images, a step less would leave a good part of the input's width empty
     shorter = max(STEP, (math.ceil(steps) if facts.aspect > LONG else round(steps)) * STEP)
     return (longer, shorter) if facts.height > facts.width else (shorter, longer)
 
 
 def choose_strides(facts: DataFacts, *, size: tuple[int, int]) -> Choice:
-    """Strides of the levels. size: of the network input, which is chosen before; larger inputs come first."""
+    """Strides of the levels. size: of the network input, which is chosen before; larger inputs are preferred."""
     tiny = float((facts.box_sides * max(size) < STRIDES[0]).mean()) if facts.boxes else 0.0
     strides = FINE_STRIDES if tiny > MANY_TINY else STRIDES
     return Choice(strides, f"{tiny:.0%} of the boxes are smaller than {STRIDES[0]} px")
 
 
 def choose_lr(optimizer: str, *, told_apart: Share) -> Choice:
-    """Learning rate for 16 images per step. What the backbone knows about the objects is kept by a lower one."""
+    """Learning rate for 16 images per step. A lower one keeps what the backbone knows about the objects."""
     if optimizer == "adamw" and (known := _known(told_apart())):
         return Choice(GENTLE, known)
     return Choice(RATES[optimizer], f"for {optimizer}")

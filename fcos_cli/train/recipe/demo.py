@@ -23,9 +23,9 @@ DEMO: dict[str, Any] = {
 
 
 def demo_data(folder: Path) -> Path:
-    """Generate the data set of `--demo`, unless it exists. Of several processes on a machine, one does it.
+    """Generate the data set of `--demo`, unless it exists. If there are several processes on a machine, one does it.
 
-    Raises FcosError in the others if it does not get done.
+    Raises FcosError in the others if that one does not finish.
     """
     last = folder / "val.json"
     if announced().local_rank == 0 and not last.is_file():

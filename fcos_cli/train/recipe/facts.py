@@ -18,7 +18,7 @@ MOST = 0.8
 """Share of images that have to have the same shape, so that the network's input gets it."""
 
 FEW = 20
-"""Boxes of a class that say what shape its objects have."""
+"""Number of boxes of a class that shows what shape its objects have."""
 
 Floats = npt.NDArray[np.float64]
 

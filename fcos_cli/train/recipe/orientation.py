@@ -2,10 +2,10 @@
 
 Crops of objects and the same crops turned by 180 degrees are two sets of features; a linear classifier learns to tell
 them apart on four fifths of the objects and is asked about the others. The answer also says whether the backbone knows
-such objects at all: what it has never seen, it cannot tell from the same upside down. Measured with EfficientNet-Lite0
-from ImageNet (from the bundled detector): 88 % (90 %) of photos of animals are told apart, 65 % (68 %) of blood cells
-under a microscope, 51 % (54 %) of playing cards. In gray, since in color the cells were told apart more often (72 %),
-probably by the microscope's light.
+such objects at all: it cannot tell objects that it has never seen from the same upside down. Measured with
+EfficientNet-Lite0 from ImageNet (from the bundled detector): 88 % (90 %) of photos of animals are told apart, 65 %
+(68 %) of blood cells under a microscope, 51 % (54 %) of playing cards. Crops are gray, since in color the cells were
+told apart more often (72 %), probably by the microscope's light.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from fcos_cli.model.backbone import check_maps
 from fcos_cli.train.initial_weights import build_initial, resolve_init
 
 OBJECTS, FEWEST = 250, 60
-"""Objects that are looked at, one per image, and the fewest that say something."""
+"""Objects that are looked at, one per image, and the fewest that are meaningful."""
 
 PIXELS = 1e9
-"""Pixels to decode for it, about ten seconds: of large photos, fewer objects are looked at."""
+"""Pixels to decode for it, about ten seconds: with large photos, fewer objects are looked at."""
 
 SIDE, MARGIN = 128, 1.1
 """Pixels of a crop as the backbone sees it, and its side relative to the longer side of the box."""
@@ -39,7 +39,7 @@ BATCH, FOLDS, RIDGE = 25, 5, 1.0
 
 
 def upright_share(config: Config, train_set: Dataset) -> float | None:
-    """Share of the objects (about 0.5…1) whose upright view is told from the one that is turned by 180 degrees.
+    """Share of the objects (about 0.5…1) whose upright view can be told from the one turned by 180 degrees.
 
     None if it cannot be known: there are fewer than FEWEST images with boxes, or the backbone starts untrained, or does
     not take crops of SIDE pixels.
@@ -60,7 +60,7 @@ def upright_share(config: Config, train_set: Dataset) -> float | None:
 
 
 def told_apart(first: Tensor, second: Tensor) -> float:
-    """Share of the pairs of which a linear classifier, trained on other pairs, gives `first` the higher value.
+    """Share of the pairs in which a linear classifier, trained on other pairs, gives `first` the higher value.
 
     first, second: features float32 [N, D] of two views of each of N objects. Ridge regression, five-fold.
     """
@@ -94,7 +94,7 @@ def _batches(samples: Sequence[Sample]) -> Iterator[Tensor]:
     Images that cannot be read are left out.
     """
     random = np.random.default_rng(0)
-    # of a tile, the whole image is decoded
+    # for a tile, the whole image is decoded
     typical = np.median([np.prod(sample.full_size or (sample.width, sample.height)) for sample in samples])
     crops: list[Tensor] = []
     for index in random.permutation(len(samples))[: int(np.clip(PIXELS / typical, 1.5 * FEWEST, OBJECTS))]:

@@ -65,14 +65,14 @@ def make_plan(
 
 
 def _with_model_of_init(base: Mapping[str, Any], layers: Mapping[str, Any]) -> tuple[Config, Origins]:
-    """Merge the layers of settings. What they leave open of the network comes from the detector that `train.init` names
-    and from the backbone, below all layers, so that `auto` also sets that back.
+    """Merge the layers of settings. What they leave open about the network comes from the detector that `train.init`
+    names and from the backbone, below all layers, so that `auto` also resets that.
     """
     config, origins = resolve(base=base, **layers)
     inherited = model_of_init(config, origins)
     if "model.ranges" in inherited and "model.strides" in inherited:
         strides = {"model.strides": inherited["model.strides"]}
-        if "model.strides" not in resolve(base={**strides, **base}, **layers)[1]:  # `auto`: they may be others
+        if "model.strides" not in resolve(base={**strides, **base}, **layers)[1]:  # `auto`: they may differ
             del inherited["model.ranges"]
     absent = {}
     if "model.backbone" in origins:  # other weights expect another normalization
@@ -101,7 +101,7 @@ def read_splits(config: Config) -> tuple[Dataset, Dataset]:
 def _without_empty(dataset: Dataset) -> Dataset:
     kept = [sample for sample in dataset.samples if len(sample.boxes)]
     left_out = len(dataset) - len(kept)
-    if not kept or not left_out:  # without any boxes, `check_settings` says why
+    if not kept or not left_out:  # if there are no boxes at all, `check_settings` reports it
         return dataset
     return replace(dataset, samples=kept, origin=f"{dataset.origin}; {left_out} without objects left out")
 
@@ -149,7 +149,7 @@ def check_settings(plan: Plan) -> None:
 def check_norms(config: Config) -> None:
     """Raise UsageError if a BatchNorm would see a single value per channel; warn if a GroupNorm sees one per group.
 
-    That happens in maps of one cell. A norm makes 0 of a single value: torch refuses to train such a BatchNorm.
+    That happens in maps of one cell. A norm turns a single value into 0: torch refuses to train such a BatchNorm.
     """
     model, train, size = config.model, config.train, config.data.size
     single = train.batch // train.accumulate == 1  # images that are normalized together

@@ -37,8 +37,8 @@ BUDGET = 2.0
 """Seconds for trying methods. The layers that take the most time come first."""
 
 CONFIRMING = 1.0
-"""Seconds for timing again, by turns, the default and the method that beat it: what else runs on the machine may have
-slowed one of them down."""
+"""Seconds for timing again, alternately, the default and the method that beat it: what else runs on the machine may
+have slowed one of them down."""
 
 REPEATS = 2
 """Timed calls of each method, after one that is not timed."""
@@ -252,7 +252,7 @@ class LayerTimer:
                 self._time(name, method)
 
     def confirm(self) -> None:
-        """Time the default and the methods of the plan once more, by turns. The least time of each counts."""
+        """Time the default and the methods of the plan once more, alternately. The least time of each counts."""
         for (name, times), method in zip(self.times.items(), self.plan, strict=True):
             if method != "default":
                 for chosen in ("default", method) * REPEATS:

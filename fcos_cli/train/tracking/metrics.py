@@ -17,7 +17,7 @@ LOG_EVERY = 20
 class MetricsFile:
     """Writes `metrics.jsonl`: one JSON object per line, of `kind` train or val.
 
-    resume_at: step at which the run is resumed; later rows are removed. pending: whether its validation comes again.
+    resume_at: step at which the run is resumed; later rows are removed. pending: whether its validation is repeated.
     """
 
     def __init__(self, path: Path, *, resume_at: int, pending: bool = False) -> None:

@@ -26,9 +26,9 @@ from fcos_cli.train.tracking.metrics import LOG_EVERY
 class Tracker(Listener):
     """Sends the numbers of every twentieth step and of every validation to `log`, as `train/loss`, `val/AP` …
 
-    It is opened once the run has begun: one that cannot start leaves nothing. If the tracker fails, since a server is
-    away say, it is told once, and the run goes on without it. resume: continue the tracker's own run, which
-    tracker.json in the run folder names, if there is one.
+    It is opened once the run has begun: a run that cannot start leaves nothing behind. If the tracker fails, say
+    because a server is down, that is reported once, and the run goes on without it. resume: continue the tracker's own
+    run, which tracker.json in the run folder names, if there is one.
     """
 
     lost = False
@@ -76,7 +76,7 @@ class Tracker(Listener):
             return
         try:
             call(*values)
-        except Exception as error:  # of many libraries
+        except Exception as error:  # from many libraries
             self.lost = True
             name = type(self).__name__
             warn(f"{name} failed ({one_line(error)}): the run goes on without it; metrics.jsonl has all numbers")
