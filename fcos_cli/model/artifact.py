@@ -63,10 +63,10 @@ class Artifact:
         return model.eval()
 
     def check_weights(self) -> None:
-        """Raise ModelError for weights that no network has. A file of any size may ask for terabytes of them."""
+        """Raise ModelError for weights that no network has. Even a small file may claim terabytes of them."""
         layers = 2 * self.config.convs + self.config.shared_convs
         towers, given = layers * self.config.channels**2, sum(map(Tensor.numel, self.weights.values()))
-        if towers > max(given, 10_000_000):  # fewer do no harm, and `build` tells which are missing
+        if towers > max(given, 10_000_000):  # fewer do no harm, and `build` says which are missing
             raise ModelError(
                 "the weights do not match the network they describe",
                 where=f"{given:,} weights for towers of {self.config.convs} layers and {self.config.channels} channels",

@@ -76,7 +76,7 @@ def _above(config: ModelConfig, *, c5: int) -> LastLevelP6 | LastLevelP6P7 | Non
         return None
     kind = LastLevelP6 if config.strides[-1] == 2 * COARSEST else LastLevelP6P7
     above = kind(config.channels if config.top_from == "p5" else c5, config.channels)
-    above.use_P5 = config.top_from == "p5"  # torchvision's decides it by the channels, which can be equal
+    above.use_P5 = config.top_from == "p5"  # torchvision decides it by the channels, which can be equal
     return above
 
 
@@ -173,7 +173,7 @@ def check_maps(config: ModelConfig, *, size: tuple[int, int]) -> None:
 
 
 def takes_any_size(config: ModelConfig) -> bool:
-    """Whether the backbone's maps are ⌈size / stride⌉ also for sizes that are no multiple of anything."""
+    """Whether the backbone's maps are ⌈size / stride⌉ for any size, not only for multiples of the strides."""
     try:
         check_maps(config, size=(163, 165))
     except UsageError:

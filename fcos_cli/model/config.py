@@ -40,8 +40,8 @@ class ModelConfig(BaseModel):
     before this setting existed, `FINE_STRIDES`, for which the backbone needs features at stride 4 as well, or
     `REALTIME_STRIDES`.
     ranges: level i handles boxes whose longest distance lies in (ranges[i-1], ranges[i]], in pixels of network input;
-    the last level has no upper limit, so there is one number less than levels. The papers' 64…512 suit images of
-    800 px; half of that suits 320. Where three levels have none, they get the first two. mean, std and
+    the last level has no upper limit, so there is one number fewer than there are levels. The papers' 64…512 suit
+    images of 800 px; half of that suits 320. Three levels without ranges of their own get the first two. mean, std and
     backbone_norm_eps go with the backbone's weights; the defaults are EfficientNet-Lite0's.
     """
 

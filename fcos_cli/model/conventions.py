@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 LARGEST = 1_000_000
-"""No number among the switches is as large."""
+"""Every number among the switches is below this."""
 
 
 @dataclass(frozen=True)

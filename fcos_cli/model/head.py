@@ -42,9 +42,9 @@ class RawOutputs(NamedTuple):
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's GroupNorm, without its refusal of a single value per group, which it normalizes to 0.
+    """torch's GroupNorm, but a single value per group is normalized to 0 instead of refused.
 
-    With as many groups as channels, the coarsest level of a small image has one. Training warns
+    With as many groups as channels, the coarsest level of a small image has just one. Training warns
     of that (`train.recipe.plan`), since such a level cannot learn.
     """
 
@@ -57,7 +57,7 @@ class PerLevel(nn.ModuleList):
 
 
 class Tower(nn.Sequential):
-    """Layers shared by all levels, but for those in a `PerLevel`."""
+    """Layers shared by all levels, except those in a `PerLevel`."""
 
     def forward(self, feature: Tensor, level: int = 0) -> Tensor:
         for layer in self:
@@ -74,7 +74,7 @@ def tower(config: ModelConfig, convs: int, *, deformable: bool = False) -> Tower
     layers: list[nn.Module] = []
     for place in range(convs):
         if config.tower == "separable":
-            # no bias, as none is needed before the 1×1 convolution's
+            # no bias: that of the 1×1 convolution is enough
             layers.append(nn.Conv2d(config.channels, config.channels, 3, padding=1, groups=config.channels, bias=False))
             layers.append(nn.Conv2d(config.channels, config.channels, 1))
         else:

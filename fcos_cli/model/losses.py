@@ -36,7 +36,7 @@ def compute_losses(
 ) -> dict[str, Tensor]:
     """Return {"cls", "box", "centerness"}: scalars, each a sum divided by the number of positive points (at least 1).
 
-    divide_by: the divisors of a larger batch of which this is a part; default: those of these targets.
+    divide_by: the divisors of a larger batch that contains this one; default: those of these targets.
     box_by_centerness: weight points by centerness in `box`, and divide by the sum of the weights (the authors' FCOS,
     AdelaiDet, mmdetection). quality: target of the centerness branch, as in `Conventions`. The number of positives is
     averaged over processes, so that averaging gradients over processes gives the gradient of one large batch. Points

@@ -56,7 +56,7 @@ def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any],
 def share(value: Any, name: str) -> float:
     """The value as a number from 0 to 1. Raises ValueError."""
     number = float(value)
-    if not 0 <= number <= 1:  # NaN is not, either
+    if not 0 <= number <= 1:  # NaN fails this, too
         raise ValueError(f"{name} is {number:g}, not from 0 to 1")
     return number
 
@@ -77,5 +77,5 @@ def metadata_errors(where: Path, *, remedy: str) -> Iterator[None]:
         raise ModelError(error.what, where=where, remedy=error.remedy) from error
     except KeyError as error:
         raise ModelError(f"the file lacks the fact {error}", where=where, remedy=remedy) from error
-    except (TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:  # also of json and pydantic
+    except (TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:  # json's and pydantic's too
         raise ModelError(f"the file's facts cannot be used: {error}", where=where) from error

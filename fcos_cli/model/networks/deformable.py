@@ -1,4 +1,4 @@
-"""Deformable convolution, version 2 (Zhu et al., 2019, arXiv:1811.11168), as in the zoos' DCNv2 models."""
+"""Deformable convolution, version 2 (Zhu et al., 2019, arXiv:1811.11168), as in the model zoos' DCNv2 models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DeformConv2d(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, **geometry: Any) -> None:
-        """geometry: stride, padding, dilation, groups and bias, as of nn.Conv2d."""
+        """geometry: stride, padding, dilation, groups and bias, as for nn.Conv2d."""
         super().__init__(in_channels, out_channels, kernel_size, **geometry)
         same: Any = (self.kernel_size, self.stride, self.padding, self.dilation)
         self.offset = nn.Conv2d(in_channels, 3 * prod(self.kernel_size), *same)
@@ -46,7 +46,7 @@ class DeformConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """[B, in, H, W] → [B, out, H', W']. The moved taps are always computed in float32 or better.
 
-        Half precision is too coarse for positions, and torchvision's operator takes one type for all that it gets.
+        Half precision is too coarse for positions, and torchvision's operator needs all its inputs in one type.
         """
         dtype = torch.promote_types(input.dtype, torch.float32)
         taps = prod(self.kernel_size)
@@ -89,5 +89,5 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def deform_flops(_input: Any, weight: Any, *_rest: Any, out_shape: Any, **_options: Any) -> int:
-    """For torch's FlopCounterMode: as of an ordinary convolution. The interpolation is not counted."""
+    """For torch's FlopCounterMode: the same as for an ordinary convolution. The interpolation is not counted."""
     return int(2 * prod(out_shape) * prod(weight[1:]))

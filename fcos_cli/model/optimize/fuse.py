@@ -20,7 +20,7 @@ NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenBatchNormAct2d)
 """Batch normalization, also timm's kinds that hold their activation (its BatchNormAct2d is a BatchNorm2d)."""
 
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-"""Those that compute with their weights as they are; standardized ones and the like do not."""
+"""Convolutions that use their weights as they are; those with weight standardization and the like do not."""
 
 
 def fold_batch_norm(model: FCOS) -> int:

@@ -9,9 +9,9 @@ from fcos_cli.model.fcos import FCOS
 
 
 def halve(model: FCOS, kind: torch.dtype) -> None:
-    """Let backbone and head compute in `kind`, float16 or bfloat16, in place. All else stays in float32.
+    """Let backbone and head compute in `kind`, float16 or bfloat16, in place. Everything else stays in float32.
 
-    So do the learned scales of the head: they multiply distances, which are float32.
+    That includes the learned scales of the head: they multiply distances, which are float32.
     """
     regression = model.head.regression_head
     scales, regression.scales = regression.scales, nn.ParameterList()

@@ -22,7 +22,7 @@ FEWEST = 24
 """Tiles of 4×4 outputs in a batch; with fewer, reading the larger weights costs what is saved."""
 
 STEP_BYTES = 8 << 20
-"""Of transformed input per step, so that what lies between the transforms stays in the processor's cache."""
+"""Bytes of transformed input per step, so that what lies between the transforms stays in the processor's cache."""
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -70,7 +70,7 @@ FILTERINGS = {
         a=((1, 1, 1, 0), (0, 1, -1, -1)),
     ),
 }
-"""By the type that is computed in."""
+"""By the dtype of the computation."""
 
 
 class WinogradConv2d(nn.Module):
