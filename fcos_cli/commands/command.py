@@ -17,7 +17,7 @@ NAMES = {"model", "models", "paths", "sources", "images", "classes", "init", "na
 
 
 class Command(TyperCommand):
-    """A command whose arguments are checked first. A name that is too long would otherwise surface in mid-work."""
+    """A command whose arguments are checked first. A name that is too long would otherwise fail halfway through."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments. Raises UsageError for an empty value: as a path, it would be the current folder."""
@@ -44,7 +44,7 @@ class Command(TyperCommand):
 def _names(parameter: str, value: Any) -> Iterator[Path]:
     """The values of a parameter that name files."""
     for item in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(item, str) and "://" in item:  # an address, which may be long and is not to be shown
+        if isinstance(item, str) and "://" in item:  # an address, which may be long and must not be shown
             continue
         if isinstance(item, Path) or (isinstance(item, str) and parameter in NAMES):
             yield Path(item)

@@ -240,7 +240,7 @@ def predict(
             unread = explanation.write(out, score=score, device=device or "auto", names=names, predicted=False)
             raise typer.Exit(min(unread, 1))
     lowest = score
-    if labels or track:  # they need boxes below those that are reported
+    if labels or track:  # they need boxes with lower scores than those reported
         file = model_file(model, backend=backend, device=device or "auto")
         lowest = candidate_score(file, score=score, label_score=label_score)
     detector = open_detector(
