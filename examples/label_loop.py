@@ -2,9 +2,9 @@
 
     python examples/label_loop.py DATA [--n 100] [--new 500] [--k 100] [--steps 2000 | --time 20m] [--seed 0]
 
-The train split is shuffled: its first N pictures are those that somebody has labelled, the next NEW those that nobody
-has. A detector trained on the N labels NEW (`fcos predict --label coco`). Then three detectors are trained with equal
-settings and steps (whole epochs), and scored on val (the best validation of each run):
+The train split is shuffled: its first N pictures count as labelled, the next NEW as unlabelled. A detector trained on
+the N labels NEW (`fcos predict --label coco`). Then three detectors are trained with equal settings and steps (whole
+epochs), and scored on val (the best validation of each run):
 
 - n: the N pictures;
 - machine: these, and NEW with the machine's labels;
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace, settings: list[str], name: str, samples: li
     folder = options.out / name
     if (folder / "done").exists():
         return
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was interrupted
     data = options.out / f"{name}-data"
     write_coco(data / "train.json", samples, val_set.classes)
     write_coco(data / "val.json", val_set.samples, val_set.classes)
@@ -96,7 +96,7 @@ def label(out: Path, new: list[Sample], classes: ClassTable) -> tuple[list[Sampl
     """Label pictures with the detector in OUT/n. Return them, with their own paths, and all paths as in review.csv."""
     folder = out / "labelled"
     if not (folder / "done").exists():
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
+        shutil.rmtree(folder, ignore_errors=True)  # left by a run that was interrupted
         (out / "new.txt").write_text("".join(f"{sample.image.resolve()}\n" for sample in new), encoding="utf-8")
         command = ["predict", str(out / "new.txt"), "--model", str(out / "n"), "--label", "coco", "--out", str(folder)]
         subprocess.run([sys.executable, "-m", "fcos_cli", *command, "--link"], check=True)
@@ -111,13 +111,13 @@ def label(out: Path, new: list[Sample], classes: ClassTable) -> tuple[list[Sampl
 
 
 def correct(samples: list[Sample], truth: dict[Path, Sample], pictures: list[Path]) -> list[Sample]:
-    """Replace the labels of these pictures by the true ones."""
+    """Replace the labels of these pictures with the true ones."""
     chosen = set(pictures)
     return [truth[sample.image] if sample.image in chosen else sample for sample in samples]
 
 
 def write_coco(file: Path, samples: list[Sample], classes: ClassTable) -> None:
-    """Write samples as a COCO file that names the pictures where they are."""
+    """Write samples as a COCO file that refers to the pictures in place."""
     images, annotations = [], []
     for number, sample in enumerate(samples, start=1):
         size = {"width": sample.width, "height": sample.height}

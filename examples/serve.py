@@ -9,12 +9,12 @@
     GET  /metrics    counts, times, waiting pictures and memory, as Prometheus reads them
 
 Notable choices:
-- At most `--queue` pictures are received, wait or are in work. Beyond them a request is answered 503 with Retry-After,
-and its body is forgotten as it arrives, so memory does not grow with the load.
+- At most `--queue` pictures are being received, waiting or in progress. Further requests are answered 503 with
+Retry-After, and their bodies are discarded as they arrive, so memory does not grow with the load.
 - Pictures go through the network one by one, since one alone keeps all cores busy.
-- What the client did wrong is a 4xx: 400 no readable picture, 408 too slow, 413 too large, 415 another content type.
-- After SIGTERM or Ctrl-C no connection is accepted, and every picture that was is answered.
-- It listens on this machine only, without TLS and users: put a proxy in front of it, or use a server such as Triton.
+- Errors of the client are a 4xx: 400 no readable picture, 408 too slow, 413 too large, 415 another content type.
+- After SIGTERM or Ctrl-C no connection is accepted, and every picture already accepted is answered.
+- It listens on this machine only, without TLS or user accounts: put a proxy in front of it, or use Triton, say.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Service:
     """The endpoints around a detector.
 
     score: lowest score to report; None = the model's thresholds. tiling: also run on tiles; None = do not. queue:
-    number of pictures that are received, wait or are in work. max_bytes: largest body.
+    number of pictures being received, waiting or in progress. max_bytes: largest body.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Service:
             response = refused.response()
             await self._discard(request)
         except ClientDisconnect:
-            response = Response(status_code=499)  # nobody reads it; as nginx counts them
+            response = Response(status_code=499)  # nginx's code for this; nobody reads it
         except Exception:
             self.answers[500] += 1  # which Starlette sends
             raise
@@ -166,7 +166,7 @@ process_resident_memory_bytes {memory()}
         return b"".join(parts)
 
     async def _discard(self, request: Request) -> None:
-        """Receive the rest of a refused body and forget it: many clients read the answer only after they sent all."""
+        """Receive and discard the rest of a refused body: many clients read the answer only after sending it all."""
         size = 0
         with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all of it was received
             async with asyncio.timeout(SLOWEST):
@@ -199,7 +199,7 @@ process_resident_memory_bytes {memory()}
 
 
 def memory() -> int:
-    """Bytes of this process in memory; 0 where the system does not say it like Linux."""
+    """Bytes of this process in memory; 0 where the system does not report it as Linux does."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -228,7 +228,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     hint_at_tiles(detector, tiling)
     service = Service(detector, score=options.score, tiling=tiling, queue=options.queue, max_bytes=options.max_bytes)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when all is answered
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again once everything is answered
     config = uvicorn.Config(
         service.app(),
         host=options.host,
@@ -237,7 +237,7 @@ def main() -> None:
         timeout_graceful_shutdown=int(SLOWEST),
     )
     socket = config.bind_socket()  # ends the program if the port is taken
-    port = socket.getsockname()[1]  # of --port 0, one that is free
+    port = socket.getsockname()[1]  # with --port 0, a free one
     print(f"serving {detector.name} on http://{options.host}:{port}", file=sys.stderr, flush=True)
     with suppress(KeyboardInterrupt):  # which uvicorn raises again, too
         uvicorn.Server(config).run(sockets=[socket])

@@ -32,7 +32,7 @@ from fcos_cli.runtime.graph_io import CONVERGED, INPUT, OUTPUTS, SIZES
 
 
 class TritonDetector:
-    """A detector whose network runs on a server. url: `host:port`, of gRPC if `grpc`, else of HTTP.
+    """A detector whose network runs on a server. url: `host:port`, for gRPC if `grpc`, else for HTTP.
 
     Raises ModelError if the server cannot be reached, or if `fcos export` did not write the model.
     """
@@ -62,7 +62,7 @@ class TritonDetector:
     def _config(self, *, grpc: bool) -> dict[str, Any]:
         try:
             answer = self.client.get_model_config(self.name, **({"as_json": True} if grpc else {}))
-        except Exception as error:  # of the client, of gRPC or of the socket
+        except Exception as error:  # from the client, gRPC or the socket
             what = f"the server does not describe the model ({error})"
             raise ModelError(what, where=f"{self.device} {self.name}", remedy="check --url and --model") from error
         return answer["config"] if grpc else answer
@@ -84,7 +84,7 @@ class TritonDetector:
         try:
             wanted = [self.triton.InferRequestedOutput(name) for name in self.outputs]
             answer = self.client.infer(self.name, inputs, outputs=wanted)
-        except Exception as error:  # of the client, of gRPC or of the socket
+        except Exception as error:  # from the client, gRPC or the socket
             raise FcosError(f"the server did not answer ({error})", where=f"{self.device} {self.name}") from error
         found = {name: answer.as_numpy(name) for name in self.outputs}
         return {**found, "counts": found["counts"].reshape(-1)}  # Triton has no scalars: [batch, 1]

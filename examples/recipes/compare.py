@@ -4,11 +4,11 @@
     python examples/recipes/compare.py table FILE.toml RESULTS.jsonl
 
 FILE.toml has `seeds`, the settings `[shared]` by all runs, a table `[data.NAME]` for each data set (`path`, and
-settings of its runs), and a table `[variants.NAME]` for each variant: the settings in which it differs, `network`, what
-to give as `--model`, and `only`, a list of data sets, if it is not for all. The first variant is what the others are
-compared with. A run that is in RESULTS.jsonl is not repeated, so that an interrupted series can be continued; of a run
-that was interrupted itself, remove the folder first. Several processes may share a series. The detector is measured
-once, after the last step.
+settings of its runs), and a table `[variants.NAME]` for each variant: the settings in which it differs, `network` (what
+to give as `--model`) and `only` (a list of data sets, if it is not for all). The first variant is what the others are
+compared with. A run that is in RESULTS.jsonl is not repeated, so that an interrupted series can be continued; if a run
+itself was interrupted, remove its folder first. Several processes may share a series. The detector is measured once,
+after the last step.
 """
 
 from __future__ import annotations
