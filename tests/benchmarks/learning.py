@@ -61,7 +61,7 @@ WARMUP_STEPS = 100
 def train_ours(options: argparse.Namespace, seed: int) -> tuple[dict[str, float], Path]:
     """`fcos train`: metrics of the last validation, and the run folder."""
     folder = options.out / f"{options.data.name}-fcos-{seed}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a benchmark that was interrupted
+    shutil.rmtree(folder, ignore_errors=True)  # left by a benchmark that was interrupted
     command = [sys.executable, "-m", "fcos_cli", "train", str(options.data), "--time", options.time, "--no-export"]
     subprocess.run([*command, "--init", "offline", "--seed", str(seed), "--out", str(folder)], check=True)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -13,7 +13,8 @@ import numpy as np
 def measure(connect: Callable[[], Callable[[], None]], *, clients: int, requests: int) -> np.ndarray:
     """Send `requests` in all from `clients` threads. Returns the seconds of each request.
 
-    connect: called in each thread; returns what sends a request and waits for its answer. Its first error is raised.
+    connect: called in each thread; returns a function that sends a request and waits for its answer. Its first error is
+    raised.
     """
     tickets: SimpleQueue[int] = SimpleQueue()
     for number in range(requests):

@@ -1,4 +1,4 @@
-"""Long runs: memory and open files stay constant, and an interrupted run goes on without doing or losing anything.
+"""Long runs: memory and open files stay constant, and an interrupted run goes on without repeating or losing anything.
 
     python -m tests.benchmarks.long_runs [--only video,train] [--pictures 20000] [--frames 100000] [--epochs 200]
 
@@ -35,11 +35,11 @@ from tests.predict.clips import write_clip
 from tests.runtime.onnx_files import write_onnx
 
 ALLOWED = 1.05
-"""Peak memory at the end ÷ that early in the run."""
+"""Largest ratio of the peak memory at the end to that early in the run."""
 BROKEN = 100
-"""One picture in so many cannot be read."""
+"""One picture in this many cannot be read."""
 ROWS, WIDTH = 12, 40
-"""Of a printed curve."""
+"""Size of a printed curve."""
 
 
 class Sample(NamedTuple):

@@ -51,7 +51,7 @@ class Model(NamedTuple):
 
 
 def models() -> dict[str, Model]:
-    """All of them by the name of their config."""
+    """All published models by the name of their config."""
     found = {
         "torchvision fcos_resnet50_fpn": Model("torchvision", "torchvision", _torchvision),
         "detectron2 fcos_R_50_FPN_1x": Model("detectron2", "detectron2", _listed("keys_detectron2.json")),
@@ -70,7 +70,7 @@ def models() -> dict[str, Model]:
 
 
 def _plain_networks() -> dict[str, Network]:
-    """Those of ResNets and ResNeXts without deformable convolutions."""
+    """The networks with ResNets and ResNeXts without deformable convolutions."""
     found = {}
     caffe, wide = {"stride_in_1x1": True}, {"width": 256}
     for kind in ("fcos", "fcos_imprv"):
@@ -133,7 +133,7 @@ def calmed(state: State) -> State:
 
 
 def whole_way(model: Model, folder: Path, *, size: tuple[int, int]) -> Iterator[str]:
-    """Yield the cells of a model's row as they are known. Raises SystemExit with what a command said if it fails."""
+    """Yield the cells of a model's row as they become known. Raises SystemExit with what a command said if it fails."""
     state = calmed(model.tensors())
     yield f"{sum(value.numel() for value in state.values()) / 1e6:.1f} M"
     file: dict[str, Any] = {"model": state} if model.zoo in ("fcos", "adelaidet") else state
@@ -167,7 +167,7 @@ def proof(report: dict[str, Any]) -> str:
 
 
 def run(*arguments: object) -> str:
-    """A command of fcos; what it printed. Raises SystemExit."""
+    """Run a command of fcos and return what it printed. Raises SystemExit."""
     ended = subprocess.run(
         [sys.executable, "-m", "fcos_cli", *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT
     )

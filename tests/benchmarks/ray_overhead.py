@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def write_pictures(folder: Path, count: int) -> Path:
-    """Crops of the demo photos, each of which is there several times under another name."""
+    """Crops of the demo photos, each of them several times under different names."""
     folder.mkdir()
     choose = random.Random(0)
     photos = [Image.open(path).convert("RGB") for path in demo_photos()]
@@ -121,7 +121,7 @@ def watch(line: list[str], count: Callable[[], int]) -> list[Sample]:
 
 
 def family_of(process: int) -> list[int]:
-    """The process and all that descend from it."""
+    """The process and all its descendants."""
     found = [process]
     for parent in found:  # grows meanwhile
         with suppress(OSError):
@@ -131,7 +131,7 @@ def family_of(process: int) -> list[int]:
 
 
 def memory_of(process: int) -> float:
-    """MB that are its own or its share of what several have."""
+    """MB of a process: its own memory and its share of what several processes have."""
     try:
         return kilobytes(Path(f"/proc/{process}/smaps_rollup").read_text(), "Pss") / 1000
     except (OSError, StopIteration):  # it has just ended

@@ -1,4 +1,4 @@
-"""`fcos predict --track` against ByteTrack of roboflow's `trackers`, on the same detections of made clips.
+"""`fcos predict --track` against ByteTrack of roboflow's `trackers`, on the same detections of synthetic clips.
 
     pip install trackeval trackers
     python -m tests.benchmarks.tracking

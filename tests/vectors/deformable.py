@@ -115,7 +115,7 @@ def names_of(net: Network, layer: Layer) -> tuple[str, str, str]:
 
 
 def _resnet_names(body: str, stem: str) -> Any:
-    """Names as of torchvision's ResNet."""
+    """Names as in torchvision's ResNet."""
 
     def find(kind: str, *at: int) -> tuple[str, str]:
         if kind == "stem":

@@ -1,4 +1,4 @@
-"""Vectors of those implementations whose code is not run here: by the documented rules → *.safetensors, keys, sizes.
+"""Vectors of the implementations whose code is not run here, by the documented rules → *.safetensors, keys, sizes.
 
 python tests/vectors/make_by_hand.py    (after make_detectron2.py, whose keys are renamed)
 """
@@ -26,7 +26,7 @@ INCLUSIVE = torch.tensor([0.0, 0, 1, 1])
 
 
 def vectors(rules: Rules, inputs: dict[str, Tensor], about: dict) -> dict[str, Tensor]:
-    """As in the files of those that were run. `inclusive` boxes are the same boxes in the implementation's own way."""
+    """As in the recorded files. `inclusive` boxes are the same boxes in the implementation's own way."""
     inclusive = rules.plus == 1
     less = INCLUSIVE if inclusive else torch.zeros(4)
     scales = torch.tensor(about["scales"])

@@ -31,7 +31,7 @@ ORIGINAL = [(97, 121), (200, 301)]
 
 
 class Shapes(nn.Module):
-    """Stands where the backbone is: the detector asks it for nothing but the strides of its levels."""
+    """Takes the backbone's place: the detector asks it for nothing but the strides of its levels."""
 
     def __init__(self, strides: list[int]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def centres(anchors: list[Boxes]) -> Tensor:
 
 
 def distances(model: FCOS, deltas: Tensor, anchors: list[Boxes]) -> Tensor:
-    """[B, P, 4] of the box branch → distances in pixels, as the boxes that detectron2 decodes lie about their point."""
+    """[B, P, 4] of the box branch → distances in pixels, from the boxes that detectron2 decodes at the points."""
     middle = centres(anchors)
     boxes = torch.stack([model.box2box_transform.apply_deltas(one, Boxes.cat(anchors).tensor) for one in deltas])
     return torch.cat([middle - boxes[..., :2], boxes[..., 2:] - middle], -1)

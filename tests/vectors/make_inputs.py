@@ -1,4 +1,4 @@
-"""Made inputs of the vectors: truths of pictures, and what a head might say about them → inputs.safetensors.
+"""Synthetic inputs of the vectors: true boxes of pictures, and what a head might say about them → inputs.safetensors.
 
 python tests/vectors/make_inputs.py
 """
@@ -69,7 +69,7 @@ def points_of(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def made_head(height: int, width: int, classes: int, *, seed: int) -> dict[str, Tensor]:
-    """What a half trained head might say: boxes near the truths, so that many overlap, and noise elsewhere.
+    """What a half-trained head might say: boxes near the true ones, so that many overlap, and noise elsewhere.
 
     `cls` [2, P, C], `ctr` [2, P] logits; `box_exp`, `box_relu` [2, P, 4] the box branch before the level's scale, for
     heads that end in exp (pixels) and in relu · stride. Points P3 first, row by row.

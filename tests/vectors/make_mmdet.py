@@ -47,7 +47,7 @@ class Slice(nn.Module):
 
 
 def head_of(config: Config, classes: int, *, scales: list[float]) -> FCOSHead:
-    """The configuration's head without towers: what comes in is taken for what the three last convolutions give."""
+    """The configuration's head without towers: its input is taken as the output of the three last convolutions."""
     settings = config.model.bbox_head.copy()
     settings.num_classes, settings.test_cfg = classes, config.model.test_cfg
     head = MODELS.build(settings)
@@ -75,7 +75,7 @@ def truths(boxes: list[Tensor], labels: list[Tensor]) -> list[InstanceData]:
 
 
 def assignments(head: FCOSHead, inputs: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Tensor]:
-    """The positive points of every made picture with label, distances in pixels and centerness."""
+    """The positive points of every synthetic picture with label, distances in pixels and centerness."""
     out = {}
     for name, case in about["assign"].items():
         height, width = case["padded"]

@@ -26,7 +26,7 @@ def whole(folder: Path, family: str) -> dict[str, Tensor]:
     own = {key: list(value.shape) for key, value in network.state_dict().items()}
     keys = adelaidet_keys(own)
     names = keys if family == "adelaidet" else original_keys(keys)
-    weights = list(seeded_state(names).values())  # in detectron2's order, the scales behind
+    weights = list(seeded_state(names).values())  # in detectron2's order, the scales last
     network.load_state_dict(dict(zip(own, weights, strict=False)), strict=True)
     if family != "adelaidet":
         for module in network.modules():

@@ -1,7 +1,7 @@
 """The documented rules once more, plain and slow, with every dialect's choice as an argument.
 
-Written from the notes on each implementation, independently of fcos_cli. It gives the vectors of those whose code may
-not be run here, and it is itself held to the vectors of those whose code was run (make_switches.py).
+Written from the notes on each implementation, independently of fcos_cli. It gives the vectors of implementations whose
+code may not be run here, and is itself checked against the vectors of those whose code was run (make_switches.py).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def assign(boxes: Tensor, size: tuple[int, int], rules: Rules) -> tuple[Tensor, 
     extra = 1.0 if rules.area == "plus" else 0.0
     area = (boxes[:, 2] - boxes[:, 0] + extra) * (boxes[:, 3] - boxes[:, 1] + extra)
     if rules.area == "float32":
-        area = 1e8 - (1e8 - area)  # float32 keeps eights up here
+        area = 1e8 - (1e8 - area)  # float32 has steps of 8 up here
     cost = torch.where(allowed, area[None].double(), torch.inf)
     match = torch.tensor([min(range(len(row)), key=row.__getitem__) for row in cost.tolist()])
     match[~allowed.any(1)] = -1
@@ -175,7 +175,7 @@ def suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, rules: Rules) -> l
 def candidates(
     cls: Tensor, box: Tensor, ctr: Tensor, padded: tuple[int, int], scales: Tensor, rules: Rules
 ) -> tuple[Found, Tensor]:
-    """The best (point, class) pairs of every level of one picture, boxes not clipped; and by how far each cut was."""
+    """The best (point, class) pairs of every level of one picture, unclipped, and the smallest margin of a cut."""
     xy, stride, level = points(*padded, rules)
     ltrb = distances(box, stride, level, scales, rules)
     boxes = torch.cat([xy - ltrb[:, :2], xy + ltrb[:, 2:]], 1)

@@ -22,8 +22,8 @@ def uniform(name: str, shape: Sequence[int]) -> Tensor:
 def seeded_weight(name: str, shape: Sequence[int]) -> Tensor:
     """Values of plausible size: convolutions keep the variance of what goes in, norms and scales lie around 1.
 
-    The body's convolutions take it down to a hundredth and its norms' variances lie there: an eps of 1e-5 then shows.
-    Those that move the taps of deformable ones do not: they move them by about a pixel.
+    The body's convolutions reduce it to a hundredth and its norms' variances lie there: an eps of 1e-5 then shows.
+    Those that give the offsets of deformable ones do not, so taps move by about a pixel.
     """
     small = 0.1 if re.match(r"backbone\.(?!fpn|top_block)(?!.*offset\.weight$)", name) else 1.0
     if name.endswith("num_batches_tracked"):
