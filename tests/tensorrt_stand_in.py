@@ -1,4 +1,4 @@
-"""A small replacement of TensorRT's Python API for tests without a GPU or TensorRT.
+"""A small replacement for TensorRT's Python API for tests without a GPU or TensorRT.
 
 It has the members that `fcos_cli` uses, with their types, and raises if they are used against the API's rules, such as
 a wrong shape, an address that was never set, or a plan of another version. `World` configures its behaviour and records

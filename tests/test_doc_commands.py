@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "examples/walkthrough.md", *ROOT.glob("docs/*.md")])
 QUICK = ("predict", "eval", "doctor", "verify", "info")
 OTHER_NAMES = {"WBC": "cat", "RBC": "person", "val_00035.jpg": "cat.jpg", "7.jpg": "cat.jpg"}
-"""What the pages call something else than the files here."""
+"""Names in the pages that differ from those in the files here."""
 EXPECTED = {"--require": {0, 6}, "--not-worse": {0, 6}, "--promise": {0, 6}, "--strict": {0, 3}}
 """Exit codes that two photos may give; all other commands end with 0."""
 

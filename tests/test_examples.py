@@ -1,6 +1,6 @@
 """examples/onnx_numpy.py, which docs/deployment.md shows, finds what `fcos predict` finds; so does Triton's client.
 
-No script imports what the package does not have.
+No script imports anything that the package does not have.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""What a worker says of its model, with a stand-in for one on a GPU. `test_process` starts real workers."""
+"""What a worker says about its model, with a stand-in for one on a GPU. `test_process` starts real workers."""
 
 import pytest
 

@@ -164,7 +164,7 @@ def test_a_gate_that_is_not_met_keeps_the_promise_from_being_written(fcos: Fcos,
 
 
 def test_the_thresholds_that_will_be_written_are_those_that_are_judged(fcos: Fcos, exported: Path, reds: Path) -> None:
-    """Squares, of which none is labelled, have scores from 0.37: a promise of 0.75 for all classes hides them."""
+    """Squares, none of which is labelled, have scores from 0.37: a promise of 0.75 for all classes hides them."""
     flags = ("--promise", "recall=0.9", "--require", "precision=0.9")
     assert fcos("eval", exported, reds, *flags).code == 6  # the model as it is
     written = fcos("eval", exported, reds, *flags, "--out", "new.onnx", "--report", "r.html")
@@ -214,7 +214,7 @@ def test_images_that_are_absent_are_noted_in_the_results(
 
 
 def damage(image: Path) -> None:
-    """Replace it by one whose header is whole and whose pixels are not."""
+    """Replace it with one whose header is intact and whose pixels are not."""
     noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     Image.fromarray(noise).save(image)
     image.write_bytes(image.read_bytes()[:2000])

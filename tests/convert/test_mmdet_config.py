@@ -1,4 +1,4 @@
-"""The config in mmdetection's checkpoints: what is read of it, and what is refused."""
+"""The config in mmdetection's checkpoints: what is read from it, and what is refused."""
 
 from pathlib import Path
 from typing import Any

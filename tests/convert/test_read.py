@@ -114,7 +114,7 @@ def test_unsafe_import_is_named_and_the_remedy_works(content: Any, named: str, t
 
 
 def follow(error: ModelError, folder: Path) -> Checkpoint:
-    """Run the code of the error's remedy; what it saves."""
+    """Run the code in the error's remedy, and read what it saves."""
     lines = [line.strip() for line in str(error.remedy).splitlines()[1:]]
     exec("\n".join(lines).replace("'tensors.pth'", repr(str(folder / "tensors.pth"))), {})
     return read_checkpoint(folder / "tensors.pth")

@@ -34,7 +34,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Replace torch's download by bytes or an error. Returns the list of requested URLs."""
+    """Replace torch's download with bytes or an error. Returns the list of requested URLs."""
 
     def install(content: bytes | Exception) -> list[str]:
         urls: list[str] = []

@@ -27,7 +27,7 @@ NEW_NET = 0x40000000  # CLONE_NEWNET
 
 
 class Host(NamedTuple):
-    """A machine. namespace: None: this one."""
+    """A machine. namespace: None = this machine."""
 
     namespace: str | None = None
     address: str = "127.0.0.1"

@@ -67,7 +67,7 @@ def test_a_detections_page_has_the_boxes_votes_and_maps(found):
     ("rule", "words", "limit"), [("score", "scores", 0.004), ("class", "class probabilities", 0.008)]
 )
 def test_the_slider_reaches_down_to_the_lowest_detection(rule, words, limit):
-    """Where the threshold is one of class probabilities, scores are lower than it."""
+    """If the threshold applies to class probabilities, scores can be lower than it."""
     config = tiny_model(conventions=Conventions(threshold_on=rule, score="product"), score_threshold=limit).config
     artifact = tiny_artifact(config=config)
     found = explain(artifact.build(), facts_of(artifact), np.zeros((48, 64, 3), np.uint8))

@@ -6,7 +6,7 @@ import pytest
 
 
 class NetworkUsed(BaseException):
-    """No Exception, so that no `except Exception` hides it."""
+    """Not an Exception, so that no `except Exception` hides it."""
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +14,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 
     def local_only(self: socket.socket, address: object) -> None:
-        if self.family != socket.AF_UNIX:  # by which processes of one machine talk
+        if self.family != socket.AF_UNIX:  # processes of one machine talk through these
             raise NetworkUsed(str(address))
         connect(self, address)  # type: ignore[arg-type]
 

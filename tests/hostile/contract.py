@@ -36,12 +36,12 @@ def names(cases: list[Case]) -> list[str]:
 
 
 class TooSlow(BaseException):
-    """The time is over. It is no Exception, so that no `except Exception` hides it."""
+    """The time is over. It is not an Exception, so that no `except Exception` hides it."""
 
 
 @contextmanager
 def bounded(*, seconds: float = SECONDS, megabytes: float = MEGABYTES) -> Iterator[None]:
-    """Raise TooSlow after so many seconds, and fail if the peak of the memory rose by more than so many megabytes.
+    """Raise TooSlow after this many seconds, and fail if peak memory rose by more than this many megabytes.
 
     Code in C that never returns ends the whole process, with a traceback.
     """

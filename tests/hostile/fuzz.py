@@ -47,8 +47,8 @@ WORDS = (
 
 
 class Kind(NamedTuple):
-    """seeds: valid contents. name: of the file, in a folder with a picture. read: what is fuzzed, of its path. wrap:
-    makes the file of what was damaged."""
+    """seeds: valid contents. name: of the file, in a folder with a picture. read: the function to fuzz, called with its
+    path. wrap: makes the file from what was damaged."""
 
     seeds: list[bytes]
     name: str
@@ -107,7 +107,7 @@ def word(data: bytearray, other: bytes, rng: random.Random) -> bytearray:
 
 
 def value(data: bytearray, other: bytes, rng: random.Random) -> bytearray:
-    """Another word or number in the place of one, which leaves the syntax of a text as it is."""
+    """Replace a word or number with another, which leaves the syntax of a text as it is."""
     token = rng.choice((rb"[\w.+-]+", rb"(?<!\w)[\d.]+(?!\w)"))
     found = list(re.finditer(token, bytes(data[:20_000])))
     if not found:
@@ -119,7 +119,7 @@ def value(data: bytearray, other: bytes, rng: random.Random) -> bytearray:
 
 
 MUTATIONS = {flip: 3, value: 8, word: 1, integer: 3, duplicate: 1, remove: 1, splice: 1, truncate: 1}
-"""With how often each is taken. Most cases should get past the syntax of their format."""
+"""Each with its relative frequency. Most cases should get past the syntax of their format."""
 
 
 def mutate(seeds: list[bytes], rng: random.Random) -> bytes:

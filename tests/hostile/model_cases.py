@@ -90,7 +90,7 @@ def length(value: int) -> Make:
 
 
 def first_tensor(content: dict[str, Any]) -> dict[str, Any]:
-    """That of a convolution."""
+    """The entry of a convolution's weights."""
     entry: dict[str, Any] = next(value for value in content.values() if len(value.get("shape", [])) == 4)
     return entry
 

@@ -1,4 +1,4 @@
-"""Annotation files that are wrong on purpose, in the four formats, by `read_dataset` and by `fcos eval`."""
+"""Annotation files that are wrong on purpose, in the four formats, read by `read_dataset` and by `fcos eval`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part of `make fuzz`, and that the fuzzer would notice."""
+"""A part of `make fuzz`, and checks that the fuzzer would notice failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files that are wrong on purpose, by `open_image`, `image_size` and `fcos predict`."""
+"""Image files that are wrong on purpose, read by `open_image`, `image_size` and `fcos predict`."""
 
 from __future__ import annotations
 

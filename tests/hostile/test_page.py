@@ -1,4 +1,4 @@
-"""The counts in docs/robustness.md are those of the tables, and `make fuzz` is what it says."""
+"""The counts in docs/robustness.md are those of the tables, and `make fuzz` does what it says."""
 
 from __future__ import annotations
 

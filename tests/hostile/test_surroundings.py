@@ -25,7 +25,7 @@ OLD = b'{"schema_version": 1, "model": "old"}\n'
 
 @contextmanager
 def full(folder: Path, *, room: int = 0) -> Iterator[bool]:
-    """A disk with so many bytes left, of pages of 4096. Yields whether messages can still be written elsewhere.
+    """A disk with this many bytes left, in pages of 4096. Yields whether messages can still be written elsewhere.
 
     It is a tmpfs, or, where it cannot be mounted, the limit of the process for the size of a file.
     """
@@ -112,7 +112,7 @@ READS = [
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fcos: Fcos) -> Fcos:
-    """`fcos` in a folder that cannot be written, if one can be made, without HOME, colours and room."""
+    """`fcos` in a folder that cannot be written, if one can be made, without HOME, colours or room."""
     for name in ("HOME", "XDG_CACHE_HOME", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in (("LANG", "C"), ("LC_ALL", "C"), ("NO_COLOR", "1"), ("COLUMNS", "40")):

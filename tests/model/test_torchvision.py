@@ -59,7 +59,7 @@ def both() -> tuple[Any, FCOS]:
         weights=None, weights_backbone=None, num_classes=CLASSES, min_size=SHORT, max_size=LONG
     )
     with torch.no_grad():
-        # its own initial weights, but for biases with which something is found
+        # its own initial weights, except for biases that let it find something
         theirs.head.classification_head.cls_logits.bias.fill_(-1.0)
         theirs.head.regression_head.bbox_reg.bias.fill_(2.0)
     config = ModelConfig(backbone="resnet50", conventions=PRESET.conventions, **PRESET.model)

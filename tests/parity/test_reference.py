@@ -1,4 +1,4 @@
-"""The reference is what an exported file should give, also where PyTorch is to give something else."""
+"""The reference is what an exported file should give, also where PyTorch should give something else."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def write_clip(
 ) -> Path:
     """Write `count` grey frames with a bright red square of 8 px in the top left corner.
 
-    times: in seconds, one per frame, instead of a fixed rate. cover: also a white picture, as music and films have it.
+    times: in seconds, one per frame, instead of a fixed rate. cover: also add a white picture, as music and films have.
     pixel_aspect: width of a pixel divided by its height. Every frame is a key frame.
     """
     av = pytest.importorskip("av")

@@ -1,4 +1,4 @@
-"""Outputs never replace a source or a file of somebody else."""
+"""Outputs never replace a source or somebody else's file."""
 
 import os
 from pathlib import Path

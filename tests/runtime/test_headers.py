@@ -56,7 +56,7 @@ def test_the_facts_of_an_onnx_file_are_those_that_onnx_runtime_reads(tmp_path):
 def test_an_onnx_file_cut_off_anywhere_is_an_error_that_names_it(tmp_path):
     whole = write_onnx(tmp_path / "m.onnx").read_bytes()
     path = tmp_path / "part.onnx"
-    for length in range(0, whole.rindex(b"verified"), 5):  # behind it: what is only for people, model and provenance
+    for length in range(0, whole.rindex(b"verified"), 5):  # after it, only what is for people: model and provenance
         path.write_bytes(whole[:length])
         with pytest.raises(ModelError) as caught:
             read_header(path)

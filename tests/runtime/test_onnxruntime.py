@@ -52,7 +52,7 @@ def test_a_device_that_this_onnx_runtime_has_not_is_a_usage_error(device):
 
 
 class FakeRuntime:
-    """ONNX Runtime with CUDA on a machine without a working GPU: `falls` in silence or raises."""
+    """ONNX Runtime with CUDA on a machine without a working GPU: it `falls` back silently, or raises."""
 
     def __init__(self, *, falls: bool) -> None:
         import onnxruntime

@@ -45,7 +45,7 @@ def test_both_kinds_of_file_and_onnx_runtime_agree_to_the_last_bit(tmp_path):
 
 
 def test_an_input_may_have_further_names(tmp_path):
-    """As that of a quantized file has, whose normalization was folded away."""
+    """As in a quantized file whose normalization was folded away."""
     core = openvino.Core()
     model = core.read_model(write_onnx(tmp_path / "m.onnx"))
     model.input(0).get_tensor().add_names({"scaled_QuantizeLinear_Output"})

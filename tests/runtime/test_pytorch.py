@@ -31,7 +31,7 @@ SIZE = (160, 192)
 
 @pytest.fixture(scope="module")
 def artifact() -> Artifact:
-    """A network wide enough for everything that makes one quick, with random weights that find a lot."""
+    """A network wide enough for everything that speeds one up, with random weights that find a lot."""
     model = tiny_model(channels=256, groups=32, convs=2, conventions=Conventions(scales=True))
     with torch.no_grad():
         for branch in (model.head.classification_head.cls_logits, model.head.regression_head.bbox_reg):

@@ -186,7 +186,7 @@ def test_stop_after_validation_repeats_it_without_a_second_row(
     whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     class Late(Recorder):
-        """Is stopped while it hears of a validation, as while the report is written."""
+        """Is stopped while it handles a validation, as it could be while the report is written."""
 
         def validated(self, row: Row, evaluation: Evaluation) -> None:
             super().validated(row, evaluation)
@@ -327,7 +327,7 @@ def test_every_recipe_runs_stops_and_resumes(
     data: tuple[Dataset, Dataset], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     config = config_of(**settings, val_every=2)
-    if "amp" in settings:  # of 64 px, P6 is one cell: there torch's bf16 gradient of so narrow a P7 reads stray memory
+    if "amp" in settings:  # at 64 px, P6 is one cell: there torch's bf16 gradient of so narrow a P7 reads stray memory
         config = config.model_copy(update={"data": config.data.model_copy(update={"size": (96, 96)})})
     train(config, *data, folder=tmp_path / "a", resume=False, listener=Recorder())
     with pytest.raises(Stopped):

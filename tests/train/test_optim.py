@@ -89,7 +89,7 @@ def test_averaged_weights_follow_the_formula(model: FCOS) -> None:
         for seen, value in enumerate((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)):
             weight.fill_(value)
             average.update_parameters(model)
-            decay = min(0.5, (1 + seen) / (10 + seen))  # grows to the wanted one: the start is forgotten
+            decay = min(0.5, (1 + seen) / (10 + seen))  # grows to the configured one: the start is forgotten
             by_hand = value if seen == 0 else decay * by_hand + (1 - decay) * value
             assert averaged.tolist() == pytest.approx([by_hand] * 3)
 

@@ -150,7 +150,7 @@ def test_weights_that_stay_the_best_on_other_val_data_store_their_new_metrics(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work(tmp_path, data, epochs=1)
-    aps = iter([0.3, 0.4])  # of the weights of now, and of the best ones
+    aps = iter([0.3, 0.4])  # of the current weights, and of the best ones
 
     def scored(*arguments: Any, **options: Any) -> CocoResult:
         result = score(*arguments, **options)

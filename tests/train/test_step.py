@@ -121,7 +121,7 @@ ERRORS = [
 
 
 def limit_images(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> None:
-    """Let memory run out for more images at a time."""
+    """Let memory run out for more than `most` images at a time."""
     true = step._forward
 
     def scarce(run: Run, batch: Batch) -> Any:

@@ -1,4 +1,4 @@
-"""Files that are no readable image: the error says what they are."""
+"""Files that are not readable images: the error says what they are."""
 
 from __future__ import annotations
 

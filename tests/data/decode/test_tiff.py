@@ -1,4 +1,4 @@
-"""TIFF files of every usual layout are read rightly or refused; the pixels are known by construction."""
+"""TIFF files of every usual layout are read correctly or refused; the pixels are known by construction."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def touch(*paths: Path) -> None:
 
 
 def deny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let the folder be one that the user may not read; for root, who may read all, no mode of it does."""
+    """Make the folder one that the user may not read. No file mode does that for root, who may read everything."""
 
     def denying(function: Callable[..., Any]) -> Callable[..., Any]:
         def denied(place: Any = ".") -> Any:

@@ -19,7 +19,7 @@ class Population:
     total: np.ndarray
 
     def draw(self, rng, images: int) -> Counts:
-        """A val split of so many images."""
+        """A val split of this many images."""
         rows = rng.integers(0, len(self.right), images)
         return Counts(GRID, self.right[rows], self.total[rows])
 

@@ -42,7 +42,7 @@ def test_a_promise_is_broken_in_at_most_a_tenth_of_the_draws(make, kind, level, 
 
 @pytest.mark.parametrize("kind", ["recall", "precision"])
 def test_the_thresholds_that_val_itself_suggests_break_it_far_more_often(kind):
-    """So the simulation can fail: the best threshold on val keeps nothing."""
+    """So the simulation can fail: the best threshold on val does not keep the promise."""
     population, rng, broken = known(crowds, kind), np.random.default_rng(3), 0
     for _ in range(DRAWS):
         reached = np.flatnonzero(population.draw(rng, 60).pooled >= 0.9)

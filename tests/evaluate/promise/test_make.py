@@ -44,7 +44,7 @@ def made(*texts: str, source=Path("folder/data"), images=IMAGES, right=True):
 
 
 def check(split, source=Path("folder/data")):
-    """split: "the same file": another one, of the model's training images."""
+    """split: "the same file": another split whose images the model was trained on."""
     dataset = Dataset([sample([A])], TWO, "coco", split, source, "")
     trained = {"data": {"name": "data", "sha256": fingerprint(dataset) if split == "the same file" else "other"}}
     check_images(dataset, replace(MODEL, provenance=trained))

@@ -1,4 +1,4 @@
-"""What the sections of a report say of its metrics."""
+"""What the sections of a report say about its metrics."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    Path("/tmp/ray").mkdir(exist_ok=True)  # in which the cluster's address is written down
+    Path("/tmp/ray").mkdir(exist_ok=True)  # the cluster's address is written there
     folder = tempfile.TemporaryDirectory(prefix="fcos-ray-", dir="/tmp", ignore_cleanup_errors=True)
     node = {"num_cpus": 1, "object_store_memory": STORE}
     head = {"include_dashboard": False, "temp_dir": folder.name}

@@ -1,4 +1,4 @@
-"""COCO files that change, or are left, while labels are added."""
+"""COCO files that change, or stay as they are, while labels are added."""
 
 from __future__ import annotations
 

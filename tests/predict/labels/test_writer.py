@@ -48,7 +48,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def everything(folder: Path) -> Dataset:
-    """All of a data set, without a finding that says that something is wrong."""
+    """Read a whole data set, in which no finding may say that something is wrong."""
     dataset = read_dataset(folder, split="all")
     assert [finding.id for finding in dataset.findings if finding.severity != "info"] == []
     return dataset

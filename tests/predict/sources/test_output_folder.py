@@ -1,4 +1,4 @@
-"""What an earlier run wrote is no source, unless the user names it."""
+"""What an earlier run wrote is not a source, unless the user names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made clips: objects of known identity as a detector would see them, and a count of the mistakes of a tracker."""
+"""Synthetic clips: objects of known identity as a detector would see them, and a count of the mistakes of a tracker."""
 
 from __future__ import annotations
 

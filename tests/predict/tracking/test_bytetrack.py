@@ -1,4 +1,4 @@
-"""Identities in made clips, compared with the truth."""
+"""Identities in synthetic clips, compared with the truth."""
 
 from fractions import Fraction
 

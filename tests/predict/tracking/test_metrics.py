@@ -1,4 +1,4 @@
-"""Saved tracks of made clips, judged by TrackEval's MOTA, IDF1 and HOTA. Skipped where it is not installed."""
+"""Saved tracks of synthetic clips, judged by TrackEval's MOTA, IDF1 and HOTA. Skipped where it is not installed."""
 
 from __future__ import annotations
 

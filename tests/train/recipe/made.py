@@ -1,4 +1,4 @@
-"""Data sets that exist in memory only, for the rules that choose settings from them."""
+"""Synthetic data sets, in memory only, for the rules that choose settings from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each automatic setting on made data, and the reason it gives."""
+"""Each automatic setting on synthetic data, and the reason it gives."""
 
 from dataclasses import replace
 

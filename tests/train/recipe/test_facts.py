@@ -1,4 +1,4 @@
-"""Facts about made data sets."""
+"""Facts about synthetic data sets."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Whether the objects of made data sets are told from the same upside down."""
+"""Whether the objects of synthetic data sets can be told from the same upside down."""
 
 from __future__ import annotations
 

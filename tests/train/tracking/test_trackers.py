@@ -50,7 +50,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("val/AP")] == [(30, 0.25)]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own dependencies
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from its own dependencies
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow: Any = pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -118,7 +118,7 @@ def test_a_tracker_that_is_not_installed_is_one_clear_error(tmp_path: Path, monk
 
 
 class Away(Tracker):
-    """A tracker whose server is away after `rows` rows."""
+    """A tracker whose server goes away after `rows` rows."""
 
     def __init__(self, rows: int) -> None:
         self.rows, self.sent = rows, list[int]()
