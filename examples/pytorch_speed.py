@@ -5,7 +5,7 @@
 
 Needs fcos-cli with the extra `train`. The weights are random as in export_speed.py and give dozens of detections per
 image. Both sides start from the same pixels of 800 × 1066 and end with boxes in them. Each side runs in its own
-process; they alternate, one measured call each per round. Printed are median milliseconds, the median of the rounds'
+process; they alternate, one measured call each per round. It prints median milliseconds, the median of the rounds'
 ratios, and how the detections compare with torchvision's: whether labels and order are the same, how many boxes are
 matched by the rules of fcos_cli.parity, and the largest difference of a box and of a score.
 """

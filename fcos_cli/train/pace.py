@@ -51,7 +51,7 @@ class Pace:
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean of the last steps; the initial value until there are any."""
+        """Mean of the last steps; the initial value until four are measured."""
         return sum(self.recent) / len(self.recent) if len(self.recent) >= 4 else self.initial
 
 

@@ -31,7 +31,7 @@ STEPS_PER_EPOCH = 10
 def choose_batch(config: Config, train_set: Dataset, val_set: Dataset) -> int:
     """Try batch sizes from 2 upwards on this machine, and return the best. Each takes a few training steps.
 
-    A batch that has to be computed in parts counts as not fitting, unless it is the smallest.
+    A batch that needs more parts than `train.accumulate` counts as not fitting, unless it is the smallest.
     """
 
     def measure(batch: int) -> tuple[float, float]:
