@@ -130,7 +130,7 @@ def _of_split(dataset: Dataset, decoded: dict[Path, Decoded]) -> Iterator[Findin
         yield Finding("size-mismatch", "warning", some(mismatched), message, remedy)
     if 2 * len(narrow) > len(dataset):
         message = f"images that use fewer than {NARROW} of 256 levels, so little can be seen: {len(narrow)}"
-        remedy = "16-bit images are read with 65535 as white: if yours hold fewer bits, scale them to 8 or to all 16"
+        remedy = "16-bit images are read with 65535 as white: if yours use fewer bits, scale them to 8 or the full 16"
         yield Finding("narrow-range", "warning", some(narrow), message, remedy)
 
 
@@ -148,7 +148,7 @@ def _look_alike(train: Dataset, val: Dataset, decoded: dict[Path, Decoded]) -> I
             pairs.append(f"{ours[j].name} ≈ {theirs[i].name}")
     if pairs:
         message = f"images of val that look like one of train, which makes val metrics too high: {len(pairs)}"
-        remedy = "look at these pairs; put all images of a scene, a video or a burst into one of the splits"
+        remedy = "look at these pairs; put all images of a scene, a video or a burst into the same split"
         yield Finding("near-duplicates", "warning", some(pairs), message, remedy)
 
 

@@ -68,7 +68,7 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     few = [f"{name} ({count})" for name, count in by_class if 0 < count < FEW_BOXES]
     if few:
         message = f"classes with fewer than {FEW_BOXES} boxes in the {dataset.split} split: {len(few)}"
-        effect = "so few are hardly learned" if dataset.split == "train" else "their metrics will be noisy"
+        effect = "too few to learn well" if dataset.split == "train" else "their metrics will be noisy"
         yield Finding("few-boxes", "warning", some(few), message, f"{effect}; label more")
     most, large = max(by_class, key=lambda item: item[1])
     least, small = min((item for item in by_class if item[1]), key=lambda item: item[1])
@@ -139,11 +139,11 @@ def _small_val(val: Dataset) -> Iterator[Finding]:
     counts = [count for sample in val.samples if (count := int(np.sum(~sample.ignore)))]
     if not counts:
         message = "the val split has no boxes: there will be no AP, and best.safetensors will be the last weights"
-        yield Finding("no-val-boxes", "warning", str(val.source), message, "label images of val")
+        yield Finding("no-val-boxes", "warning", str(val.source), message, "label images in val")
     elif sum(counts) < SMALL_VAL_BOXES or len(counts) < SMALL_VAL_IMAGES:
         message = (
             f"the val split is small (boxes: {sum(counts)}, images with boxes: {len(counts)}): AP, and the weights and "
-            "score thresholds that are chosen by it, are largely chance"
+            "score thresholds that are chosen by it, depend largely on chance"
         )
         remedy = "label more images"
         if val.division is not None and val.division.val_fraction < LARGER_VAL:

@@ -49,7 +49,7 @@ def test_classes_with_no_or_few_boxes_are_named() -> None:
     findings = found(dataset(sample(*[(0, 50, 50)] * 19)))
     assert findings["class-without-boxes"].place == "dog"
     assert findings["few-boxes"].place == "cat (19)"
-    assert findings["few-boxes"].remedy == "so few are hardly learned; label more"
+    assert findings["few-boxes"].remedy == "too few to learn well; label more"
 
 
 def test_class_imbalance_is_reported_from_fifty_to_one() -> None:

@@ -9,7 +9,7 @@ from PIL import ImageFile
 
 from fcos_cli.data.decode.tiff import has_more_pages
 
-PAGES = "only the first page of this file is used; save the others as files of their own"
+PAGES = "only the first page of this file is used; save the others as separate files"
 FRAMES = "only the first frame of this animation is used; convert it to a video to use all"
 
 

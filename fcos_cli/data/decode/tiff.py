@@ -58,7 +58,7 @@ def open_tiff(stream: IO[bytes], filename: str | bytes = "") -> TiffImageFile:
         or (_SUB_DIRECTORIES in tags and int(tags.get(_SUBFILE_TYPE, 0)) & _THUMBNAIL)
     ):
         raise DataError(  # its first page is a small preview
-            "the file is a camera's raw file, not a TIFF image", remedy="develop it and save it as JPEG or TIFF"
+            "the file is a camera raw file, not a TIFF image", remedy="develop it and save it as JPEG or TIFF"
         )
     if int(tags.get(_SAMPLES, 1)) > _MOST_SAMPLES:
         raise _unsupported(tags)

@@ -64,7 +64,8 @@ class LabelmeSource:
         files = [file for folder in self.splits.values() for file in _json_files(folder)]
         names = {shape.label for file in files for shape in self._annotation(file).shapes or () if _is_box(shape)}
         if not names:
-            raise DataError("no JSON file has a box, so there are no classes", where=self.root, remedy="label some")
+            what = "no JSON file has a box, so there are no classes"
+            raise DataError(what, where=self.root, remedy="label some objects")
         return ClassTable.from_names(sorted(names), first_id=1)
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:

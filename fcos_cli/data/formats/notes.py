@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
     "unread-format": ("warning", "pictures in formats that cannot be read, left out", "convert them to JPEG or PNG"),
     "unclear-image-folder": (
         "warning",
-        "annotation files that fit the images of several folders, of which one is used",
+        "annotation files that match the images of several folders, of which one is used",
         "move the folder of other pictures (masks, thumbnails) away, or rename the right one to `images`",
     ),
     "degenerate-box": ("warning", "boxes with zero width or height, dropped", "correct or remove these boxes"),
@@ -29,11 +29,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
     "box-clipped": (
         "warning",
         "boxes more than 1 px outside their image, clipped",
-        "correct them if they are many; a few are harmless",
+        "correct them if there are many; a few are harmless",
     ),
     "mostly-clipped": (
         "warning",
-        "boxes more than 1 px outside their image, clipped: most of all boxes",
+        "most boxes are more than 1 px outside their image, and were clipped",
         "check the numbers: COCO has x, y, width, height; YOLO center x, center y, width, height; VOC two corners",
     ),
     "duplicate-box": ("warning", "duplicate boxes (same class and coordinates), dropped", "remove the duplicates"),
@@ -49,17 +49,17 @@ KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
     ),
     "other-shape": (
         "warning",
-        "shapes that are neither a box nor can become one (points, lines), dropped",
+        "shapes that cannot be turned into boxes (points, lines), dropped",
         "draw rectangles or polygons instead",
     ),
     "other-json": ("warning", "JSON files without `shapes`, which are not LabelMe's, left out", "move them elsewhere"),
     "class-not-in-table": ("warning", "boxes of classes missing from the class table, dropped", "check the names"),
     "unclear-flag": (
         "warning",
-        "values of `difficult` or `iscrowd` that are neither yes nor no, taken for no",
+        "values of `difficult` or `iscrowd` that are neither yes nor no, treated as no",
         "write 0 or 1",
     ),
-    "image-listed-twice": ("warning", "images listed twice, whose boxes were put together", "list each image once"),
+    "image-listed-twice": ("warning", "images listed twice, whose boxes were merged", "list each image once"),
     "shared-label": (
         "warning",
         "images that have the label file of another image, and so its boxes too",
@@ -67,17 +67,17 @@ KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
     ),
     "ambiguous-path": (
         "warning",
-        "paths that fit two folders, of which the one beside the data.yaml is used",
+        "paths that match two folders, of which the one beside the data.yaml is used",
         "leave out `..` if that is right; otherwise write the whole path",
     ),
     "label-without-image": (
         "warning",
-        "label files that fit no image, so their boxes are not used",
+        "label files that match no image, so their boxes are not used",
         "give each label file the name of its image",
     ),
     "mostly-unlabelled": (
         "warning",
-        "images without a label file, kept as images without objects: most of all images",
+        "most images have no label file, and are kept as images without objects",
         "check that the label files are where they belong, if these images show objects",
     ),
     "no-label-file": (
@@ -85,7 +85,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
         "images without a label file, kept as images without objects",
         "label them if they show objects; otherwise nothing needs to be done",
     ),
-    "not-labelled": ("info", "images without a JSON file, left out", "label them, or they are not used"),
+    "not-labelled": ("info", "images without a JSON file, left out", "label them if they should be used"),
     "shape-as-box": (
         "info",
         "polygons, circles, masks and rotated boxes, replaced by the upright boxes around them",
@@ -94,7 +94,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {  # the most severe first
     "ids-renumbered": (
         "info",
         "images renumbered 1, 2, 3, … because their own ids cannot be used",
-        "give each image a whole number of its own if you need its id in results",
+        "give each image a unique whole number as its id if you need it in results",
     ),
 }
 

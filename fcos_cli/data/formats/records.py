@@ -151,7 +151,7 @@ def _refuse_shares(images: Sequence[ImageRecord], rows: Rows) -> None:
     if np.mean(shares) > 0.5 and max(max(image.width, image.height) for image in images) > MANY:
         box = ", ".join(f"{value:.4g}" for value in rows.boxes[0])
         raise DataError(
-            "the boxes are shares of the image (0…1), not pixels",
+            "the boxes are fractions of the image size (0…1), not pixels",
             where=f"{images[int(rows.image[0])].path.name} [{box}]",
             remedy="multiply them by the width and the height of their image",
         )

@@ -52,7 +52,7 @@ class VocSource:
         names = sorted({item.name for file in files for item in self._annotation(file).objects if item.name})
         if not names:
             what = "no XML file has an object with a name, so there are no classes"
-            raise DataError(what, where=self.root, remedy="label some")
+            raise DataError(what, where=self.root, remedy="label some objects")
         return ClassTable.from_names(names, first_id=1)
 
     def read(self, split: str, classes: ClassTable, notes: Notes) -> list[Sample]:
@@ -166,7 +166,7 @@ def _file_of(entry: str, known: dict[str, list[Path]], place: Path) -> Path | No
         if len(files) > 1:
             folders = ", ".join(sorted(file.parent.name for file in files))
             raise DataError(
-                f"the entry {entry} fits {len(files)} annotation files, in {folders}",
+                f"the entry {entry} matches {len(files)} annotation files, in {folders}",
                 where=place,
                 remedy=f"write the folder too, such as {files[0].parent.name}/{files[0].stem}",
             )

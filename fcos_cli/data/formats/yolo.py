@@ -192,7 +192,8 @@ def _from_obj_data(file: Path) -> YoloSource:
     values = {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}
     names = _resolve(values.get("names", "obj.names"), file.parent, file.parent)
     if names is None:
-        raise DataError("the file with the class names does not exist", where=file, remedy="add the obj.names")
+        what = "the file with the class names does not exist"
+        raise DataError(what, where=file, remedy="add that file, or correct `names`")
     entries = {split: [values[split]] for split in SPLITS if split in values}
     if not entries:
         raise DataError("the file lists no images", where=file, remedy="add `train = train.txt`")

@@ -83,7 +83,7 @@ def read_names(file: Path) -> dict[int, str]:
     if not names:
         raise DataError("the file declares no classes", where=file, remedy="write one class name per line")
     if "" in names:
-        what = "a line has no class name: it is not clear which numbers the classes after it have"
+        what = "a line has no class name, so the numbers of the classes after it are unclear"
         raise DataError(what, where=f"{file}:{names.index('') + 1}", remedy="remove the line, or name the class")
     lines: dict[str, int] = {}
     for number, name in enumerate(names):

@@ -268,7 +268,7 @@ def test_shares_instead_of_pixels_are_an_error(tmp_path: Path) -> None:
     draw(tmp_path / "images/a.png")
     boxes = [{"image_id": 1, "bbox": [0.1, 0.2, 0.5, 0.5]}, {"image_id": 1, "bbox": [0.4, 0.2, 0.6, 0.8]}]
     boxes += [{"image_id": 1, "bbox": [0.0, 0.0, 0.25, 1.0]}]
-    with pytest.raises(DataError, match="shares of the image") as error:
+    with pytest.raises(DataError, match="fractions of the image") as error:
         read_dataset(coco(tmp_path / "train.json", {1: "a.png"}, boxes))
     assert "a.png [0.1, 0.2, 0.6, 0.7]" in str(error.value.where)
     assert "multiply" in str(error.value.remedy)

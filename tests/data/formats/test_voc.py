@@ -120,7 +120,7 @@ def test_an_entry_without_a_folder_is_the_file_outside_the_folders(tmp_path: Pat
 
 
 def test_an_entry_that_fits_two_files_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the entry 1 fits 2 annotation files, in cam1, cam2") as caught:
+    with pytest.raises(DataError, match=r"the entry 1 matches 2 annotation files, in cam1, cam2") as caught:
         read_dataset(cameras(tmp_path, train="1\n", val="a\n"), split="train")
     assert (caught.value.where, caught.value.remedy) == (
         str(tmp_path / "ImageSets/Main/train.txt"),
@@ -272,7 +272,7 @@ def test_shares_instead_of_pixels_are_an_error(tmp_path: Path) -> None:
     boxes = ((0.1, 0.2, 0.5, 0.5), (0, 0.2, 0.6, 1), (0.25, 0.3, 0.5, 0.75))
     for stem in "ab":
         annotate(root / "Annotations" / f"{stem}.xml", *(thing(box=box) for box in boxes))
-    with pytest.raises(DataError, match="shares of the image"):
+    with pytest.raises(DataError, match="fractions of the image"):
         read_dataset(root, split="all")
 
 
