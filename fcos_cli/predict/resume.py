@@ -88,7 +88,7 @@ class Done:
         gone = [*(+items), *(source for source, ends in clips.items() if ends)]
         if gone:
             those = f"{gone[0]}, which is" if len(gone) == 1 else f"{len(gone):,} files, such as {gone[0]}, that are"
-            say(f"results are kept of {those} not among the sources any more")
+            say(f"results are kept for {those} no longer among the sources")
 
     def _checked(self, inputs: Iterator[Input]) -> Iterator[Input]:
         """The inputs. Raises UsageError if none of the first has a row: the file would mix two sets of sources."""
@@ -99,8 +99,8 @@ class Done:
                 break
         else:
             if first:
-                what = f"the interrupted run had other sources, such as {next(chain(self.items, self.clips))}"
-                remedy = "name them as before, from the same folder, or omit --resume to begin again"
+                what = f"the interrupted run had different sources, such as {next(chain(self.items, self.clips))}"
+                remedy = "name them as before, from the same folder, or omit --resume to start over"
                 raise UsageError(what, where=_source(first[0]), remedy=remedy)
         yield from chain(first, inputs)
 
@@ -258,8 +258,8 @@ def _take_up(raw: BinaryIO, head: bytes, part: Path, *, batch: int) -> Done:
     if first != head:
         before, now = (_settings(line) for line in (first, head))
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-        what = f"the interrupted run had another model or other options: {', '.join(changed)}"
-        raise UsageError(what, where=part, remedy="repeat its command line, or omit --resume to begin again")
+        what = f"the interrupted run had a different model or options: {', '.join(changed)}"
+        raise UsageError(what, where=part, remedy="repeat its command line, or omit --resume to start over")
     done, end = _read_rows(raw)
     whole = done.sound - done.sound % batch
     if done.rows != whole:

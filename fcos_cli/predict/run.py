@@ -106,7 +106,7 @@ def run_predict(
 def _check_any(total: int, failed: int, save: Sequence[Path]) -> None:
     """Raise DataError if nothing was processed, or if everything failed and there are earlier results."""
     if total == 0:
-        remedy = "name images, folders of images, or a .txt list; of a camera or a stream, wait for the first frame"
+        remedy = "name images, folders of images, or a .txt list; with a camera or a stream, wait for the first frame"
         raise DataError("no images to process", remedy=remedy)
     earlier = [str(file) for file in save if file.is_file()]
     if total == failed and earlier:
@@ -149,7 +149,7 @@ class _SpareStdout:
             self._has_reader = False
             with suppress(OSError, ValueError):  # discard what is left in its buffer
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            say("nobody reads stdout any more; the other outputs are still written")
+            say("stdout was closed; the other outputs are still written")
 
 
 def _least(

@@ -112,7 +112,7 @@ def test_the_same_folder_in_another_notation_is_an_error_and_the_rows_stay(run):
     folder = pictures(Path("in"))
     run(folder, last=3)
     rows = PART.read_bytes()
-    with pytest.raises(UsageError, match=r"had other sources, such as in/0\.png") as error:
+    with pytest.raises(UsageError, match=r"had different sources, such as in/0\.png") as error:
         run(str(Path(folder).resolve()))
     assert error.value.where == str(Path(folder, "0.png").resolve())
     assert PART.read_bytes() == rows
@@ -127,7 +127,7 @@ def test_new_files_are_done_and_those_that_are_gone_are_named(run, capfd):
     for name in ("0.png", "1.png"):
         Path("in", name).unlink()
     assert run(folder) == (1, 7)
-    message = "results are kept of 2 files, such as in/0.png, that are not among the sources any more"
+    message = "results are kept for 2 files, such as in/0.png, that are no longer among the sources"
     assert message in capfd.readouterr().err
     sources = [json.loads(line)["source"] for line in FOUND.read_text().splitlines()]
     assert sorted(sources) == sorted(f"in/{n}.png" for n in range(-2, 9))
@@ -174,7 +174,7 @@ def test_other_settings_are_an_error_that_names_them_and_the_rows_stay(run):
     folder = pictures(Path("in"))
     run(folder, last=3, score=0.5)
     rows = PART.read_bytes()
-    with pytest.raises(UsageError, match=r"another model or other options: score\n"):
+    with pytest.raises(UsageError, match=r"a different model or options: score\n"):
         run(folder, score=0.6)
     with pytest.raises(UsageError, match=r"options: batch, every, frames, iou, max_detections, score\n"):
         run(folder, every=2, limit=4, frames=30, iou=0.5, batch=2)
@@ -185,7 +185,7 @@ def test_other_settings_are_an_error_that_names_them_and_the_rows_stay(run):
 def test_other_arithmetic_is_another_setting(run):
     folder = pictures(Path("in"))
     run(folder, last=3, detector=StoppedDetector(backend="onnxruntime", precision="bf16"))
-    with pytest.raises(UsageError, match=r"another model or other options: backend, precision\n"):
+    with pytest.raises(UsageError, match=r"a different model or options: backend, precision\n"):
         run(folder)
     assert run(folder, detector=StoppedDetector(backend="onnxruntime", precision="bf16")) == (1, 5)
 

@@ -69,7 +69,7 @@ class JobFolder:
         before, now = document["settings"], json.loads(json.dumps(settings))
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if changed:
-            what = f"the interrupted job had another model, other sources or options: {', '.join(changed)}"
+            what = f"the interrupted job had a different model, sources or options: {', '.join(changed)}"
             raise UsageError(what, where=self.place.name, remedy="repeat its command line, or choose another --out")
         return Listed(document["partitions"], document["pictures"], document["base"])
 
@@ -120,7 +120,7 @@ class JobFolder:
             document = json.loads(self._manifest.read())
             _ = document["settings"].items(), int(document["partitions"]), int(document["pictures"]), document["base"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = "this is not the file of a job"
+            what = "this is not a job file"
             raise UsageError(what, where=self._manifest.name, remedy="choose another --out") from error
         return dict(document)
 

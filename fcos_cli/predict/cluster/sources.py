@@ -138,7 +138,7 @@ def _named(text: str, by: Place, root: int) -> Entry:
     if is_address(text):
         scheme, _, rest = text.partition("://")
         if by.scheme is None or scheme.lower() != by.scheme:
-            what = f"{scheme}:// addresses in a file are read only if the file itself was named by such an address"
+            what = f"{scheme}:// addresses in a file are read only if the file itself is at such an address"
             return Entry(str(Address(text)), root, error=what)
         host, slash, key = rest.partition("/")
         return Entry(by.beside(f"{host.rpartition('@')[2]}{slash}{key}").name, root)

@@ -112,9 +112,10 @@ class Worker:
     def _report(self, number: int) -> Report:
         try:
             if self._attempt(number) > MAX_ATTEMPTS:
-                what = f"workers died {MAX_ATTEMPTS} times while they were at the same images"
+                what = f"workers died {MAX_ATTEMPTS} times while processing the same images"
                 where = f"{self.listing.partition(number)[0].source} or one after it"
-                raise FcosError(what, where=where, remedy="give them more memory; see if it is damaged")
+                remedy = "give the workers more memory; check whether the image is damaged"
+                raise FcosError(what, where=where, remedy=remedy)
             for pause in PAUSES:
                 with suppress(OSError, StoreError):  # it may be over in a moment
                     return Report(number, *self.predict(number))
@@ -161,8 +162,9 @@ class Worker:
             else:
                 noted += result.note is not None
         if lost == len(rows):  # rows of errors would not be tried again when the store is back
-            what = f"the store gives none of {lost} images: {errors[0].what}"
-            raise StoreError(what, where=errors[0].where, remedy="see whether it answers, and your access to it")
+            what = f"the store returned none of {lost} images: {errors[0].what}"
+            remedy = "check that the store answers, and that you have access to it"
+            raise StoreError(what, where=errors[0].where, remedy=remedy)
         counts = Counts(len(rows), failed, noted)
         self.job.part(number).write(to_parquet(rows, counts))
         return counts, errors

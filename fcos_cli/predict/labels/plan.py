@@ -61,8 +61,8 @@ def plan_labels(
         raise unknown_name("format", format, FORMATS, where="--label")
     if drawn:
         raise UsageError(
-            "--label cannot be combined with --viz, --crops, --explain and --targets, whose pictures would lie in the "
-            "data set",
+            "--label cannot be combined with --viz, --crops, --explain and --targets, whose pictures would end up in "
+            "the data set",
             remedy="run fcos predict once for each, with different --out",
         )
     if tracked:

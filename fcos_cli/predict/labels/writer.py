@@ -141,7 +141,7 @@ def _listed(target: LabelSet) -> set[Path] | None:
     try:
         return set(target.listed())
     except DataError as error:
-        warn(f"{error.brief}: so no picture that lies in the data set already is added")
+        warn(f"{error.brief}: pictures already in the data set are therefore not added")
         return None
 
 

@@ -162,7 +162,7 @@ def typed_path(text: str) -> Path:
     an empty name, which would be the working directory.
     """
     if not text:
-        remedy = "check the variable it comes from; the working directory is called ."
+        remedy = "check the variable it comes from; use . for the working directory"
         raise DataError("the name of a source is empty", remedy=remedy)
     path = Path(text)
     if os.path.lexists(path):

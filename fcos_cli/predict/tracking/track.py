@@ -62,7 +62,7 @@ def still_picture(source: Source | str) -> UsageError:
             remedy = f"make a video of it first: ffmpeg -i {quote(str(path))} {quote(str(path.with_suffix('.mp4')))}"
         elif path.is_dir():
             remedy = f"name the videos in it, {quote(str(path / '*.mp4'))}, or make one of numbered frames: {command}"
-    what = "--track follows objects through a video, and this is no video"
+    what = "--track follows objects through a video, and this is not a video"
     return UsageError(what, where=source, remedy=f"omit --track, or {remedy}")
 
 

@@ -73,7 +73,7 @@ def test_parts_without_their_job_are_refused(job: JobFolder) -> None:
 def test_a_damaged_job_is_an_error_that_names_the_file(job: JobFolder, text: str) -> None:
     begin(job)
     (Path(job.place.path) / "_job/job.json").write_text(text)
-    with pytest.raises(UsageError, match="not the file of a job") as error:
+    with pytest.raises(UsageError, match="not a job file") as error:
         job.open(SETTINGS, resume=True)
     assert str(error.value.where).endswith("_job/job.json")
 

@@ -147,7 +147,7 @@ def test_a_store_that_stops_answering_ends_the_job_instead_of_filling_it_with_er
     monkeypatch.setattr("fcos_cli.predict.cluster.worker.PAUSES", (0.0, 0.0))
     reports = run(f"file://{folder}/in", monkeypatch)
     assert [report.fatal is None for report in reports] == [True, True, False]
-    assert "the store gives none of 8 images: cannot read this (timeout)" in str(reports[2].fatal)
+    assert "the store returned none of 8 images: cannot read this (timeout)" in str(reports[2].fatal)
     assert sorted(path.name for path in Path("out").glob("part-*")) == ["part-00000.parquet", "part-00001.parquet"]
 
 
@@ -166,7 +166,7 @@ def test_a_store_that_stops_answering_within_a_parquet_file_ends_the_job_as_well
     monkeypatch.setattr("fcos_cli.predict.cluster.worker.PAUSES", (0.0, 0.0))
     reports = run("pictures.parquet", monkeypatch)
     assert [report.fatal is None for report in reports] == [True, False, False]
-    assert "the store gives none of 16 images: cannot read this (timeout)" in str(reports[1].fatal)
+    assert "the store returned none of 16 images: cannot read this (timeout)" in str(reports[1].fatal)
     assert [path.name for path in Path("out").glob("part-*")] == ["part-00000.parquet"]
 
 

@@ -322,7 +322,7 @@ def test_no_picture_is_added_twice_if_a_split_cannot_be_read(tmp_path: Path, cap
     assert write("coco", out, there, merge=True) == [None]
     message = capfd.readouterr().err
     assert f"{out / 'val.json'}" in message
-    assert "so no picture that lies in the data set already is added" in message
+    assert "pictures already in the data set are therefore not added" in message
     assert "of_val.jpg, perhaps with labels" in message
 
 
