@@ -110,10 +110,10 @@ def _meet(world: World, minutes: float) -> None:
         distributed.init_process_group(backend, timeout=timedelta(minutes=minutes))
     except RuntimeError as error:
         raise FcosError(
-            f"the {world.size} processes of this run have not met ({first_line(error)})",
+            f"the {world.size} processes of this run could not connect to each other ({first_line(error)})",
             where=f"rank {world.rank} on {platform.node()}",
-            remedy="see the messages of the others. If all have started: can the machines reach each other's ports? "
-            f"GLOO_SOCKET_IFNAME names the network interface, {WAIT} how long to wait",
+            remedy="see the messages of the other processes; if all have started, check that the machines can reach "
+            f"each other's ports. GLOO_SOCKET_IFNAME sets the network interface, {WAIT} the minutes to wait",
         ) from error
 
 

@@ -95,13 +95,13 @@ def explaining_deaths() -> Iterator[None]:
         if not any(words in text for words in DEATHS):
             raise
         if any(words in text for words in SHORT_OF_SHARED_MEMORY):
-            what, where, remedy = "found no room in shared memory", "/dev/shm", "or docker run --shm-size=1g"
+            what, where, remedy = "ran out of shared memory", "/dev/shm", "or docker run --shm-size=1g"
         else:
             what, where, remedy = "was killed", " ".join(text.split())[:100], "or free some memory"
         raise FcosError(
             f"a data loader process {what}",
             where=where,
-            remedy=f"use --workers 0, {remedy}; the last saved state is kept, and --resume goes on from it",
+            remedy=f"use --workers 0, {remedy}; the last saved state is kept, and --resume continues from it",
         ) from error
 
 

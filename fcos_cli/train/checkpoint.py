@@ -183,7 +183,7 @@ def restore_state(saved: SavedState, parts: Parts) -> Progress:
         raise DataError(
             "the saved state does not fit the network of config.toml",
             where=saved.path,
-            remedy="restore config.toml beside it as it was, or start a new run",
+            remedy="restore the original config.toml beside it, or start a new run",
         ) from error
     torch.set_rng_state(content["torch_rng"])
     return Progress(**content["progress"])

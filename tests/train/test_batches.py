@@ -242,7 +242,7 @@ def test_a_full_dev_shm_is_one_error(shapes: Path, tmp_path: Path) -> None:
     ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
-    assert "a data loader process found no room in shared memory" in ended.stderr
+    assert "a data loader process ran out of shared memory" in ended.stderr
     assert "--shm-size" in ended.stderr
     assert "Traceback" not in ended.stderr
 
@@ -251,7 +251,7 @@ def test_a_full_dev_shm_is_one_error(shapes: Path, tmp_path: Path) -> None:
     "text", ["unable to allocate shared memory(shm) for file", "worker (pid 3) is killed by signal: Bus error."]
 )
 def test_too_little_shared_memory_is_named(text: str) -> None:
-    with pytest.raises(FcosError, match="no room in shared memory") as error, explaining_deaths():
+    with pytest.raises(FcosError, match="ran out of shared memory") as error, explaining_deaths():
         raise RuntimeError(text)
     assert "--shm-size" in str(error.value.remedy)
 

@@ -108,7 +108,7 @@ def choose_size(facts: DataFacts, *, pixels: float | None, finer: float = 1.0) -
     if wanted <= smallest:
         why = "which is enough for these boxes"
     elif wanted > largest:
-        why = "as large as the images" if largest == source else "the largest that is chosen without being told"
+        why = "as large as the images" if largest == source else "the largest that is chosen automatically"
     if pixels is not None:
         images = max(MIN_IMAGES, PASSES * facts.images)
         easy = math.ceil(EASY / facts.box_side(0.1) / STEP) * STEP
@@ -207,7 +207,7 @@ def _known(share: float | None) -> str:
     """Why the backbone is believed to know the objects; empty if it is not."""
     if share is None or share <= TOLD_APART:
         return ""
-    return f"the backbone knows such objects: {share:.0%} are told from the same upside down"
+    return f"the backbone knows such objects: {share:.0%} are told apart from their upside-down copies"
 
 
 def choose_epochs(*, images: int, batch: int) -> Choice:
@@ -238,20 +238,21 @@ def choose_turn(facts: DataFacts, *, names: Sequence[str], told_apart: Share) ->
     share = told_apart()
     if share is None:
         return Choice(0.0, "not known whether the objects have an upright orientation")
+    told = f"{share:.0%} are told apart from their upside-down copies"
     if share > TOLD_APART:
-        return Choice(0.0, f"the objects have an upright orientation: {share:.0%} are told from the same upside down")
-    return Choice(0.75, f"the objects have no upright orientation: {share:.0%} are told from the same upside down")
+        return Choice(0.0, f"the objects have an upright orientation: {told}")
+    return Choice(0.75, f"the objects have no upright orientation: {told}")
 
 
 def choose_mosaic(facts: DataFacts, *, size: tuple[int, int]) -> Choice:
     """Probability of `augment.mosaic`. size: of the network input."""
     crowd = facts.boxes / max(1, facts.images)
     if crowd > CROWDED:
-        return Choice(0.0, f"{crowd:.1f} boxes per image are many without it")
+        return Choice(0.0, f"{crowd:.1f} boxes per image are already many")
     halved = facts.box_sides * max(size) / 2
     if facts.boxes and (tiny := float((halved < STRIDES[0]).mean())) > MANY_TINY:
         return Choice(0.0, f"{tiny:.0%} of the boxes would become smaller than {STRIDES[0]} px")
-    return Choice(0.5, f"{crowd:.1f} boxes per image are few; half of the steps' images are four at a time")
+    return Choice(0.5, f"{crowd:.1f} boxes per image are few; half of the inputs are mosaics of four images")
 
 
 def choose_repeat(facts: DataFacts) -> Choice:
@@ -261,5 +262,5 @@ def choose_repeat(facts: DataFacts) -> Choice:
     if len(present) < 2 or present.max() < IMBALANCE * present.min() or present.min() >= threshold:
         return Choice(0.0, "no class is rare")
     return Choice(
-        threshold, f"the rarest class is in {present.min():.1%} of the images, the commonest in {present.max():.0%}"
+        threshold, f"the rarest class is in {present.min():.1%} of the images, the most common in {present.max():.0%}"
     )

@@ -35,7 +35,7 @@ def demo_data(folder: Path) -> Path:
     while not last.is_file():
         if monotonic() - started > 60 * minutes:
             raise FcosError(
-                f"the demo images have not been generated for {minutes:g} minutes",
+                f"the demo images were not finished within {minutes:g} minutes",
                 where=folder,
                 remedy="see the messages of the process that generates them, the first on this machine",
             )

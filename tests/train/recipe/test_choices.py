@@ -102,7 +102,7 @@ def test_each_optimizer_has_its_learning_rate(share: float | None) -> None:
 
 
 def test_what_the_backbone_knows_is_kept() -> None:
-    reason = "the backbone knows such objects: 88% are told from the same upside down"
+    reason = "the backbone knows such objects: 88% are told apart from their upside-down copies"
     assert choose_lr("adamw", told_apart=lambda: 0.88) == (0.001, reason)
     assert choose_lr("sgd", told_apart=lambda: 0.88) == (0.01, "for sgd")
     assert choose_backbone_lr(told_apart=lambda: 0.88) == (0.5, reason)
@@ -166,7 +166,7 @@ def test_batch_norm_is_frozen_for_small_batches() -> None:
     [
         (facts(sides=(200, 300)), 0.5, "2.0 boxes per image are few"),
         (facts(sides=(200,) * 5), 0.5, "5.0 boxes per image"),
-        (facts(sides=(200,) * 6), 0, "6.0 boxes per image are many without it"),
+        (facts(sides=(200,) * 6), 0, "6.0 boxes per image are already many"),
         (facts(640, 640, sides=(31, 33, 33)), 0, "33% of the boxes would become smaller than 8 px"),
         (facts(640, 640, sides=(33, 33)), 0.5, "few"),
         (facts(sides=()), 0.5, "0.0 boxes per image"),
