@@ -44,7 +44,7 @@ def accuracy_on(
     def accuracy(detector: Detector) -> float:
         side = detector.facts.tile
         if side:
-            say(f"{detector.name} was trained on tiles of {side} px: the AP is that with tiles, the time is without")
+            say(f"{detector.name} was trained on tiles of {side} px: AP is measured with tiles, time without")
         with progress("evaluating", total=len(dataset)) as update:
             result = evaluate(detector, dataset, tiling=Tiling(side) if side else None, on_progress=update)
         if result.metrics["AP"] < 0:

@@ -94,7 +94,7 @@ def _threads(detector: Any) -> int | None:
 def _memory_note(detector: Any) -> str | None:
     """Note for GPUs with memory of their own, which no system call measures for all runtimes."""
     on_gpu = str(detector.device).startswith(("cuda", "tensorrt"))
-    return "peak memory is that of the host, without the GPU's" if on_gpu else None
+    return "peak memory is host memory, without GPU memory" if on_gpu else None
 
 
 def _batch_note(detector: Any, batch: int) -> str | None:

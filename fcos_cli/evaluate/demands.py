@@ -109,7 +109,7 @@ def parse_demands(
     if not_worse and len(models) < 2:
         raise UsageError("--not-worse compares two models", remedy="use fcos eval OLD NEW DATA --not-worse MARGIN")
     if wishes and len(models) > 1:
-        raise UsageError("--promise is about one model", remedy="use fcos eval MODEL DATA --promise METRIC=VALUE")
+        raise UsageError("--promise takes one model", remedy="use fcos eval MODEL DATA --promise METRIC=VALUE")
     if out is not None and not wishes:
         raise UsageError("--out needs --promise", where=out, remedy="--save writes the detections, --report the report")
     source = None
@@ -130,7 +130,7 @@ def check_demands(demands: Demands, dataset: Dataset, detector: Detector) -> Non
     if demands:
         for finding in absent_images(dataset):
             raise DataError(
-                f"requirements and promises are about all images of the data set; {finding.message}",
+                f"requirements and promises apply to all images of the data set; {finding.message}",
                 where=finding.place,
                 remedy=f"{finding.remedy}, or remove them from the annotations",
             )

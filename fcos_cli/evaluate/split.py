@@ -33,8 +33,8 @@ def read_split(path: Path, models: Sequence[Facts], *, split: str | None = None)
         dataset = read_dataset(path, split=split)
         if split is None and dataset.split == "all" and any(_was_divided(dataset.name, facts) for facts in models):
             warn(
-                f"training held out a part of data named {dataset.name}, and these are all its images: --split val is "
-                "that part"
+                f"training held out a part of data named {dataset.name}, but all its images are evaluated; --split val "
+                "evaluates only that part"
             )
         return dataset
     found = [_division_of(path, facts) for facts in reversed(models)]

@@ -118,7 +118,7 @@ def weights_to_explain(model: str, *, backend: str | None) -> Path:
         raise UsageError(
             "--explain requires a .safetensors file: an exported model returns only the final boxes",
             where=path,
-            remedy="pass --model the weights or the run folder that it was exported from",
+            remedy="set --model to the weights or the run folder that it was exported from",
         )
     return path
 

@@ -17,4 +17,4 @@ def test_the_memory_of_a_gpu_is_not_measured_and_the_row_says_so(
     opened = Opened(CornerDetector(device=device), attempt=None, precision="fp32", note=None)
     monkeypatch.setattr(precision, "open_in_precision", lambda job: opened)
     ready, _ = _open(Job("m.onnx", tuple(map(str, demo_photos()))))
-    assert ready.note == ("peak memory is that of the host, without the GPU's" if noted else None)
+    assert ready.note == ("peak memory is host memory, without GPU memory" if noted else None)

@@ -196,7 +196,7 @@ def test_images_that_are_absent_leave_nothing_to_require(
     for flags in (("--require", "AP=0.1"), ("--promise", "recall:circle=0.5")):
         result = fcos("eval", exported, file, *flags, "--json")
         assert (result.code, result.out) == (3, "")
-        assert "requirements and promises are about all images of the data set; images" in result.err
+        assert "requirements and promises apply to all images of the data set; images" in result.err
         assert "where: 7.png" in result.err
         assert "or remove them from the annotations" in result.err
 

@@ -138,7 +138,7 @@ def test_a_whole_file_that_was_divided_for_training_is_warned_of(
     division = {"val_fraction": 0.25, "seed": 5}
     model = Facts(FACTS.classes, FACTS.resize, provenance={"data": {"name": "shapes.json", "division": division}})
     assert len(read_split(file, [model])) == 12
-    assert "--split val is that part" in capsys.readouterr().err
+    assert "--split val evaluates only that part" in capsys.readouterr().err
     assert len(read_split(file, [model], split="val")) == 3
     read_split(file, [model], split="all")
     read_split(file, [trained_with(division), FACTS])  # of another name

@@ -82,7 +82,7 @@ def check_images(dataset: Dataset, model: Facts) -> None:
     if may_be_training_images(dataset, model):
         warn(
             f"split {dataset.split}: if the model was trained on these images, they promise nothing about new ones; "
-            "use --split val or test, or a file of images that were kept aside"
+            "use --split val or test, or a file of images that were set aside"
         )
 
 
