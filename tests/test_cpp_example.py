@@ -90,7 +90,7 @@ def test_the_program_finds_what_pytorch_found(program: Program, vectors: Path) -
 def test_other_weights_are_exit_code_5(program: Program, vectors: Path, tmp_path: Path) -> None:
     done = program("verify", changed(tmp_path / "x.onnx", change_weight), vectors)
     assert done.returncode == 5
-    assert "x.onnx: this program gives other results than PyTorch" in done.stderr
+    assert "x.onnx: this program gives different results from PyTorch" in done.stderr
     assert "failed: " in done.stderr
 
 

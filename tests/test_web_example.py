@@ -104,7 +104,7 @@ def test_a_wrong_expected_box_fails_and_is_named(browser: Browser, site: tuple[P
     content["vectors"][1]["boxes"][0][0] += 0.1
     index.write_text(json.dumps(content))
     assert open_page(browser, address) == "failed"
-    assert "other results" in browser.find("#verdict").text
+    assert "different results" in browser.find("#verdict").text
     (problem,) = browser.find_all("#problems li")
     assert problem.text.startswith(content["vectors"][1]["name"])
 

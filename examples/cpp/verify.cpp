@@ -158,7 +158,7 @@ static int verify(const fs::path& model, const fs::path& folder) {
   }
   for (std::size_t i = 0; i < std::min<std::size_t>(result.notes.size(), 8); ++i)
     std::fprintf(stderr, "failed: %s\n", result.notes[i].c_str());
-  std::fprintf(stderr, "error: %s: this program gives other results than PyTorch\n", model.string().c_str());
+  std::fprintf(stderr, "error: %s: this program gives different results from PyTorch\n", model.string().c_str());
   return 5;
 }
 

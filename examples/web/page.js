@@ -13,7 +13,7 @@ async function showVerdict(detector) {
   byId("table").hidden = false;
   byId("problems").replaceChildren(...(passed ? [] : problems.slice(0, 8)).map(text => makeElement("li", text)));
   setVerdict(passed ? "passed" : "failed",
-    passed ? `The same as PyTorch on ${pictures} images` : "This browser gives other results than PyTorch");
+    passed ? `The same as PyTorch on ${pictures} images` : "This browser gives different results from PyTorch");
 }
 
 function setVerdict(state, text) {

@@ -61,7 +61,7 @@ def _compare_ap(artifact: Artifact, facts: Facts, path: Path, dataset: Dataset) 
         say(f"the AP cannot be compared: the {dataset.split} split has no boxes; judged by matching")
         return None
     if ap.images < FEW_AP_IMAGES:
-        say(f"the AP was compared on only {ap.images} images; {FEW_AP_IMAGES} or more say more")
+        say(f"the AP was compared on only {ap.images} images; use {FEW_AP_IMAGES} or more for a more reliable result")
     return ap
 
 

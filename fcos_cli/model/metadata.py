@@ -18,7 +18,7 @@ MAX_CLASSES = 100_000  # four times as many as any data set has
 KEYS = ("format_version", "classes", "geometry", "conventions", "thresholds", "model", "provenance")
 """In every file; exported ones have more."""
 
-FOREIGN_WEIGHTS = "it was not written by fcos; if it is a foreign checkpoint: fcos convert FILE"
+FOREIGN_WEIGHTS = "it was not written by fcos; if another project wrote it, use fcos convert FILE"
 """Remedy for a .safetensors file that lacks a fact."""
 
 
@@ -33,7 +33,7 @@ def read_facts(metadata: Mapping[str, str], *more: str) -> tuple[dict[str, Any],
         raise ValueError(f"format_version is {version!r:.40}, not a number from 1")
     if version > FORMAT_VERSION:  # checked first: anything else may differ in a newer file
         raise ModelError(
-            f"the file has format version {version:.20g}, this program knows up to {FORMAT_VERSION}",
+            f"the file has format version {version:.20g}; this program reads up to {FORMAT_VERSION}",
             remedy="install a newer version of fcos-cli",
         )
     raw = {key: json.loads(metadata[key]) for key in (*KEYS, *more) if key in metadata or key not in KEYS[-2:]}

@@ -45,7 +45,7 @@ def check_file(
         emit_json(document(parity, detector, path=path))
     if not parity.passed:
         raise ParityError(
-            f"this machine gives other results than PyTorch: {parity.failures[0]}",
+            f"this machine gives different results from PyTorch: {parity.failures[0]}",
             where=path,
             remedy="copy the file again; try another --backend, --device or version of the runtime; "
             "do not use it here until it passes",

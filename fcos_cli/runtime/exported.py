@@ -98,7 +98,8 @@ def check_score(score: float | None, facts: Facts, where: Path, *, flag: str = "
         raise UsageError(
             f"this model drops detections below {facts.score_threshold:g}, so {flag} {score:g} is too low",
             where=where,
-            remedy=f"export it again with --score {score:g}, or use its .safetensors (of `default`: --backend pytorch)",
+            remedy=f"export it again with --score {score:g}, or use its .safetensors "
+            "(for `default`: --backend pytorch)",
         )
 
 
@@ -108,7 +109,7 @@ def check_limits(iou: float | None, max_detections: int | None, facts: Facts, wh
     Fewer detections are the first of those that it returns. A lower IoU cannot be applied to what it returns: a box
     that the lower threshold removes may itself have removed a third one inside the graph, which is lost.
     """
-    instead = "use its .safetensors (of `default`: --backend pytorch)"
+    instead = "use its .safetensors (for `default`: --backend pytorch)"
     if iou is not None and iou != facts.nms_iou:
         raise UsageError(
             f"NMS with an IoU of {facts.nms_iou:g} is built into this model, so --iou {iou:g} is not possible",

@@ -127,7 +127,7 @@ def open_detector(
             f"{detector.backend} cannot run this {detector.precision} model in {precision}",
             where=path,
             remedy="omit --precision, export the model in that precision, or for bf16 use the .safetensors "
-            "(of `default`: --backend pytorch)",
+            "(for `default`: --backend pytorch)",
         )
     return detector
 

@@ -85,7 +85,7 @@ class OpenVinoDetector:
             raise ModelError(
                 f"OpenVINO cannot load this model ({one_line(error)})",
                 where=path,
-                remedy="copy the file again (of an .xml also its .bin), or export the model again with this version",
+                remedy="copy the file again (an .xml with its .bin), or export the model again with this version",
             ) from error
         return cls(compiled, facts, path=path, name=name, device=picked.lower(), score=score)
 

@@ -72,7 +72,7 @@ def _promise(row: Any) -> Promise:
     if not all(type(value) in (int, float) and 0 <= value <= 1 for value in shares):
         raise ValueError("a promise has a number that is not from 0 to 1")
     if not all(type(value) is int and 0 <= value < 2**63 for value in counts):
-        raise ValueError("a promise has a count that is none")
+        raise ValueError("a promise has a count that is not a whole number from 0")
     if not all(isinstance(text, str) for text in texts) or not isinstance(promise.data, dict):
         raise ValueError("a promise has a value of another type")
     return promise

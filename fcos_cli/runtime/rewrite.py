@@ -28,7 +28,7 @@ def check_copy(source: Path, out: Path) -> None:
     check_writable(out)
     if out.suffix.lower() != source.suffix.lower():
         raise UsageError(
-            f"a copy of a {source.suffix} file is a {source.suffix} file",
+            f"the copy of a {source.suffix} file must also be a {source.suffix} file",
             where=out,
             remedy=f"use {out.with_suffix(source.suffix)}",
         )
@@ -40,7 +40,7 @@ def check_copy(source: Path, out: Path) -> None:
 def check_is_ours(out: Path) -> None:
     """Raise UsageError if there is a file at `out` that is neither empty nor a model of fcos."""
     if out.is_file() and out.stat().st_size and not _is_model(out):
-        what = "this file exists and is no model of fcos, so it is not replaced"
+        what = "this file exists and is not an fcos model, so it is not replaced"
         raise UsageError(what, where=out, remedy="move it away, or choose another name for --out")
 
 

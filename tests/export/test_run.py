@@ -274,7 +274,7 @@ def test_what_cannot_work_is_an_error_before_anything_is_traced_or_replaced(
         run.export(weights, replace(run.ExportJob(options, out), **changes))
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     out.write_bytes(b"of another program")
-    with pytest.raises(UsageError, match="no model of fcos, so it is not replaced"):
+    with pytest.raises(UsageError, match="not an fcos model, so it is not replaced"):
         run.export(weights, run.ExportJob(options, out))
     assert out.read_bytes() == b"of another program"
 

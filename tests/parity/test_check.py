@@ -61,7 +61,7 @@ def test_other_results_are_exit_code_5(fcos: Fcos, tmp_path: Path, change: Any, 
     result = fcos("verify", changed(tmp_path / "x.onnx", change), "--json")
     assert result.code == 5
     assert not result.document["passed"]
-    assert "this machine gives other results than PyTorch" in result.err
+    assert "this machine gives different results from PyTorch" in result.err
     assert any(word in result.err for word in words.split("|"))
 
 

@@ -147,11 +147,11 @@ def test_a_file_that_is_no_model_of_ours_is_not_replaced(tmp_path, kind, content
     source = MAKERS[kind](tmp_path)
     other = tmp_path / f"0001{source.suffix}"
     other.write_text(content)
-    with pytest.raises(UsageError, match="no model of fcos") as caught:
+    with pytest.raises(UsageError, match="not an fcos model") as caught:
         check_copy(source, other)
     assert caught.value.where == str(other)
     foreign = write_onnx(tmp_path / "foreign.onnx", facts=None)
-    with pytest.raises(UsageError, match="no model of fcos"):
+    with pytest.raises(UsageError, match="not an fcos model"):
         check_copy(write_onnx(tmp_path / "n.onnx"), foreign)
 
 

@@ -68,14 +68,14 @@ class Profile:
         if resize.mode == "letterbox":
             height, width = resize.size
             if not (low.height <= height <= high.height and low.width <= width <= high.width):
-                raise _profile_error(f"the model's images are {height} x {width} pixels, outside of {low} to {high}")
+                raise _profile_error(f"the model's images are {height} x {width} pixels, outside {low} to {high}")
             return
         canvases = [resize.canvas([resize.geometry(*shape)]) for shape in SHAPES]
         padded = [(max(height, SMALLEST), max(width, SMALLEST)) for height, width in canvases]
         if not any(low.height <= h <= high.height and low.width <= w <= high.width for h, w in padded):
             height, width = canvases[0]
             raise _profile_error(
-                f"images of no usual shape fit: those of 4:3 are {height} x {width} pixels, outside of {low} to {high}"
+                f"no usual image shape fits: 4:3 images are {height} x {width} pixels, outside {low} to {high}"
             )
 
 

@@ -108,7 +108,7 @@ def check_repository(root: Path) -> None:
     strange = [entry for entry in found if entry not in models and (entry.is_dir() or not models)]
     if strange:
         raise UsageError(
-            f"this folder is not a model repository of Triton: {strange[0].name} is no model",
+            f"this folder is not a model repository of Triton: {strange[0].name} is not a model",
             where=root,
             remedy="use --out with a new folder, or with a repository, whose folders hold config.pbtxt and versions",
         )
@@ -165,7 +165,7 @@ def _publish(folder: Path, served: Served, file: Path) -> Path:
         before = config.read_text(encoding="utf-8")
         known = labels.is_file() and labels.read_text(encoding="utf-8") == names
         if not _lines(interface_text(served)) <= _lines(before) or not known:
-            what = "the model of this name has other inputs, outputs or classes, so this cannot be its next version"
+            what = "the model of this name has different inputs, outputs or classes, so this cannot be its next version"
             raise UsageError(what, where=config, remedy="use another --out, or move that model away")
         text = with_facts(before, served.facts)
     for path, content in ((labels, names), (config, text)):

@@ -21,7 +21,8 @@ def check_version(record: EngineRecord, package: Package, where: Path) -> None:
         name, wanted = NAMES[record.flavour], ".".join(map(str, built))
         module = "tensorrt" if record.flavour == "trt" else "tensorrt-rtx"
         raise ModelError(
-            f"the engine was built by {name} {record.version} and runs on no other version; here is {package.version}",
+            f"the engine was built by {name} {record.version} and runs on no other version; this machine has "
+            f"{package.version}",
             where=where,
             remedy=f"export it again on this machine, or install {module} {wanted}",
         )

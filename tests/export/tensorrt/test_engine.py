@@ -396,7 +396,7 @@ def test_a_profile_that_fits_images_of_no_shape() -> None:
     rule = ResizeRule("shortest", (800, 1333))
     for low, high in ((640, 640), (320, 768), (832, 1344)):
         profile = Profile(Shape(1, low, low), Shape(1, low, low), Shape(1, high, high))
-        with pytest.raises(UsageError, match="of no usual shape fit: those of 4:3 are 800 x 1088 pixels, outside"):
+        with pytest.raises(UsageError, match="no usual image shape fits: 4:3 images are 800 x 1088 pixels, outside"):
             profile.check((None, None, None), rule)
 
 

@@ -174,7 +174,7 @@ def test_the_next_export_is_the_next_version_and_edits_stay() -> None:
 def test_another_model_of_the_same_name_is_an_error_and_the_repository_stays(changes: dict[str, Any]) -> None:
     export_repository(str(write_onnx(Path("m.onnx"))), JOB)
     before = {path: path.read_bytes() for path in Path("models").rglob("*") if path.is_file()}
-    with pytest.raises(UsageError, match="has other inputs, outputs or classes"):
+    with pytest.raises(UsageError, match="has different inputs, outputs or classes"):
         export_repository(str(write_onnx(Path("m.onnx"), **changes)), JOB)
     assert {path: path.read_bytes() for path in Path("models").rglob("*") if path.is_file()} == before
     assert [path.name for path in Path("models/m").iterdir() if path.is_dir()] == ["1"]
@@ -193,7 +193,7 @@ def test_folders_that_are_no_repository_are_an_error() -> None:
     (root / "other/1").mkdir(parents=True)
     check_repository(root)  # a repository with a file beside its models
     (root / "holiday").mkdir()
-    with pytest.raises(UsageError, match="holiday is no model"):
+    with pytest.raises(UsageError, match="holiday is not a model"):
         check_repository(root)
     with pytest.raises(UsageError, match="cannot write here"):
         check_repository(root / "photo.jpg")
@@ -279,7 +279,7 @@ def test_an_export_that_cannot_be_the_next_version_is_kept(
     monkeypatch.setattr(run, "export", quick_export)
     export_repository(str(model_file), JOB)
     monkeypatch.setattr(run, "export", partial(quick_export, free=False))
-    with pytest.raises(UsageError, match="other inputs"):
+    with pytest.raises(UsageError, match="different inputs"):
         export_repository(str(model_file), JOB)
     assert Path("models/tiny/unverified/model.onnx").is_file()
     assert f"kept: {Path('models/tiny/unverified/model.onnx')}" in capsys.readouterr().err

@@ -206,7 +206,7 @@ def test_an_engine_runs_only_on_the_version_that_built_it(
         world.version = built  # the library behind the package's shorter version
         assert TensorRtDetector.open(path, name="e")(images_of(1)).counts.tolist() == [2]
         return
-    with pytest.raises(ModelError, match=f"built by TensorRT {built} .*; here is {here}") as caught:
+    with pytest.raises(ModelError, match=f"built by TensorRT {built} .*; this machine has {here}") as caught:
         TensorRtDetector.open(path, name="e")
     assert "install tensorrt" in str(caught.value.remedy)
 
