@@ -70,7 +70,7 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
     """
     check_length(path)
     if found := _ADDRESS.match(str(path)):  # the rest may hold a password
-        what = "outputs are written to paths, and this is an address"
+        what = "outputs must be local paths, and this is an address"
         remedy = f"{ELSEWHERE}; fcos predict --engine ray can write to s3:// and gs:// with --out"
         raise UsageError(what, where=f"{found[1]}://…", remedy=remedy)
     # Path.is_dir and Path.exists would raise in a folder that is not ours
@@ -92,9 +92,9 @@ def check_length(path: Path, *, label: str = "") -> None:
     """Raise UsageError if no file can have this path. label: the argument it comes from."""
     name, whole = max((len(os.fsencode(part)) for part in path.parts), default=0), len(os.fsencode(path))
     if name > LONGEST_NAME or whole > LONGEST_PATH:
-        what = f"this name has {name} bytes, and a file's has at most {LONGEST_NAME}"
+        what = f"this name has {name} bytes, and a file name can have at most {LONGEST_NAME}"
         if name <= LONGEST_NAME:
-            what = f"this path has {whole} bytes, and a file's has at most {LONGEST_PATH}"
+            what = f"this path has {whole} bytes, and a path can have at most {LONGEST_PATH}"
         where = f"{label} {str(path)[:40]}…".lstrip()
         raise UsageError(what, where=where, remedy="check it, or use a shorter one")
 

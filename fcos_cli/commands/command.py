@@ -26,7 +26,7 @@ class Command(TyperCommand):
             if option.startswith("--") and (following == "" if not equals else not value):
                 from fcos_cli.errors import UsageError
 
-                remedy = "give one, or omit the option; a variable of the shell may not be set"
+                remedy = "give a value, or omit the option; a shell variable may be unset"
                 raise UsageError("an option has an empty value", where=option, remedy=remedy)
         return super().parse_args(ctx, args)
 

@@ -46,14 +46,14 @@ def convert(
         str | None,
         typer.Option(
             "--to",
-            help="`torchvision`: convert a model of torchvision's back to a state dict of fcos_resnet50_fpn.",
+            help="`torchvision`: convert a model that came from torchvision back to a state dict of fcos_resnet50_fpn.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Output file. Default: next to FILE, if that name is free.")] = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
-    """Convert an FCOS checkpoint of another implementation to an fcos model, or a model of torchvision's back.
+    """Convert an FCOS checkpoint of another implementation to an fcos model, or a torchvision model back.
 
     Code stored in FILE is never run.
     """
@@ -115,7 +115,7 @@ def _export(file: Path, out: Path) -> dict[str, Any]:
 
     weights = find_artifact(file, backend="pytorch")
     if weights.suffix.lower() != ".safetensors":
-        remedy = "name a model of fcos, for an exported one the weights that it was made from"
+        remedy = "give an fcos model; for an exported one, the weights that it was made from"
         raise UsageError("--to needs a .safetensors file", where=weights, remedy=remedy)
     state = torchvision.to_torchvision(load(weights), where=weights)
     torchvision.save(out, state)

@@ -59,8 +59,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="[METRIC=]MARGIN",
-            help="With two models: exit with code 6 if the second is worse than the first by more than MARGIN, with "
-            "its whole confidence interval; can be repeated. METRIC: one of the 12, or AP or AP50 of a class. "
+            help="With two models: exit with code 6 if the second is worse than the first by more than MARGIN, over "
+            "the whole confidence interval; can be repeated. METRIC: one of the 12, or AP or AP50 of a class. "
             "Default: AP.",
         ),
     ] = None,
@@ -69,8 +69,8 @@ def evaluate(
         typer.Option(
             metavar="METRIC=VALUE",
             help="Choose the score thresholds that keep recall=VALUE or precision=VALUE on new images of the same "
-            "kind, with 90 % confidence; exit with code 6 if none can be shown to. For all classes, or one per class, "
-            "as in recall:cat=0.9. Writes nothing without --out.",
+            "kind, with 90 % confidence; exit with code 6 if none can be shown to do so. For all classes, or one per "
+            "class, as in recall:cat=0.9. Writes nothing without --out.",
         ),
     ] = None,
     out: Annotated[

@@ -131,7 +131,7 @@ def predict(
         typer.Option(
             "--merge",
             help="With --label: add to the data set in OUT. Its images and labels stay as they are, and images "
-            "that it has already are skipped.",
+            "that it already has are skipped.",
         ),
     ] = False,
     link: Annotated[
@@ -164,8 +164,8 @@ def predict(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="With --engine ray: the cluster to use, or auto for that of this machine. Default: a cluster of its "
-            "own on this machine.",
+            help="With --engine ray: the cluster to use, or auto for the one on this machine. Default: a cluster of "
+            "its own on this machine.",
         ),
     ] = None,
     column: Annotated[

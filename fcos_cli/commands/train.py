@@ -51,19 +51,20 @@ def train(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Number of epochs. With --resume: in all, to make the run longer. Default: chosen from the data."
+            help="Number of epochs. With --resume: the new total, to make the run longer. Default: chosen from "
+            "the data."
         ),
     ] = None,
     time: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="End within this time, e.g. 30m or 2h, instead of after a number of epochs. With --resume: in all, or "
-            "+20m: twenty minutes more from now.",
+            help="End within this time, e.g. 30m or 2h, instead of after a number of epochs. With --resume: the new "
+            "total, or +20m for twenty minutes more from now.",
         ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="End early if the AP on val is not better for this many validations.")
+        int | None, typer.Option(help="End early if the AP on val has not improved for this many validations.")
     ] = None,
     batch: Annotated[
         str | None,

@@ -209,7 +209,7 @@ def _changes(
     pixels = f"RGB mean {mean}, standard deviation {std}, trained on {'BGR' if bgr else 'RGB'} input"
     origin = "from the file" if "mean" in metadata.model else "from the preset; not stated in the file"
     if "mean" in metadata.model and metadata.bgr is None:
-        origin = f"from the file, but for {'BGR' if bgr else 'RGB'}, which is from the preset"
+        origin = f"from the file, except for {'BGR' if bgr else 'RGB'}, which is from the preset"
     stride = "stride in the 1x1 convolutions" if config.stride_in_1x1 else "stride in the 3x3 convolutions"
     notes = [f"pixels: {pixels} ({origin})"]
     if config.backbone.startswith("res") and config.backbone not in WITHOUT_1X1:

@@ -41,7 +41,7 @@ def to_torchvision(artifact: Artifact, *, where: Path) -> StateDict:
             "torchvision's fcos_resnet50_fpn would give different results",
             where=where,
             remedy="only a model that was converted from torchvision's can be converted back: training resizes images "
-            "in another way; for other runtimes use fcos export",
+            "differently; for other runtimes use fcos export",
             details=differences,
         )
     weights, by_id = dict(artifact.weights), _rows_by_id(artifact)

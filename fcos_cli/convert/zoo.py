@@ -63,7 +63,7 @@ def fetch(weights: object) -> Path:
             raise ModelError(
                 f"the weights `coco` could not be downloaded ({reason})",
                 where=url,
-                remedy=f"download that file on a machine with a network and copy it to {path}, "
+                remedy=f"download that file on a machine with network access and copy it to {path}, "
                 "or convert it with fcos convert FILE and use the result",
             ) from error
     _check(path)

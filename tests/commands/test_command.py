@@ -54,7 +54,7 @@ def test_a_name_that_no_file_can_have_is_exit_code_2(fcos: Fcos, label: str, lin
     result = fcos(*line)
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines()[:2] == [
-        "error: this name has 300 bytes, and a file's has at most 255",
+        "error: this name has 300 bytes, and a file name can have at most 255",
         f"  where: {label} {'x' * 40}…",
     ]
     assert created_files() == []

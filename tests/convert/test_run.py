@@ -167,7 +167,7 @@ def test_pixel_statistics_that_imply_no_channel_order_are_used(read: Callable[..
     found = read({**theirs("detectron2", state), **pixels})
     assert (found.artifact.config.mean, found.artifact.config.std) == ((127.5,) * 3, (59.0, 58.0, 57.0))
     assert torch.equal(found.artifact.weights[STEM], state[STEM].flip(1))
-    assert any("(from the file, but for BGR, which is from the preset)" in note for note in found.notes)
+    assert any("(from the file, except for BGR, which is from the preset)" in note for note in found.notes)
 
 
 def test_notes_name_facts_missing_in_the_file(read: Callable[..., Converted]) -> None:
