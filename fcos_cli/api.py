@@ -58,6 +58,7 @@ def train(
     init: str | None = None,
     size: Size | None = None,
     tile: int | None = None,
+    teacher: str | Path | None = None,
     epochs: int | None = None,
     time: str | float | None = None,
     patience: int | None = None,
@@ -84,6 +85,7 @@ def train(
 
     named: dict[str, Any] = {"init": init, "tile": tile, "epochs": epochs, "patience": patience, "batch": batch}
     named |= {"size": _pair(size), "lr": lr, "device": device, "workers": workers, "seed": seed, "export": export}
+    named["teacher"] = None if teacher is None else str(teacher)
     with _output(progress=progress), _same_random_numbers():
         plan, folder = start.plan_new(
             None if data is None else Path(data),

@@ -125,6 +125,8 @@ class TrainConfig(BaseModel):
     box_weight: float = Field(1.0, ge=0, description="weight of the box loss")
     centerness_weight: float = Field(1.0, ge=0, description="weight of the centerness loss")
     init: str = Field("auto", description="auto, offline, pretrained, default, coco, random, a file or run folder")
+    teacher: str = Field("", description="a trained detector to learn from besides the labels: a file or run folder")
+    teacher_weight: float = Field(1.0, ge=0, description="weight of the differences to the teacher's outputs")
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(
         "auto", description="mixed precision; auto uses it if the hardware supports it"
     )

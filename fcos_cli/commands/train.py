@@ -48,6 +48,13 @@ def train(
             help="Train and validate on overlapping tiles of this size in pixels, for small objects in large images.",
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Learn from this detector as well: a .safetensors file or run folder, trained on the same classes.",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -124,6 +131,7 @@ def train(
         init=init,
         size=None if size is None else parse_size(size),
         tile=tile,
+        teacher=teacher,
         epochs=epochs,
         patience=patience,
         batch=batch,

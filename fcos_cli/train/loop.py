@@ -11,10 +11,10 @@ from fcos_cli.distributed.group import Task, by_main_process, from_main_process,
 from fcos_cli.errors import FcosError
 from fcos_cli.train.batches import BatchStream, explaining_deaths
 from fcos_cli.train.checkpoint import Progress, read_state, restore_state, start_anew
-from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import Run, open_run, plan_schedule
 from fcos_cli.train.signals import catching_signals, share_stop
+from fcos_cli.train.speed.estimate import estimate
 from fcos_cli.train.speed.freezing import keep_frozen_norms
 from fcos_cli.train.step import NonFiniteLoss, optimizer_step
 from fcos_cli.train.tracking.listener import Listener, Row

@@ -31,19 +31,22 @@ from fcos_cli.distributed.group import (
     from_main_process,
 )
 from fcos_cli.distributed.world import World
-from fcos_cli.errors import DataError, FcosError
+from fcos_cli.errors import DataError, FcosError, UsageError
+from fcos_cli.model.artifact import load
+from fcos_cli.model.backbone import check_maps
+from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import pick_device
 from fcos_cli.train.checkpoint import Parts, Progress, SavedState, read_state, restore_state, save_state
+from fcos_cli.train.distillation import Teacher
 from fcos_cli.train.export import reserved_seconds
-from fcos_cli.train.initial_weights import build_initial
+from fcos_cli.train.initial_weights import build_initial, detector_file
 from fcos_cli.train.optim import Precision, build_parts, choose_precision
 from fcos_cli.train.pace import Clock, Pace, RunLength
 from fcos_cli.train.signals import StopRequest
-from fcos_cli.train.speed.convolution import guard_narrow_maps
-from fcos_cli.train.speed.folding import fold_frozen_norms
 from fcos_cli.train.speed.freezing import freeze_stages
-from fcos_cli.train.speed.tuning import Tuning, apply_tuning, tune
+from fcos_cli.train.speed.prepare import speed_up
+from fcos_cli.train.speed.tuning import Tuning
 from fcos_cli.train.tracking.listener import Listener
 from fcos_cli.train.tracking.metrics import MetricsFile
 from fcos_cli.train.tracking.terminal import format_duration
@@ -66,6 +69,7 @@ class Run:
     folder: Path
     parts: Parts
     network: nn.Module
+    teacher: Teacher | None
     precision: Precision
     world: World
     device: torch.device
@@ -129,6 +133,7 @@ def open_run(
         device = pick_device(config.train.device)
         check_own_gpus(device)
         model, origin = _build_model(config, train_set, device, resume=resume)
+        teacher = _build_teacher(config, train_set.classes, device)
     batch, repeats = config.train.batch, repeats_of(config, train_set)
     precision = choose_precision(config.train, device)
     parts = build_parts(model, config.train, pictures=batch * world.size, precision=precision, device=device)
@@ -145,7 +150,7 @@ def open_run(
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / "config.toml") as file:
             file.write(to_toml(config))
-    tuning = _speed_up(model, config, precision, saved)
+    tuning = speed_up(model, config, dtype=precision.dtype, saved=None if saved is None else saved.tuning)
     run = Run(
         config=config,
         train=train_set,
@@ -153,6 +158,7 @@ def open_run(
         folder=folder,
         parts=parts,
         network=model if world.size == 1 else DistributedDataParallel(model),
+        teacher=teacher,
         precision=precision,
         world=world,
         device=device,
@@ -189,6 +195,20 @@ def _build_model(config: Config, train_set: Dataset, device: torch.device, *, re
     return model, origin
 
 
+def _build_teacher(config: Config, classes: ClassTable, device: torch.device) -> Teacher | None:
+    """Return the detector that `train.teacher` names. Raises UsageError and ModelError if it cannot be used."""
+    if not config.train.teacher:
+        return None
+    file = detector_file(config.train.teacher)
+    if file is None:
+        raise UsageError(
+            f"{config.train.teacher!r} is not a detector", where="train.teacher", remedy="name a file or run folder"
+        )
+    artifact = load(file)
+    check_maps(artifact.config, size=config.data.size)
+    return Teacher(artifact, config=config.model, classes=classes).to(device)
+
+
 def _length(config: TrainConfig, progress: Progress, clock: Clock, *, steps_per_epoch: int) -> RunLength:
     """Return how long a run is that has come to `progress`, and give `clock` the time used until then."""
     clock.used = progress.seconds
@@ -210,6 +230,8 @@ def _tell_start(run: Run, saved: SavedState | None) -> None:
     run.listener.begun()
     if saved is None:
         run.listener.note(f"starting from {run.origin}")
+        if run.teacher is not None:
+            run.listener.note(f"learning from {run.config.train.teacher} too")
     elif saved.problem is not None:
         run.listener.note(f"{saved.problem}: continuing from the state before it, step {run.progress.step}")
     if run.val_changed:
@@ -220,21 +242,6 @@ def _tell_start(run: Run, saved: SavedState | None) -> None:
     for note in (run.precision.note, run.tuning.describe()):
         if note:
             run.listener.note(note)
-
-
-def _speed_up(model: FCOS, config: Config, precision: Precision, saved: SavedState | None) -> Tuning:
-    """Prepare the network for fast training. A resumed run keeps its tuning: other methods round differently."""
-    fold_frozen_norms(model)
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    if on_cpu:
-        guard_narrow_maps(model)
-    tuning = Tuning() if saved is None else Tuning.from_json(saved.tuning)
-    if saved is None and config.train.tune and on_cpu:
-        measured = tune(model, batch=config.train.batch, size=config.data.size, dtype=precision.dtype)
-        tuning = Tuning.from_json(from_main_process(measured.to_json()))
-    if on_cpu:  # a run may go on on a GPU
-        apply_tuning(model, tuning)
-    return tuning
 
 
 def _open_metrics(folder: Path, progress: Progress) -> MetricsFile:

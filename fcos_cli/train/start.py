@@ -43,6 +43,7 @@ SETTINGS = {
     "init": "train.init",
     "size": "data.size",
     "tile": "data.tile",
+    "teacher": "train.teacher",
     "epochs": "train.epochs",
     "patience": "train.patience",
     "batch": "train.batch",
@@ -105,9 +106,16 @@ def plan_new(
             base=DEMO if demo else {},
             network=network,
         )
-        path = str(Path(plan.config.data.path).absolute())  # a run may be resumed from another working directory
-        plan = replace(plan, config=with_values(plan.config, {"data.path": path}), demo=demo)
+        plan = replace(plan, config=_with_absolute_paths(plan.config), demo=demo)
         return (with_chosen_batch(plan) if choose_batch else plan), folder
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """The config for a run that may be resumed from another working directory."""
+    paths = {"data.path": str(Path(config.data.path).absolute())}
+    if config.train.teacher not in ("", "default", "coco"):
+        paths["train.teacher"] = str(Path(config.train.teacher).absolute())
+    return with_values(config, paths)
 
 
 def _with_length(flags: Mapping[str, Any], time: str | float | None) -> dict[str, Any]:

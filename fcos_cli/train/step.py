@@ -18,6 +18,7 @@ from fcos_cli.model.losses import compute_losses, mean_over_processes, normalize
 from fcos_cli.model.points import Points
 from fcos_cli.model.targets import Targets, Truth, assign_targets, to_box_ends
 from fcos_cli.train.checkpoint import start_anew
+from fcos_cli.train.distillation import Lesson, Teacher, distillation_loss
 
 if TYPE_CHECKING:
     from fcos_cli.train.run import Run
@@ -95,6 +96,10 @@ def accumulate_gradients(run: Run, batch: Batch) -> tuple[Tensor, Terms]:
                 divide_by=shared,
             )
             total = terms["cls"] + config.box_weight * terms["box"] + config.centerness_weight * terms["centerness"]
+            if run.teacher is not None:
+                lesson = _lesson(run, run.teacher, chunk)
+                terms["teacher"] = distillation_loss(outputs, lesson, points, divide_by=shared.points)
+                total = total + config.teacher_weight * terms["teacher"]
             run.parts.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         for name, value in {"total": total, **terms}.items():
             sums[name] = sums.get(name, 0) + value.detach()
@@ -142,11 +147,19 @@ def _use_more_parts(run: Run, batch: Batch, error: Exception) -> None:
 
 
 def _forward(run: Run, batch: Batch) -> RawOutputs:
-    images = batch.images.to(run.device, non_blocking=True)
-    dtype = run.precision.dtype
-    with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None):
-        raw: RawOutputs = run.network(images)
+    with _autocast(run):
+        raw: RawOutputs = run.network(batch.images.to(run.device, non_blocking=True))
     return raw
+
+
+def _lesson(run: Run, teacher: Teacher, batch: Batch) -> Lesson:
+    with _autocast(run):
+        return teacher(batch.images.to(run.device, non_blocking=True))
+
+
+def _autocast(run: Run) -> AbstractContextManager[None]:
+    dtype = run.precision.dtype
+    return torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def _targets(run: Run, points: Points, batch: Batch) -> Targets:

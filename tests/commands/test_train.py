@@ -190,7 +190,7 @@ def test_a_signal_ends_a_dry_run_and_its_loaders(
         loaders.extend(multiprocessing.active_children())
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("fcos_cli.train.estimate.optimizer_step", strike)
+    monkeypatch.setattr("fcos_cli.train.speed.estimate.optimizer_step", strike)
     result = fcos("train", shapes, "--config", settings, "--workers", 1, "--dry-run")
     assert (result.code, result.out) == (code, "")
     assert "--resume" not in result.err

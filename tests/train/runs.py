@@ -15,8 +15,8 @@ import torch
 from fcos_cli.config import Config
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.samples import Dataset
-from fcos_cli.train import estimate
 from fcos_cli.train import step as step_module
+from fcos_cli.train.speed import estimate
 from fcos_cli.train.tracking.listener import Evaluation, Listener, Row
 from tests.tiny import SHAPE
 

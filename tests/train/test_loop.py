@@ -22,7 +22,7 @@ from fcos_cli.config import AugmentConfig, Config, resolve
 from fcos_cli.data.samples import Dataset, Sample
 from fcos_cli.data.tiling import Tiling, cut
 from fcos_cli.data.training_set import EpochBatches
-from fcos_cli.errors import DataError, FcosError, Interrupted, Stopped
+from fcos_cli.errors import DataError, FcosError, Interrupted, ModelError, Stopped
 from fcos_cli.evaluate.coco import collect_detections
 from fcos_cli.model.artifact import load
 from fcos_cli.runtime.pytorch import PyTorchDetector
@@ -157,6 +157,28 @@ def test_a_run_is_resumed_without_the_weights_that_it_started_from(
     train(config, *data, folder=folder, resume=True, listener=Recorder())
     last = load(folder / "last.safetensors").provenance
     assert (last["step"], last["initial_weights"]) == (6, origin)
+
+
+def test_a_run_with_a_teacher_is_resumed_exactly_and_needs_it_again(
+    whole: tuple[Path, Recorder, Progress], data: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    teacher, config = tmp_path / "teacher.safetensors", config_of(teacher=str(tmp_path / "teacher.safetensors"))
+    shutil.copy(whole[0] / "last.safetensors", teacher)
+    listener = Recorder()
+    train(config, *data, folder=tmp_path / "whole", resume=False, listener=listener)
+    assert all(row["teacher"] > 0 for row in listener.steps)
+    assert f"learning from {teacher} too" in listener.notes
+    assert load(tmp_path / "whole" / "best.safetensors").provenance["teacher"] == str(teacher)
+    assert not same(state(tmp_path / "whole"), state(whole[0]))
+    with pytest.raises(Stopped):
+        train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder(on_step=at(4)))
+    teacher.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(ModelError, match="no such model file") as caught:
+        train(config, *data, folder=tmp_path / "run", resume=True, listener=Recorder())
+    assert caught.value.where == str(teacher)
+    (tmp_path / "moved.safetensors").rename(teacher)
+    train(config, *data, folder=tmp_path / "run", resume=True, listener=Recorder())
+    assert same(state(tmp_path / "run"), state(tmp_path / "whole"))
 
 
 def test_ctrl_c_saves_and_raises_interrupted(
@@ -628,7 +650,7 @@ def test_time_of_an_earlier_session_counts(data: tuple[Dataset, Dataset], tmp_pa
 def test_the_pace_is_measured_across_epochs_of_one_step(
     data: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fcos_cli.train.estimate.step_seconds", lambda _: 1000.0)
+    monkeypatch.setattr("fcos_cli.train.speed.estimate.step_seconds", lambda _: 1000.0)
     train(config_of(batch=6, epochs=8, val_every=8), *data, folder=tmp_path, resume=False, listener=Recorder())
     progress = torch.load(tmp_path / "state.pt", weights_only=True)["progress"]
     assert progress["step"] == 8
@@ -658,6 +680,6 @@ def test_a_tuned_run_resumes_with_its_own_tuning(
         train(config, *data, folder=tmp_path / "b", resume=False, listener=listener)
     assert [note for note in listener.notes if note.startswith("tuned ")]
     assert state(tmp_path / "b")["tuning"]["plans"]
-    monkeypatch.setattr("fcos_cli.train.run.tune", again)
+    monkeypatch.setattr("fcos_cli.train.speed.prepare.tune", again)
     train(config, *data, folder=tmp_path / "b", resume=True, listener=Recorder())
     assert same(state(tmp_path / "a"), state(tmp_path / "b"))

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from fcos_cli.config import with_values
 from fcos_cli.data.samples import Dataset
-from fcos_cli.errors import Stopped
+from fcos_cli.errors import Stopped, UsageError
 from fcos_cli.evaluate.coco import CocoResult, score
-from fcos_cli.model.artifact import load
+from fcos_cli.model.artifact import load, save
 from fcos_cli.train.loop import train
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.run import open_run, plan_schedule, training_set
@@ -198,6 +199,22 @@ def test_an_export_is_removed_once_there_are_better_weights(
         (tmp_path / name).write_text("of the weights so far")
     work(tmp_path, data, resume=True, epochs=2)
     assert [(tmp_path / name).exists() for name in ("best.onnx", "best.parity.json")] == [kept] * 2
+
+
+def test_a_teacher_must_be_a_detector_that_takes_the_input_size(
+    data: tuple[Dataset, Dataset], model_file: Path, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(UsageError, match="'offline' is not a detector"),
+        open_run(config_of(teacher="offline"), *data, tmp_path),
+    ):
+        pass
+    artifact = load(model_file)
+    fixed = replace(artifact, config=artifact.config.model_copy(update={"backbone": "dla34"}))
+    save(tmp_path / "fixed.safetensors", fixed)
+    config = with_values(config_of(teacher=str(tmp_path / "fixed.safetensors")), {"data.size": (72, 72)})
+    with pytest.raises(UsageError, match="backbone dla34 does not take 72 x 72"), open_run(config, *data, tmp_path):
+        pass
 
 
 def test_portraits_are_trained_in_a_canvas_of_their_shape(data: tuple[Dataset, Dataset]) -> None:

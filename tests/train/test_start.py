@@ -98,16 +98,18 @@ def test_each_of_several_processes_sees_its_own_gpu(
     assert seen == ["7"] * 3
 
 
-def test_a_run_finds_its_data_from_another_working_directory(
+def test_a_run_finds_its_data_and_its_teacher_from_another_working_directory(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.toml").write_text(f"[data]\npath = '{shapes.name}'\n")
     monkeypatch.chdir(shapes.parent)
-    options = {"assignments": [], "flags": {"train.batch": 2}, "time": None, "network": None, "demo": False}
+    flags = {"train.batch": 2, "train.teacher": "large/best.safetensors"}
+    options = {"assignments": [], "flags": flags, "time": None, "network": None, "demo": False}
     new, folder = start.plan_new(
         None, name=None, out=tmp_path / "run", file=tmp_path / "mine.toml", choose_batch=False, **options
     )
     assert (new.config.data.path, folder) == (str(shapes.resolve()), tmp_path / "run")
+    assert new.config.train.teacher == str(shapes.parent / "large" / "best.safetensors")
     own = (tmp_path / "mine.toml").rename(tmp_path / "config.toml")
     with pytest.raises(UsageError, match="would replace this file"):
         start.plan_new(None, name=None, out=tmp_path, file=own, choose_batch=False, **options)

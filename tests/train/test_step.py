@@ -58,9 +58,10 @@ def gradients(run: Run, batch: Batch, parts: int) -> tuple[Tensor, dict[str, Ten
 
 @pytest.mark.parametrize("by_centerness", [False, True])
 def test_gradients_of_parts_equal_those_of_the_whole_batch(
-    data: tuple[Dataset, Dataset], tmp_path: Path, by_centerness: bool
+    data: tuple[Dataset, Dataset], tmp_path: Path, model_file: Path, by_centerness: bool
 ) -> None:
-    with opened(data, tmp_path, box_by_centerness=by_centerness) as (run, batch):
+    teacher = str(model_file) if by_centerness else ""
+    with opened(data, tmp_path, box_by_centerness=by_centerness, teacher=teacher) as (run, batch):
         # one image without objects: a part without positive points
         classes = batch.truth.classes.clone()
         classes[1] = -1

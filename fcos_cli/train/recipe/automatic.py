@@ -14,7 +14,6 @@ from fcos_cli.data.tiny_boxes import FINER_COST
 from fcos_cli.distributed.world import announced
 from fcos_cli.model.backbone import check_maps
 from fcos_cli.model.networks.named import named_network
-from fcos_cli.train.estimate import step_seconds
 from fcos_cli.train.recipe.choices import (
     SMALLEST,
     Choice,
@@ -37,6 +36,7 @@ from fcos_cli.train.recipe.choices import (
 from fcos_cli.train.recipe.facts import facts_of
 from fcos_cli.train.recipe.orientation import upright_share
 from fcos_cli.train.run import open_run
+from fcos_cli.train.speed.estimate import step_seconds
 
 AUTO = "auto: "
 """How the origin of an automatic setting begins; its reason follows."""

@@ -13,8 +13,8 @@ from fcos_cli.console import say
 from fcos_cli.data.samples import Dataset
 from fcos_cli.distributed.world import announced
 from fcos_cli.hardware import available_memory
-from fcos_cli.train.estimate import peak_memory, step_seconds
 from fcos_cli.train.run import open_run
+from fcos_cli.train.speed.estimate import peak_memory, step_seconds
 from fcos_cli.train.step import is_out_of_memory
 
 SIZES = (2, 4, 8, 16, 32, 64, 128)

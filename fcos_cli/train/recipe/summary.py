@@ -13,11 +13,11 @@ from fcos_cli.console import say, table
 from fcos_cli.data.doctor import examine_splits, print_findings
 from fcos_cli.data.samples import Finding
 from fcos_cli.distributed.world import announced
-from fcos_cli.train.estimate import estimate
 from fcos_cli.train.pace import Clock
 from fcos_cli.train.recipe.automatic import AUTO
 from fcos_cli.train.recipe.plan import Plan, check_settings
 from fcos_cli.train.run import open_run, repeats_of, resize_rule
+from fcos_cli.train.speed.estimate import estimate
 from fcos_cli.train.tracking.terminal import TerminalReporter
 
 

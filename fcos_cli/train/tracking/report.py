@@ -35,7 +35,7 @@ SHOWN, SIDE = 16, 240
 ORIGINS = "origins.json"
 """In a run folder: where each setting came from, or why it was chosen, as {dotted key: text}."""
 
-STYLES = ("first", "second", "third", "fourth")
+STYLES = ("first", "second", "third", "fourth", "fifth")
 
 
 class RunReport(Listener):
@@ -162,7 +162,7 @@ def curves(rows: Sequence[dict[str, Any]]) -> str:
         chart(
             "Loss and its terms. Each point is the mean since the previous one.",
             train,
-            ("loss", "cls", "box", "centerness"),
+            ("loss", "cls", "box", "centerness", "teacher"),
         ),
         chart("COCO metrics on the val split.", val, ("AP", "AP50", "AP75"), y=unit("")),
         chart("Learning rate.", train, ("lr",)),

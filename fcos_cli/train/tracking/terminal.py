@@ -59,7 +59,7 @@ class TerminalReporter(Listener):
 
 def format_step(row: dict[str, Any]) -> str:
     """Format a row: `loss 1.21 (cls 0.23 box 0.34 centerness 0.64) 6.9 images/s, 12 min left`."""
-    terms = " ".join(f"{name} {row[name]:.3f}" for name in ("cls", "box", "centerness"))
+    terms = " ".join(f"{name} {row[name]:.3f}" for name in ("cls", "box", "centerness", "teacher") if name in row)
     left = format_duration(row["seconds_left"])
     return f"loss {row['loss']:.3f} ({terms}) {row['images_per_s']:.1f} images/s, {left} left"
 

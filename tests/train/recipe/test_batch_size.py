@@ -10,10 +10,11 @@ import torch
 from fcos_cli.data.training_set import Batch
 from fcos_cli.distributed.world import World
 from fcos_cli.model.head import RawOutputs
-from fcos_cli.train import estimate, step
+from fcos_cli.train import step
 from fcos_cli.train.recipe import batch_size
 from fcos_cli.train.recipe.batch_size import choose_batch, search, share_of_memory
 from fcos_cli.train.run import Run
+from fcos_cli.train.speed import estimate
 from tests.train.runs import config_of, splits
 
 
