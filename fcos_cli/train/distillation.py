@@ -39,7 +39,8 @@ class Lesson(NamedTuple):
 class Teacher:
     """A trained detector whose outputs another network of `config` imitates, for the classes of `classes`.
 
-    Raises UsageError if it lacks a class, or if its points are others than those of the network.
+    Raises UsageError if it lacks a class, or if its outputs mean something else: other strides, or other conventions in
+    SHARED.
     """
 
     def __init__(self, artifact: Artifact, *, config: ModelConfig, classes: ClassTable) -> None:
@@ -76,7 +77,7 @@ def check_teacher(artifact: Artifact, *, config: ModelConfig, classes: ClassTabl
         if theirs[name] != value:
             key = "model.strides" if name == "strides" else f"model.conventions.{name}"
             raise UsageError(
-                f"the teacher has {key} = {theirs[name]}, and the network {value}, so their points differ",
+                f"the teacher has {key} = {theirs[name]}, and the network {value}, so their outputs differ in meaning",
                 where="train.teacher",
                 remedy=f"train with {key} = {theirs[name]}, or use another teacher",
             )
