@@ -34,8 +34,8 @@ class Progress:
     since the best one. end: last step of a cool-down, once one has begun. recoveries: number of losses that were not
     finite; skipped: (epoch, index) of the batches that were left out because of them. world: number of processes at the
     last save. step_seconds, validation_seconds: the measured pace. export_seconds: estimated for the export at the end.
-    origin: what the initial weights were; val_hash: of the val data that `best` was measured on. Both are empty in
-    states of older versions.
+    origin: what the initial weights were; val_hash: of the val data that `best` was measured on; teacher_hash: of the
+    teacher's file, or empty without one. All three are empty in states of older versions.
     """
 
     step: int = 0
@@ -57,6 +57,7 @@ class Progress:
     export_seconds: float = 0.0
     origin: str = ""
     val_hash: str = ""
+    teacher_hash: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,24 @@ Neural Network").
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcos_cli.config import Config
 from fcos_cli.errors import UsageError
-from fcos_cli.model.artifact import Artifact
+from fcos_cli.model.artifact import Artifact, load
+from fcos_cli.model.backbone import check_maps
 from fcos_cli.model.classes import ClassTable
 from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.losses import box_terms
 from fcos_cli.model.optimize.fuse import fold_batch_norm
 from fcos_cli.model.points import Points
+from fcos_cli.train.initial_weights import detector_file
 
 SHARED = ("point_offset", "stride_rule", "quality")
 """Conventions by which the outputs at a point mean the same in both networks."""
@@ -39,12 +43,16 @@ class Lesson(NamedTuple):
 class Teacher:
     """A trained detector whose outputs another network of `config` imitates, for the classes of `classes`.
 
-    Raises UsageError if it lacks a class, or if its outputs mean something else: other strides, or other conventions in
-    SHARED.
+    name: its file and the folder that holds it, as the trained weights record them; sha256: of the file. Both are empty
+    if there is no file. Raises UsageError if it lacks a class, or if its outputs mean something else: other strides, or
+    other conventions in SHARED.
     """
 
-    def __init__(self, artifact: Artifact, *, config: ModelConfig, classes: ClassTable) -> None:
+    def __init__(
+        self, artifact: Artifact, *, config: ModelConfig, classes: ClassTable, name: str = "", sha256: str = ""
+    ) -> None:
         check_teacher(artifact, config=config, classes=classes)
+        self.name, self.sha256 = name, sha256
         self.network = artifact.build().requires_grad_(requires_grad=False)
         fold_batch_norm(self.network)
         self.columns = [index for index in classes.match(artifact.classes) if index is not None]
@@ -58,6 +66,23 @@ class Teacher:
         """Images [B, 3, H, W], RGB 0…255 → what the teacher says, with the classes of the network that learns."""
         logits, ltrb, ctr = self.network(images).flat()
         return Lesson(logits[..., self.columns].sigmoid(), ltrb, ctr.sigmoid())
+
+
+def load_teacher(config: Config, classes: ClassTable) -> Teacher | None:
+    """The detector that `train.teacher` names, or None. Raises UsageError and ModelError if it cannot be used."""
+    if not config.train.teacher:
+        return None
+    path = detector_file(config.train.teacher)
+    if path is None:
+        raise UsageError(
+            f"{config.train.teacher!r} is not a detector", where="train.teacher", remedy="name a file or run folder"
+        )
+    artifact = load(path)
+    check_maps(artifact.config, size=config.data.size)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    name = f"{path.parent.name}/{path.name}".lstrip("/")
+    return Teacher(artifact, config=config.model, classes=classes, name=name, sha256=sha256)
 
 
 def check_teacher(artifact: Artifact, *, config: ModelConfig, classes: ClassTable) -> None:

@@ -31,16 +31,13 @@ from fcos_cli.distributed.group import (
     from_main_process,
 )
 from fcos_cli.distributed.world import World
-from fcos_cli.errors import DataError, FcosError, UsageError
-from fcos_cli.model.artifact import load
-from fcos_cli.model.backbone import check_maps
-from fcos_cli.model.classes import ClassTable
+from fcos_cli.errors import DataError, FcosError, ModelError
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.pytorch import pick_device
-from fcos_cli.train.checkpoint import Parts, Progress, SavedState, read_state, restore_state, save_state
-from fcos_cli.train.distillation import Teacher
+from fcos_cli.train.checkpoint import Parts, Progress, SavedState, read_state, restore_state, save_state, start_anew
+from fcos_cli.train.distillation import Teacher, load_teacher
 from fcos_cli.train.export import reserved_seconds
-from fcos_cli.train.initial_weights import build_initial, detector_file
+from fcos_cli.train.initial_weights import build_initial
 from fcos_cli.train.optim import Precision, build_parts, choose_precision
 from fcos_cli.train.pace import Clock, Pace, RunLength
 from fcos_cli.train.signals import StopRequest
@@ -94,6 +91,7 @@ class Run:
         progress.planned, progress.seconds = [config.epochs, config.time], self.length.clock.seconds
         progress.world, progress.step_seconds = self.world.size, self.length.pace.seconds_per_step
         progress.validation_seconds, progress.origin = self.length.validation_seconds, self.origin
+        progress.teacher_hash = "" if self.teacher is None else self.teacher.sha256
         if self.world.main:
             tuning = self.tuning.to_json()
             save_state(self.folder, self.parts, progress, data_hash=self.data_hash, tuning=tuning)
@@ -133,14 +131,17 @@ def open_run(
         device = pick_device(config.train.device)
         check_own_gpus(device)
         model, origin = _build_model(config, train_set, device, resume=resume)
-        teacher = _build_teacher(config, train_set.classes, device)
+        teacher = load_teacher(config, train_set.classes)
     batch, repeats = config.train.batch, repeats_of(config, train_set)
     precision = choose_precision(config.train, device)
     parts = build_parts(model, config.train, pictures=batch * world.size, precision=precision, device=device)
     data_hash = fingerprint(train_set)
-    check_alike({"training data": data_hash, "device": device.type, "precision (--amp)": str(precision.dtype)})
+    alike = {"training data": data_hash, "device": device.type, "precision (--amp)": str(precision.dtype)}
+    check_alike(alike if teacher is None else {**alike, "teacher": teacher.sha256})
     saved = by_main_process(lambda: read_state(folder, data_hash=data_hash)) if resume else None
     progress = Progress() if saved is None else restore_state(saved, parts)
+    if teacher is not None:
+        _check_same_teacher(teacher, progress, config.train, folder)
     if progress.world != world.size:  # the epoch goes on where as many images were seen
         progress.step_in_epoch = progress.step_in_epoch * progress.world // world.size
         progress.skipped = []
@@ -158,7 +159,7 @@ def open_run(
         folder=folder,
         parts=parts,
         network=model if world.size == 1 else DistributedDataParallel(model),
-        teacher=teacher,
+        teacher=None if teacher is None else teacher.to(device),
         precision=precision,
         world=world,
         device=device,
@@ -195,18 +196,14 @@ def _build_model(config: Config, train_set: Dataset, device: torch.device, *, re
     return model, origin
 
 
-def _build_teacher(config: Config, classes: ClassTable, device: torch.device) -> Teacher | None:
-    """Return the detector that `train.teacher` names. Raises UsageError and ModelError if it cannot be used."""
-    if not config.train.teacher:
-        return None
-    file = detector_file(config.train.teacher)
-    if file is None:
-        raise UsageError(
-            f"{config.train.teacher!r} is not a detector", where="train.teacher", remedy="name a file or run folder"
+def _check_same_teacher(teacher: Teacher, progress: Progress, config: TrainConfig, folder: Path) -> None:
+    """Raise ModelError if a run that goes on would learn from another detector than before."""
+    if progress.teacher_hash not in ("", teacher.sha256):
+        raise ModelError(
+            "the teacher is not the one this run started with",
+            where=config.teacher,
+            remedy=f"restore the file, or {start_anew(folder)}",
         )
-    artifact = load(file)
-    check_maps(artifact.config, size=config.data.size)
-    return Teacher(artifact, config=config.model, classes=classes).to(device)
 
 
 def _length(config: TrainConfig, progress: Progress, clock: Clock, *, steps_per_epoch: int) -> RunLength:

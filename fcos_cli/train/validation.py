@@ -155,7 +155,7 @@ def build_artifact(run: Run) -> Artifact:
             "data": _data_facts(run),
             **({"tile": run.config.data.tile} if run.config.data.tile else {}),
             "initial_weights": run.origin,
-            **({"teacher": run.config.train.teacher} if run.config.train.teacher else {}),
+            **({} if run.teacher is None else {"teacher": run.teacher.name}),
             "epoch": run.progress.epoch + 1,
             "step": run.progress.step,
         },

@@ -168,12 +168,16 @@ def test_a_run_with_a_teacher_is_resumed_exactly_and_needs_it_again(
     train(config, *data, folder=tmp_path / "whole", resume=False, listener=listener)
     assert all(row["teacher"] > 0 for row in listener.steps)
     assert f"learning from {teacher} too" in listener.notes
-    assert load(tmp_path / "whole" / "best.safetensors").provenance["teacher"] == str(teacher)
+    assert load(tmp_path / "whole" / "best.safetensors").provenance["teacher"] == f"{tmp_path.name}/teacher.safetensors"
     assert not same(state(tmp_path / "whole"), state(whole[0]))
     with pytest.raises(Stopped):
         train(config, *data, folder=tmp_path / "run", resume=False, listener=Recorder(on_step=at(4)))
     teacher.rename(tmp_path / "moved.safetensors")
     with pytest.raises(ModelError, match="no such model file") as caught:
+        train(config, *data, folder=tmp_path / "run", resume=True, listener=Recorder())
+    assert caught.value.where == str(teacher)
+    shutil.copy(whole[0] / "best.safetensors", teacher)
+    with pytest.raises(ModelError, match="not the one this run started with") as caught:
         train(config, *data, folder=tmp_path / "run", resume=True, listener=Recorder())
     assert caught.value.where == str(teacher)
     (tmp_path / "moved.safetensors").rename(teacher)
