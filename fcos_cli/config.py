@@ -119,7 +119,7 @@ class TrainConfig(BaseModel):
     warmup: int = Field(100, ge=0, description="warm-up steps; at most a tenth of the run")
     clip: float = Field(10.0, gt=0, allow_inf_nan=True, description="maximum gradient norm")
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
-    class_loss: ClassLoss = Field("focal", description="focal, or plain logistic (cross-entropy)")
+    class_loss: ClassLoss = Field("focal", description="focal, varifocal, or plain logistic (cross-entropy)")
     box_loss: BoxLoss = Field("giou", description="GIoU, -log(IoU), or L1 or L2 of the four distances")
     box_by_centerness: bool = Field(False, description="weight the box loss of each point by its centerness")
     box_weight: float = Field(1.0, ge=0, description="weight of the box loss")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validato
 
 from fcos_cli.model.conventions import Conventions
 
-ClassLoss = Literal["focal", "logistic"]
+ClassLoss = Literal["focal", "logistic", "varifocal"]
 BoxLoss = Literal["giou", "iou", "l1", "l2"]
 """The losses in model/losses.py. They are listed here because settings are checked without torch."""
 

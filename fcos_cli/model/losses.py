@@ -41,7 +41,7 @@ def compute_losses(
     AdelaiDet, mmdetection). quality: target of the centerness branch, as in `Conventions`. The number of positives is
     averaged over processes, so that averaging gradients over processes gives the gradient of one large batch. Points
     inside ignored boxes are excluded from `cls`; only positive points are included in `box` and `centerness`. Sources:
-    FCOS eq. 2–3; focal loss α 0.25, γ 2 (RetinaNet).
+    FCOS eq. 2–3; focal loss α 0.25, γ 2 (RetinaNet); varifocal loss α 0.75, γ 2 (VarifocalNet eq. 2).
     """
     logits, ltrb, ctr = raw.flat()
     positive = targets.classes >= 0
@@ -50,10 +50,12 @@ def compute_losses(
     weight = positive.float()
     box = box_terms(ltrb, targets.ltrb, points, kind=box_loss)
     shares = targets.centerness * weight if box_by_centerness else weight
-    aim = iou(ltrb.detach(), targets.ltrb) if quality == "iou" else targets.centerness
+    overlap = iou(ltrb.detach(), targets.ltrb) if quality == "iou" or class_loss == "varifocal" else None
+    aim = overlap if overlap is not None and quality == "iou" else targets.centerness
     branch = F.binary_cross_entropy_with_logits(ctr, aim, reduction="none")
+    classes = class_terms(logits, targets.classes, kind=class_loss, overlap=overlap)
     return {
-        "cls": (class_terms(logits, targets.classes, kind=class_loss) * ~targets.ignored).sum() / count,
+        "cls": (classes * ~targets.ignored).sum() / count,
         "box": (box * shares).sum() / box_count,
         "centerness": (branch * weight).sum() / count,
     }
@@ -78,13 +80,21 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return value
 
 
-def class_terms(logits: Tensor, classes: Tensor, *, kind: ClassLoss) -> Tensor:
-    """Loss of each point [B, P], summed over C independent binary classifications. logits [B, P, C], classes [B, P]."""
+def class_terms(logits: Tensor, classes: Tensor, *, kind: ClassLoss, overlap: Tensor | None = None) -> Tensor:
+    """Loss of each point [B, P], summed over C independent binary classifications. logits [B, P, C], classes [B, P].
+
+    overlap [B, P]: IoU of each point's box with its target, 0…1; `varifocal` takes it for the target of the class, and
+    as the weight of the point. Default: 1.
+    """
     places = classes.clamp(min=0)[..., None]
     # F.one_hot would be int64, twice as large as the logits
     truth = logits.new_zeros(logits.shape).scatter_(-1, places, (classes >= 0)[..., None].to(logits.dtype))
     if kind == "focal":
         return cast(Tensor, sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2.0)).sum(-1)
+    if kind == "varifocal":
+        quality = truth if overlap is None else truth * overlap[..., None]
+        weight = torch.where(quality > 0, quality, 0.75 * logits.sigmoid().square())
+        return (F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * weight).sum(-1)
     return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(-1)
 
 

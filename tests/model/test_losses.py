@@ -53,7 +53,7 @@ def test_without_positives_losses_are_zero_and_have_gradients() -> None:
 
 
 @pytest.mark.parametrize("box_loss", ["giou", "iou", "l1", "l2"])
-@pytest.mark.parametrize("class_loss", ["focal", "logistic"])
+@pytest.mark.parametrize("class_loss", ["focal", "logistic", "varifocal"])
 def test_losses_are_finite_with_one_box_and_none(box_loss: str, class_loss: str) -> None:
     for some in (False, True):
         raw, points = raw_outputs()
@@ -110,6 +110,29 @@ def test_class_losses_of_a_point_are_independent() -> None:
         + 0.75 * p[2] ** 2 * -math.log(1 - p[2])
     )
     assert class_terms(logits, truth, kind="focal").item() == pytest.approx(focal, rel=1e-6)
+
+
+def test_varifocal_loss_aims_at_the_overlap_of_the_box() -> None:
+    logits = torch.tensor([[[0.0, 2.0], [0.0, 2.0]]])
+    p = 1 / (1 + math.exp(-2))
+    # class 1 with an IoU of 0.8; class 0 is background. A box beside its target is background in every class
+    true = 0.8 * -(0.8 * math.log(p) + 0.2 * math.log(1 - p))
+    background = [0.75 * 0.25 * math.log(2), 0.75 * p**2 * -math.log(1 - p)]
+    terms = class_terms(logits, torch.tensor([[1, 1]]), kind="varifocal", overlap=torch.tensor([[0.8, 0.0]]))
+    assert terms[0].tolist() == pytest.approx([true + background[0], sum(background)], rel=1e-5)
+
+
+def test_varifocal_loss_takes_the_overlap_of_predicted_boxes() -> None:
+    raw, points = raw_outputs()
+    targets = with_positive(background(2, points), (0, 3), 1, [8.0, 8.0, 8.0, 8.0])
+    targets.ignored[:] = True
+    targets.ignored[0, 3] = False
+    logits, ltrb, _ = raw.flat()
+    overlap = iou(ltrb[:1, 3:4], targets.ltrb[:1, 3:4])
+    assert 0.05 < overlap.item() < 0.95
+    expected = class_terms(logits[:1, 3:4], torch.tensor([[1]]), kind="varifocal", overlap=overlap)
+    found = compute_losses(raw, targets, points, class_loss="varifocal")["cls"]
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_focal_loss_equals_torchvision() -> None:
