@@ -92,7 +92,7 @@ TOLERANCES = {
         iou_eps=5e-2,
         ap=0.01,
         why="256 steps per tensor: judged by AP on real data; without data, only gross errors are detected "
-        "(the default detector matches 96 % of its detections with scores of 0.2 and higher)",
+        "(an earlier default detector matched 96 % of its detections with scores of 0.2 and higher)",
     ),
 }
 """For raw outputs and end to end, by the precision of the network."""
