@@ -76,6 +76,12 @@ def test_every_series_of_runs_has_settings_that_exist(file: Path) -> None:
         resolve(environ={}, assignments=job.settings, network=job.network)
 
 
+def test_the_table_of_networks_is_the_one_of_its_measurements() -> None:
+    folder = ROOT / "examples" / "recipes"
+    printed = runpy.run_path(str(folder / "networks.py"))["table"](folder / "networks.jsonl")
+    assert printed in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_label_loop_takes_true_labels_for_the_most_doubtful_pictures_only(shapes: Path, tmp_path: Path) -> None:
     loop = runpy.run_path(str(ROOT / "examples" / "label_loop.py"))
     known = read_dataset(shapes, split="train").samples[:3]
