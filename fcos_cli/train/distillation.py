@@ -24,7 +24,7 @@ from fcos_cli.model.head import RawOutputs
 from fcos_cli.model.losses import box_terms
 from fcos_cli.model.optimize.fuse import fold_batch_norm
 from fcos_cli.model.points import Points
-from fcos_cli.train.initial_weights import detector_file
+from fcos_cli.train.initial_weights import detector_file, recorded_name
 
 SHARED = ("point_offset", "stride_rule", "quality")
 """Conventions by which the outputs at a point mean the same in both networks."""
@@ -43,9 +43,8 @@ class Lesson(NamedTuple):
 class Teacher:
     """A trained detector whose outputs another network of `config` imitates, for the classes of `classes`.
 
-    name: its file and the folder that holds it, as the trained weights record them; sha256: of the file. Both are empty
-    if there is no file. Raises UsageError if it lacks a class, or if its outputs mean something else: other strides, or
-    other conventions in SHARED.
+    name: as the trained weights record it; sha256: of the file. Both are empty if there is no file. Raises UsageError
+    if it lacks a class, or if its outputs mean something else: other strides, or other conventions in SHARED.
     """
 
     def __init__(
@@ -81,8 +80,7 @@ def load_teacher(config: Config, classes: ClassTable) -> Teacher | None:
     check_maps(artifact.config, size=config.data.size)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    name = f"{path.parent.name}/{path.name}".lstrip("/")
-    return Teacher(artifact, config=config.model, classes=classes, name=name, sha256=sha256)
+    return Teacher(artifact, config=config.model, classes=classes, name=recorded_name(path), sha256=sha256)
 
 
 def check_teacher(artifact: Artifact, *, config: ModelConfig, classes: ClassTable) -> None:

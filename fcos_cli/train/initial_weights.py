@@ -18,6 +18,9 @@ from fcos_cli.model.config import ModelConfig
 from fcos_cli.model.fcos import FCOS
 from fcos_cli.runtime.open import default_weights, find_artifact
 
+WITHOUT_DETECTOR = ("auto", "random", "offline", "pretrained")
+"""Values of `train.init` that name no detector."""
+
 BACKBONE_SETTINGS = {"mean", "std", "backbone_norm_eps", "stride_in_1x1", "deformable_stages"}
 """Model settings that depend on the backbone and its weights."""
 
@@ -51,12 +54,17 @@ def build_initial(config: Config, classes: ClassTable) -> tuple[FCOS, str]:
     names = {"default": "the default detector", "coco": "torchvision's FCOS trained on COCO"}
     artifact = load(path)
     artifact.check_weights()
-    return model, copy_matching(model, artifact, classes, name=names.get(init, str(path)))
+    return model, copy_matching(model, artifact, classes, name=names.get(init, recorded_name(path)))
+
+
+def recorded_name(path: Path) -> str:
+    """A file and the folder that holds it: what trained weights may tell of the machine they come from."""
+    return f"{path.parent.name}/{path.name}".lstrip("/")
 
 
 def detector_file(init: str) -> Path | None:
     """Return the file of the detector that `train.init` names, or None if it does not name a detector."""
-    if init in ("auto", "random", "offline", "pretrained"):
+    if init in WITHOUT_DETECTOR:
         return None
     if init == "default":
         return default_weights()

@@ -19,6 +19,7 @@ from fcos_cli.errors import DataError, UsageError
 from fcos_cli.train.checkpoint import Progress, has_state, read_progress, start_anew
 from fcos_cli.train.export import export_best
 from fcos_cli.train.folder import RUNS, check_folder, hold_folder, new_folder
+from fcos_cli.train.initial_weights import WITHOUT_DETECTOR
 from fcos_cli.train.loop import train
 from fcos_cli.train.recipe.choices import choose_val_every
 from fcos_cli.train.recipe.demo import DEMO, demo_data
@@ -113,7 +114,7 @@ def plan_new(
 def _with_absolute_paths(config: Config) -> Config:
     """The config for a run that may be resumed from another working directory."""
     paths = {"data.path": str(Path(config.data.path).absolute())}
-    if config.train.teacher not in ("", "default", "coco"):
+    if config.train.teacher not in ("", "default", "coco", *WITHOUT_DETECTOR):
         paths["train.teacher"] = str(Path(config.train.teacher).absolute())
     return with_values(config, paths)
 

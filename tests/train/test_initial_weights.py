@@ -40,7 +40,7 @@ def test_random_weights_depend_only_on_the_seed() -> None:
 def test_all_weights_are_copied_to_a_network_of_the_same_shape(model_file: Path) -> None:
     model, origin = build_initial(config_of(init=str(model_file)), CLASSES)
     assert same(dict(model.state_dict()), load(model_file).weights)
-    assert str(model_file) in origin
+    assert origin.startswith(f"{model_file.parent.name}/{model_file.name} (")  # not where it is on this machine
     assert "3 of 3 classes" in origin
 
 

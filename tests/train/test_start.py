@@ -115,6 +115,14 @@ def test_a_run_finds_its_data_and_its_teacher_from_another_working_directory(
         start.plan_new(None, name=None, out=tmp_path, file=own, choose_batch=False, **options)
 
 
+@pytest.mark.parametrize("name", ["default", "coco", "offline"])
+def test_a_teacher_that_is_not_a_path_stays_what_it_is(name: str, shapes: Path, tmp_path: Path) -> None:
+    flags = {"train.batch": 2, "train.teacher": name}
+    options = {"file": None, "assignments": [], "time": None, "network": None, "demo": False, "choose_batch": False}
+    new, _ = start.plan_new(shapes, name=None, out=tmp_path / "run", flags=flags, **options)
+    assert new.config.train.teacher == name
+
+
 def test_settings_have_a_time_limit_and_data_unless_they_are_given(shapes: Path, tmp_path: Path) -> None:
     flags = {"train.batch": 2, "train.time": 60.0, "data.path": str(shapes)}
     options = {"file": None, "assignments": [], "flags": flags, "network": None, "demo": False, "choose_batch": False}
