@@ -19,11 +19,14 @@ from PIL import Image
 from fcos_cli.config import resolve
 from fcos_cli.data.formats.read import read_dataset
 from fcos_cli.data.geometry import ResizeRule
+from fcos_cli.model.artifact import load, save
+from fcos_cli.model.classes import ClassTable
 from fcos_cli.resources import ASSETS
 from fcos_cli.runtime.graph_io import CONVERGED, OUTPUTS
 from fcos_cli.runtime.open import open_detector
 from tests.cli_runner import Fcos
 from tests.runtime.onnx_files import FACTS, write_onnx
+from tests.tiny import tiny_artifact
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "examples" / "onnx_numpy.py"
@@ -119,6 +122,27 @@ def test_the_label_loop_labels_again_after_an_interruption_only(
         _, doubtful = loop["label"](tmp_path, new, train_set.classes)
         assert doubtful == [sample.image for sample in new]
     assert len(calls) == 2
+
+
+def test_averaged_weights_are_measured_and_know_where_they_come_from(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key, runs = "head.classification_head.cls_logits.bias", [tmp_path / "a", tmp_path / "b"]
+    for run, value in zip(runs, (1.0, 4.0), strict=True):
+        run.mkdir()
+        artifact = tiny_artifact(classes=read_dataset(shapes, split="val").classes)
+        artifact.weights[key].fill_(value)
+        save(run / "best.safetensors", artifact)
+    out, script = tmp_path / "mean.safetensors", str(ROOT / "examples" / "average_weights.py")
+    monkeypatch.setattr(sys, "argv", [script, str(out), str(shapes), *map(str, runs)])
+    runpy.run_path(script, run_name="__main__")
+    mean = load(out)
+    assert mean.weights[key].tolist() == [2.5] * 3
+    assert mean.provenance["average_of"] == ["a/best.safetensors", "b/best.safetensors"]
+    assert f"average: AP {mean.provenance['metrics']['AP']:.4f}" in capfd.readouterr().err
+    save(runs[1] / "best.safetensors", tiny_artifact(classes=ClassTable(("a", "b", "c"), (1, 2, 3))))
+    with pytest.raises(SystemExit, match=r"differs from a/best\.safetensors in its classes\nwhere: b/best"):
+        runpy.run_path(script, run_name="__main__")
 
 
 class TritonStandIn:
