@@ -4,7 +4,7 @@ Crops of objects and the same crops turned by 180 degrees are two sets of featur
 them apart on four fifths of the objects and is asked about the others. The answer also says whether the backbone knows
 such objects at all: it cannot tell objects that it has never seen from the same upside down. Measured with
 EfficientNet-Lite0 from ImageNet (from the bundled detector): 88 % (94 %) of photos of animals are told apart, 65 %
-(70 %) of blood cells under a microscope, 51 % (52 %) of playing cards. Crops are gray, since in color the cells were
+(68 %) of blood cells under a microscope, 51 % (50 %) of playing cards. Crops are gray, since in color the cells were
 told apart more often (72 %), probably by the microscope's light.
 """
 
