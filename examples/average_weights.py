@@ -4,8 +4,8 @@
 
 The runs should have started from the same detector (`fcos train DATA --init DETECTOR`), with other seeds or settings.
 The average then often has a higher AP than each of them, and costs no more than one (Wortsman et al., 2022, "Model
-soups"). Runs that started from ImageNet weights or from nothing have no common meaning of their weights: their average
-finds nothing.
+soups"). Only of runs whose weights are close to each other does the mean make sense: with others it may find nothing,
+as the measurement shows.
 """
 
 import argparse
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from fcos_cli import __version__
+from fcos_cli.atomic import check_writable
 from fcos_cli.console import say
 from fcos_cli.data.samples import Dataset
+from fcos_cli.data.tiling import Tiling
 from fcos_cli.errors import FcosError, UsageError
 from fcos_cli.evaluate.coco import CocoResult, evaluate
 from fcos_cli.evaluate.split import read_split
@@ -31,14 +33,21 @@ from fcos_cli.train.validation import with_result
 
 
 def average(artifacts: list[Artifact], names: list[str]) -> Artifact:
-    """The mean of the weights. Raises UsageError naming the artifact that differs from the first in another respect."""
+    """The mean of the weights, with those facts about the training that are the same for all.
+
+    Raises UsageError naming the artifact whose network, classes or resize rule differ from those of the first.
+    """
     first = artifacts[0]
     for artifact, name in zip(artifacts, names, strict=True):
         for part in ("config", "classes", "geometry"):
             if getattr(artifact, part) != getattr(first, part):
                 raise UsageError(f"this detector differs from {names[0]} in its {part}", where=name)
     weights = {key: _mean([artifact.weights[key] for artifact in artifacts]) for key in first.weights}
-    kept: dict[str, Any] = {key: first.provenance[key] for key in ("data", "tile", "cost") if key in first.provenance}
+    kept: dict[str, Any] = {
+        key: first.provenance[key]
+        for key in ("data", "tile", "cost")
+        if key in first.provenance and all(a.provenance.get(key) == first.provenance[key] for a in artifacts)
+    }
     return replace(first, weights=weights, provenance={"fcos_cli": __version__, **kept, "average_of": names})
 
 
@@ -48,8 +57,10 @@ def _mean(tensors: list[Tensor]) -> Tensor:
 
 
 def measure(artifact: Artifact, val: Dataset, *, name: str) -> CocoResult:
-    """Evaluate the weights in float32, and print AP and AP50."""
-    result = evaluate(PyTorchDetector.from_artifact(artifact, name=name, device="cpu"), val)
+    """Evaluate the weights in float32, on tiles if they were trained on tiles, and print AP and AP50."""
+    detector = PyTorchDetector.from_artifact(artifact, name=name, device="cpu")
+    side = detector.facts.tile
+    result = evaluate(detector, val, tiling=Tiling(side) if side else None)
     say(f"{name}: AP {result.metrics['AP']:.4f}, AP50 {result.metrics['AP50']:.4f} on {result.images} images")
     return result
 
@@ -60,10 +71,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("runs", nargs="+", metavar="RUN")
     options = parser.parse_args()
+    check_writable(options.out)
     files = [find_artifact(run, backend="pytorch") for run in options.runs]
     artifacts, names = [load(file) for file in files], [recorded_name(file) for file in files]
     mean = average(artifacts, names)
-    val = read_split(options.data, [facts_of(mean)])
+    val = read_split(options.data, [facts_of(artifact) for artifact in artifacts])
     for name, artifact in zip(names, artifacts, strict=True):
         measure(artifact, val, name=name)
     save(options.out, with_result(mean, measure(mean, val, name="average")))

@@ -130,7 +130,8 @@ def test_averaged_weights_are_measured_and_know_where_they_come_from(
     key, runs = "head.classification_head.cls_logits.bias", [tmp_path / "a", tmp_path / "b"]
     for run, value in zip(runs, (1.0, 4.0), strict=True):
         run.mkdir()
-        artifact = tiny_artifact(classes=read_dataset(shapes, split="val").classes)
+        provenance = {"data": {"name": "shapes"}, "cost": run.name}
+        artifact = tiny_artifact(classes=read_dataset(shapes, split="val").classes, provenance=provenance)
         artifact.weights[key].fill_(value)
         save(run / "best.safetensors", artifact)
     out, script = tmp_path / "mean.safetensors", str(ROOT / "examples" / "average_weights.py")
@@ -138,10 +139,15 @@ def test_averaged_weights_are_measured_and_know_where_they_come_from(
     runpy.run_path(script, run_name="__main__")
     mean = load(out)
     assert mean.weights[key].tolist() == [2.5] * 3
+    assert mean.provenance["data"] == {"name": "shapes"}
+    assert "cost" not in mean.provenance  # it was not the same
     assert mean.provenance["average_of"] == ["a/best.safetensors", "b/best.safetensors"]
     assert f"average: AP {mean.provenance['metrics']['AP']:.4f}" in capfd.readouterr().err
     save(runs[1] / "best.safetensors", tiny_artifact(classes=ClassTable(("a", "b", "c"), (1, 2, 3))))
     with pytest.raises(SystemExit, match=r"differs from a/best\.safetensors in its classes\nwhere: b/best"):
+        runpy.run_path(script, run_name="__main__")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path), str(shapes), *map(str, runs)])
+    with pytest.raises(SystemExit, match="this is a folder, not a file"):  # before anything is measured
         runpy.run_path(script, run_name="__main__")
 
 
