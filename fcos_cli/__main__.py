@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after SIGINT and SIGTERM."""
 
 
 def main() -> None:
@@ -15,19 +16,21 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        _leave()
+        _leave(INTERRUPTED)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _leave()
+        if end.code in (INTERRUPTED, TERMINATED):
+            _leave(end.code)
         raise
 
 
-def _leave() -> None:
-    """Exit at once. Python would wait for threads, and at another Ctrl-C print tracebacks or die by the signal."""
+def _leave(code: int) -> None:
+    """Exit at once. Python would wait for threads, which may hang after a signal (see `threads.py`), and at another
+    Ctrl-C print tracebacks or die by the signal.
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
-    os._exit(INTERRUPTED)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -33,21 +33,24 @@ app = typer.Typer(
 RUNTIMES = ("onnxruntime", "openvino", "torch", "torchvision", "tensorrt", "tensorrt-rtx-cu13-bindings", "av")
 """Packages whose version `--version` prints, because results and speed depend on it."""
 
+TERMINATED = 143
+"""Exit code after SIGTERM."""
+
 
 def main() -> None:
     """Run the app and exit. Whatever ends a command becomes a message (see `print_error`) and an exit code."""
     _open_closed_streams()
     debug = "--debug" in sys.argv[1:] or os.environ.get("FCOS_DEBUG", "") not in ("", "0")
-    interrupts: list[int] = []
+    signals: list[int] = []
     with _copy_of_stdout() as stdout:
         try:
-            with _noting_interrupts(interrupts), _sigterm_as_exit():
+            with _noting_interrupts(signals), _sigterm_as_exit(signals):
                 _run()
         except BaseException as error:
             if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
                 error = error.__context__  # click and rich turn it into a mere exit
-            if interrupts and not _is_success(error):  # many libraries turn KeyboardInterrupt into another error
-                error = Interrupted("interrupted")
+            if signals and not _is_success(error):  # many libraries turn KeyboardInterrupt into another error
+                error = Interrupted("interrupted") if signals[-1] == signal.SIGINT else SystemExit(TERMINATED)
             code = _exit_code(error, stdout, debug=debug)
             if code is None:
                 raise error
@@ -64,11 +67,11 @@ def _run() -> None:
 
 
 @contextmanager
-def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
-    """Add each SIGINT to `interrupts`, and raise KeyboardInterrupt as usual."""
+def _noting_interrupts(signals: list[int]) -> Iterator[None]:
+    """Add each SIGINT to `signals`, and raise KeyboardInterrupt as usual."""
 
     def receive(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
+        signals.append(number)
         signal.default_int_handler(number, frame)
 
     ours = threading.current_thread() is threading.main_thread()
@@ -158,10 +161,18 @@ def _has_no_reader(pipe: int | None) -> bool:
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM end the program like Ctrl-C, so that temporary files are removed. `fcos train` handles it itself."""
+def _sigterm_as_exit(signals: list[int]) -> Iterator[None]:
+    """Let SIGTERM end the program like Ctrl-C, so that temporary files are removed. It is added to `signals`.
+
+    `fcos train` handles it itself.
+    """
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
+        sys.exit(TERMINATED)
+
     try:
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        before = signal.signal(signal.SIGTERM, receive)
     except ValueError:  # not in the main thread
         yield
         return

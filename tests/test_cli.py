@@ -254,22 +254,27 @@ def test_a_full_stderr_gives_no_traceback(
     assert code in (0, 1, FAILS.get(name, 0))
 
 
-def test_interrupts_are_one_line_even_if_a_library_makes_another_error_of_them(
-    fcos: Fcos, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "result"),
+    [(signal.SIGINT, CliResult(130, "", "interrupted\n")), (signal.SIGTERM, CliResult(143, "", ""))],
+    ids=["int", "term"],
+)
+def test_signals_count_even_if_a_library_makes_another_error_of_them(
+    fcos: Fcos, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, result: CliResult
 ) -> None:
     def hide(_model: object) -> None:
         try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt as error:
+            signal.raise_signal(number)
+        except (KeyboardInterrupt, SystemExit) as error:
             raise ImportError("numpy cannot be imported") from error
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     monkeypatch.setattr("fcos_cli.runtime.open.find_artifact", hide)
-    assert fcos("info", "x.onnx") == CliResult(130, "", "interrupted\n")
-    monkeypatch.setattr("fcos_cli.runtime.open.find_artifact", lambda _: signal.raise_signal(signal.SIGINT))
-    assert fcos("info", "x.onnx") == CliResult(130, "", "interrupted\n")
-    assert fcos("info", "x.onnx", "--debug") == CliResult(130, "", "interrupted\n")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert fcos("info", "x.onnx") == result
+    monkeypatch.setattr("fcos_cli.runtime.open.find_artifact", lambda _: signal.raise_signal(number))
+    assert fcos("info", "x.onnx") == result
+    assert fcos("info", "x.onnx", "--debug") == result
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.slow
@@ -282,6 +287,29 @@ def test_a_signal_at_any_moment_is_one_line_and_exit_code_130(seconds: float) ->
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert (process.returncode, messages) == (130, "interrupted\n")
+
+
+STUCK = """
+import sys, threading
+import fcos_cli.cli
+from fcos_cli.__main__ import main
+
+def run():
+    threading.Thread(target=threading.Event().wait).start()
+    print("flushed")
+    sys.exit({code})
+
+fcos_cli.cli.main = run
+main()
+"""
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_after_a_signal_python_does_not_wait_for_threads_that_hang(code: int) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", STUCK.format(code=code)], stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert (process.returncode, process.stdout) == (code, "flushed\n")
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ LAYERS = (
     {"data", "config"},
     {"convert"},
     {"model"},
-    {"distributed", "console", "allocator", "atomic", "extras", "hardware", "resources"},
+    {"distributed", "console", "allocator", "atomic", "extras", "hardware", "resources", "threads"},
     {"errors"},
 )
 """Top layer first. CONTRIBUTING.md describes the folders."""

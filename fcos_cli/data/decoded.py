@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from fcos_cli.data.images import image_size, open_image
 from fcos_cli.data.samples import Dataset, Finding
 from fcos_cli.errors import DataError
 from fcos_cli.hardware import allowed_cores
+from fcos_cli.threads import thread_pool
 
 SIDE = 8
 ALIKE = 12  # bits that may differ
@@ -61,7 +61,7 @@ def decode_all(files: Sequence[Path], *, on_progress: Callable[[int, int], None]
     decoded: dict[Path, Decoded] = {}
     unique = list(dict.fromkeys(files))
     decode = partial(_decode, alone=Lock())
-    with ThreadPoolExecutor(min(THREADS, allowed_cores())) as pool:
+    with thread_pool(min(THREADS, allowed_cores()), name="fcos-doctor") as pool:
         for start in range(0, len(unique), BLOCK):
             block = unique[start : start + BLOCK]
             decoded.update(zip(block, pool.map(decode, block), strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from fcos_cli.predict.sources.frames import Frame, Moment
 from fcos_cli.predict.tiles import detect_in_tiles
 from fcos_cli.runtime.detector import Detector, detect_batch
 from fcos_cli.runtime.results import Detections
+from fcos_cli.threads import thread_pool
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,14 @@ def _predict(
     workers: int,
     is_ready: Callable[[], bool],
 ) -> Iterator[Prediction | Failure]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="fcos-open")
-    pending: deque[Future[_Batch]] = deque()
-    try:
+    with thread_pool(workers, name="fcos-open") as pool:
+        pending: deque[Future[_Batch]] = deque()
         while True:
             while len(pending) < workers + 1 and (not pending or is_ready()) and (chunk := next(chunks, None)):
                 pending.append(pool.submit(_prepare, chunk, detector.facts.resize, options))
             if not pending:
                 return
             yield from _detect(detector, pending.popleft().result(), options)
-    finally:  # also if the caller stops early
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _prepare(inputs: tuple[Input, ...], rule: ResizeRule, options: _Options) -> _Batch:

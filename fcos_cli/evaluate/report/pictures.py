@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from fcos_cli.errors import FcosError, one_line
 from fcos_cli.evaluate.report.metrics import ReportMetrics
 from fcos_cli.evaluate.report.page import text
 from fcos_cli.evaluate.report.suspects import ImageErrors, Suspect
+from fcos_cli.threads import thread_pool
 
 Rectangle = tuple[float, float, float, float]
 Pixels = npt.NDArray[np.uint8]
@@ -36,7 +36,7 @@ MAX_BOXES = 60
 
 def parallel_map(items: Sequence[Item], work: Callable[[Item], str]) -> list[str]:
     """Apply `work` to every item in several threads. Image decoding releases the GIL."""
-    with ThreadPoolExecutor(4, thread_name_prefix="fcos-report") as pool:
+    with thread_pool(4, name="fcos-report") as pool:
         return list(pool.map(work, items))
 
 

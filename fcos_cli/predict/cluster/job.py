@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fcos_cli.errors import DataError, UsageError
 from fcos_cli.predict.cluster.listing import Entry, Listed, write_listing
 from fcos_cli.predict.cluster.places import Place, write_errors
 from fcos_cli.predict.cluster.schema import Counts, counts_of
+from fcos_cli.threads import thread_pool
 
 FOLDER = "_job"
 READERS = 16
@@ -96,7 +96,7 @@ class JobFolder:
 
     def counts(self, numbers: Iterable[int], *, read: Callable[[Place], Counts] = counts_of) -> Counts:
         """The sum of the counts of these parts."""
-        with ThreadPoolExecutor(READERS) as pool:
+        with thread_pool(READERS, name="fcos-count") as pool:
             return sum(pool.map(read, map(self.part, numbers)), Counts())
 
     def tidy(self) -> None:

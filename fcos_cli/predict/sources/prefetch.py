@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from types import GeneratorType
 from typing import TypeVar
+
+from fcos_cli.threads import thread_pool
 
 T = TypeVar("T")
 
@@ -18,16 +19,12 @@ def prefetch(items: Iterator[T], *, count: int) -> Iterator[T]:
     item and a generator is closed.
     """
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="fcos-prefetch") as pool:
+        with thread_pool(1, name="fcos-prefetch") as pool:
             pending = deque(pool.submit(next, items, None) for _ in range(count))
-            try:
-                while (item := pending.popleft().result()) is not None:
-                    pending.append(pool.submit(next, items, None))
-                    yield item
-            finally:
-                for future in pending:
-                    future.cancel()
+            while (item := pending.popleft().result()) is not None:
+                pending.append(pool.submit(next, items, None))
+                yield item
     finally:
-        # it still runs if a signal came while this waited for the thread; then it ends with the process
+        # after a signal it may still run; then it ends with the process
         if isinstance(items, GeneratorType) and not items.gi_running:
             items.close()
