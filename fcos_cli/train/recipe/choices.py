@@ -32,7 +32,7 @@ PASSES = 40
 
 MIN_IMAGES = 12_000
 
-EASY = 72.0
+EASY = 60.0
 """Where the sides of all but the smallest tenth of the boxes have this many pixels, seeing twice the images comes
 first: longer training gains more than a larger input.
 """

@@ -111,7 +111,7 @@ def test_what_the_backbone_knows_is_kept() -> None:
 
 
 def test_boxes_that_are_large_anyway_leave_time_for_more_images() -> None:
-    made, pixels = facts(sides=(192,)), 480 * 640 * 12_000  # 72 px at 480 px
+    made, pixels = facts(sides=(160,)), 480 * 640 * 12_000  # 60 px at 480 px
     assert choose_size(made, pixels=pixels).value == (352, 480)
     assert "more images help more" in choose_size(made, pixels=pixels).reason
     assert choose_size(made, pixels=2 * pixels).value == (480, 640)
